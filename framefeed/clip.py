@@ -1,0 +1,61 @@
+"""Clip: what a server returns for a ClipRequest, with everything needed to say how it came about.
+
+It knows nothing of how it travelled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from framefeed.crops import Box
+
+Matrix = Literal["bt601", "bt709", "bt2020"]
+STAGES = ("queue", "read", "decode", "scale")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colour:
+    """How the luma and chroma of a clip code RGB; for an rgb24 clip, how those of its source did."""
+
+    matrix: Matrix = "bt601"
+    full_range: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipInfo:
+    """All that a reply says about a clip beside its pixels.
+
+    `pts_s` are the times of the kept frames in the video, `box` is the box that was cut from the displayed frame,
+    `stage_s` the seconds spent in each of STAGES on the server, `fed_packets` and `read_bytes` what it cost.
+    """
+
+    pts_s: tuple[float, ...]
+    box: Box
+    flipped: bool
+    colour: Colour
+    read_bytes: int
+    fed_packets: int
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.stage_s) - set(STAGES)
+        if unknown:
+            raise ValueError(f"clip: stages {sorted(unknown)} are not among {STAGES}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clip:
+    """Pixels uint8, (T, Y, X, 3) rgb24 or (T, Y*3/2, X) yuv420p, and their ClipInfo."""
+
+    pixels: npt.NDArray[np.uint8]
+    info: ClipInfo
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim not in (3, 4):
+            raise ValueError(f"clip: pixels are {self.pixels.dtype} of {self.pixels.ndim} axes, wanted uint8 of 3 or 4")
+        if len(self.info.pts_s) != len(self.pixels):
+            raise ValueError(f"clip: {len(self.info.pts_s)} frame times for {len(self.pixels)} frames")

@@ -1,0 +1,77 @@
+"""The `framefeed` command: finds its verbs through entry points, so it imports no package it does not run.
+
+A verb is a dataclass whose fields are its options (parsed by tyro) and whose `run()` does the work. What goes wrong
+on purpose ends in one line on stderr and a non-zero exit code, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, cast
+
+import tyro
+
+from framefeed.errors import BadInput, FramefeedError
+
+
+class Verb(Protocol):
+    """What an entry point of the group `framefeed.verbs` loads: a dataclass with a run method."""
+
+    def run(self) -> None:
+        """Do the work; raise a FramefeedError with one clear line if it cannot be done."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        verbs = {point.name: point for point in entry_points(group="framefeed.verbs")}
+        if not args or args[0] in ("-h", "--help"):
+            print(f"usage: framefeed VERB [options]\n\nverbs: {', '.join(sorted(verbs))}\n\nframefeed VERB --help")
+            return 0 if args else 2
+        parse_verb(_find(verbs, args[0]), args[1:]).run()
+    except FramefeedError as error:
+        print(f"framefeed: {error}", file=sys.stderr)
+        return 2 if isinstance(error, BadInput) else 1
+    except KeyboardInterrupt:
+        print("framefeed: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _find(verbs: dict[str, EntryPoint], name: str) -> EntryPoint:
+    if name in verbs:
+        return verbs[name]
+    near = difflib.get_close_matches(name, verbs, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(sorted(verbs))}"
+    raise BadInput(f"unknown verb {name!r}; {hint}")
+
+
+def parse_verb(point: EntryPoint, args: list[str]) -> Verb:
+    """The verb with its options. Raises BadInput, in one line, for what does not parse or is not installed."""
+    try:
+        kind = point.load()
+    except ModuleNotFoundError as error:
+        hint = "pip install 'framefeed[trainer]'" if error.name == "torch" else "install the extra that brings it"
+        raise BadInput(f"verb {point.name!r} needs the package {error.name!r}; {hint}") from None
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return cast(Verb, tyro.cli(kind, prog=f"framefeed {point.name}", args=args, use_underscores=False))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise BadInput(f"{point.name}: {_one_line(complaint.getvalue())}") from None
+
+
+def _one_line(box: str) -> str:
+    """tyro's framed complaint as one line: the frame's rules go, the sentences stay."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    kept = [line.strip("│╭╮╰╯─ ┃") for line in text.splitlines()]
+    kept = [line for line in kept if line and "Parsing error" not in line and not line.startswith("For full helptext")]
+    return re.sub(r"\s+", " ", " ".join(kept)) or "the options do not parse"

@@ -1,0 +1,105 @@
+"""The error tree, drawn for the catcher: would another attempt, on another server, help?
+
+It knows nothing of transports or media; a code is what crosses the wire, a class is what is caught.
+"""
+
+from __future__ import annotations
+
+
+class FramefeedError(Exception):
+    """Root of everything framefeed raises on purpose; its message is one line, fit for a user."""
+
+    code = "error"
+
+
+class BadInput(FramefeedError):
+    """What the user typed or pointed at cannot be used; the message says what, where, seen and wanted."""
+
+    code = "bad_input"
+
+
+class Retryable(FramefeedError):
+    """Another server, or the same one later, may succeed."""
+
+    code = "retryable"
+
+
+class Busy(Retryable):
+    """The server has no room for the request now."""
+
+    code = "busy"
+
+
+class Draining(Retryable):
+    """The server is leaving and takes no new requests."""
+
+    code = "draining"
+
+
+class ServerLost(Retryable):
+    """The server, or the worker that held the request, died or was cut off."""
+
+    code = "server_lost"
+
+
+class DeadlineExceeded(Retryable):
+    """The request's time was up before its clip was ready."""
+
+    code = "deadline_exceeded"
+
+
+class StorageFault(Retryable):
+    """The storage failed (I/O error, stale handle, short read); the media itself may be fine."""
+
+    code = "storage_fault"
+
+
+class Permanent(FramefeedError):
+    """No server will ever answer this request with a clip."""
+
+    code = "permanent"
+
+
+class BadRequest(Permanent):
+    """The request contradicts itself, the limits, or the video it names."""
+
+    code = "bad_request"
+
+
+class UnknownVideo(Permanent):
+    """The video is not in the manifest."""
+
+    code = "unknown_video"
+
+
+class CorruptMedia(Permanent):
+    """The bytes of the video do not decode to the frames that the index promises."""
+
+    code = "corrupt_media"
+
+
+class UnsupportedMedia(Permanent):
+    """The container, codec or pixel format is none that the engine decodes exactly."""
+
+    code = "unsupported_media"
+
+
+WIRE_ERRORS: dict[str, type[FramefeedError]] = {
+    error.code: error
+    for error in (
+        Busy,
+        Draining,
+        ServerLost,
+        DeadlineExceeded,
+        StorageFault,
+        BadRequest,
+        UnknownVideo,
+        CorruptMedia,
+        UnsupportedMedia,
+    )
+}
+
+
+def error_from_code(code: str, message: str) -> FramefeedError:
+    """Rebuild the error that a peer named by `code`; an unknown code is Permanent, never swallowed."""
+    return WIRE_ERRORS.get(code, Permanent)(message)

@@ -1,0 +1,77 @@
+"""ClipRequest: a pure description of one clip. The same request gives the same bytes from any server, at any attempt.
+
+It knows neither files nor servers; everything random about the clip follows from its seed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from framefeed.crops import Crop
+from framefeed.draws import FLIP, draw_uniform
+from framefeed.errors import BadRequest
+from framefeed.sampling import Sampling
+
+PixelFormat = Literal["rgb24", "yuv420p"]
+MAX_SIDE_PX = 4096
+MAX_CLIP_BYTES = 1 << 28
+MAX_VIDEO_NAME_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipRequest:
+    """One clip: the span [start_s, end_s) of `video`, T frames of it, one crop for all of them, one output size.
+
+    `rgb24` clips are uint8 (T, Y, X, 3); `yuv420p` clips are uint8 (T, Y*3/2, X): per frame the I420 planes, with the
+    source's own matrix and range, which the Clip names. Raises BadRequest when a field is out of its limits.
+    """
+
+    video: str
+    start_s: float
+    end_s: float
+    sampling: Sampling
+    crop: Crop
+    width_px: int
+    height_px: int
+    seed: int = 0
+    hflip_probability: float = 0.0
+    pixel_format: PixelFormat = "rgb24"
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.video.encode()) <= MAX_VIDEO_NAME_BYTES:
+            raise BadRequest(
+                f"request: video name has {len(self.video)} characters, wanted 1 to {MAX_VIDEO_NAME_BYTES}"
+            )
+        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s) and 0 <= self.start_s < self.end_s):
+            raise BadRequest(
+                f"request: span of {self.video} is [{self.start_s:g}, {self.end_s:g}) s, wanted 0 <= start < end"
+            )
+        for name, side_px in (("width_px", self.width_px), ("height_px", self.height_px)):
+            if not 2 <= side_px <= MAX_SIDE_PX or side_px % 2:
+                raise BadRequest(f"request: {name} is {side_px}, wanted an even number from 2 to {MAX_SIDE_PX}")
+        if not 0 <= self.seed < 1 << 64:
+            raise BadRequest(f"request: seed is {self.seed}, wanted 0 to 2**64 - 1")
+        if not 0 <= self.hflip_probability <= 1:
+            raise BadRequest(f"request: hflip_probability is {self.hflip_probability}, wanted 0 to 1")
+        if self.pixel_format not in ("rgb24", "yuv420p"):
+            raise BadRequest(f"request: pixel_format is {self.pixel_format!r}, wanted 'rgb24' or 'yuv420p'")
+        if self.clip_bytes > MAX_CLIP_BYTES:
+            raise BadRequest(f"request: the clip would be {self.clip_bytes} bytes, wanted at most {MAX_CLIP_BYTES}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the clip's uint8 array."""
+        t, y, x = self.sampling.frames, self.height_px, self.width_px
+        return (t, y, x, 3) if self.pixel_format == "rgb24" else (t, y * 3 // 2, x)
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of the clip's pixels."""
+        return math.prod(self.shape)
+
+    @property
+    def flipped(self) -> bool:
+        """Whether this clip is mirrored left to right: a draw of its seed."""
+        return draw_uniform(self.seed, stream=FLIP) < self.hflip_probability

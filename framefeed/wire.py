@@ -1,0 +1,230 @@
+"""How requests and replies are spelled: one msgpack header with a version, then raw pixels as a frame of their own.
+
+The one file that knows the spelling; it knows no sockets. Nothing is guessed: an unknown version, kind, field or
+policy is refused, and lengths are bounded before anything is built. Source of the format: msgpack.org, spec 2.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, cast
+
+import msgpack
+
+from framefeed.clip import ClipInfo, Colour
+from framefeed.crops import Box, Crop, ExplicitBox, RandomResizedCrop, ResizedCentreCrop
+from framefeed.errors import BadRequest, FramefeedError, error_from_code
+from framefeed.request import ClipRequest
+from framefeed.sampling import Dense, Sampling, Segments
+
+WIRE_VERSION = 1
+MAX_HEADER_BYTES = 1 << 16
+
+V = TypeVar("V")
+
+_SAMPLING: dict[str, type[Any]] = {"segments": Segments, "dense": Dense}
+_CROPS: dict[str, type[Any]] = {
+    "random_resized": RandomResizedCrop,
+    "resized_centre": ResizedCentreCrop,
+    "explicit": ExplicitBox,
+}
+_PAIRS = {"scale", "ratio"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeCall:
+    """A request on its way: `attempt` names this try among all of a client's, `deadline_s` is the time it still has."""
+
+    attempt: int
+    deadline_s: float
+    request: ClipRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribeCall:
+    """Asks a server who it is; `attempt` is echoed."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipReply:
+    """A clip is ready; its pixels follow as the next frame of the message. `queued` is the server's queue length."""
+
+    attempt: int
+    server: str
+    queued: int
+    info: ClipInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorReply:
+    """There is no clip, and why: a code of the error tree and one line for people."""
+
+    attempt: int
+    server: str
+    code: str
+    message: str
+
+    def error(self) -> FramefeedError:
+        """The error as the client raises it, naming the server."""
+        return error_from_code(self.code, f"{self.message} (server {self.server})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReply:
+    """Who a server is: its id, what it decodes with, how many videos it has, its capacity and its state."""
+
+    attempt: int
+    server: str
+    fingerprint: str
+    videos: int
+    workers: int
+    state: str
+
+
+Call = DecodeCall | DescribeCall
+Reply = ClipReply | ErrorReply | ServerReply
+
+
+def pack_call(call: Call) -> bytes:
+    """The header of a message from client to server."""
+    if isinstance(call, DescribeCall):
+        return _pack("describe", attempt=call.attempt)
+    request = {f.name: getattr(call.request, f.name) for f in fields(call.request)}
+    request["sampling"] = _policy(call.request.sampling, _SAMPLING)
+    request["crop"] = _policy(call.request.crop, _CROPS)
+    return _pack("decode", attempt=call.attempt, deadline_s=call.deadline_s, request=request)
+
+
+def unpack_call(header: bytes | memoryview) -> Call:
+    """The call in a header. Raises BadRequest naming what is wrong with it."""
+    kind, body = _unpack(header)
+    if kind == "describe":
+        return _build(DescribeCall, body)
+    if kind != "decode":
+        raise BadRequest(f"wire: kind is {kind!r}, wanted 'decode' or 'describe'")
+    request = _mapping(body, "request")
+    request["sampling"] = _build_policy(request, "sampling", _SAMPLING)
+    request["crop"] = _build_policy(request, "crop", _CROPS)
+    body["request"] = _build(ClipRequest, request)
+    return _build(DecodeCall, body)
+
+
+def peek_attempt(header: bytes | memoryview) -> int:
+    """The attempt of a header that unpack_call refused, so that even a bad request gets its reply; 0 if unreadable."""
+    try:
+        attempt = _unpack(header)[1].get("attempt")
+    except BadRequest:
+        return 0
+    return attempt if isinstance(attempt, int) and not isinstance(attempt, bool) else 0
+
+
+def pack_reply(reply: Reply) -> bytes:
+    """The header of a message from server to client; a ClipReply's pixels go in a frame of their own."""
+    body = {f.name: getattr(reply, f.name) for f in fields(reply)}
+    if isinstance(reply, ClipReply):
+        info = {f.name: getattr(reply.info, f.name) for f in fields(reply.info)}
+        info["box"] = _plain(reply.info.box)
+        info["colour"] = _plain(reply.info.colour)
+        return _pack("clip", **{**body, "info": info})
+    return _pack("error" if isinstance(reply, ErrorReply) else "server", **body)
+
+
+def unpack_reply(header: bytes | memoryview) -> Reply:
+    """The reply in a header. Raises BadRequest naming what is wrong with it."""
+    kind, body = _unpack(header)
+    if kind == "error":
+        return _build(ErrorReply, body)
+    if kind == "server":
+        return _build(ServerReply, body)
+    if kind != "clip":
+        raise BadRequest(f"wire: kind is {kind!r}, wanted 'clip', 'error' or 'server'")
+    info = _mapping(body, "info")
+    info["pts_s"] = tuple(info.get("pts_s", ()))
+    info["box"] = _build(Box, _mapping(info, "box"))
+    info["colour"] = _build(Colour, _mapping(info, "colour"))
+    body["info"] = _build(ClipInfo, info)
+    return _build(ClipReply, body)
+
+
+def _pack(kind: str, **body: Any) -> bytes:
+    packed: bytes = msgpack.packb({"v": WIRE_VERSION, "kind": kind, **body})
+    return packed
+
+
+def _unpack(header: bytes | memoryview) -> tuple[str, dict[str, Any]]:
+    if len(header) > MAX_HEADER_BYTES:
+        raise BadRequest(f"wire: header has {len(header)} bytes, wanted at most {MAX_HEADER_BYTES}")
+    try:
+        body = msgpack.unpackb(header, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise BadRequest(f"wire: header is not msgpack ({type(error).__name__})") from None
+    if not isinstance(body, dict):
+        raise BadRequest(f"wire: header is a {type(body).__name__}, wanted a map")
+    version = body.pop("v", None)
+    if version != WIRE_VERSION:
+        raise BadRequest(f"wire: version is {version!r}, wanted {WIRE_VERSION}")
+    return body.pop("kind", None), body
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value)}
+
+
+def _policy(policy: Sampling | Crop, known: dict[str, type[Any]]) -> dict[str, Any]:
+    name = next(name for name, kind in known.items() if type(policy) is kind)
+    body = _plain(policy)
+    if isinstance(policy, ExplicitBox):
+        body["box"] = _plain(policy.box)
+    return {"policy": name, **body}
+
+
+def _build_policy(request: dict[str, Any], key: str, known: dict[str, type[Any]]) -> Any:
+    body = _mapping(request, key)
+    name = body.pop("policy", None)
+    if name not in known:
+        raise BadRequest(f"wire: {key} policy is {name!r}, wanted one of {sorted(known)}")
+    for pair in _PAIRS & body.keys():
+        body[pair] = tuple(body[pair]) if isinstance(body[pair], list) else body[pair]
+    if name == "explicit":
+        body["box"] = _build(Box, _mapping(body, "box"))
+    return _build(known[name], body)
+
+
+def _mapping(body: dict[str, Any], key: str) -> dict[str, Any]:
+    value = body.get(key)
+    if not isinstance(value, dict):
+        raise BadRequest(f"wire: {key} is a {type(value).__name__}, wanted a map")
+    return dict(value)
+
+
+def _build(kind: type[V], body: dict[str, Any]) -> V:
+    """The dataclass from its fields; a missing, unknown or wrongly typed one is a BadRequest that names it."""
+    known = fields(cast(Any, kind))
+    names = {f.name for f in known}
+    if body.keys() - names:
+        raise BadRequest(f"wire: {kind.__name__} has no field {sorted(map(str, body.keys() - names))[0]!r}")
+    for f in known:
+        if f.name in body:
+            _check_type(kind.__name__, f.name, str(f.type), body[f.name])
+    try:
+        return kind(**body)
+    except TypeError as error:
+        raise BadRequest(f"wire: {kind.__name__}: {error}") from None
+
+
+_TYPES: dict[str, tuple[type[Any], ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
+
+
+def _check_type(owner: str, name: str, wanted: str, value: Any) -> None:
+    kinds = _TYPES.get(wanted)
+    if wanted.startswith("tuple[float"):
+        ok = isinstance(value, tuple) and all(isinstance(v, (int, float)) for v in value)
+        ok = ok and (wanted.endswith("...]") or len(value) == wanted.count("float"))
+    elif wanted.startswith("dict[str, float]"):
+        ok = isinstance(value, dict) and all(isinstance(v, float) for v in value.values())
+    else:
+        ok = kinds is None or (isinstance(value, kinds) and (wanted == "bool" or not isinstance(value, bool)))
+    if not ok:
+        raise BadRequest(f"wire: {owner}.{name} is {value!r:.60}, wanted {wanted}")
