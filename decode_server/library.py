@@ -1,0 +1,71 @@
+"""The videos of a root: its manifest and its packet indices, read when first needed and kept.
+
+It finds which chunks a span touches; it decodes nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from decode_server.packet_index import PacketIndex, unpack_index
+from decode_server.storage import Storage
+from framefeed.errors import UnknownVideo
+from framefeed.manifest import PACKETS_NAME, Manifest, VideoEntry, read_manifest
+
+_INDEX_CACHE_BYTES = 32 << 20
+
+
+class Library:
+    """A root's manifest (read once), packet indices (up to 32 MiB of them kept) and open files. Thread-safe.
+
+    `index_folder` is where the manifest lies when that is not the root itself. Raises BadInput when the manifest is
+    missing, empty or damaged.
+    """
+
+    def __init__(self, root: Path, *, index_folder: Path | None = None) -> None:
+        self.manifest: Manifest = read_manifest(index_folder or root)
+        self.media = Storage(root)
+        self._records = Storage(index_folder or root)
+        self._lock = threading.Lock()
+        self._indices: OrderedDict[int, tuple[PacketIndex, int]] = OrderedDict()
+        self._cached_bytes = 0
+
+    def entry(self, video: str) -> VideoEntry:
+        """The manifest's entry of a video. Raises UnknownVideo."""
+        entry = self.manifest.videos.get(video)
+        if entry is None:
+            raise UnknownVideo(f"video {video!r} is not in the manifest of {len(self.manifest.videos)} videos")
+        return entry
+
+    def chunks(self, entry: VideoEntry, start_s: float, end_s: float) -> list[tuple[float, PacketIndex]]:
+        """(start in the video in s, packet index) of the chunks that the span [start_s, end_s) touches, in time order.
+
+        Raises CorruptMedia for a damaged record, StorageFault when it cannot be read.
+        """
+        first = max(bisect.bisect_right(entry.chunk_start_s, start_s) - 1, 0)
+        last = max(bisect.bisect_left(entry.chunk_start_s, end_s) - 1, first)
+        return [(entry.chunk_start_s[i], self._index(entry, i)) for i in range(first, last + 1)]
+
+    def close(self) -> None:
+        """Close all files; idempotent."""
+        self.media.close()
+        self._records.close()
+
+    def _index(self, entry: VideoEntry, chunk: int) -> PacketIndex:
+        offset, size = entry.record_offset[chunk], entry.record_bytes[chunk]
+        with self._lock:
+            if offset in self._indices:
+                self._indices.move_to_end(offset)
+                return self._indices[offset][0]
+        record = bytes(self._records.read(PACKETS_NAME, offset, offset + size)[:size])
+        index = unpack_index(record, where=f"{PACKETS_NAME}:{offset}")
+        with self._lock:
+            if offset not in self._indices:
+                self._indices[offset] = (index, size)
+                self._cached_bytes += size
+            while self._cached_bytes > _INDEX_CACHE_BYTES and len(self._indices) > 1:
+                self._cached_bytes -= self._indices.popitem(last=False)[1][1]
+        return index
