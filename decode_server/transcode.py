@@ -1,0 +1,287 @@
+"""One video to its folder of chunks, all or nothing, with a record beside them; knows nothing of other videos.
+
+A frame at time t of the source belongs to chunk floor(t / chunk_s), and its time there is t - start, so that
+`chunk start + frame time` is the source's time, counted from its first frame, exactly. Chunks are written into a
+staging folder that becomes the video's folder by one rename: a video's folder is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+from av.codec.context import Flags
+from av.video.frame import PictureType
+
+from decode_server.picture import PictureFilter, describe_picture
+from decode_server.profiles import EncodingProfile
+from decode_server.source import Damage, SourceVideo, TimedFrame
+from framefeed.errors import BadInput, CorruptMedia
+
+CHUNK_EXTENSION = "mp4"
+RECORD_NAME = "chunks.json"
+_RECORD_VERSION = 1
+_USUAL_RATES_FPS = (Fraction(1), Fraction(240))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkSettings:
+    """How to cut and code: what a finished video was made with, and is made again for when it changes."""
+
+    profile: EncodingProfile
+    short_side_px: int = 288
+    chunk_s: int = 15
+
+    def __post_init__(self) -> None:
+        if self.chunk_s < 1:
+            raise BadInput(f"chunk_s is {self.chunk_s}, wanted whole seconds from 1 on")
+        if self.short_side_px < 16 or self.short_side_px % 2:
+            raise BadInput(f"short_side_px is {self.short_side_px}, wanted an even number from 16 on")
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values that are equal exactly when the settings are."""
+        profile = {"name": self.profile.name, "codec": self.profile.codec, "options": dict(self.profile.options)}
+        return {"profile": profile, "short_side_px": self.short_side_px, "chunk_s": self.chunk_s}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRecord:
+    """What became of one source: its chunks, and what was left out and why.
+
+    `source_start_s` is the container's time of the frame that is second 0 here. `damage` ends the video early.
+    `repeated_frames` shared their time with the frame before and were left out; `skipped_packets` came before the
+    first keyframe.
+    """
+
+    source: str
+    source_bytes: int
+    source_mtime_ns: int
+    settings: dict[str, object]
+    width_px: int
+    height_px: int
+    frames: int
+    duration_s: float
+    source_start_s: float
+    chunk_start_s: tuple[int, ...]
+    chunk_bytes: tuple[int, ...]
+    damage: Damage | None
+    repeated_frames: int
+    skipped_packets: int
+
+    @property
+    def media_bytes(self) -> int:
+        """Bytes of all chunks."""
+        return sum(self.chunk_bytes)
+
+
+def read_record(folder: Path) -> ChunkRecord | None:
+    """The record of a finished video's folder, None where there is none of this version."""
+    try:
+        body: dict[str, Any] = json.loads((folder / RECORD_NAME).read_text())
+        if body.pop("framefeed_chunks") != _RECORD_VERSION:
+            return None
+        body["damage"] = Damage(**body["damage"]) if body["damage"] else None
+        body["chunk_start_s"], body["chunk_bytes"] = tuple(body["chunk_start_s"]), tuple(body["chunk_bytes"])
+        return ChunkRecord(**body)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def finished_record(source: Path, folder: Path, settings: ChunkSettings) -> ChunkRecord | None:
+    """The record of `folder` if it was made from `source` as it is now, with these settings; else None."""
+    record = read_record(folder)
+    stat = source.stat()
+    wanted = (stat.st_size, stat.st_mtime_ns, settings.as_json())
+    if record is None or (record.source_bytes, record.source_mtime_ns, record.settings) != wanted:
+        return None
+    sizes = [_size(folder / f"{start_s}.{CHUNK_EXTENSION}") for start_s in record.chunk_start_s]
+    return record if tuple(sizes) == record.chunk_bytes else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
+
+
+def chunk_video(
+    source: Path, folder: Path, *, staging: Path, settings: ChunkSettings, on_bytes: Callable[[int], None]
+) -> ChunkRecord:
+    """Cut `source` into `folder`, replacing one made before; `staging` is a scratch path on the same file system.
+
+    Blocks for as long as decoding and encoding take; `on_bytes` is called with the size of every packet read.
+
+    Raises:
+        UnsupportedMedia, CorruptMedia: no frame of it can be used; nothing is left behind.
+        StorageFault: the source cannot be read.
+        OSError: the chunks cannot be written.
+    """
+    stat = source.stat()
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        with SourceVideo(source, on_bytes=on_bytes) as video, _Cutter(video, staging, settings) as cutter:
+            for timed in video.frames():
+                if not cutter.add(timed):
+                    break
+            cutter.finish()
+        record = _record(source, stat, video, cutter, settings)
+        with (staging / RECORD_NAME).open("w") as file:
+            json.dump({"framefeed_chunks": _RECORD_VERSION, **asdict(record)}, file, indent=1)
+        _publish(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return record
+
+
+def _record(
+    source: Path, stat: os.stat_result, video: SourceVideo, cutter: _Cutter, settings: ChunkSettings
+) -> ChunkRecord:
+    damage = cutter.damage or video.damage
+    if not cutter.chunk_bytes:
+        raise CorruptMedia(damage.reason if damage else "has no frame that decodes")
+    return ChunkRecord(
+        source=str(source),
+        source_bytes=stat.st_size,
+        source_mtime_ns=stat.st_mtime_ns,
+        settings=settings.as_json(),
+        width_px=cutter.size_px[0],
+        height_px=cutter.size_px[1],
+        frames=cutter.frames,
+        duration_s=round(float(cutter.last_ticks / video.ticks_per_s + 1 / video.frames_per_s), 6),
+        source_start_s=video.start_s,
+        chunk_start_s=tuple(cutter.chunk_bytes),
+        chunk_bytes=tuple(cutter.chunk_bytes.values()),
+        damage=damage,
+        repeated_frames=video.repeated_frames,
+        skipped_packets=video.skipped_packets,
+    )
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    """Make `staging` the video's folder: synced first, then one rename, an older folder moved aside before it."""
+    for path in (*staging.iterdir(), staging):
+        _sync(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = staging.with_name(staging.name + ".old")
+    if folder.exists():
+        folder.rename(aside)
+    staging.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _Cutter:
+    """Sends each frame through the picture filter to the encoder of its chunk; one chunk is open at a time."""
+
+    def __init__(self, video: SourceVideo, staging: Path, settings: ChunkSettings) -> None:
+        self._video, self._staging, self._settings = video, staging, settings
+        self._filter: PictureFilter | None = None
+        self._encoder: _ChunkEncoder | None = None
+        self.chunk_bytes: dict[int, int] = {}
+        self.damage: Damage | None = None
+        self.frames = self.last_ticks = 0
+        self.size_px = (0, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._encoder is not None:
+            self._encoder.abandon()
+
+    def add(self, timed: TimedFrame) -> bool:
+        """Encode one frame. False, with `damage` set, if its picture is of another kind than the first one's."""
+        picture = describe_picture(timed.frame, sar=self._video.sar)
+        if self._filter is None:
+            self._filter = PictureFilter(
+                picture,
+                time_base=Fraction(1, self._video.ticks_per_s),
+                short_side_px=self._settings.short_side_px,
+                pix_fmt=self._settings.profile.pix_fmt,
+            )
+            self.size_px = (self._filter.width_px, self._filter.height_px)
+        if picture != self._filter.picture:
+            second_s = round(timed.ticks / self._video.ticks_per_s, 3)
+            self.damage = Damage(second_s=second_s, reason=f"picture changes from {self._filter.picture} to {picture}")
+            return False
+        ticks_per_s = self._video.ticks_per_s
+        start_s = timed.ticks // (self._settings.chunk_s * ticks_per_s) * self._settings.chunk_s
+        if self._encoder is None or self._encoder.start_s != start_s:
+            self.finish()
+            self._encoder = _ChunkEncoder(self._staging, start_s, self._settings.profile, self._video)
+        self._encoder.add(self._filter.apply(timed.frame), timed.ticks - start_s * ticks_per_s)
+        self.frames += 1
+        self.last_ticks = timed.ticks
+        return True
+
+    def finish(self) -> None:
+        """Close the open chunk, if there is one."""
+        if self._encoder is not None:
+            self.chunk_bytes[self._encoder.start_s] = self._encoder.close()
+            self._encoder = None
+
+
+class _ChunkEncoder:
+    """One chunk file being written."""
+
+    def __init__(self, staging: Path, start_s: int, profile: EncodingProfile, video: SourceVideo) -> None:
+        self.start_s = start_s
+        self._profile, self._ticks_per_s = profile, video.ticks_per_s
+        self._rate = min(max(video.frames_per_s, _USUAL_RATES_FPS[0]), _USUAL_RATES_FPS[1])
+        self._path = staging / f"{start_s}.{CHUNK_EXTENSION}"
+        # The edit list that holds a chunk's first time counts in the movie's time scale, 1 ms unless told.
+        self._container = av.open(
+            str(self._path), "w", format="mp4", container_options={"movie_timescale": str(self._ticks_per_s)}
+        )
+        self._stream: av.VideoStream | None = None
+
+    def add(self, frame: av.VideoFrame, ticks: int) -> None:
+        """Encode `frame` at `ticks` from the chunk's start."""
+        if self._stream is None:
+            self._stream = self._open_stream(frame)
+        frame.pts = ticks
+        frame.time_base = Fraction(1, self._ticks_per_s)
+        frame.pict_type = PictureType.NONE  # the source's I-frames must not force keyframes here
+        self._container.mux(self._stream.encode(frame))
+
+    def _open_stream(self, frame: av.VideoFrame) -> av.VideoStream:
+        stream = self._container.add_stream(self._profile.codec, rate=self._rate, options=dict(self._profile.options))
+        assert isinstance(stream, av.VideoStream)
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = frame.width, frame.height, self._profile.pix_fmt
+        context.time_base = stream.time_base = Fraction(1, self._ticks_per_s)
+        context.gop_size = self._profile.gop_frames
+        context.flags |= Flags.closed_gop
+        context.color_range, context.colorspace = frame.color_range, frame.colorspace
+        context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+        return stream
+
+    def close(self) -> int:
+        """Flush and close the file. Returns its size in bytes."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._path.stat().st_size
+
+    def abandon(self) -> None:
+        """Close without flushing, after a failure."""
+        with contextlib.suppress(av.error.FFmpegError, OSError):
+            self._container.close()
