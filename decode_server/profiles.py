@@ -22,7 +22,7 @@ class EncodingProfile:
     codec: str
     pix_fmt: str
     gop_frames: int
-    options: Mapping[str, str]
+    options: tuple[tuple[str, str], ...]
 
     def __post_init__(self) -> None:
         if self.gop_frames < 1:
@@ -39,13 +39,11 @@ _TRAIN = EncodingProfile(
     codec="libx264",
     pix_fmt="yuv420p",
     gop_frames=30,
-    options=MappingProxyType(
-        {
-            "preset": "medium",
-            "crf": "23",
-            "tune": "fastdecode",
-            "x264-params": "keyint=30:min-keyint=30:scenecut=0:open-gop=0:bframes=3:b-pyramid=none:threads=1",
-        }
+    options=(
+        ("preset", "medium"),
+        ("crf", "23"),
+        ("tune", "fastdecode"),
+        ("x264-params", "keyint=30:min-keyint=30:scenecut=0:open-gop=0:bframes=3:b-pyramid=none:threads=1"),
     ),
 )
 
@@ -55,7 +53,7 @@ _ARCHIVE = EncodingProfile(
     codec="libx264",
     pix_fmt="yuv420p",
     gop_frames=250,
-    options=MappingProxyType({"preset": "medium", "crf": "23", "x264-params": "keyint=250:threads=1"}),
+    options=(("preset", "medium"), ("crf", "23"), ("x264-params", "keyint=250:threads=1")),
 )
 
 PROFILES: Mapping[str, EncodingProfile] = MappingProxyType({"train": _TRAIN, "archive": _ARCHIVE})

@@ -1,0 +1,279 @@
+"""The verb `chunk`: video files and folders to a root of short chunks; knows neither codecs nor processes.
+
+ROOT/{video}.mp4/{start}.mp4, starts in whole seconds without padding (0, 15, 30…), and ROOT/{video}.mp4/chunks.json,
+the record by which a later run sees that the video is finished. A video's name is its path below the folder it was
+found in, without suffix. ROOT/framefeed.chunks.json reports the last run: every video, used or refused, with reasons.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from decode_server.chunk_workers import ChunkTask, Outcome, run_chunk_tasks
+from decode_server.index import VIDEO_SUFFIXES, build_index
+from decode_server.profiles import profile_named
+from decode_server.transcode import CHUNK_EXTENSION, ChunkRecord, ChunkSettings, finished_record, read_record
+from framefeed.errors import BadInput, CorruptMedia, Retryable
+
+REPORT_NAME = "framefeed.chunks.json"
+_STAGING_NAME = ".framefeed.parts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOutcome:
+    """What became of one video: its record if any frame is used (`kept` from an earlier run or new), else the reason.
+
+    `retry` is true where another run may succeed (the storage failed).
+    """
+
+    video: str
+    source: Path
+    record: ChunkRecord | None = None
+    kept: bool = False
+    reason: str = ""
+    retry: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Cut videos into short chunks that are cheap to read at random."""
+
+    src: tyro.conf.Positional[tuple[Path, ...]]
+    """Video files, or folders that are searched for video files."""
+    out: Path
+    """Root to write: OUT/{video}.mp4/{start}.mp4."""
+    profile: str = "train"
+    """How to encode: train (cheap random access) or archive (small, slow to read)."""
+    short_side_px: int = 288
+    """Scale the short side down to this; never up."""
+    chunk_s: int = 15
+    """Length of a chunk in seconds."""
+    jobs: int | None = None
+    """Videos at a time; the CPUs there are if not given."""
+
+    def run(self) -> None:
+        """Chunk what is not chunked yet, print what became of it, build the root's index.
+
+        Raises:
+            BadInput: the sources or the options cannot be used.
+            CorruptMedia: not one video is usable.
+            StorageFault: the root cannot be written.
+        """
+        settings = ChunkSettings(
+            profile=profile_named(self.profile), short_side_px=self.short_side_px, chunk_s=self.chunk_s
+        )
+        outcomes = chunk_videos(self.src, self.out, settings=settings, jobs=self.jobs, console=Console(stderr=True))
+        print_report(outcomes, Console())
+        if not any(outcome.record for outcome in outcomes):
+            first = outcomes[0]
+            raise CorruptMedia(f"none of {len(outcomes)} videos is usable; {first.source} {first.reason}")
+        build_index(self.out, jobs=self.jobs or len(os.sched_getaffinity(0)))
+
+
+def chunk_videos(
+    sources: Sequence[Path],
+    root: Path,
+    *,
+    settings: ChunkSettings,
+    jobs: int | None = None,
+    console: Console | None = None,
+) -> list[VideoOutcome]:
+    """Chunk `sources` (files or folders) into `root`, skipping what is finished; a damaged video is an outcome.
+
+    Blocks until all are done, minutes to days, with a progress bar on `console` if one is given. A run that was
+    killed continues with the videos that it had not finished. The scripts that call it need a `__main__` guard, since
+    workers are spawned.
+
+    Raises:
+        BadInput: no video in `sources`, two of one name, a folder in `root` that this did not make, or a second run.
+        StorageFault: `root` cannot be written.
+    """
+    if jobs is not None and jobs < 1:
+        raise BadInput(f"jobs is {jobs}, wanted at least 1")
+    found = find_videos(sources, root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"root {root} cannot be made: {error.strerror}") from None
+    outcomes: dict[str, VideoOutcome] = {}
+    with _sole_writer(root) as staging:
+        tasks = []
+        for number, (video, source) in enumerate(found.items()):
+            folder = root / f"{video}.{CHUNK_EXTENSION}"
+            if record := finished_record(source, folder, settings):
+                outcomes[video] = VideoOutcome(video=video, source=source, record=record, kept=True)
+                continue
+            _check_replaceable(folder)
+            tasks.append(
+                ChunkTask(video=video, source=source, folder=folder, staging=staging / str(number), settings=settings)
+            )
+        for task, outcome in _with_progress(tasks, jobs or len(os.sched_getaffinity(0)), console):
+            outcomes[task.video] = _outcome(task, outcome)
+        ordered = [outcomes[video] for video in found]
+        _write_report(root, ordered)
+    return ordered
+
+
+def find_videos(sources: Sequence[Path], root: Path) -> dict[str, Path]:
+    """Video name to file, in name order, of files and of folders searched recursively; `root` itself is left out.
+
+    Raises:
+        BadInput: a source that is missing or holds no video, or two files that would share a name or a folder.
+    """
+    if not sources:
+        raise BadInput("no source given; wanted video files or folders")
+    videos: dict[str, Path] = {}
+    for source in sources:
+        if not source.exists():
+            raise BadInput(f"source {source} does not exist")
+        below = source if source.is_dir() else source.parent
+        files = _video_files(source, root) if source.is_dir() else [source]
+        if not files:
+            raise BadInput(f"source {source} holds no video file (looked for {' '.join(sorted(VIDEO_SUFFIXES))})")
+        for file in files:
+            name = file.relative_to(below).with_suffix("").as_posix()
+            other = videos.setdefault(name, file)
+            if other.resolve() != file.resolve():
+                raise BadInput(f"{other} and {file} would both be video {name!r}; rename one or chunk them apart")
+    for name, file in videos.items():
+        for parent in Path(name).parents:
+            owner = videos.get(parent.with_suffix("").as_posix()) if parent.suffix == f".{CHUNK_EXTENSION}" else None
+            if owner:
+                raise BadInput(f"{file} would lie in the chunk folder of {owner}; chunk them apart")
+    return dict(sorted(videos.items()))
+
+
+def _video_files(folder: Path, root: Path) -> list[Path]:
+    if folder.resolve() == root.resolve():
+        raise BadInput(f"source and root are the same folder {folder}; wanted another --out")
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    return sorted(
+        path
+        for path in files
+        if path.is_file()
+        and not path.resolve().is_relative_to(root.resolve())
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+@contextmanager
+def _sole_writer(root: Path) -> Iterator[Path]:
+    """The staging folder, held by this process alone; what a killed run left in it is removed first and last."""
+    staging = root / _STAGING_NAME
+    try:
+        staging.mkdir(exist_ok=True)
+        lock = (staging / "lock").open("w")
+    except OSError as error:
+        raise BadInput(f"root {root} cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
+        except BlockingIOError:
+            raise BadInput(f"another run is writing to {root}; wait for it or choose another --out") from None
+        for left in staging.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+        yield staging
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.exists() and read_record(folder) is None:
+        raise BadInput(f"{folder} exists and was not made by 'framefeed chunk'; move it away or choose another --out")
+
+
+def _with_progress(tasks: list[ChunkTask], jobs: int, console: Console | None) -> Iterator[tuple[ChunkTask, Outcome]]:
+    columns = (TextColumn("chunking {task.fields[done]}/{task.fields[videos]} videos"), BarColumn(), DownloadColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=console is None, transient=True
+    ) as progress:
+        total_bytes = sum(task.source.stat().st_size for task in tasks)
+        bar = progress.add_task("", total=total_bytes, done=0, videos=len(tasks))
+        work = run_chunk_tasks(tasks, jobs=jobs, on_bytes=lambda done: progress.update(bar, completed=done))
+        for done, (task, outcome) in enumerate(work, start=1):
+            progress.update(bar, done=done)
+            yield task, outcome
+
+
+def _outcome(task: ChunkTask, outcome: Outcome) -> VideoOutcome:
+    if isinstance(outcome, ChunkRecord):
+        return VideoOutcome(video=task.video, source=task.source, record=outcome)
+    retry = isinstance(outcome, Retryable)
+    return VideoOutcome(video=task.video, source=task.source, reason=str(outcome), retry=retry)
+
+
+def _write_report(root: Path, outcomes: list[VideoOutcome]) -> None:
+    rows = [
+        {
+            "video": outcome.video,
+            "source": str(outcome.source),
+            "state": state_of(outcome),
+            "reason": notes_on(outcome),
+            "second_s": outcome.record.damage.second_s if outcome.record and outcome.record.damage else None,
+            "retry": outcome.retry,
+        }
+        for outcome in outcomes
+    ]
+    part = root / (REPORT_NAME + ".part")
+    with part.open("w") as file:
+        json.dump({"framefeed_chunk_report": 1, "videos": rows}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(root / REPORT_NAME)
+
+
+def state_of(outcome: VideoOutcome) -> str:
+    """One word: whole, salvaged (its clean first part is used), refused, or failed (try again)."""
+    if outcome.record is None:
+        return "failed" if outcome.retry else "refused"
+    return "salvaged" if outcome.record.damage else "whole"
+
+
+def notes_on(outcome: VideoOutcome) -> str:
+    """What was left out of a video and why, empty if nothing was."""
+    record = outcome.record
+    if record is None:
+        return outcome.reason
+    notes = []
+    if record.damage:
+        notes.append(f"used up to {record.damage.second_s:.2f} s: {record.damage.reason}")
+    if record.skipped_packets:
+        notes.append(f"{record.skipped_packets} packets before the first keyframe left out")
+    if record.repeated_frames:
+        notes.append(f"{record.repeated_frames} frames that share a time with another left out")
+    return "; ".join(notes)
+
+
+def print_report(outcomes: list[VideoOutcome], console: Console) -> None:
+    """Print totals, and a line for every video of which something was left out."""
+    records = [outcome.record for outcome in outcomes if outcome.record]
+    kept = sum(outcome.kept for outcome in outcomes)
+    table = Table("videos", "already done", "chunks", "seconds", "source MB", "chunk MB", "ratio", box=None)
+    source_bytes, media_bytes = sum(r.source_bytes for r in records), sum(r.media_bytes for r in records)
+    table.add_row(
+        f"{len(records)} of {len(outcomes)}",
+        str(kept),
+        str(sum(len(record.chunk_start_s) for record in records)),
+        f"{sum(record.duration_s for record in records):.1f}",
+        f"{source_bytes / 1e6:.1f}",
+        f"{media_bytes / 1e6:.1f}",
+        f"{media_bytes / source_bytes:.2f}" if source_bytes else "-",
+    )
+    console.print(table)
+    for outcome in outcomes:
+        if notes := notes_on(outcome):
+            console.print(
+                f"{state_of(outcome)}: {outcome.video}: {notes}", markup=False, highlight=False, soft_wrap=True
+            )
