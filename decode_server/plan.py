@@ -99,15 +99,14 @@ def _plan_chunk(index: PacketIndex, frames: npt.NDArray[np.int64], places: npt.N
 def _runs(index: PacketIndex, keep: dict[int, list[int]]) -> list[Run]:
     """Runs that cover the kept packets; kept packets whose stretches overlap share one."""
     stretches: list[tuple[int, list[int]]] = []
-    last = -1
-    for packet in sorted(keep):
+    for packet in sorted(keep, reverse=True):
         key = _start_of(index, packet)
-        if key <= last:
-            stretches[-1][1].append(packet)
+        if stretches and packet >= stretches[-1][0]:
+            start, packets = stretches.pop()
+            stretches.append((min(start, key), [packet, *packets]))
         else:
             stretches.append((key, [packet]))
-        last = packet
-    return [_run(index, key, packets, keep) for key, packets in stretches]
+    return [_run(index, key, packets, keep) for key, packets in reversed(stretches)]
 
 
 def _run(index: PacketIndex, key: int, packets: list[int], keep: dict[int, list[int]]) -> Run:
