@@ -1,0 +1,175 @@
+"""VideoMAE, the masked autoencoder of video (Tong et al. 2022); knows masks and pixels, not who draws the masks.
+
+Axes: B clips, T frames, Y rows, X columns, C channels, N all tokens of a clip, S visible tokens, M masked tokens,
+D width, P pixels of one cube. Implemented from the paper, arXiv 2203.12602.
+"""
+# ruff: noqa: N815 - axes are in the names of fields, too
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from models.block import LAYER_NORM_EPS, Stack, StackConfig, init_xavier
+from models.positions import sincos_positions
+from models.tubelets import TubeletGrid, cut_cubes, join_cubes
+from models.vit import VideoViT
+
+TARGET_EPS = 1e-6
+MASK_TOKEN_STD = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoMAEConfig:
+    """An encoder that sees the visible cubes and a light decoder that predicts the masked ones."""
+
+    grid: TubeletGrid
+    encoder: StackConfig
+    decoder: StackConfig
+
+    def __post_init__(self) -> None:
+        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if stack.width % 2:
+                raise ValueError(f"VideoMAE: {name} width is {stack.width}, wanted an even number for its positions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoMAEOutput:
+    """What a forward pass found: float32 scalar `loss`, `predictions_BMPC` in target units, `masked_BM` cube numbers.
+
+    `predictions_BMPC[b, m]` is the cube number `masked_BM[b, m]` (int64, ascending).
+    """
+
+    loss: Tensor
+    predictions_BMPC: Tensor
+    masked_BM: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CubeStatistics:
+    """Mean and unbiased standard deviation of each cube and channel, (B, N, 1, C) float32."""
+
+    mean_BN1C: Tensor
+    std_BN1C: Tensor
+
+    def normalise(self, cubes_BNPC: Tensor) -> Tensor:
+        """(x - mean) / (std + 1e-6), the target of Tong et al. 2022, §3.3 (after He et al. 2022, §4)."""
+        return (cubes_BNPC - self.mean_BN1C) / (self.std_BN1C + TARGET_EPS)
+
+    def restore(self, targets_BNPC: Tensor) -> Tensor:
+        """The pixels that `normalise` would turn into these targets."""
+        return targets_BNPC * (self.std_BN1C + TARGET_EPS) + self.mean_BN1C
+
+
+class VideoMAE(nn.Module):
+    """Encode the visible cubes, decode all positions, predict the normalised pixels of the masked ones."""
+
+    positions_ND: Tensor
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        grid, width = config.grid, config.decoder.width
+        self.grid = grid
+        self.encoder = VideoViT(grid, stack=config.encoder)
+        self.bridge = nn.Linear(config.encoder.width, width, bias=False)
+        self.mask_token_D = nn.Parameter(torch.empty(width))
+        self.decoder = Stack(config.decoder)
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.head = nn.Linear(width, grid.cube_pixels * grid.channels)
+        self.register_buffer("positions_ND", sincos_positions(grid.tokens, width=width), persistent=False)
+        for module in (self.bridge, self.decoder, self.head):
+            module.apply(init_xavier)
+        nn.init.trunc_normal_(self.mask_token_D, std=MASK_TOKEN_STD)
+
+    def forward(self, x_BCTYX: Tensor, mask_BN: Tensor) -> VideoMAEOutput:
+        """Predict the masked cubes of normalised float clips; `mask_BN` is bool, True = masked.
+
+        The target of each cube and channel is (x - mean) / (std + 1e-6), computed in float32; a per-channel affine
+        change of the clips, such as ImageNet's normalisation, changes nothing but the weight of the 1e-6. The loss is
+        the mean squared error over masked cubes only. Keep the mask on the host: checking it there costs no device
+        synchronisation.
+        Raises ValueError if the clips or the mask do not fit the grid, or the rows of the mask differ in their count.
+        """
+        if mask_BN.shape != (x_BCTYX.shape[0], self.grid.tokens):
+            wanted = (x_BCTYX.shape[0], self.grid.tokens)
+            raise ValueError(f"mask is {tuple(mask_BN.shape)}, wanted {wanted} = (B, N)")
+        visible_BS, masked_BM = (part.to(x_BCTYX.device, non_blocking=True) for part in split_mask(mask_BN))
+        encoded_BSD = self.encoder(x_BCTYX, selected_BS=visible_BS)
+        predictions_BMPC = self._decode(encoded_BSD, visible_BS, masked_BM)
+        with torch.no_grad():
+            cubes_BMPC = cut_cubes(x_BCTYX, grid=self.grid, selected_BS=masked_BM).float()
+            targets_BMPC = cube_statistics(cubes_BMPC).normalise(cubes_BMPC)
+        loss = mse_loss(predictions_BMPC.float(), targets_BMPC)
+        return VideoMAEOutput(loss=loss, predictions_BMPC=predictions_BMPC, masked_BM=masked_BM)
+
+    def _decode(self, encoded_BSD: Tensor, visible_BS: Tensor, masked_BM: Tensor) -> Tensor:
+        bridged_BSD = self.bridge(encoded_BSD)
+        visible_BSD = bridged_BSD + self.positions_ND[visible_BS]
+        masked_BMD = self.mask_token_D + self.positions_ND[masked_BM]
+        # Attention has no order of its own, so the masked tokens go last, where they are easy to take off.
+        tokens_BND = self.decoder(torch.cat((visible_BSD, masked_BMD), dim=1))
+        values_BMV: Tensor = self.head(self.norm(tokens_BND[:, visible_BS.shape[1] :]))
+        return values_BMV.reshape(*masked_BM.shape, self.grid.cube_pixels, self.grid.channels)
+
+
+def split_mask(mask_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers of the visible (B, S) and the masked (B, M) tokens, int64 and ascending, on the mask's device.
+
+    Raises ValueError if the mask is not bool (B, N) or its rows do not all mask the same count, leaving one of each.
+    """
+    if mask_BN.ndim != 2 or mask_BN.dtype != torch.bool:
+        raise ValueError(f"mask is {mask_BN.dtype} {tuple(mask_BN.shape)}, wanted bool (B, N), True = masked")
+    counts = sorted(set(mask_BN.sum(dim=1).tolist()))
+    if len(counts) != 1:
+        raise ValueError(f"mask has {counts} masked tokens in its rows, wanted the same count in each")
+    tokens = mask_BN.shape[1]
+    if not 0 < counts[0] < tokens:
+        raise ValueError(f"mask hides {counts[0]} of {tokens} tokens, wanted at least one masked and one visible")
+    order_BN = mask_BN.to(torch.uint8).argsort(dim=1, stable=True)
+    return order_BN[:, : tokens - counts[0]], order_BN[:, tokens - counts[0] :]
+
+
+def cube_statistics(cubes_BNPC: Tensor) -> CubeStatistics:
+    """Mean and unbiased standard deviation over the pixels of each cube, for each channel, in float32."""
+    variance_BN1C, mean_BN1C = torch.var_mean(cubes_BNPC.float(), dim=2, correction=1, keepdim=True)
+    return CubeStatistics(mean_BN1C=mean_BN1C, std_BN1C=variance_BN1C.sqrt())
+
+
+@torch.no_grad()
+def rebuild_clips(x_BCTYX: Tensor, output: VideoMAEOutput, *, grid: TubeletGrid) -> Tensor:
+    """The clips (B, C, T, Y, X), float32, with every masked cube replaced by its prediction: for a contact sheet.
+
+    A prediction is put back into pixels with the mean and deviation of the true cube, which a model does not know:
+    the sheet shows structure that was learned, not brightness. Visible cubes are those of `x_BCTYX`, bit for bit.
+    """
+    cubes_BNPC = cut_cubes(x_BCTYX, grid=grid, selected_BS=None).float()
+    clips_B1 = torch.arange(x_BCTYX.shape[0], device=x_BCTYX.device)[:, None]
+    statistics = cube_statistics(cubes_BNPC[clips_B1, output.masked_BM])
+    rebuilt_BNPC = cubes_BNPC.clone()
+    rebuilt_BNPC[clips_B1, output.masked_BM] = statistics.restore(output.predictions_BMPC.float())
+    return join_cubes(rebuilt_BNPC, grid=grid)
+
+
+def _standard(width: int, depth: int, heads: int, *, decoder_depth: int = 4) -> VideoMAEConfig:
+    return VideoMAEConfig(
+        grid=TubeletGrid(),
+        encoder=StackConfig(width=width, depth=depth, heads=heads),
+        decoder=StackConfig(width=width // 2, depth=decoder_depth, heads=heads // 2),
+    )
+
+
+# S, B, L and H have the sizes of the published weights (16 frames of 224 px); `tiny` trains on two CPU cores.
+PRESETS: dict[str, VideoMAEConfig] = {
+    "tiny": VideoMAEConfig(
+        grid=TubeletGrid(frames=8, height_px=64, width_px=64, patch_px=8),
+        encoder=StackConfig(width=128, depth=4, heads=4),
+        decoder=StackConfig(width=96, depth=2, heads=3),
+    ),
+    "small": _standard(384, 12, 6),
+    "base": _standard(768, 12, 12),
+    "large": _standard(1024, 24, 16, decoder_depth=12),
+    "huge": _standard(1280, 32, 16, decoder_depth=12),
+}
