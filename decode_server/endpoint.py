@@ -1,0 +1,49 @@
+"""Where a server listens: reads and judges the --bind string. Pure; it opens nothing.
+
+Without authentication a server stays on loopback unless its user says otherwise.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from framefeed.errors import BadInput
+
+_WANTED = "wanted tcp://ADDRESS:PORT (port 0 picks a free one) or ipc://@NAME"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What ZeroMQ binds, and the IP address that the metrics port shares with it; both loopback unless `public`."""
+
+    url: str
+    address: str
+    public: bool
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether the address is an IPv6 one."""
+        return ":" in self.address
+
+
+def parse_bind(bind: str, *, public_allowed: bool) -> Endpoint:
+    """The endpoint that `bind` names. Raises BadInput if it is none, or if it is public and that is not allowed."""
+    if re.fullmatch(r"ipc://@[\w.-]{1,90}", bind):
+        return Endpoint(url=bind, address="127.0.0.1", public=False)
+    if bind.startswith("ipc://"):
+        raise BadInput(f"--bind: {bind} would leave a file behind when the server is killed; {_WANTED}")
+    match = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})", bind)
+    if not match or int(match[2]) > 65535:
+        raise BadInput(f"--bind: {bind!r} is no endpoint; {_WANTED}")
+    host = {"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(match[1], match[1].strip("[]"))  # noqa: S104 - judged below
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise BadInput(f"--bind: {match[1]!r} is no IP address, 'localhost' or '*'; {_WANTED}") from None
+    public = not address.is_loopback
+    if public and not public_allowed:
+        raise BadInput(f"--bind: {bind} lets anyone who can reach this machine in; add --public if that is meant")
+    shown = f"[{address}]" if address.version == 6 else str(address)
+    return Endpoint(url=f"tcp://{shown}:{match[2]}", address=str(address), public=public)
