@@ -1,0 +1,19 @@
+"""The fingerprint: a short string that is equal on two servers only if they make the same bytes of a request.
+
+It names what decides the bytes; it knows neither servers nor requests.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import av
+
+_DECIDING = ("libavcodec", "libavutil", "libswscale")
+
+
+def decoder_fingerprint() -> str:
+    """Versions of framefeed and of the FFmpeg libraries that decode and scale, and the machine's architecture."""
+    libraries = [f"{name}{'.'.join(map(str, av.library_versions[name]))}" for name in _DECIDING]
+    return "-".join([f"framefeed{version('framefeed')}", *libraries, platform.machine()])
