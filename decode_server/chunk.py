@@ -185,8 +185,10 @@ def _sole_writer(root: Path) -> Iterator[Path]:
         for left in staging.iterdir():
             if left.is_dir():
                 shutil.rmtree(left)
-        yield staging
-        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _check_replaceable(folder: Path) -> None:

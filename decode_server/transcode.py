@@ -25,7 +25,7 @@ from av.video.frame import PictureType
 from decode_server.picture import PictureFilter, SourcePicture, describe_picture
 from decode_server.profiles import EncodingProfile
 from decode_server.source import Damage, SourceVideo, TimedFrame
-from framefeed.errors import BadInput, CorruptMedia, UnsupportedMedia
+from framefeed.errors import BadInput, CorruptMedia, StorageFault, UnsupportedMedia
 
 CHUNK_EXTENSION = "mp4"
 RECORD_NAME = "chunks.json"
@@ -114,7 +114,9 @@ def _size(path: Path) -> int:
 def chunk_video(
     source: Path, folder: Path, *, staging: Path, settings: ChunkSettings, on_bytes: Callable[[int], None]
 ) -> ChunkRecord:
-    """Cut `source` into `folder`, replacing one made before; `staging` is a scratch path on the same file system.
+    """Cut `source` into `folder`; `staging` is a scratch path on the same file system.
+
+    A folder made before is removed first: chunks of an older source or of other settings do not outlive them.
 
     Blocks for as long as decoding and encoding take; `on_bytes` is called with the size of every packet read.
 
@@ -123,9 +125,12 @@ def chunk_video(
         StorageFault: the source cannot be read.
         OSError: the chunks cannot be written.
     """
-    stat = source.stat()
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    try:
+        stat = source.stat()
+    except OSError as error:
+        raise StorageFault(f"cannot be opened: {error.strerror}") from None
+    _clear(folder, staging)
+    staging.mkdir()
     try:
         with SourceVideo(source, on_bytes=on_bytes) as video, _Cutter(video, staging, settings) as cutter:
             for timed in video.frames():
@@ -165,17 +170,22 @@ def _record(
     )
 
 
+def _clear(folder: Path, staging: Path) -> None:
+    """Remove what an earlier attempt left, and the outdated folder, which goes in one piece too."""
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rename(staging)
+        shutil.rmtree(staging)
+
+
 def _publish(staging: Path, folder: Path) -> None:
-    """Make `staging` the video's folder: synced first, then one rename, an older folder moved aside before it."""
+    """Make `staging` the video's folder: synced first, then one rename."""
     for path in (*staging.iterdir(), staging):
         _sync(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = staging.with_name(staging.name + ".old")
-    if folder.exists():
-        folder.rename(aside)
     staging.rename(folder)
     _sync(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,315 @@
+"""Source files to a root of chunks: exact frames and times, resumable, atomic, honest about damage."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from decode_server.chunk import REPORT_NAME, Chunk, chunk_videos
+from decode_server.chunk_workers import ChunkTask, run_chunk_tasks
+from decode_server.profiles import profile_named
+from decode_server.transcode import RECORD_NAME, ChunkRecord, ChunkSettings, chunk_video, read_record
+from framefeed.errors import BadInput, CorruptMedia
+from tests.videos import make_numbered_video, read_numbers
+
+SHARED_VIDEOS = Path(__file__).parents[3] / "shared" / "data" / "videos"
+SMALL = {"width_px": 128, "height_px": 96}
+COMMAND = [sys.executable, "-c", "import sys; from framefeed.command import main; sys.exit(main())", "chunk"]
+
+
+def _settings(chunk_s: int = 2, profile: str = "train", short_side_px: int = 288) -> ChunkSettings:
+    return ChunkSettings(profile=profile_named(profile), chunk_s=chunk_s, short_side_px=short_side_px)
+
+
+def _chunk_one(source: Path, settings: ChunkSettings) -> tuple[Path, ChunkRecord]:
+    folder = source.parent / "out" / (source.stem + ".mp4")
+    staging = source.parent / "parts" / "0"
+    return folder, chunk_video(source, folder, staging=staging, settings=settings, on_bytes=lambda _: None)
+
+
+def _starts(folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in folder.glob("*.mp4"))
+
+
+def _frames(folder: Path, chunk_s: int) -> list[tuple[int, Fraction]]:
+    """(number, source time) of all chunks in order, each frame checked to lie in its chunk."""
+    found = []
+    for start_s in _starts(folder):
+        for number, time_s in read_numbers(folder / f"{start_s}.mp4"):
+            assert 0 <= time_s < chunk_s
+            found.append((number, start_s + time_s))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("h264.mp4", {"options": {"bf": "3", "g": "50"}}),
+        ("ntsc.mp4", {"fps": Fraction(30000, 1001)}),
+        ("ntsc.avi", {"fps": Fraction(30000, 1001), "codec": "mpeg4", "options": {"bf": "2", "b": "2M"}}),
+        ("hevc.mkv", {"codec": "libx265"}),
+        ("av1.mkv", {"codec": "libsvtav1"}),
+        ("ten.mp4", {"pix_fmt": "yuv420p10le"}),
+        ("transport.ts", {"fps": 25}),
+        ("vfr.mp4", {"pts": [Fraction(n * n, 2000) for n in range(130)]}),
+        ("odd.mkv", {"width_px": 131, "height_px": 77, "pix_fmt": "yuv444p"}),
+        ("large.mp4", {"width_px": 960, "height_px": 540}),
+    ],
+)
+def test_every_frame_is_in_one_chunk_with_its_exact_time(tmp_path: Path, name: str, fields: dict[str, object]) -> None:
+    spec = {"frames": 130, **SMALL, **fields}
+    folder, record = _chunk_one(make_numbered_video(tmp_path / name, **spec), _settings())
+    times = fields.get("pts") or [n / Fraction(fields.get("fps", 30)) for n in range(130)]  # type: ignore[arg-type]
+    if name.endswith("mkv"):
+        times = [Fraction(round(time_s * 1000), 1000) for time_s in times]  # Matroska counts milliseconds
+    assert _frames(folder, 2) == list(enumerate(times))
+    assert (record.frames, record.damage) == (130, None)
+    assert list(record.chunk_start_s) == _starts(folder)
+
+
+def test_an_exact_multiple_of_the_chunk_length_leaves_no_empty_chunk(tmp_path: Path) -> None:
+    folder, _ = _chunk_one(make_numbered_video(tmp_path / "s.mp4", frames=120, **SMALL), _settings())
+    assert _starts(folder) == [0, 2]
+    assert [len(read_numbers(folder / f"{start}.mp4")) for start in (0, 2)] == [60, 60]
+
+
+def test_a_gap_longer_than_a_chunk_leaves_no_empty_chunk(tmp_path: Path) -> None:
+    pts = [*(Fraction(n, 30) for n in range(40)), *(9 + Fraction(n, 30) for n in range(20))]
+    folder, _ = _chunk_one(make_numbered_video(tmp_path / "s.mp4", frames=60, pts=pts, **SMALL), _settings())
+    assert _starts(folder) == [0, 8]
+    assert _frames(folder, 2) == list(enumerate(pts))
+
+
+def test_time_counts_from_the_first_frame_and_the_file_s_own_start_is_recorded(tmp_path: Path) -> None:
+    pts = [5 + Fraction(n, 30) for n in range(40)]
+    source = make_numbered_video(tmp_path / "s.mkv", frames=40, pts=pts, **SMALL)
+    folder, record = _chunk_one(source, _settings())
+    assert _starts(folder) == [0]
+    assert record.source_start_s == 5.0
+
+
+def test_chunks_are_upright_small_limited_range_h264_without_sound(tmp_path: Path) -> None:
+    source = make_numbered_video(
+        tmp_path / "s.mp4", frames=10, width_px=640, height_px=360, rotation_deg=90, context={"color_range": 2}
+    )
+    folder, record = _chunk_one(source, _settings(short_side_px=180))
+    with av.open(str(folder / "0.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        context = container.streams.video[0].codec_context
+        frame = next(container.decode(video=0))
+        assert (context.name, frame.format.name, frame.color_range, frame.colorspace) == ("h264", "yuv420p", 1, 6)
+        assert (frame.width, frame.height, frame.rotation) == (180, 320, 0)
+    assert (record.width_px, record.height_px) == (180, 320)
+
+
+def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
+    source = make_numbered_video(tmp_path / "s.mp4", frames=70, **SMALL)
+    chunks = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        chunk_video(source, folder, staging=tmp_path / "parts", settings=_settings(), on_bytes=lambda _: None)
+        chunks.append([(folder / f"{start}.mp4").read_bytes() for start in _starts(folder)])
+    assert chunks[0] == chunks[1]
+
+
+def test_a_picture_that_changes_ends_the_clean_part(tmp_path: Path) -> None:
+    parts = [
+        make_numbered_video(
+            tmp_path / f"{n}.ts",
+            frames=30,
+            width_px=128,
+            height_px=height_px,
+            pts=[n + Fraction(i, 30) for i in range(30)],
+            muxer_options={"muxdelay": "0", "muxpreload": "0"},
+        )
+        for n, height_px in enumerate((96, 80))
+    ]
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    folder, record = _chunk_one(both, _settings())
+    assert record.damage is not None
+    numbers = [number for number, _ in _frames(folder, 2)]
+    assert numbers == list(range(len(numbers)))
+    assert 20 <= len(numbers) <= 30
+
+
+def test_a_source_without_a_usable_frame_leaves_nothing(tmp_path: Path) -> None:
+    source = make_numbered_video(tmp_path / "s.mkv", frames=30, **SMALL)
+    payload = bytearray(source.read_bytes())
+    payload[700:] = bytes(len(payload) - 700)
+    source.write_bytes(payload)
+    with pytest.raises(CorruptMedia):
+        _chunk_one(source, _settings())
+    assert not (tmp_path / "out").exists()
+    assert not any((tmp_path / "parts").iterdir())
+
+
+def test_a_run_uses_what_it_can_reports_the_rest_and_repeats_only_what_changed(tmp_path: Path) -> None:
+    sources, root = tmp_path / "in", tmp_path / "root"
+    for name in ("a.mp4", "deep/b.mkv"):
+        make_numbered_video(sources / name, frames=70, **SMALL)
+    (sources / "bad.avi").write_bytes(b"nonsense" * 100)
+    first = chunk_videos([sources], root, settings=_settings(), jobs=2)
+    assert [(o.video, o.record is not None, o.kept) for o in first] == [
+        ("a", True, False),
+        ("bad", False, False),
+        ("deep/b", True, False),
+    ]
+    report = json.loads((root / REPORT_NAME).read_text())["videos"]
+    assert [(row["video"], row["state"]) for row in report] == [("a", "whole"), ("bad", "refused"), ("deep/b", "whole")]
+    assert "cannot be opened" in report[1]["reason"]
+    assert _starts(root / "deep" / "b.mp4") == [0, 2]
+
+    assert [o.kept for o in chunk_videos([sources], root, settings=_settings(), jobs=1)] == [True, False, True]
+    (root / "a.mp4" / "2.mp4").unlink()
+    os.utime(sources / "deep" / "b.mkv", (1, 1))
+    again = chunk_videos([sources], root, settings=_settings(), jobs=1)
+    assert [o.kept for o in again] == [False, False, False]
+    assert _starts(root / "a.mp4") == [0, 2]
+    other = chunk_videos([sources / "a.mp4"], root, settings=_settings(chunk_s=1), jobs=1)
+    assert [o.kept for o in other] == [False]
+    assert _starts(root / "a.mp4") == [0, 1, 2]
+    assert sorted(path.name for path in root.iterdir()) == ["a.mp4", "deep", REPORT_NAME]
+
+
+def test_folders_of_others_and_a_second_run_are_refused(tmp_path: Path) -> None:
+    source, root = make_numbered_video(tmp_path / "a.mp4", frames=5, **SMALL), tmp_path / "root"
+    (root / "a.mp4").mkdir(parents=True)
+    (root / "a.mp4" / "0.mp4").write_bytes(b"precious")
+    with pytest.raises(BadInput, match="was not made by 'framefeed chunk'"):
+        chunk_videos([source], root, settings=_settings())
+    assert (root / "a.mp4" / "0.mp4").read_bytes() == b"precious"
+    (root / ".framefeed.parts").mkdir()
+    with (root / ".framefeed.parts" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BadInput, match="another run is writing"):
+            chunk_videos([source], root, settings=_settings())
+    with pytest.raises(BadInput, match="jobs is 0"):
+        chunk_videos([source], root, settings=_settings(), jobs=0)
+
+
+def test_chunks_of_an_older_source_do_not_outlive_it(tmp_path: Path) -> None:
+    source, root = make_numbered_video(tmp_path / "a.mp4", frames=5, **SMALL), tmp_path / "root"
+    chunk_videos([source], root, settings=_settings(), jobs=1)
+    source.write_bytes(b"nonsense")
+    (outcome,) = chunk_videos([source], root, settings=_settings(), jobs=1)
+    assert outcome.record is None
+    assert not (root / "a.mp4").exists()
+
+
+def test_the_verb_indexes_what_it_chunked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_numbered_video(tmp_path / "a.mp4", frames=70, **SMALL)
+    Chunk(src=(source,), out=tmp_path / "root", chunk_s=2, jobs=1).run()
+    assert "1 of 1" in capsys.readouterr().out
+    assert list((tmp_path / "root").glob("framefeed.manifest.jsonl"))
+
+
+def test_the_verb_fails_when_nothing_is_usable(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"nonsense")
+    with pytest.raises(CorruptMedia, match=r"none of 1 videos is usable; .*bad\.mp4 cannot be opened"):
+        Chunk(src=(tmp_path / "bad.mp4",), out=tmp_path / "root").run()
+
+
+def _wait_until(holds: object, limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def _session_is_empty(session: int) -> bool:
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_kill_9_leaves_only_whole_videos_and_no_process_and_a_later_run_finishes(tmp_path: Path) -> None:
+    sources, root = tmp_path / "in", tmp_path / "root"
+    for number in range(5):
+        make_numbered_video(sources / f"{number}.mp4", frames=300, width_px=256, height_px=144)
+    command = [*COMMAND, str(sources), "--out", str(root), "--chunk-s", "2", "--jobs", "2"]
+    run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _wait_until(lambda: list(root.glob("*.mp4")), 30)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait(10)
+    _wait_until(lambda: _session_is_empty(run.pid), 10)
+
+    finished = {folder.name: (folder / RECORD_NAME).stat().st_mtime_ns for folder in root.glob("*.mp4")}
+    assert 1 <= len(finished) < 5
+    for name in finished:
+        record = read_record(root / name)
+        assert record is not None
+        assert record.frames == len(_frames(root / name, 2)) == 300
+    left = list((root / ".framefeed.parts").iterdir())
+    assert left, "a killed run leaves its staging behind"
+
+    outcomes = chunk_videos([sources], root, settings=_settings(), jobs=2)
+    assert {f"{o.video}.mp4" for o in outcomes if o.kept} == set(finished)
+    assert {name: (root / name / RECORD_NAME).stat().st_mtime_ns for name in finished} == finished
+    assert all(o.record and o.record.frames == 300 for o in outcomes)
+    assert not (root / ".framefeed.parts").exists()
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_worker_that_dies_costs_at_most_its_own_video(tmp_path: Path, deaths: int) -> None:
+    source = make_numbered_video(tmp_path / "a.mp4", frames=600, width_px=256, height_px=144)
+    task = ChunkTask(
+        video="a", source=source, folder=tmp_path / "a", staging=tmp_path / "parts" / "0", settings=_settings()
+    )
+    killed: list[int] = []
+
+    def kill_a_worker(read_bytes: int) -> None:
+        workers = [child for child in multiprocessing.active_children() if child.pid not in killed]
+        if read_bytes and workers and len(killed) < deaths:
+            killed.append(workers[0].pid or 0)
+            os.kill(killed[-1], signal.SIGKILL)
+
+    ((_, outcome),) = run_chunk_tasks([task], jobs=1, on_bytes=kill_a_worker)
+    assert len(killed) == deaths
+    if deaths == 1:
+        assert isinstance(outcome, ChunkRecord)
+        assert outcome.frames == 600
+    else:
+        assert isinstance(outcome, CorruptMedia)
+        assert not (tmp_path / "a").exists()
+
+
+def test_a_root_that_fills_up_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    source = make_numbered_video(tmp_path / "a.mp4", frames=300, width_px=256, height_px=144)
+    run = subprocess.run(
+        [*COMMAND, str(source), "--out", str(tmp_path / "root")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert run.returncode == 1
+    assert run.stderr.strip().splitlines()[-1].startswith("framefeed: chunks of a cannot be written")
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "root" / "a.mp4").exists()
+
+
+@pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="no folder of real videos beside the repository")
+def test_real_videos_are_all_used_but_for_what_follows_damage(tmp_path: Path) -> None:
+    outcomes = {o.video: o for o in chunk_videos([SHARED_VIDEOS], tmp_path / "root", settings=_settings(5), jobs=2)}
+    frames = {name: outcome.record.frames for name, outcome in outcomes.items() if outcome.record}
+    damaged = {name for name, outcome in outcomes.items() if outcome.record and outcome.record.damage}
+    whole = {"av1": 125, "demo_wave": 280, "h264_10bit": 30, "h265": 10, "nasa_13013": 325, "pancake": 310}
+    whole |= {"rotated_90": 3, "test_action": 300, "test_mpeg4": 164, "unordered": 4}
+    assert damaged == {"corrupted"}
+    assert {name: count for name, count in frames.items() if name != "corrupted"} == whole
+    assert 20 <= frames["corrupted"] <= 30, "its 31st packet does not decode"

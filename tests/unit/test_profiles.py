@@ -1,0 +1,84 @@
+"""The encoding profiles keep what random access rests on, checked on encoded streams, not on option strings."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import av
+import pytest
+
+from decode_server.profiles import PROFILES, EncodingProfile, profile_named
+from decode_server.transcode import ChunkSettings, chunk_video
+from framefeed.errors import BadInput
+from tests.videos import make_numbered_video
+
+
+def _packets(path: Path) -> list[tuple[int, bool, bytes]]:
+    with av.open(str(path)) as container:
+        return [
+            (packet.pts or 0, packet.is_keyframe, bytes(packet)) for packet in container.demux(video=0) if packet.size
+        ]
+
+
+def _slices(payload: bytes) -> list[tuple[int, int]]:
+    """(nal_ref_idc, nal_unit_type) of the coded slices in a length-prefixed H.264 packet."""
+    found, at = [], 0
+    while at < len(payload):
+        size = int.from_bytes(payload[at : at + 4], "big")
+        header = payload[at + 4]
+        if header & 31 in (1, 5):
+            found.append((header >> 5 & 3, header & 31))
+        at += 4 + size
+    return found
+
+
+def _chunk(tmp_path: Path, profile: str, **fields: object) -> Path:
+    source = make_numbered_video(tmp_path / "s.mp4", width_px=128, height_px=96, **fields)
+    settings = ChunkSettings(profile=profile_named(profile))
+    chunk_video(source, tmp_path / "out", staging=tmp_path / "parts", settings=settings, on_bytes=lambda _: None)
+    return tmp_path / "out" / "0.mp4"
+
+
+def test_train_has_closed_gops_of_30_at_fixed_distance_whatever_the_source_s_own_keyframes(tmp_path: Path) -> None:
+    path = _chunk(tmp_path, "train", frames=100, options={"g": "7", "preset": "veryfast"})
+    packets = _packets(path)
+    in_order = sorted(pts for pts, _, _ in packets)
+    keys = [in_order.index(pts) for pts, is_key, _ in packets if is_key]
+    assert keys == [0, 30, 60, 90]
+    assert all(_slices(payload)[0][1] == 5 for _, is_key, payload in packets if is_key), "every keyframe is an IDR"
+
+
+def test_train_b_frames_are_disposable_and_in_runs_of_at_most_three(tmp_path: Path) -> None:
+    path = _chunk(tmp_path, "train", frames=90)
+    disposable = {pts for pts, _, payload in _packets(path) if all(ref == 0 for ref, _ in _slices(payload))}
+    with av.open(str(path)) as container:
+        frames = [(frame.pts, frame.pict_type) for frame in container.decode(video=0)]
+    b_frames = {pts for pts, kind in frames if kind == av.video.frame.PictureType.B}
+    assert b_frames
+    assert b_frames == disposable
+    run = longest = 0
+    for _, kind in frames:
+        run = run + 1 if kind == av.video.frame.PictureType.B else 0
+        longest = max(longest, run)
+    assert longest <= 3
+
+
+def test_archive_has_one_keyframe_in_250_frames(tmp_path: Path) -> None:
+    path = _chunk(tmp_path, "archive", frames=120)
+    assert [is_key for _, is_key, _ in _packets(path)].count(True) == 1
+
+
+def test_profiles_cross_process_borders_and_compare_by_value() -> None:
+    for profile in PROFILES.values():
+        assert pickle.loads(pickle.dumps(profile)) == profile
+
+
+def test_an_unknown_profile_is_bad_input_that_lists_the_names() -> None:
+    with pytest.raises(BadInput, match=r"'fast'.*train, archive"):
+        profile_named("fast")
+
+
+def test_a_profile_without_a_gop_is_refused() -> None:
+    with pytest.raises(BadInput, match="gop_frames is 0"):
+        EncodingProfile(name="x", codec="libx264", pix_fmt="yuv420p", gop_frames=0, options=())
