@@ -1,0 +1,81 @@
+"""Samples and the first dataset, windows over every video of a manifest; knows no order, epochs, crops or servers."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+from framefeed.errors import BadInput
+from framefeed.manifest import Manifest
+
+_EDGE_S = 1e-6  # a video this much shorter than a whole number of windows still ends in a whole one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The span [start_s, end_s) of a video, and what the task should learn from it (a class, a sentence, nothing)."""
+
+    video: str
+    start_s: float
+    end_s: float
+    target: object = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s) and 0 <= self.start_s < self.end_s):
+            raise BadInput(
+                f"sample: span of {self.video} is [{self.start_s:g}, {self.end_s:g}) s, wanted 0 <= start < end"
+            )
+
+
+class Dataset(Protocol):
+    """What the sampler indexes: a length that never changes and a Sample at each index; a list of them will do."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class VideoWindows:
+    """Windows of `window_s` over every video of a manifest, in name order then time order, each made when asked for.
+
+    They begin at the start of each video and do not overlap; the last, partial one is kept if it lasts at least
+    `min_window_s` (half a window unless told). `skipped_videos` counts those too short for any. Memory is one integer
+    a video, whatever the number of windows.
+    """
+
+    def __init__(self, manifest: Manifest, *, window_s: float, min_window_s: float | None = None) -> None:
+        """Raises BadInput for a length that is not positive, and when no video is long enough for one window."""
+        min_window_s = window_s / 2 if min_window_s is None else min_window_s
+        if not (math.isfinite(window_s) and window_s > 0):
+            raise BadInput(f"windows: window_s is {window_s:g}, wanted a positive number of seconds")
+        if not 0 < min_window_s <= window_s:
+            raise BadInput(f"windows: min_window_s is {min_window_s:g}, wanted more than 0 and at most {window_s:g} s")
+        self._window_s = window_s
+        self._videos = [(name, manifest.videos[name].duration_s) for name in sorted(manifest.videos)]
+        counts = [_count(duration_s, window_s, min_window_s) for _, duration_s in self._videos]
+        self._ends = list(accumulate(counts))
+        self.skipped_videos = counts.count(0)
+        if not self._ends or self._ends[-1] == 0:
+            raise BadInput(
+                f"windows: none of {len(counts)} videos lasts {min_window_s:g} s, wanted at least one that does"
+            )
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """The sample at an index from 0. Raises IndexError past the end, so iteration ends there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"windows: index is {index}, wanted 0 to {len(self) - 1}")
+        at = bisect_right(self._ends, index)
+        name, duration_s = self._videos[at]
+        start_s = (index - (self._ends[at - 1] if at else 0)) * self._window_s
+        return Sample(video=name, start_s=start_s, end_s=min(start_s + self._window_s, duration_s))
+
+
+def _count(duration_s: float, window_s: float, min_window_s: float) -> int:
+    whole = math.floor((duration_s + _EDGE_S) / window_s)
+    return whole + (duration_s - whole * window_s >= min_window_s)
