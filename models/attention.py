@@ -46,11 +46,10 @@ def _attend_reference(q_BHNK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor, *, causal:
     if causal:
         mask_NM = causal_mask(q_BHNK.shape[-2], n_keys=k_BHMK.shape[-2], device=q_BHNK.device)
         logits_BHNM = logits_BHNM.masked_fill(~mask_NM, -math.inf)
-    at_least_float32 = torch.promote_types(q_BHNK.dtype, torch.float32)
-    weights_BHNM = logits_BHNM.softmax(dim=-1, dtype=at_least_float32)
+    weights_BHNM = logits_BHNM.softmax(dim=-1)
     if dropout_p > 0:
         weights_BHNM = dropout(weights_BHNM, dropout_p, training=True)
-    return weights_BHNM.to(v_BHMK.dtype) @ v_BHMK
+    return weights_BHNM @ v_BHMK
 
 
 def _attend_sdpa(q_BHNK: Tensor, k_BHMK: Tensor, v_BHMK: Tensor, *, causal: bool, dropout_p: float) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.block import StackConfig
+from models.positions import sincos_positions
 from models.tubelets import TubeletGrid, cut_cubes, join_cubes
 from models.videomae import (
     PRESETS,
@@ -88,6 +89,19 @@ def test_each_masked_token_is_told_its_place() -> None:
     assert output.predictions_BMPC[0].std(dim=0).min() > 1e-4
     alone = model(clips, mask[1:])
     torch.testing.assert_close(alone.predictions_BMPC[0], output.predictions_BMPC[1], atol=1e-5, rtol=1e-5)
+
+
+def test_forward_is_the_papers_with_tokens_left_in_their_places() -> None:
+    """Every token keeps its place here, visible or masked; attention does not care that `forward` moves them."""
+    model, clips, mask = make_model().eval(), make_clips(), make_mask()
+    visible, masked = split_mask(mask)
+    positions = sincos_positions(GRID.tokens, width=16)
+    with torch.no_grad():
+        tokens = model.mask_token_D.expand(2, GRID.tokens, -1).clone()
+        tokens[~mask] = model.bridge(model.encoder(clips, selected_BS=visible)).flatten(0, 1)
+        decoded = model.head(model.norm(model.decoder(tokens + positions)))
+        wanted = decoded[mask].view(2, masked.shape[1], GRID.cube_pixels, 3)
+        torch.testing.assert_close(model(clips, mask).predictions_BMPC, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_loss_is_the_papers_on_a_hand_written_numpy_loop() -> None:
