@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.error import FFmpegError
 
 from decode_server.transcode import ChunkRecord, ChunkSettings, chunk_video
-from framefeed.errors import CorruptMedia, FramefeedError, StorageFault
+from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
 
 _POLL_S = 0.2
 _CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the parent's threads' locks
@@ -162,3 +163,5 @@ def _work(task: ChunkTask, slot: int) -> Outcome:
         return error
     except OSError as error:
         raise StorageFault(f"chunks of {task.video} cannot be written: {error.strerror or error}") from None
+    except FFmpegError as error:
+        return UnsupportedMedia(f"has pictures that cannot be converted or encoded: {error.strerror}")

@@ -22,10 +22,10 @@ import av
 from av.codec.context import Flags
 from av.video.frame import PictureType
 
-from decode_server.picture import PictureFilter, SourcePicture, describe_picture
+from decode_server.picture import PictureFilter, describe_picture
 from decode_server.profiles import EncodingProfile
 from decode_server.source import Damage, SourceVideo, TimedFrame
-from framefeed.errors import BadInput, CorruptMedia, StorageFault, UnsupportedMedia
+from framefeed.errors import BadInput, CorruptMedia, StorageFault
 
 CHUNK_EXTENSION = "mp4"
 RECORD_NAME = "chunks.json"
@@ -124,6 +124,7 @@ def chunk_video(
         UnsupportedMedia, CorruptMedia: no frame of it can be used; nothing is left behind.
         StorageFault: the source cannot be read.
         OSError: the chunks cannot be written.
+        FFmpegError: its pictures cannot be converted or encoded.
     """
     try:
         stat = source.stat()
@@ -221,7 +222,12 @@ class _Cutter:
         """Encode one frame. False, with `damage` set, if its picture is of another kind than the first one's."""
         picture = describe_picture(timed.frame, sar=self._video.sar)
         if self._filter is None:
-            self._filter = self._new_filter(picture)
+            self._filter = PictureFilter(
+                picture,
+                time_base=Fraction(1, self._video.ticks_per_s),
+                short_side_px=self._settings.short_side_px,
+                pix_fmt=self._settings.profile.pix_fmt,
+            )
             self.size_px = (self._filter.width_px, self._filter.height_px)
         if picture != self._filter.picture:
             second_s = round(timed.ticks / self._video.ticks_per_s, 3)
@@ -236,17 +242,6 @@ class _Cutter:
         self.frames += 1
         self.last_ticks = timed.ticks
         return True
-
-    def _new_filter(self, picture: SourcePicture) -> PictureFilter:
-        try:
-            return PictureFilter(
-                picture,
-                time_base=Fraction(1, self._video.ticks_per_s),
-                short_side_px=self._settings.short_side_px,
-                pix_fmt=self._settings.profile.pix_fmt,
-            )
-        except av.error.FFmpegError as error:
-            raise UnsupportedMedia(f"has a picture that cannot be converted ({picture}): {error.strerror}") from None
 
     def finish(self) -> None:
         """Close the open chunk, if there is one."""
