@@ -42,8 +42,8 @@ def make_videos(
 ) -> list[Path]:
     """Write OUT/scene_000.mp4… (H.264, `size_px` is width and height), each `seconds` long, and return their paths.
 
-    The bytes are a function of the arguments. Uses one process a CPU and blocks until all are written: about a twelfth
-    of the total length for each CPU at 512 by 288.
+    The bytes are a function of the arguments. Uses one process a CPU and blocks until all are written; at 512 by 288
+    and 30 fps a CPU makes some 14 seconds of video in one.
 
     Raises:
         BadInput: nothing to make, or a size that is odd or below 32.
