@@ -26,7 +26,10 @@ def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
 
 
 def _wrong_with(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        return f"is no address ({error})"
     try:
         port = parts.port
     except ValueError:

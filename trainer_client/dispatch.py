@@ -33,19 +33,21 @@ class Stalled(FramefeedError):
 class DispatchLimits:
     """How long to wait and how much to ask for.
 
-    An attempt has `attempt_s` seconds, then the clip is asked of another server. A clip that every server failed rests
+    A server has `attempt_s` seconds for a clip, and `grace_s` more to say that it was too slow; then it counts as
+    silent and the clip is asked of another. A clip that every server failed rests
     `retry_rest_s`, doubling to `retry_rest_max_s`. `stall_s` seconds without any clip while some are wanted end the
     run. `inflight_bytes` bounds the clips asked for and not yet answered.
     """
 
     attempt_s: float = 10.0
+    grace_s: float = 1.0
     retry_rest_s: float = 0.05
     retry_rest_max_s: float = 5.0
     stall_s: float = 120.0
     inflight_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
-        for name in ("attempt_s", "retry_rest_s", "retry_rest_max_s", "stall_s"):
+        for name in ("attempt_s", "grace_s", "retry_rest_s", "retry_rest_max_s", "stall_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"loader: {name} is {getattr(self, name):g}, wanted more than 0 seconds")
 
@@ -238,11 +240,15 @@ class Dispatch:
 
     def _attempt(self, wanted: _Wanted, url: str, now_s: float) -> Send:
         number = self._number()
-        self._attempts[number] = _Attempt(number, url, wanted, now_s, now_s + self._limits.attempt_s)
+        self._attempts[number] = _Attempt(number, url, wanted, now_s, now_s + self._patience_s)
         self._fleet.sent(url, attempt=number, clip_bytes=wanted.request.clip_bytes)
         self._ledger.requested += 1
         call = DecodeCall(attempt=number, deadline_s=self._limits.attempt_s, request=wanted.request)
         return Send(url=url, call=call)
+
+    @property
+    def _patience_s(self) -> float:
+        return self._limits.attempt_s + self._limits.grace_s
 
     def _number(self) -> int:
         self._next_attempt += 1
@@ -256,7 +262,7 @@ class Dispatch:
             attempt = next(iter(self._attempts.values()))
             if attempt.deadline_s > now_s:
                 return
-            self._fleet.servers[attempt.url].trouble = f"left a request unanswered for {self._limits.attempt_s:g} s"
+            self._fleet.servers[attempt.url].trouble = f"left a request unanswered for {self._patience_s:g} s"
             self._abandon(attempt)
             self._failed(attempt, DeadlineExceeded.code, now_s)
 
@@ -292,15 +298,21 @@ class Dispatch:
         elif error.code == "draining":
             self._fleet.leaving(url, attempt=attempt.number, now_s=now_s)
             self._again(wanted, error.code)
+        elif error.code == DeadlineExceeded.code:  # it is alive and has more than it can do
+            self._fleet.busy(url, attempt=attempt.number, now_s=now_s)
+            self._elsewhere(wanted, url, reason=error.code, now_s=now_s)
         else:
             self._fleet.answered(url, attempt.number)
-            if not isinstance(error, Permanent):
-                self._elsewhere(wanted, url, reason=error.code, now_s=now_s)
-            elif wanted.permanent is None and self._others(url):
-                wanted.permanent = url, error
-                self._elsewhere(wanted, url, reason=error.code, now_s=now_s)
-            else:
+            self._blame_clip(wanted, url, error, now_s=now_s)
+
+    def _blame_clip(self, wanted: _Wanted, url: str, error: FramefeedError, *, now_s: float) -> None:
+        """A server tried and could not: another may, but an error that should be the same everywhere is believed of two."""
+        if isinstance(error, Permanent):
+            if wanted.permanent is not None or not self._others(url):
                 self._finish(wanted, error, now_s)
+                return
+            wanted.permanent = url, error
+        self._elsewhere(wanted, url, reason=error.code, now_s=now_s)
 
     def _failed(self, attempt: _Attempt, reason: str, now_s: float) -> None:
         """No usable answer to an attempt: the server's fault until shown otherwise."""

@@ -1,0 +1,105 @@
+"""The plan of a run: every sample once an epoch, the same global batches for any ranks, resumed from one integer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefeed.draws import clip_seed
+from framefeed.errors import BadInput
+from trainer_client.sampler import Sampler, Share
+
+
+def sampler(samples: int, *, batch: int, rank: int = 0, world: int = 1, seed: int = 5) -> Sampler:
+    return Sampler(samples=samples, run_seed=seed, share=Share(batch_clips=batch, rank=rank, world_size=world))
+
+
+def global_batch(samples: int, step: int, *, batch: int, world: int) -> list[tuple[int, int, int, int]]:
+    rows = []
+    for rank in range(world):
+        b = sampler(samples, batch=batch, rank=rank, world=world).batch(step)
+        rows += zip(b.positions.tolist(), b.epochs.tolist(), b.indices.tolist(), b.seeds.tolist(), strict=True)
+    return rows
+
+
+@given(samples=st.integers(1, 60), batch=st.integers(1, 25), epochs=st.integers(1, 3))
+def test_each_sample_is_used_once_an_epoch(samples: int, batch: int, epochs: int) -> None:
+    plan = sampler(samples, batch=batch)
+    batches = [plan.batch(step) for step in range(plan.steps_in(epochs))]
+    places = np.concatenate([b.positions for b in batches])
+    assert places.tolist() == list(range(len(places)))
+    assert epochs * samples <= len(places) < epochs * samples + batch
+    used = np.concatenate([b.indices for b in batches])
+    for epoch in range(epochs):
+        assert sorted(used[epoch * samples : (epoch + 1) * samples].tolist()) == list(range(samples))
+
+
+@given(
+    samples=st.integers(1, 60), step=st.integers(0, 40), share=st.integers(1, 4), worlds=st.permutations([1, 2, 3, 6])
+)
+def test_global_batches_do_not_depend_on_the_world_size(samples: int, step: int, share: int, worlds: list[int]) -> None:
+    total = 6 * share
+    first, second = worlds[:2]
+    assert global_batch(samples, step, batch=total // first, world=first) == (
+        global_batch(samples, step, batch=total // second, world=second)
+    )
+
+
+@given(samples=st.integers(1, 60), done=st.integers(0, 30), world=st.sampled_from([1, 2, 4]))
+def test_a_resumed_plan_goes_on_with_another_world_size(samples: int, done: int, world: int) -> None:
+    state = sampler(samples, batch=4).state_at(done)
+    step = sampler(samples, batch=4 // world, rank=world - 1, world=world).step_of(state)
+    assert step == done
+    assert global_batch(samples, step, batch=4 // world, world=world) == global_batch(samples, done, batch=4, world=1)
+
+
+def test_any_step_can_be_asked_in_any_order() -> None:
+    plan = sampler(7, batch=3)
+    steps = [9, 0, 4, 9, 1, 8]
+    for step in steps:
+        assert plan.batch(step).indices.tolist() == sampler(7, batch=3).batch(step).indices.tolist()
+
+
+def test_seeds_are_those_of_the_contract() -> None:
+    batch = sampler(10, batch=4, seed=99).batch(4)
+    assert batch.seeds.tolist() == [
+        clip_seed(99, epoch=e, index=i) for e, i in zip(batch.epochs.tolist(), batch.indices.tolist(), strict=True)
+    ]
+
+
+def test_epochs_and_runs_have_orders_of_their_own() -> None:
+    orders = {tuple(sampler(50, batch=50, seed=seed).batch(step).indices) for seed in (1, 2) for step in (0, 1, 2)}
+    assert len(orders) == 6
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (sampler(11, batch=4), "samples is 10 in the state and 11 here"),
+        (sampler(10, batch=4, seed=6), "run_seed is 5 in the state and 6 here"),
+        (sampler(10, batch=4, world=2), "global_batch_clips is 4 in the state and 8 here"),
+    ],
+)
+def test_a_state_of_another_plan_is_refused_with_both_values(other: Sampler, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        other.step_of(sampler(10, batch=4).state_at(3))
+
+
+@pytest.mark.parametrize("position", [-4, 3, None, "8", 2.0])
+def test_a_damaged_position_is_refused(position: object) -> None:
+    state = {**sampler(10, batch=4).state_at(0), "position": position}
+    with pytest.raises(BadInput, match="multiple of the global batch 4"):
+        sampler(10, batch=4).step_of(state)
+
+
+def test_what_makes_no_plan_is_refused() -> None:
+    with pytest.raises(BadInput, match="batch_clips is 0"):
+        Share(batch_clips=0)
+    with pytest.raises(BadInput, match="rank is 2 of 2"):
+        Share(batch_clips=1, rank=2, world_size=2)
+    with pytest.raises(BadInput, match="0 samples"):
+        sampler(0, batch=1)
+    with pytest.raises(BadInput, match="run_seed is -1"):
+        sampler(1, batch=1, seed=-1)
