@@ -161,7 +161,7 @@ def _standard(width: int, depth: int, heads: int, *, decoder_depth: int = 4) -> 
     )
 
 
-# S, B, L and H have the sizes of the published weights (16 frames of 224 px); `tiny` learns within a minute on two CPU cores.
+# S, B, L, H: the sizes of the published weights (16 frames of 224 px). `tiny` learns in a minute on two CPU cores.
 PRESETS: dict[str, VideoMAEConfig] = {
     "tiny": VideoMAEConfig(
         grid=TubeletGrid(frames=8, height_px=64, width_px=64, patch_px=8),
