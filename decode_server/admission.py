@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Container
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining, FramefeedError
@@ -84,12 +84,12 @@ class Admission:
         self._next_due_s = min(self._next_due_s, job.due_s)
         return None
 
-    def first(self, *, blocked: Container[bytes] = ()) -> Job | None:
+    def first(self, *, blocked: Callable[[bytes], bool]) -> Job | None:
         """The job to start next, still queued: the oldest of the client whose turn it is.
 
-        `blocked` clients have replies they do not read, and get no more decoded until they do.
+        A `blocked` client has replies that it does not read, and gets no more decoded until it does.
         """
-        return next((jobs[0] for client, jobs in self._clients.items() if client not in blocked), None)
+        return next((jobs[0] for client, jobs in self._clients.items() if not blocked(client)), None)
 
     def take(self, job: Job) -> None:
         """Remove a job that `first` returned: it starts now, and its client goes to the end of the line."""

@@ -30,7 +30,7 @@ log = logging.getLogger("framefeed.serve")
 
 _TURN_S = 0.5  # the loop turns at least this often, so /healthz can tell whether it does
 _CALLS_PER_TURN = 256
-_SLAB_POLL_S = 0.001  # how often to ask ZeroMQ for spans back while a clip waits for room in the slab
+_SLAB_POLL_S, _SLAB_POLL_MAX_S = 0.001, 0.02  # how often to ask ZeroMQ for spans back while a clip waits for them
 _FLUSH_S = 2.0  # for ZeroMQ to hand over the last replies
 
 
@@ -71,6 +71,7 @@ class Front:
         self._unfinished = 0
         self._restarts_seen = 0
         self._short_of_slab = False
+        self._slab_poll_s = _SLAB_POLL_S
         self._ids = itertools.count(1)
 
     def run(self) -> None:
@@ -114,7 +115,7 @@ class Front:
         now_s = time.monotonic()
         timers = (self._admission.next_due_s, self._outbox.next_timer_s(), self._pool.next_timer_s(now_s))
         wait_s = min(_TURN_S, min(timers) - now_s)
-        return min(wait_s, _SLAB_POLL_S) if self._short_of_slab else wait_s
+        return min(wait_s, self._slab_poll_s) if self._short_of_slab else wait_s
 
     def _receive(self, now_s: float) -> bool:
         message = self._router.receive()
@@ -187,14 +188,14 @@ class Front:
     def _dispatch(self) -> None:
         """Start jobs while a worker and the slab have room; the first one in line is never overtaken."""
         self._short_of_slab = False
-        while self._pool.has_room():
-            job = self._admission.first(blocked=self._outbox.blocked)
-            if job is None:
-                return
-            span = self._slab.ranges.allocate(job.clip_bytes)
-            if span is None:
+        while len(self._admission) and self._pool.has_room():
+            job = self._admission.first(blocked=self._outbox.blocks)
+            span = self._slab.ranges.allocate(job.clip_bytes) if job else None
+            if job is None or span is None:
                 self._short_of_slab = self._outbox.in_transit > 0
+                self._slab_poll_s = min(2 * self._slab_poll_s, _SLAB_POLL_MAX_S)
                 return
+            self._slab_poll_s = _SLAB_POLL_S
             self._admission.take(job)
             self._pool.start(job, span, queued=len(self._admission))
 

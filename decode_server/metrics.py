@@ -46,7 +46,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        disable_created_metrics()  # half of the text otherwise, and nobody asks for it
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # half of the text otherwise
         self.registry = r = CollectorRegistry()
         ProcessCollector(registry=r)
         n = "framefeed_server_"
@@ -79,7 +79,7 @@ class Metrics:
         self._slab = Gauge(n + "slab_used_bytes", "Reply memory in use.", registry=r)
         self._state = Enum(n + "state", "What the server is.", states=[state.value for state in State], registry=r)
         self._build = Gauge("framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint"], registry=r)
-        self._observed_s = 0.0
+        self._observed: tuple[float, Gauges] | None = None
         for outcome in ("clip", "server", *WIRE_ERRORS):
             self._requests.labels(outcome)
         for reason in DROP_REASONS:
@@ -115,13 +115,13 @@ class Metrics:
         self._build.labels(fingerprint).set(1)
 
     def observe(self, gauges: Gauges, *, now_s: float) -> None:
-        """Set the gauges and charge the time since the last call to them. The first call only starts the clock."""
-        elapsed_s = max(now_s - self._observed_s, 0.0) if self._observed_s else 0.0
-        self._observed_s = now_s
-        if gauges.queue_full:
-            self._full.inc(elapsed_s)
-        elif not gauges.queued and gauges.workers_busy < gauges.workers:
-            self._empty.inc(elapsed_s)
+        """Set the gauges, and charge the time since the last call to what they were in it."""
+        before_s, before = self._observed or (now_s, gauges)
+        self._observed = (now_s, gauges)
+        if before.queue_full:
+            self._full.inc(now_s - before_s)
+        elif not before.queued and before.workers_busy < before.workers:
+            self._empty.inc(now_s - before_s)
         self._in_flight.set(gauges.in_flight)
         self._queued.set(gauges.queued)
         self._workers.set(gauges.workers)

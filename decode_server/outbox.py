@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from decode_server.router import Delivery, ReaderFull, ReaderGone
 from decode_server.slab import Slab, Span
 
 MAX_UNREAD = 1024  # replies kept for one client; more are dropped and counted
+SHARES = 4  # of the slab; a client that has one under way is sent no more until some is delivered
 _RETRY_S, _RETRY_MAX_S = 0.001, 0.05
 
 
@@ -71,13 +72,17 @@ class Outbox:
         self._slab = slab
         self._books = books
         self._slow: dict[bytes, _Reader] = {}
-        self._in_transit: deque[tuple[Delivery, Span]] = deque()
+        self._in_transit: deque[tuple[Delivery, bytes, Span]] = deque()
+        self._in_transit_bytes: dict[bytes, int] = {}
+        self._share_bytes = slab.ranges.total_bytes // SHARES
         self._gone: set[bytes] = set()
 
-    @property
-    def blocked(self) -> Container[bytes]:
-        """The clients that have replies to read before they get more."""
-        return self._slow.keys()
+    def blocks(self, client: bytes) -> bool:
+        """Whether a client has replies to read before it gets more: some wait, or its share of the slab is on its way.
+
+        So one client that does not read cannot take the slab from the others.
+        """
+        return client in self._slow or self._in_transit_bytes.get(client, 0) >= self._share_bytes
 
     @property
     def in_transit(self) -> int:
@@ -98,12 +103,7 @@ class Outbox:
 
     def tend(self, now_s: float) -> set[bytes]:
         """Retry slow readers, replace what came too late, free what was delivered; returns clients found gone."""
-        for _ in range(len(self._in_transit)):
-            delivery, span = self._in_transit.popleft()
-            if delivery.done:
-                self._slab.ranges.free(span)
-            else:
-                self._in_transit.append((delivery, span))
+        self._collect()
         for client, reader in list(self._slow.items()):
             if now_s >= reader.retry_s:
                 self._retry(client, reader, now_s)
@@ -113,6 +113,18 @@ class Outbox:
     def next_timer_s(self) -> float:
         """When to call `tend` next for a slow reader's sake."""
         return min((reader.retry_s for reader in self._slow.values()), default=math.inf)
+
+    def _collect(self) -> None:
+        """Free the spans of clips that were delivered."""
+        for _ in range(len(self._in_transit)):
+            delivery, client, span = self._in_transit.popleft()
+            if not delivery.done:
+                self._in_transit.append((delivery, client, span))
+                continue
+            self._slab.ranges.free(span)
+            self._in_transit_bytes[client] -= span.length_bytes
+            if not self._in_transit_bytes[client]:
+                del self._in_transit_bytes[client]
 
     def _retry(self, client: bytes, reader: _Reader, now_s: float) -> None:
         self._expire(reader, now_s)
@@ -145,8 +157,11 @@ class Outbox:
             return True
         self.waiting -= 1
         self._books.replied(reply.outcome, len(reply.header) + (pixels.clip_bytes if pixels else 0))
-        if pixels is not None and delivery is not None:
-            self._in_transit.append((delivery, pixels.span))
+        if pixels is not None:
+            assert delivery is not None, "outbox: pixels were sent without a way to know when they are delivered"
+            self._in_transit.append((delivery, reply.client, pixels.span))
+            held_bytes = self._in_transit_bytes.get(reply.client, 0)
+            self._in_transit_bytes[reply.client] = held_bytes + pixels.span.length_bytes
         return True
 
     def _drop(self, reply: Outgoing, reason: str) -> None:
