@@ -1,0 +1,392 @@
+"""A server over real processes and sockets, with fake engines: every request gets one reply, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+import zmq
+
+from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, ServerReply, pack_call
+from tests.integration.serving import (
+    FAKE_SERVE,
+    PATIENCE_S,
+    SERVE,
+    Client,
+    Gate,
+    Server,
+    gone,
+    outcome,
+    request,
+    total,
+    wait_until,
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for the tests that leave it as it was: two workers of two threads."""
+    with Server(tmp_path_factory.mktemp("server"), "/videos", "--workers", "2") as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.endpoint) as client:
+        yield client
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.close()
+
+
+def run_and_fail(*args: str, program: tuple[str, ...] = FAKE_SERVE) -> tuple[int, str]:
+    """(exit code, last line of stderr) of a server that cannot start."""
+    ended = subprocess.run(
+        [sys.executable, *program, *args], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    return ended.returncode, ended.stderr.splitlines()[-1]
+
+
+def test_a_clip_and_all_that_is_said_of_it(server: Server, client: Client) -> None:
+    reply, pixels = client.decode(request(seed=77), attempt=5)
+    assert isinstance(reply, ClipReply)
+    assert (reply.attempt, reply.server) == (5, server.name)
+    assert pixels == bytes([77]) * request().clip_bytes
+    assert set(reply.info.stage_s) == {"queue", "read", "decode", "scale"}
+
+
+def test_large_clips_leave_the_slab_whole_and_unmixed(server: Server, client: Client) -> None:
+    """Large enough to be sent without a copy, many at a time: a span freed too early would show."""
+    for seed in range(60):
+        client.send(DecodeCall(attempt=seed, deadline_s=PATIENCE_S, request=request(seed=seed, side_px=256, frames=8)))
+    for _ in range(60):
+        reply, pixels = client.receive()
+        assert isinstance(reply, ClipReply)
+        assert pixels == bytes([reply.attempt]) * (256 * 256 * 3 * 8)
+    wait_until("the slab is empty again", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+
+
+def test_describe(server: Server, client: Client) -> None:
+    client.send(DescribeCall(attempt=3))
+    reply, _ = client.receive()
+    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready")
+
+
+@pytest.mark.parametrize(
+    ("frames", "attempt"),
+    [
+        ((b"",), 0),
+        ((b"\xc1 not msgpack",), 0),
+        ((b"x" * 70_000,), 0),
+        ((msgpack.packb({"v": 99, "kind": "decode", "attempt": 4}),), 0),
+        ((msgpack.packb({"v": 1, "kind": "exec", "attempt": 4}),), 4),
+        ((msgpack.packb({"v": 1, "kind": "decode", "attempt": 4}),), 4),
+        ((pack_call(DescribeCall(attempt=4)), b"more"), 4),
+        ((b"", pack_call(DescribeCall(attempt=4))), 0),
+        ((b"a", b"b", b"c", b"d"), 0),
+    ],
+)
+def test_every_malformed_message_gets_its_reply(client: Client, frames: tuple[bytes, ...], attempt: int) -> None:
+    client.send_raw(*frames)
+    reply, _ = client.receive()
+    assert isinstance(reply, ErrorReply)
+    assert (reply.code, reply.attempt) == ("bad_request", attempt)
+    assert client.silent()
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0])
+def test_a_request_without_time_left_is_refused_at_once(client: Client, deadline_s: float) -> None:
+    reply, _ = client.decode(request(), deadline_s=deadline_s)
+    assert isinstance(reply, ErrorReply)
+    assert reply.code == "deadline_exceeded"
+
+
+@pytest.mark.parametrize("deadline_s", [float("nan"), float("inf")])
+def test_a_deadline_that_is_no_number_is_a_bad_request(client: Client, deadline_s: float) -> None:
+    reply, _ = client.decode(request(), deadline_s=deadline_s)
+    assert isinstance(reply, ErrorReply)
+    assert reply.code == "bad_request"
+
+
+def test_what_the_engine_raises_is_what_the_client_gets(client: Client) -> None:
+    reply, _ = client.decode(request("corrupt"))
+    assert isinstance(reply, ErrorReply)
+    assert (reply.code, reply.message) == ("corrupt_media", "corrupt: nothing decodes at 1.5 s")
+
+
+def test_a_bug_in_the_engine_costs_its_request_and_nothing_else(server: Server, client: Client) -> None:
+    before = server.workers()
+    reply, _ = client.decode(request("bug"))
+    assert isinstance(reply, ErrorReply)
+    assert (reply.code, reply.message) == ("permanent", "bug: RuntimeError: an oversight")
+    assert server.workers() == before
+
+
+def test_pages_and_books_while_requests_come_and_go(server: Server, client: Client) -> None:
+    assert server.get("/healthz")[0] == 200
+    assert server.get("/readyz") == (200, "ready, 2 of 2 workers up, 0 requests in flight\n")
+    assert server.get("/nothing")[0] == 404
+    before = server.metrics()
+    for round_ in range(10):
+        for _ in range(20):
+            client.send(DecodeCall(attempt=1, deadline_s=PATIENCE_S, request=request(frames=1 + round_)))
+        server.metrics()  # checks the conservation law amid the traffic
+    for _ in range(200):
+        client.receive()
+    wait_until("all is counted", lambda: outcome(server.metrics(), "clip") == outcome(before, "clip") + 200)
+    after = server.metrics()
+    codec = 'framefeed_server_clips_total{codec="fake",socket="0"}'
+    assert after[codec] == before.get(codec, 0) + 200
+    assert after['framefeed_server_stage_duration_seconds_count{stage="decode"}'] == after[codec]
+    assert after["framefeed_server_read_bytes_total"] == 1000 * after[codec]
+    assert after["framefeed_server_workers"] == 2
+    assert after['framefeed_server_state{framefeed_server_state="ready"}'] == 1
+    assert after['framefeed_build_info{fingerprint="fake-1"}'] == 1
+
+
+def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path: Path, gate: Gate) -> None:
+    args = ("/videos", "--workers", "1", "--threads", "1", "--queue", "2")
+    with Server(tmp_path, *args) as server, Client(server.endpoint) as client, Client(server.endpoint) as other:
+        for attempt in (1, 2):  # one that runs, one that its worker keeps to go on with
+            client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request(gate.video)))
+        wait_until("the worker is at the gate", gate.entered)
+        late, _ = other.decode(request(), deadline_s=0.1)
+        assert isinstance(late, ErrorReply)
+        assert (late.code, "waited in the queue" in late.message) == ("deadline_exceeded", True)
+        for attempt in (3, 4):
+            client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request()))
+        wait_until("two wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 2)
+        refused, _ = other.decode(request())
+        assert isinstance(refused, ErrorReply)
+        assert refused.code == "busy"
+        gate.open()
+        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(4))
+
+
+def test_a_crash_costs_its_request_and_the_worker_is_replaced(tmp_path: Path) -> None:
+    with Server(tmp_path, "/videos", "--workers", "1") as server, Client(server.endpoint) as client:
+        before = server.workers()
+        reply, _ = client.decode(request("crash"))
+        assert isinstance(reply, ErrorReply)
+        assert reply.code == "server_lost"
+        assert f"worker {before[0]} died by signal 11" in reply.message
+        assert "while decoding crash [1, 2) s" in reply.message
+        wait_until("it is ready again", lambda: server.get("/readyz")[0] == 200 and server.workers() != before)
+        assert isinstance(client.decode(request())[0], ClipReply)
+        assert server.metrics()["framefeed_server_worker_restarts_total"] == 1
+
+
+def test_a_killed_worker_loses_what_it_held_and_the_others_go_on(tmp_path: Path, gate: Gate) -> None:
+    with Server(tmp_path, "/videos", "--workers", "2", "--threads", "1") as server, Client(server.endpoint) as client:
+        wait_until("both are up", lambda: server.metrics()["framefeed_server_workers"] == 2)
+        client.send(DecodeCall(attempt=1, deadline_s=PATIENCE_S, request=request(gate.video)))
+        wait_until("a worker is at the gate", gate.entered)
+        for pid in server.workers():
+            os.kill(pid, signal.SIGKILL)
+        reply, _ = client.receive()
+        assert isinstance(reply, ErrorReply)
+        assert (reply.code, reply.attempt) == ("server_lost", 1)
+        assert "died by signal 9" in reply.message
+        wait_until("both are replaced", lambda: server.metrics()["framefeed_server_workers"] == 2)
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_a_hung_decode_is_answered_in_time_and_its_worker_killed(tmp_path: Path, gate: Gate) -> None:
+    args = ("/videos", "--workers", "1", "--hang-s", "0.1")
+    with Server(tmp_path, *args) as server, Client(server.endpoint) as client:
+        before = server.workers()
+        reply, _ = client.decode(request(gate.video), deadline_s=0.2)
+        assert isinstance(reply, ErrorReply)
+        assert reply.code == "deadline_exceeded"
+        wait_until("it is replaced", lambda: server.get("/readyz")[0] == 200 and server.workers() != before)
+        assert isinstance(client.decode(request())[0], ClipReply)
+        assert server.metrics()["framefeed_server_slab_used_bytes"] < 2 * (1 << 20)
+        assert "past its deadline" in server.log()
+
+
+def test_a_reader_that_stops_reading_loses_nothing_takes_bounded_memory_and_harms_nobody(tmp_path: Path) -> None:
+    clip = request(side_px=512, frames=3)  # 2.4 MB
+    with (
+        Server(tmp_path, "/videos", "--slab-mib", "32") as server,
+        Client(server.endpoint, receive_limit=1) as slow,
+        Client(server.endpoint) as other,
+    ):
+        for attempt in range(45):
+            slow.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=clip))
+        wait_until("the server holds on", lambda: server.metrics()["framefeed_server_slab_used_bytes"] > 8 << 20)
+        for _ in range(5):
+            assert isinstance(other.decode(clip)[0], ClipReply)
+        values = server.metrics()
+        assert values["framefeed_server_queue_depth_requests"] > 0, "the slow reader was sent all of it"
+        assert values["process_resident_memory_bytes"] < (32 + 150) << 20
+        replies = [slow.receive() for _ in range(45)]
+        assert sorted(reply.attempt for reply, _ in replies) == list(range(45))
+        assert all(isinstance(reply, ClipReply) and len(pixels) == clip.clip_bytes for reply, pixels in replies)
+        assert total(server.metrics(), "replies_dropped_total") == 0
+
+
+def test_a_client_that_leaves_is_counted_and_its_requests_with_it(tmp_path: Path, gate: Gate) -> None:
+    with Server(tmp_path, "/videos", "--workers", "1", "--threads", "1") as server:
+        with Client(server.endpoint) as client:
+            for attempt in range(6):
+                client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request(gate.video)))
+            wait_until("they are all there", lambda: server.metrics()["framefeed_server_requests_in_flight"] == 6)
+            wait_until("a worker is at the gate", gate.entered)
+        gate.open()
+        wait_until("all are dropped", lambda: total(server.metrics(), "replies_dropped_total") == 6)
+        wait_until("the slab is empty", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+
+
+def test_sigterm_drains_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Path, gate: Gate) -> None:
+    args = ("/videos", "--workers", "1", "--threads", "1")
+    with Server(tmp_path, *args) as server, Client(server.endpoint) as client:
+        for attempt in range(4):  # one at the gate, one behind it, two in the queue
+            wanted = request(gate.video if attempt == 0 else "clip")
+            client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=wanted))
+        wait_until("all are in", lambda: server.metrics()["framefeed_server_requests_in_flight"] == 4)
+        wait_until("the worker is at the gate", gate.entered)
+        server.signal(signal.SIGTERM)
+        wait_until("it says so", lambda: server.get("/readyz")[0] == 503)
+        assert server.get("/readyz")[1].startswith("draining, ")
+        assert server.get("/healthz")[0] == 200
+        assert not server.announced
+        refused, _ = client.decode(request(), attempt=9)
+        assert isinstance(refused, ErrorReply)
+        assert (refused.code, refused.attempt) == ("draining", 9)
+        gate.open()
+        replies = [client.receive()[0] for _ in range(4)]
+        assert all(isinstance(reply, ClipReply) for reply in replies)
+        assert sorted(reply.attempt for reply in replies) == [0, 1, 2, 3]
+        assert server.wait() == 0
+        assert "drained: every request was answered" in server.log()
+
+
+def test_a_drain_that_takes_too_long_tells_the_clients_and_ends_with_1(tmp_path: Path, gate: Gate) -> None:
+    with Server(tmp_path, "/videos", "--drain-s", "0.2") as server, Client(server.endpoint) as client:
+        client.send(DecodeCall(attempt=1, deadline_s=60.0, request=request(gate.video)))
+        wait_until("a worker is at the gate", gate.entered)
+        server.signal(signal.SIGINT)
+        reply, _ = client.receive()
+        assert isinstance(reply, ErrorReply)
+        assert reply.code == "draining"
+        assert server.wait() == 1
+        assert "drain: 1 requests were unfinished after 0.2 s" in server.log()
+
+
+def test_a_second_signal_forces_and_leaves_no_worker(tmp_path: Path, gate: Gate) -> None:
+    with Server(tmp_path, "/videos") as server, Client(server.endpoint) as client:
+        client.send(DecodeCall(attempt=1, deadline_s=60.0, request=request(gate.video)))
+        wait_until("a worker is at the gate", gate.entered)
+        workers = [os.pidfd_open(pid) for pid in server.workers()]
+        server.signal(signal.SIGTERM)
+        wait_until("it drains", lambda: server.get("/readyz")[0] == 503)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 1
+        assert "stopped at once by a second signal, with 1 requests in flight" in server.log()
+        assert all(gone(pidfd) for pidfd in workers)
+        for pidfd in workers:
+            os.close(pidfd)
+
+
+def test_kill_9_leaves_no_process_no_shared_memory_and_no_port(tmp_path: Path, gate: Gate) -> None:
+    """Even with a worker that is stuck in a read, and so never looks at its socket."""
+    before = sorted(os.listdir("/dev/shm"))
+    with Server(tmp_path, "/videos", "--threads", "1") as server, Client(server.endpoint) as client:
+        for _ in range(4):
+            client.send(DecodeCall(attempt=1, deadline_s=60.0, request=request(gate.video)))
+        wait_until("a worker is at the gate", gate.entered)
+        workers = [os.pidfd_open(pid) for pid in server.workers()]
+        endpoint = server.endpoint
+        server.signal(signal.SIGKILL)
+        server.wait()
+        assert all(gone(pidfd) for pidfd in workers)
+        for pidfd in workers:
+            os.close(pidfd)
+    assert sorted(os.listdir("/dev/shm")) == before
+    with Server(tmp_path, "/videos", "--bind", endpoint) as again, Client(again.endpoint) as client:
+        assert again.endpoint == endpoint
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_a_port_in_use_is_one_line_and_2(server: Server) -> None:
+    code, line = run_and_fail("/videos", "--bind", server.endpoint, "--metrics-port", "0")
+    assert (code, line) == (2, f"framefeed: bind: {server.endpoint} is in use; choose another with --bind")
+    port = server.url.rpartition(":")[2]
+    code, line = run_and_fail("/videos", "--bind", "tcp://127.0.0.1:0", "--metrics-port", port)
+    assert code == 2
+    assert line == f"framefeed: metrics: port {port} of 127.0.0.1 is in use; choose another with --metrics-port"
+
+
+def test_an_abstract_ipc_address_serves_too(tmp_path: Path) -> None:
+    bind = f"ipc://@framefeed-test-{os.getpid()}"
+    with Server(tmp_path, "/videos", "--bind", bind) as server, Client(bind) as client:
+        assert server.endpoint == bind
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> None:
+    free = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", "0")
+    assert run_and_fail("/refuses", *free) == (2, "framefeed: root refuses: wanted another")
+    code, line = run_and_fail("/dies", *free)
+    assert code == 1
+    assert line.startswith("framefeed: no worker can be started, 3 tries each; the last: worker ")
+    assert line.endswith("exited with code 7")
+
+
+def test_a_worker_that_would_make_other_bytes_is_not_let_in(tmp_path: Path) -> None:
+    with Server(tmp_path, "/differs", "--workers", "2") as server, Client(server.endpoint) as client:
+        wait_until("one is turned away", lambda: "this server decodes with fake-" in server.log())
+        assert server.metrics()["framefeed_server_workers"] == 1
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--sockets", "77"), "framefeed: --sockets: '77' is no CPU socket this process may use; it may use "),
+        (("--bind", "tcp://0.0.0.0:0"), "framefeed: --bind: tcp://0.0.0.0:0 lets anyone"),
+        (("--threads", "0"), "framefeed: --threads is 0, wanted at least 1"),
+        (
+            ("--bind", "tcp://192.0.2.1:0", "--public"),
+            "framefeed: bind: tcp://192.0.2.1:0 is no address of this machine",
+        ),
+    ],
+)
+def test_options_that_cannot_be_meant_are_one_line_and_2(args: tuple[str, ...], line: str) -> None:
+    code, seen = run_and_fail("/videos", "--metrics-port", "0", *args)
+    assert code == 2
+    assert seen.startswith(line)
+
+
+def test_a_root_that_is_not_there_is_one_line_and_2(tmp_path: Path) -> None:
+    """The real verb and the real worker: it is the worker that reads the root."""
+    free = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", "0")
+    code, line = run_and_fail(str(tmp_path / "nowhere"), *free, program=SERVE)
+    assert (code, line.startswith(f"framefeed: root {tmp_path}/nowhere is not a folder")) == (2, True)
+    code, line = run_and_fail(str(tmp_path), *free, program=SERVE)
+    assert (code, "has no framefeed.manifest.jsonl; run 'framefeed index" in line) == (2, True)
+
+
+def test_a_message_beyond_all_bounds_cuts_its_sender_off_and_nobody_else(server: Server, client: Client) -> None:
+    context = zmq.Context()
+    rude = context.socket(zmq.DEALER)
+    monitor = rude.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    rude.setsockopt(zmq.LINGER, 0)
+    rude.connect(server.endpoint)
+    rude.send(b"x" * (1 << 20))
+    assert monitor.poll(PATIENCE_S * 1000), "a message of 1 MiB was taken"
+    rude.disable_monitor()
+    monitor.close()
+    rude.close()
+    context.term()
+    assert isinstance(client.decode(request())[0], ClipReply)

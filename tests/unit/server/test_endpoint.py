@@ -1,0 +1,43 @@
+"""What --bind may say."""
+
+from __future__ import annotations
+
+import pytest
+
+from decode_server.endpoint import Endpoint, parse_bind
+from framefeed.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("bind", "url", "address"),
+    [
+        ("tcp://127.0.0.1:5555", "tcp://127.0.0.1:5555", "127.0.0.1"),
+        ("tcp://localhost:0", "tcp://127.0.0.1:0", "127.0.0.1"),
+        ("tcp://[::1]:7", "tcp://[::1]:7", "::1"),
+        ("ipc://@framefeed-0", "ipc://@framefeed-0", "127.0.0.1"),
+    ],
+)
+def test_loopback_needs_no_leave(bind: str, url: str, address: str) -> None:
+    assert parse_bind(bind, public_allowed=False) == Endpoint(url=url, address=address, public=False)
+
+
+@pytest.mark.parametrize("bind", ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://10.0.0.7:5555", "tcp://[::]:5555"])
+def test_a_public_address_needs_the_flag(bind: str) -> None:
+    with pytest.raises(BadInput, match="--public"):
+        parse_bind(bind, public_allowed=False)
+    assert parse_bind(bind, public_allowed=True).public
+
+
+@pytest.mark.parametrize(
+    "bind", ["", "5555", "tcp://127.0.0.1", "tcp://127.0.0.1:65536", "tcp://127.0.0.1:x", "udp://127.0.0.1:5", "tcp://"]
+)
+def test_what_is_no_endpoint_is_named_with_what_is_wanted(bind: str) -> None:
+    with pytest.raises(BadInput, match=r"wanted tcp://ADDRESS:PORT"):
+        parse_bind(bind, public_allowed=True)
+
+
+def test_names_are_not_looked_up_and_files_are_not_left_behind() -> None:
+    with pytest.raises(BadInput, match="no IP address"):
+        parse_bind("tcp://decode-box:5555", public_allowed=True)
+    with pytest.raises(BadInput, match="leave a file behind"):
+        parse_bind("ipc:///tmp/server", public_allowed=True)

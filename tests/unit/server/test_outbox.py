@@ -1,0 +1,155 @@
+"""The outbox over a fake transport with slow, gone and quick readers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+
+from decode_server.outbox import MAX_UNREAD, SHARES, Outbox, Outgoing, Pixels
+from decode_server.router import ReaderFull, ReaderGone
+from decode_server.slab import ALIGN_BYTES, Slab
+
+PAGES = 16
+
+
+class Parcel:
+    done = False
+
+
+class FakeTransport:
+    """Sends to readers that are neither full nor gone; parcels are done when a test says so."""
+
+    def __init__(self) -> None:
+        self.full: set[bytes] = set()
+        self.gone: set[bytes] = set()
+        self.sent: list[tuple[bytes, bytes]] = []
+        self.parcels: list[Parcel] = []
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+        if client in self.full:
+            raise ReaderFull
+        if client in self.gone:
+            raise ReaderGone
+        self.sent.append((client, header))
+        if pixels is None:
+            return None
+        self.parcels.append(Parcel())
+        return self.parcels[-1]
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def replied(self, outcome: str, sent_bytes: int) -> None:
+        self.counts[outcome] += 1
+
+    def dropped(self, reason: str) -> None:
+        self.counts[reason] += 1
+
+
+class Desk:
+    """An outbox with everything around it."""
+
+    def __init__(self) -> None:
+        self.transport, self.slab, self.tally = FakeTransport(), Slab(PAGES * ALIGN_BYTES), Tally()
+        self.outbox = Outbox(self.transport, self.slab, self.tally)
+
+    def clip(self, name: str, *, client: bytes = b"a", pages: int = 1, due_s: float = 100.0) -> Outgoing:
+        span = self.slab.ranges.allocate(pages * ALIGN_BYTES)
+        assert span is not None
+        return Outgoing(
+            client=client,
+            outcome="clip",
+            header=name.encode(),
+            pixels=Pixels(span=span, clip_bytes=10, due_s=due_s),
+            late=lambda: Outgoing(client=client, outcome="late", header=f"{name} late".encode()),
+        )
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.slab.close()
+
+
+def test_a_span_is_free_only_once_its_clip_is_delivered(desk: Desk) -> None:
+    desk.outbox.put(desk.clip("one"), now_s=0)
+    desk.outbox.tend(0)
+    assert desk.slab.ranges.used_bytes == ALIGN_BYTES
+    assert (desk.outbox.waiting, desk.outbox.in_transit) == (0, 1)
+    desk.transport.parcels[0].done = True
+    desk.outbox.tend(0)
+    assert desk.slab.ranges.used_bytes == 0
+    assert desk.tally.counts == {"clip": 1}
+
+
+def test_a_slow_reader_gets_everything_later_and_in_order(desk: Desk) -> None:
+    desk.transport.full = {b"a"}
+    for name in ("one", "two", "three"):
+        desk.outbox.put(desk.clip(name), now_s=0)
+    desk.outbox.put(Outgoing(client=b"b", outcome="busy", header=b"other"), now_s=0)
+    assert desk.outbox.blocks(b"a")
+    assert not desk.outbox.blocks(b"b")
+    desk.outbox.tend(desk.outbox.next_timer_s())
+    assert desk.transport.sent == [(b"b", b"other")]
+    desk.transport.full.clear()
+    desk.outbox.tend(desk.outbox.next_timer_s())
+    assert [header for _, header in desk.transport.sent] == [b"other", b"one", b"two", b"three"]
+    assert not desk.outbox.blocks(b"a")
+    assert desk.tally.counts == {"clip": 3, "busy": 1}
+
+
+def test_retries_come_less_often_while_nothing_is_read(desk: Desk) -> None:
+    desk.transport.full = {b"a"}
+    desk.outbox.put(desk.clip("one"), now_s=0)
+    times_s = [desk.outbox.next_timer_s()]
+    for _ in range(10):
+        desk.outbox.tend(times_s[-1])
+        times_s.append(desk.outbox.next_timer_s())
+    gaps_s = [round(b - a, 6) for a, b in pairwise(times_s)]
+    assert gaps_s == sorted(gaps_s)
+    assert gaps_s[-1] == pytest.approx(0.05)
+
+
+def test_a_clip_nobody_reads_in_time_becomes_a_small_error_and_frees_its_span(desk: Desk) -> None:
+    desk.transport.full = {b"a"}
+    desk.outbox.put(desk.clip("one", due_s=5.0), now_s=0)
+    desk.outbox.tend(5.0)
+    assert desk.slab.ranges.used_bytes == 0
+    desk.transport.full.clear()
+    desk.outbox.tend(6.0)
+    assert desk.transport.sent == [(b"a", b"one late")]
+    assert desk.tally.counts == {"late": 1}
+
+
+def test_replies_to_a_client_that_is_gone_are_dropped_and_counted(desk: Desk) -> None:
+    desk.transport.full = {b"a"}
+    desk.outbox.put(desk.clip("one"), now_s=0)
+    desk.outbox.put(desk.clip("two"), now_s=0)
+    desk.transport.full, desk.transport.gone = set(), {b"a"}
+    assert desk.outbox.tend(1.0) == {b"a"}
+    assert desk.outbox.tend(2.0) == set()
+    assert desk.tally.counts == {"client_gone": 2}
+    assert (desk.slab.ranges.used_bytes, desk.outbox.waiting) == (0, 0)
+
+
+def test_a_client_that_never_reads_has_a_bound(desk: Desk) -> None:
+    desk.transport.full = {b"a"}
+    for _ in range(MAX_UNREAD + 3):
+        desk.outbox.put(Outgoing(client=b"a", outcome="busy", header=b"x"), now_s=0)
+    assert desk.outbox.waiting == MAX_UNREAD
+    assert desk.tally.counts == {"unread": 3}
+
+
+def test_a_client_with_its_share_of_the_slab_under_way_must_first_read(desk: Desk) -> None:
+    desk.outbox.put(desk.clip("one", pages=PAGES // SHARES), now_s=0)
+    assert desk.outbox.blocks(b"a")
+    assert not desk.outbox.blocks(b"b")
+    desk.transport.parcels[0].done = True
+    desk.outbox.tend(0)
+    assert not desk.outbox.blocks(b"a")

@@ -1,0 +1,71 @@
+"""Sockets, quotas and seats from made-up sysfs and cgroup trees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from decode_server.topology import Seat, Socket, choose_sockets, plan_seats, read_cpu_quota, read_sockets
+from framefeed.errors import BadInput
+
+TWO = (Socket(id=0, cpus=(0, 1, 4, 5)), Socket(id=1, cpus=(2, 3, 6, 7)))
+
+
+def make_sysfs(root: Path, package_of: dict[int, str]) -> Path:
+    for cpu, package in package_of.items():
+        folder = root / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text(package)
+    return root
+
+
+def test_cpus_are_grouped_by_the_package_they_sit_in(tmp_path: Path) -> None:
+    sysfs = make_sysfs(tmp_path, {cpu: f"{cpu // 2 % 2}\n" for cpu in range(8)})
+    assert read_sockets(sysfs, frozenset(range(8))) == TWO
+
+
+def test_only_allowed_cpus_count(tmp_path: Path) -> None:
+    sysfs = make_sysfs(tmp_path, {cpu: f"{cpu // 4}\n" for cpu in range(8)})
+    assert read_sockets(sysfs, frozenset({6, 5})) == (Socket(id=1, cpus=(5, 6)),)
+
+
+def test_a_kernel_that_does_not_tell_means_one_socket(tmp_path: Path) -> None:
+    sysfs = make_sysfs(tmp_path, {0: "-1\n", 1: "nonsense"})
+    assert read_sockets(sysfs, frozenset({0, 1, 2})) == (Socket(id=0, cpus=(0, 1, 2)),)
+
+
+def test_choosing_sockets() -> None:
+    assert choose_sockets(TWO, "") == TWO
+    assert choose_sockets(TWO, " 1 ") == (TWO[1],)
+    assert choose_sockets(TWO, "1,0,1") == (TWO[1], TWO[0])
+    for wrong in ("2", "-1", "0,", "zero"):
+        with pytest.raises(BadInput, match="it may use 0, 1"):
+            choose_sockets(TWO, wrong)
+
+
+def test_a_worker_for_each_so_many_threads_of_cpus() -> None:
+    seats = plan_seats(TWO, workers=None, threads=2, quota_cpus=None)
+    assert seats == (Seat(socket=0, cpus=(0, 1, 4, 5)),) * 2 + (Seat(socket=1, cpus=(2, 3, 6, 7)),) * 2
+
+
+def test_every_socket_has_a_worker_and_a_given_number_is_kept() -> None:
+    assert [seat.socket for seat in plan_seats(TWO, workers=None, threads=16, quota_cpus=None)] == [0, 1]
+    assert [seat.socket for seat in plan_seats(TWO, workers=3, threads=16, quota_cpus=1.0)] == [0] * 3 + [1] * 3
+
+
+def test_a_quota_lowers_the_default() -> None:
+    assert len(plan_seats(TWO, workers=None, threads=1, quota_cpus=4.0)) == 4
+    assert len(plan_seats(TWO, workers=None, threads=1, quota_cpus=100.0)) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("max 100000\n", None), ("250000 100000\n", 2.5), ("odd", None), ("1 0", None)]
+)
+def test_reading_the_quota(tmp_path: Path, text: str, cpus: float | None) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert read_cpu_quota(tmp_path) == cpus
+
+
+def test_no_cgroup_file_means_no_quota(tmp_path: Path) -> None:
+    assert read_cpu_quota(tmp_path) is None
