@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from framefeed.errors import BadInput
 
 SCHEME = "tcp"
+_STRANGE = frozenset("*?;, \t\n")  # in no name or address of a host
 
 
 def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
@@ -37,7 +38,7 @@ def _wrong_with(url: str) -> str:
     faults = (
         ("://" not in url, "names no transport"),
         (parts.scheme != SCHEME, f"has transport {parts.scheme!r}, and only {SCHEME!r} is known"),
-        (not parts.hostname or parts.hostname == "*", "names no host"),
+        (not parts.hostname or _STRANGE & set(parts.hostname), "names no host"),
         (not port, "names no port from 1 to 65535"),
         (bool(parts.path or parts.query or parts.fragment or "@" in url), "says more than a host and a port"),
     )

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from framefeed.errors import BadInput
 from framefeed.wire import MAX_HEADER_BYTES
 
 _HEARTBEAT_MS = 1000
@@ -50,7 +51,8 @@ class ZmqWire:
     def __init__(self, urls: Sequence[str], *, wake: socket.socket, clip_bytes: int) -> None:
         """Begins to connect and returns at once. `wake` ends a wait() when something is written to its other end.
 
-        No message part larger than `clip_bytes`, or than a header may be, is accepted from the network.
+        No message part larger than `clip_bytes`, or than a header may be, is accepted from the network. Raises BadInput
+        for an address that ZeroMQ refuses.
         """
         self._wake = wake
         self._context = zmq.Context(io_threads=min(len(urls), 4))
@@ -139,7 +141,10 @@ class ZmqWire:
         self._monitors[url] = dealer.get_monitor_socket(_EVENTS)
         self._poller.register(dealer, zmq.POLLIN)
         self._poller.register(self._monitors[url], zmq.POLLIN)
-        dealer.connect(url)
+        try:
+            dealer.connect(url)
+        except zmq.ZMQError as error:
+            raise BadInput(f"server address {url!r} cannot be used: {error.strerror}") from None
 
     def _events(self, url: str, monitor: zmq.Socket[bytes]) -> list[Signal]:
         signals = []

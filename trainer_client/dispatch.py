@@ -20,7 +20,7 @@ from trainer_client.stats import Durations, Ledger
 from trainer_client.wait import ClipLife
 
 _REMEMBERED_ATTEMPTS = 4096  # abandoned ones whose late reply is still told from a duplicate
-_NAMED = 5  # requests that a Stalled names
+_NAMED = 3  # waiting clips that a message names
 
 
 class Stalled(FramefeedError):
@@ -192,7 +192,7 @@ class Dispatch:
             heapq.heappush(self._waiting, heapq.heappop(self._resting)[1])
         self._assign(sends, now_s)
         if self._wanted and now_s - self._progress_s >= self._limits.stall_s:
-            raise Stalled(self._why_stalled(now_s))
+            raise Stalled(f"{self.situation(now_s)} (stall_s is {self._limits.stall_s:g})")
         return sends
 
     def finished(self) -> list[Got | Failed]:
@@ -207,6 +207,20 @@ class Dispatch:
         times += [until_s for until_s, _ in self._resting[:1]]
         fleet_s = self._fleet.wake_s(now_s)
         return min(times if fleet_s is None else [*times, fleet_s], default=None)
+
+    def situation(self, now_s: float) -> str:
+        """One line for people: how long there was no clip, where each server stands, who waits where since when."""
+        asked = {attempt.wanted.ticket: attempt for attempt in self._attempts.values()}
+        lines = []
+        for ticket in sorted(self._wanted)[:_NAMED]:
+            wanted, attempt = self._wanted[ticket], asked.get(ticket)
+            where = f"at {attempt.url}" if attempt is not None else f"at no server ({wanted.trouble})"
+            lines.append(f"{wanted} {where} since {now_s - (attempt.sent_s if attempt else wanted.wanted_s):.1f} s")
+        servers = "; ".join(f"{s}, since {now_s - s.since_s:.1f} s" for s in self._fleet.servers.values())
+        return (
+            f"no clip for {now_s - self._progress_s:.1f} s; servers: {servers}; {len(self._wanted)} clips wait"
+            f"{', first: ' if lines else ''}{'; '.join(lines)}"
+        )
 
     def close(self) -> None:
         """Give up everything in flight; counted as closed. Nothing is finished after it."""
@@ -306,7 +320,7 @@ class Dispatch:
             self._blame_clip(wanted, url, error, now_s=now_s)
 
     def _blame_clip(self, wanted: _Wanted, url: str, error: FramefeedError, *, now_s: float) -> None:
-        """A server tried and could not: another may, but an error that should be the same everywhere is believed of two."""
+        """A server tried and could not: another may; what should fail everywhere alike is believed of two."""
         if isinstance(error, Permanent):
             if wanted.permanent is not None or not self._others(url):
                 self._finish(wanted, error, now_s)
@@ -373,17 +387,3 @@ class Dispatch:
         else:
             reason = "duplicate" if 0 < reply.attempt < self._next_attempt else "unknown"
         self._ledger.dropped_replies[reason] += 1
-
-    def _why_stalled(self, now_s: float) -> str:
-        asked = {attempt.wanted.ticket: attempt for attempt in self._attempts.values()}
-        lines = []
-        for ticket in sorted(self._wanted)[:_NAMED]:
-            wanted, attempt = self._wanted[ticket], asked.get(ticket)
-            where = f"at {attempt.url}" if attempt is not None else f"at no server ({wanted.trouble})"
-            lines.append(f"{wanted} {where} since {now_s - (attempt.sent_s if attempt else wanted.wanted_s):.1f} s")
-        more = len(self._wanted) - len(lines)
-        servers = "; ".join(f"{s} since {now_s - s.since_s:.1f} s" for s in self._fleet.servers.values())
-        return (
-            f"no clip for {now_s - self._progress_s:.1f} s (stall_s is {self._limits.stall_s:g}); waiting: "
-            f"{'; '.join(lines)}{f' and {more} more' if more else ''}; servers: {servers}"
-        )

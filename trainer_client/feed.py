@@ -7,6 +7,7 @@ a condition, at most a tick at a time; whatever kills the thread is raised at th
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -28,8 +29,11 @@ from trainer_client.prefetch import BatchPlan, Prefetch
 from trainer_client.stats import FeedStats, Ledger, Standing, snapshot
 from trainer_client.wait import ClipLife, to_ns
 
+_log = logging.getLogger(__name__)
+
 TICK_S = 0.1
 _JOIN_S = 5.0
+_NOTICE_S = 10.0
 _BURST_MESSAGES = 32  # of one server, before the others and the clock have their turn
 
 
@@ -89,6 +93,7 @@ class Feed:
         came for `stall_s`, BadInput for a foreign decoder, and RuntimeError when the thread died or after close().
         """
         began_s: float | None = None
+        notice_s = _NOTICE_S
         with self._changed:
             try:
                 while (delivery := self._prefetch.take()) is None:
@@ -96,6 +101,7 @@ class Feed:
                         return None
                     self._check_alive()
                     began_s = time.monotonic() if began_s is None else began_s
+                    notice_s = self._notice(began_s, notice_s)
                     self._changed.wait(TICK_S)
             except BaseException:
                 self._count_wait(began_s, None, None)
@@ -159,6 +165,14 @@ class Feed:
         if began_s is not None:
             later_ns = None if later_ready_s is None else to_ns(later_ready_s)
             self._ledger.waits.add((to_ns(began_s), to_ns(time.monotonic())), last, later_ready_ns=later_ns)
+
+    def _notice(self, began_s: float, due_s: float) -> float:
+        """Say in the log who waits for what, at a wait of 10 s, 20 s, 40 s… Returns when it is due next."""
+        now_s = time.monotonic()
+        if now_s - began_s < due_s:
+            return due_s
+        _log.warning("waited %.0f s for a batch: %s", now_s - began_s, self._dispatch.situation(now_s))
+        return 2 * due_s
 
     def _rouse(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake already; closed: it is gone

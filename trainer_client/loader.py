@@ -84,7 +84,8 @@ class LoaderOptions:
 class ClipLoader:
     """An iterator of Batch in strict plan order: the same batches from any servers, whatever fails on the way.
 
-    It begins to prefetch at the first next() and may begin before its servers do. Use it in a `with`, or close() it.
+    It begins to prefetch at the first next() and may begin before its servers do. After an error that ended the feed,
+    load_state_dict(state_dict()) makes it try again from the batch that was next. Use it in a `with`, or close() it.
     One thread iterates; any thread may read `stats`.
     """
 

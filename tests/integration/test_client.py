@@ -177,6 +177,9 @@ def test_all_servers_gone_is_an_error_that_names_who_waits() -> None:
             next(run)
         assert again.value is first.value
         assert run.stats.conserved
+        only.manner = Manner()
+        run.load_state_dict(run.state_dict())
+        take_until(run, lambda: True)
 
 
 def test_no_server_at_all_is_an_error_too() -> None:
@@ -326,6 +329,7 @@ def test_the_end_of_the_plan_is_the_end() -> None:
         ({"servers": ["tcp://a"]}, "names no port"),
         ({"servers": ["tcp://a:0"]}, "names no port"),
         ({"servers": ["tcp://a:99999"]}, "names no port"),
+        ({"servers": ["tcp://a b:1"]}, "names no host"),
         ({"servers": ["tcp://*:5555"]}, "names no host"),
         ({"servers": ["tcp://[::1:5555"]}, "is no address"),
         ({"servers": ["tcp://a:1/x"]}, "says more than a host and a port"),
