@@ -100,7 +100,8 @@ class ClipLoader:
     ) -> None:
         """`registry` gets the feed's metrics until close(); `allocate` makes the memory of batch slots (pinned, say).
 
-        Raises BadInput, in one line, for options that contradict themselves, the dataset or the size of a clip.
+        Raises BadInput, in one line, for options that contradict themselves, the dataset or the size of a clip, and
+        ValueError for a registry that has a feed already: one feed a registry.
         """
         share = Share(batch_clips=options.batch_clips, rank=options.rank, world_size=options.world_size)
         self._dataset, self._policy, self._options = dataset, policy, options

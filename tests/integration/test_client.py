@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -387,3 +389,8 @@ def test_torch_sees_the_same_memory() -> None:
         assert batch.step == step
         assert np.array_equal(pixels.numpy(), batch.pixels)
         check(batch)
+
+
+def test_the_client_needs_no_torch() -> None:
+    code = "import sys, trainer_client.loader; sys.exit('torch' in sys.modules or 'decode_server' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
