@@ -42,12 +42,12 @@ class VideoWindows:
     """Windows of `window_s` over every video of a manifest, in name order then time order, each made when asked for.
 
     They begin at the start of each video and do not overlap; the last, partial one is kept if it lasts at least
-    `min_window_s` (half a window unless told). `skipped_videos` counts those too short for any. Memory is one integer
-    a video, whatever the number of windows.
+    `min_window_s` (half a window unless told) or is the video's only one, so every video is used. Memory is one
+    integer a video, whatever the number of windows.
     """
 
     def __init__(self, manifest: Manifest, *, window_s: float, min_window_s: float | None = None) -> None:
-        """Raises BadInput for a length that is not positive, and when no video is long enough for one window."""
+        """Raises BadInput for a length that is not positive."""
         min_window_s = window_s / 2 if min_window_s is None else min_window_s
         if not (math.isfinite(window_s) and window_s > 0):
             raise BadInput(f"windows: window_s is {window_s:g}, wanted a positive number of seconds")
@@ -57,14 +57,9 @@ class VideoWindows:
         self._videos = [(name, manifest.videos[name].duration_s) for name in sorted(manifest.videos)]
         counts = [_count(duration_s, window_s, min_window_s) for _, duration_s in self._videos]
         self._ends = list(accumulate(counts))
-        self.skipped_videos = counts.count(0)
-        if not self._ends or self._ends[-1] == 0:
-            raise BadInput(
-                f"windows: none of {len(counts)} videos lasts {min_window_s:g} s, wanted at least one that does"
-            )
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int, /) -> Sample:
         """The sample at an index from 0. Raises IndexError past the end, so iteration ends there."""
@@ -78,4 +73,4 @@ class VideoWindows:
 
 def _count(duration_s: float, window_s: float, min_window_s: float) -> int:
     whole = math.floor((duration_s + _EDGE_S) / window_s)
-    return whole + (duration_s - whole * window_s >= min_window_s)
+    return max(whole + (duration_s - whole * window_s >= min_window_s), 1)
