@@ -282,7 +282,7 @@ class Front:
             server=self._server,
             fingerprint=self._pool.fingerprint,
             videos=self._pool.videos,
-            workers=self._pool.size,
+            workers=self._pool.capacity,
             state=self.lifecycle.state.value,
         )
 

@@ -83,7 +83,10 @@ class Pages:
     def get(self, path: str) -> tuple[int, str, bytes]:
         """(HTTP status, content type, body) of a path."""
         if path == "/metrics":
-            return 200, CONTENT_TYPE_LATEST, self._metrics()
+            try:
+                return 200, CONTENT_TYPE_LATEST, self._metrics()
+            except TimeoutError as error:
+                return _plain(503, str(error))
         status = self._status()
         age_s = self._clock() - status.turned_s
         alive = age_s < ALIVE_S

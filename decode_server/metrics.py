@@ -25,6 +25,7 @@ from framefeed.clip import STAGES
 from framefeed.errors import WIRE_ERRORS
 
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+_TURN_LIMIT_S = 2.0
 DROP_REASONS = ("client_gone", "unread")
 
 
@@ -130,6 +131,13 @@ class Metrics:
         self._state.state(gauges.state.value)
 
     def render(self) -> bytes:
-        """The registry in Prometheus' text format, between two turns of the loop. Blocks for at most one turn."""
-        with self.lock:
+        """The registry in Prometheus' text format, between two turns of the loop.
+
+        Waits for a turn to end, at most 2 s. Raises TimeoutError when the loop is stuck in one.
+        """
+        if not self.lock.acquire(timeout=_TURN_LIMIT_S):
+            raise TimeoutError(f"the loop has been in one turn for {_TURN_LIMIT_S:g} s")
+        try:
             return generate_latest(self.registry)
+        finally:
+            self.lock.release()

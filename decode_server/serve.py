@@ -87,7 +87,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     seats = _seats(options)
     with contextlib.ExitStack() as stack:
         stops = stack.enter_context(StopSignals())
-        slab = stack.enter_context(contextlib.closing(Slab(options.slab_mib * _MIB)))
+        slab = stack.enter_context(contextlib.closing(_slab(options)))
         router = Router(endpoint)
         stack.callback(router.close, linger_s=0)
         server = _server_name(router.url)
@@ -147,6 +147,13 @@ class _Announcement:
             with contextlib.suppress(OSError):
                 self._options.announce.unlink()
         self._written = False
+
+
+def _slab(options: Serve) -> Slab:
+    try:
+        return Slab(options.slab_mib * _MIB)
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"--slab-mib: {options.slab_mib} MiB of shared memory cannot be had ({error})") from None
 
 
 def _seats(options: Serve) -> tuple[Seat, ...]:

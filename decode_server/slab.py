@@ -76,17 +76,21 @@ def _aligned(length_bytes: int) -> int:
 class Slab:
     """The shared memory and its ranges. `fd` is for workers to inherit; `close` is idempotent.
 
-    Memory is taken from the system only where it is written, lowest addresses first. Raises OSError if it cannot be
-    made.
+    Memory is taken from the system only where it is written, lowest addresses first. Raises OSError or
+    OverflowError if it cannot be made.
     """
 
     def __init__(self, total_bytes: int) -> None:
         self.ranges = Ranges(total_bytes)
         self.fd = os.memfd_create("framefeed-slab", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, self.ranges.total_bytes)
-        # No worker, however broken, can shrink it and so kill the front with SIGBUS.
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        self._map = mmap.mmap(self.fd, self.ranges.total_bytes)
+        try:
+            os.ftruncate(self.fd, self.ranges.total_bytes)
+            # No worker, however broken, can shrink it and so kill the front with SIGBUS.
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._map = mmap.mmap(self.fd, self.ranges.total_bytes)
+        except (OSError, OverflowError):
+            os.close(self.fd)
+            raise
         self._view = memoryview(self._map)
 
     def view(self, span: Span, length_bytes: int) -> memoryview:

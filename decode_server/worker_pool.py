@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -165,6 +166,11 @@ class WorkerPool:
         """Workers that there should be."""
         return len(self._places)
 
+    @property
+    def capacity(self) -> int:
+        """Clips that are decoded at a time when all workers are up."""
+        return len(self._places) * self._options.threads
+
     def has_room(self) -> bool:
         """Whether a worker can take a task now."""
         return self._least_loaded() is not None
@@ -222,17 +228,10 @@ class WorkerPool:
         workers = list(self._everyone())
         for worker in workers:
             worker.channel.close()
-        for worker in workers:
-            try:
-                worker.process.wait(timeout=grace_s)
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                grace_s = 0.0
-        for worker in workers:
-            try:
-                worker.process.wait(timeout=_REAP_S)
-            except subprocess.TimeoutExpired:
-                log.warning("worker %d is killed but cannot go (a read that does not return)", worker.process.pid)
+        for worker in _still_there(workers, within_s=grace_s):
+            worker.process.kill()
+        for worker in _still_there(workers, within_s=_REAP_S):
+            log.warning("worker %d is killed but cannot go (a read that does not return)", worker.process.pid)
         self._places, self._dying, self._by_fd = [], [], {}
         self._epoll.close()
 
@@ -375,6 +374,18 @@ class WorkerPool:
 
     def __repr__(self) -> str:
         return f"WorkerPool({self.ready} of {self.size} ready, {self.busy} busy, {self.unanswered} jobs)"
+
+
+def _still_there(workers: list[_Worker], *, within_s: float) -> list[_Worker]:
+    """Those whose processes have not ended after so long."""
+    until_s = time.monotonic() + within_s
+    there = []
+    for worker in workers:
+        try:
+            worker.process.wait(timeout=max(until_s - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            there.append(worker)
+    return there
 
 
 def _describe_end(worker: _Worker, code: int | None) -> str:

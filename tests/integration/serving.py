@@ -63,12 +63,12 @@ class Client:
         self.send_raw(pack_call(call))
 
     def send_raw(self, *frames: bytes) -> None:
-        assert self._socket.poll(PATIENCE_S * 1000, zmq.POLLOUT), "the server takes no messages"
+        assert self._socket.poll(int(PATIENCE_S * 1000), zmq.POLLOUT), "the server takes no messages"
         self._socket.send_multipart(frames)
 
     def receive(self, *, patience_s: float = PATIENCE_S) -> tuple[Reply, bytes]:
         """The next reply and its pixels (b"" without)."""
-        assert self._socket.poll(patience_s * 1000), f"no reply within {patience_s:g} s"
+        assert self._socket.poll(int(patience_s * 1000)), f"no reply within {patience_s:g} s"
         header, *pixels = self._socket.recv_multipart()
         assert len(pixels) <= 1
         return unpack_reply(header), pixels[0] if pixels else b""

@@ -79,7 +79,7 @@ def test_large_clips_leave_the_slab_whole_and_unmixed(server: Server, client: Cl
 def test_describe(server: Server, client: Client) -> None:
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready")
+    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready")
 
 
 @pytest.mark.parametrize(
@@ -355,6 +355,7 @@ def test_a_worker_that_would_make_other_bytes_is_not_let_in(tmp_path: Path) -> N
     [
         (("--sockets", "77"), "framefeed: --sockets: '77' is no CPU socket this process may use; it may use "),
         (("--bind", "tcp://0.0.0.0:0"), "framefeed: --bind: tcp://0.0.0.0:0 lets anyone"),
+        (("--slab-mib", "99999999999"), "framefeed: --slab-mib: 99999999999 MiB of shared memory cannot be had"),
         (("--threads", "0"), "framefeed: --threads is 0, wanted at least 1"),
         (
             ("--bind", "tcp://192.0.2.1:0", "--public"),
@@ -384,7 +385,7 @@ def test_a_message_beyond_all_bounds_cuts_its_sender_off_and_nobody_else(server:
     rude.setsockopt(zmq.LINGER, 0)
     rude.connect(server.endpoint)
     rude.send(b"x" * (1 << 20))
-    assert monitor.poll(PATIENCE_S * 1000), "a message of 1 MiB was taken"
+    assert monitor.poll(int(PATIENCE_S * 1000)), "a message of 1 MiB was taken"
     rude.disable_monitor()
     monitor.close()
     rude.close()

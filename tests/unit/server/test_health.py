@@ -26,6 +26,14 @@ def test_a_loop_that_no_longer_turns_is_neither_healthy_nor_ready() -> None:
     assert code("/readyz", State.READY, age_s=ALIVE_S) == 503
 
 
+def test_metrics_do_not_wait_for_a_loop_that_is_stuck() -> None:
+    def stuck() -> bytes:
+        raise TimeoutError("the loop has been in one turn for 2 s")
+
+    status = Status(state=State.READY, turned_s=0.0, detail="")
+    assert Pages(lambda: status, stuck, clock=lambda: 0.0).get("/metrics")[0] == 503
+
+
 def test_other_paths_are_not_found() -> None:
     assert code("/metrics", State.READY) == 200
     assert code("/", State.READY) == 404
