@@ -6,7 +6,7 @@ It knows nothing of how it travelled.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ class Colour:
 
     matrix: Matrix = "bt601"
     full_range: bool = False
+
+    def __post_init__(self) -> None:
+        if self.matrix not in get_args(Matrix):
+            raise ValueError(f"colour: matrix is {self.matrix!r}, wanted one of {', '.join(get_args(Matrix))}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

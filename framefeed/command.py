@@ -1,7 +1,8 @@
 """The `framefeed` command: finds its verbs through entry points, so it imports no package it does not run.
 
-A verb is a dataclass whose fields are its options (parsed by tyro) and whose `run()` does the work. What goes wrong
-on purpose ends in one line on stderr and a non-zero exit code, never in a traceback.
+A verb is one word or two (`serve`, `train mae`): a dataclass whose fields are its options (parsed by tyro) and whose
+`run()` does the work. What goes wrong on purpose ends in one line on stderr and a non-zero exit code, not in a
+traceback.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def main(args: list[str] | None = None) -> int:
         if not args or args[0] in ("-h", "--help"):
             print(f"usage: framefeed VERB [options]\n\nverbs: {', '.join(sorted(verbs))}\n\nframefeed VERB --help")
             return 0 if args else 2
-        parse_verb(_find(verbs, args[0]), args[1:]).run()
+        point, options = find_verb(verbs, args)
+        parse_verb(point, options).run()
     except FramefeedError as error:
         print(f"framefeed: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1
@@ -44,12 +46,17 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def _find(verbs: dict[str, EntryPoint], name: str) -> EntryPoint:
-    if name in verbs:
-        return verbs[name]
-    near = difflib.get_close_matches(name, verbs, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(sorted(verbs))}"
-    raise BadInput(f"unknown verb {name!r}; {hint}")
+def find_verb(verbs: dict[str, EntryPoint], args: list[str]) -> tuple[EntryPoint, list[str]]:
+    """The verb that the arguments begin with, and the arguments behind it. Raises BadInput, with the nearest verb."""
+    for words in (2, 1):
+        name = " ".join(args[:words])
+        if name in verbs:
+            return verbs[name], args[words:]
+    family = [verb for verb in verbs if verb.startswith(args[0] + " ")]
+    typed = " ".join(arg for arg in args[:2] if not arg.startswith("-")) if family else args[0]
+    near = difflib.get_close_matches(typed, verbs, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(sorted(family or verbs))}"
+    raise BadInput(f"unknown verb {typed!r}; {hint}")
 
 
 def parse_verb(point: EntryPoint, args: list[str]) -> Verb:

@@ -141,7 +141,7 @@ def unpack_reply(header: bytes | memoryview) -> Reply:
     if kind != "clip":
         raise BadRequest(f"wire: kind is {kind!r}, wanted 'clip', 'error' or 'server'")
     info = _mapping(body, "info")
-    info["pts_s"] = tuple(info.get("pts_s", ()))
+    info["pts_s"] = _tuple(info.get("pts_s"))
     info["box"] = _build(Box, _mapping(info, "box"))
     info["colour"] = _build(Colour, _mapping(info, "colour"))
     body["info"] = _build(ClipInfo, info)
@@ -186,7 +186,7 @@ def _build_policy(request: dict[str, Any], key: str, known: dict[str, type[Any]]
     if name not in known:
         raise BadRequest(f"wire: {key} policy is {name!r}, wanted one of {sorted(known)}")
     for pair in _PAIRS & body.keys():
-        body[pair] = tuple(body[pair]) if isinstance(body[pair], list) else body[pair]
+        body[pair] = _tuple(body[pair])
     if name == "explicit":
         body["box"] = _build(Box, _mapping(body, "box"))
     return _build(known[name], body)
@@ -197,6 +197,11 @@ def _mapping(body: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest(f"wire: {key} is a {type(value).__name__}, wanted a map")
     return dict(value)
+
+
+def _tuple(value: Any) -> Any:
+    """msgpack's lists are the contract's tuples; anything else is left for the type check to refuse."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _build(kind: type[V], body: dict[str, Any]) -> V:
@@ -210,7 +215,7 @@ def _build(kind: type[V], body: dict[str, Any]) -> V:
             _check_type(kind.__name__, f.name, str(f.type), body[f.name])
     try:
         return kind(**body)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise BadRequest(f"wire: {kind.__name__}: {error}") from None
 
 

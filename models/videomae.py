@@ -3,7 +3,6 @@
 Axes: B clips, T frames, Y rows, X columns, C channels, N all tokens of a clip, S visible tokens, M masked tokens,
 D width, P pixels of one cube. Implemented from the paper, arXiv 2203.12602.
 """
-# ruff: noqa: N815 - axes are in the names of fields, too
 
 from __future__ import annotations
 

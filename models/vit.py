@@ -3,7 +3,6 @@
 Axes: B clips, T frames, Y rows, X columns, C channels, N all tokens of a clip, S selected tokens of a clip, D width,
 P pixels of one cube.
 """
-# ruff: noqa: N815 - axes are in the names of fields, too
 
 from __future__ import annotations
 

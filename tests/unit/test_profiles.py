@@ -49,7 +49,7 @@ def test_train_has_closed_gops_of_30_at_fixed_distance_whatever_the_source_s_own
     assert all(_slices(payload)[0][1] == 5 for _, is_key, payload in packets if is_key), "every keyframe is an IDR"
 
 
-def test_train_b_frames_are_disposable_and_in_runs_of_at_most_three(tmp_path: Path) -> None:
+def test_train_has_five_disposable_b_frames_between_references(tmp_path: Path) -> None:
     path = _chunk(tmp_path, "train", frames=90)
     disposable = {pts for pts, _, payload in _packets(path) if all(ref == 0 for ref, _ in _slices(payload))}
     with av.open(str(path)) as container:
@@ -61,7 +61,7 @@ def test_train_b_frames_are_disposable_and_in_runs_of_at_most_three(tmp_path: Pa
     for _, kind in frames:
         run = run + 1 if kind == av.video.frame.PictureType.B else 0
         longest = max(longest, run)
-    assert longest <= 3
+    assert longest == 5
 
 
 def test_archive_has_one_keyframe_in_250_frames(tmp_path: Path) -> None:

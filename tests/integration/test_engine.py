@@ -1,0 +1,177 @@
+"""Whole clips: pixels close to the ideal ones, one crop across chunks, errors that name video and second."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.fidelity import all_frames, ideal_clip, psnr_db
+from decode_server.chunk import chunk_videos
+from decode_server.engine import Engine
+from decode_server.index import build_index
+from decode_server.library import Library
+from decode_server.profiles import profile_named
+from decode_server.synthetic import make_videos
+from decode_server.transcode import ChunkSettings
+from framefeed.crops import Box, ExplicitBox, RandomResizedCrop
+from framefeed.errors import BadRequest, CorruptMedia, FramefeedError, UnknownVideo
+from framefeed.request import ClipRequest
+from framefeed.sampling import Segments
+from tests.videos import make_numbered_video
+
+
+@pytest.fixture(scope="module")
+def chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two synthetic videos of 20 s in chunks of 5 s."""
+    folder = tmp_path_factory.mktemp("engine")
+    make_videos(folder / "videos", videos=2, seconds=20, size_px=(320, 180), seed=3)
+    settings = ChunkSettings(profile=profile_named("train"), short_side_px=180, chunk_s=5)
+    chunk_videos([folder / "videos"], folder / "chunks", settings=settings)
+    build_index(folder / "chunks")
+    return folder / "chunks"
+
+
+@pytest.fixture
+def library(chunks: Path) -> Library:
+    return Library(chunks)
+
+
+def _request(library: Library, **fields: object) -> ClipRequest:
+    video = next(iter(library.manifest.videos))
+    base = ClipRequest(
+        video=video, start_s=1.0, end_s=4.0, sampling=Segments(frames=4), crop=RandomResizedCrop(),
+        width_px=112, height_px=112, seed=4,
+    )  # fmt: skip
+    return replace(base, **fields)  # type: ignore[arg-type]
+
+
+def _decode(engine: Engine, request: ClipRequest) -> np.ndarray:
+    out = np.full(request.clip_bytes, 77, np.uint8)
+    engine.decode(request, memoryview(out))
+    return out.reshape(request.shape)
+
+
+def test_rgb_is_close_to_the_ideal_clip(library: Library, chunks: Path) -> None:
+    engine = Engine(library)
+    for seed in range(8):
+        request = _request(library, seed=seed)
+        info = engine.decode(request, out := np.empty(request.shape, np.uint8))
+        ((_, index),) = library.chunks(library.entry(request.video), request.start_s, request.end_s)
+        numbers = [int(np.argmin(np.abs(index.times_s - t))) for t in info.pts_s]
+        frames = all_frames(chunks / index.path)
+        assert psnr_db(out, ideal_clip([frames[n] for n in numbers], info.box, 112)) >= 39
+
+
+def test_a_flipped_clip_is_the_mirror_image(library: Library) -> None:
+    engine = Engine(library)
+    for pixel_format in ("rgb24", "yuv420p"):
+        plain = _decode(engine, _request(library, pixel_format=pixel_format))
+        mirrored = _decode(engine, _request(library, pixel_format=pixel_format, hflip_probability=1.0))
+        luma_rows = 112 if pixel_format == "yuv420p" else None
+        assert np.array_equal(mirrored[:, :luma_rows], plain[:, :luma_rows, ::-1])
+        assert not np.array_equal(mirrored, plain)
+
+
+def test_a_clip_that_crosses_chunks_is_that_of_the_unchunked_video(tmp_path: Path) -> None:
+    """The chunks and the whole file hold the same frames, so the clips differ only by what encoding lost."""
+    source = make_numbered_video(
+        tmp_path / "videos" / "v.mp4", frames=240, width_px=256, height_px=144, options={"crf": "8"}
+    )
+    settings = ChunkSettings(profile=profile_named("train"), short_side_px=144, chunk_s=2)
+    chunk_videos([source.parent], tmp_path / "chunks", settings=settings)
+    build_index(tmp_path / "chunks")
+    build_index(source.parent)
+    whole, cut = Library(source.parent), Library(tmp_path / "chunks")
+    request = ClipRequest(
+        video="v", start_s=1.3, end_s=6.9, sampling=Segments(frames=16, jitter=True), crop=RandomResizedCrop(),
+        width_px=96, height_px=96, seed=11, hflip_probability=0.5,
+    )  # fmt: skip
+    assert len(Engine(cut).plan(request).chunks) == 4
+    infos = [Engine(lib).decode(request, np.empty(request.shape, np.uint8)) for lib in (whole, cut)]
+    assert infos[0].pts_s == pytest.approx(infos[1].pts_s)
+    assert infos[0].box == infos[1].box
+    clips = [_decode(Engine(lib), request) for lib in (whole, cut)]
+    assert psnr_db(clips[1], clips[0].astype(np.float64)) > 25
+
+
+def test_yuv_clips_are_half_the_bytes_and_name_their_colour(library: Library) -> None:
+    request = _request(library, pixel_format="yuv420p")
+    info = Engine(library).decode(request, np.empty(request.shape, np.uint8))
+    assert request.clip_bytes * 2 == _request(library).clip_bytes
+    assert not info.colour.full_range
+
+
+def test_stage_times_and_costs_are_reported(library: Library) -> None:
+    request = _request(library)
+    info = Engine(library).decode(request, np.empty(request.shape, np.uint8))
+    assert set(info.stage_s) == {"read", "decode", "scale"}
+    assert all(seconds > 0 for seconds in info.stage_s.values())
+    assert 4 <= info.fed_packets < 60
+    assert info.read_bytes > 1000
+
+
+def test_the_same_request_gives_the_same_bytes_whatever_came_before(library: Library) -> None:
+    request = _request(library, seed=9)
+    fresh = hashlib.sha256(_decode(Engine(library), request)).hexdigest()
+    engine = Engine(library)
+    for seed in range(5):
+        _decode(engine, _request(library, seed=seed, start_s=seed + 0.2, end_s=seed + 3.0))
+        assert hashlib.sha256(_decode(engine, request)).hexdigest() == fresh
+
+
+def test_bad_requests_name_what_is_wrong_and_leave_the_engine_usable(library: Library) -> None:
+    engine = Engine(library)
+    video = next(iter(library.manifest.videos))
+    with pytest.raises(UnknownVideo, match="video 'nobody' is not in the manifest of 2 videos"):
+        _decode(engine, _request(library, video="nobody"))
+    with pytest.raises(BadRequest, match=rf"span \[30, 31\) s lies outside {video}, which is 20.000 s long"):
+        _decode(engine, _request(library, start_s=30.0, end_s=31.0))
+    with pytest.raises(BadRequest, match="does not lie in the 320x180 frame"):
+        _decode(engine, _request(library, crop=ExplicitBox(box=Box(x_px=300, y_px=0, width_px=100, height_px=100))))
+    with pytest.raises(BadRequest, match="buffer holds 10 bytes, the clip needs"):
+        engine.decode(_request(library), np.empty(10, np.uint8))
+    assert _decode(engine, _request(library)).any()
+
+
+def test_a_changed_byte_is_corrupt_media_not_a_clip(tmp_path: Path) -> None:
+    path = make_numbered_video(tmp_path / "v.mp4", frames=60, width_px=256, height_px=144)
+    build_index(tmp_path)
+    engine = Engine(Library(tmp_path))
+    request = ClipRequest(
+        video="v",
+        start_s=0.5,
+        end_s=1.5,
+        sampling=Segments(frames=4),
+        crop=RandomResizedCrop(),
+        width_px=64,
+        height_px=64,
+    )
+    before = _decode(engine, request)
+    good = path.read_bytes()
+    (chunk,) = engine.plan(request).chunks
+    fed = chunk.runs[0].feed
+    at = int(chunk.index.offset[fed[1]]) + 5
+    path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    engine = Engine(Library(tmp_path))
+    with pytest.raises(CorruptMedia, match=r"v\.mp4 at \d\.\d+ s \(packet \d+\): its bytes differ from those"):
+        _decode(engine, request)
+    path.write_bytes(good[: chunk.reads[0][1] - 10])
+    with pytest.raises(CorruptMedia, match=r"v\.mp4 ends at byte"):
+        _decode(Engine(Library(tmp_path)), request)
+    path.unlink()
+    with pytest.raises(CorruptMedia, match=r"v\.mp4 is gone"):
+        _decode(Engine(Library(tmp_path)), request)
+    path.write_bytes(good)
+    assert np.array_equal(_decode(Engine(Library(tmp_path)), request), before)
+
+
+def test_every_error_of_the_engine_is_of_the_tree(library: Library) -> None:
+    engine = Engine(library)
+    with pytest.raises(FramefeedError):
+        _decode(engine, _request(library, video="nobody"))
+    engine.close()
+    engine.close()
+    library.close()
+    library.close()

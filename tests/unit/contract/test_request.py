@@ -1,0 +1,58 @@
+"""A request checks itself when built, and says what it wanted."""
+
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+
+from framefeed.crops import RandomResizedCrop
+from framefeed.errors import BadRequest
+from framefeed.request import ClipRequest
+from framefeed.sampling import Segments
+
+REQUEST = ClipRequest(
+    video="P01/P01_01", start_s=1.0, end_s=2.0, sampling=Segments(frames=4), crop=RandomResizedCrop(),
+    width_px=224, height_px=224, seed=5, hflip_probability=0.5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"video": ""}, "video name has 0 characters"),
+        ({"start_s": -1.0}, r"\[-1, 2\) s, wanted 0 <= start < end"),
+        ({"end_s": 1.0}, r"\[1, 1\) s, wanted 0 <= start < end"),
+        ({"end_s": float("inf")}, "wanted 0 <= start < end"),
+        ({"start_s": float("nan")}, "wanted 0 <= start < end"),
+        ({"width_px": 223}, "width_px is 223, wanted an even number"),
+        ({"height_px": 100_000}, "height_px is 100000, wanted an even number from 2 to 4096"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "wanted 0 to 2"),
+        ({"hflip_probability": 1.5}, "hflip_probability is 1.5, wanted 0 to 1"),
+        ({"pixel_format": "bgr24"}, "pixel_format is 'bgr24'"),
+        ({"width_px": 4096, "height_px": 4096, "sampling": Segments(frames=16)}, "the clip would be 805306368 bytes"),
+    ],
+)
+def test_a_bad_field_is_refused_with_the_value_seen(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        replace(REQUEST, **change)
+
+
+def test_shapes() -> None:
+    assert REQUEST.shape == (4, 224, 224, 3)
+    assert REQUEST.clip_bytes == 602_112
+    assert replace(REQUEST, pixel_format="yuv420p").shape == (4, 336, 224)
+    assert replace(REQUEST, pixel_format="yuv420p").clip_bytes == 301_056
+
+
+def test_the_flip_is_a_draw_of_the_seed() -> None:
+    flips = [replace(REQUEST, seed=seed).flipped for seed in range(1000)]
+    assert 440 < sum(flips) < 560
+    assert flips == [replace(REQUEST, seed=seed).flipped for seed in range(1000)]
+    assert not any(replace(REQUEST, seed=seed, hflip_probability=0.0).flipped for seed in range(50))
+    assert all(replace(REQUEST, seed=seed, hflip_probability=1.0).flipped for seed in range(50))
+
+
+def test_a_request_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        REQUEST.seed = 6  # type: ignore[misc]

@@ -1,0 +1,76 @@
+"""The arrows between packages, and the names that say nothing: read from every file by ast (DESIGN §2)."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAY_IMPORT = {
+    "framefeed": set(),
+    "models": set(),
+    "decode_server": {"framefeed"},
+    "trainer_client": {"framefeed", "models"},
+}
+OURS = set(MAY_IMPORT) | {"bench", "tests"}
+WITHOUT_TORCH = {"framefeed", "decode_server"}
+ONE_FILE = {"zmq": {"decode_server/router.py", "trainer_client/connection.py"}}
+SAYS_NOTHING = {"utils.py", "util.py", "common.py", "helpers.py", "base.py", "misc.py"}
+
+
+def _files() -> list[Path]:
+    return [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno} imports relatively"
+            yield (node.module or "").split(".")[0], node.lineno
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_import_against_the_arrows(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    for name, line in _imports(path):
+        allowed = MAY_IMPORT[package] | {package}
+        assert name not in OURS or name in allowed, f"{path}:{line} imports {name}"
+        assert name != "torch" or package not in WITHOUT_TORCH, f"{path}:{line} imports torch"
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert len(_files()) > 40
+
+
+@pytest.mark.parametrize("library", ONE_FILE)
+def test_an_outside_library_stays_in_its_files(library: str) -> None:
+    users = {path.relative_to(ROOT).as_posix() for path in _files() for name, _ in _imports(path) if name == library}
+    assert users == ONE_FILE[library]
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    assert [path for path in _files() if path.name in SAYS_NOTHING] == []
+
+
+def test_every_dependency_has_its_sentence() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    lines = [line for line in block.splitlines() if re.match(r'\s+"[a-z]', line)]
+    assert len(lines) > 10
+    assert [line for line in lines if "# " not in line] == []
+
+
+def test_decode_server_imports_where_torch_cannot_be_imported() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import decode_server.serve, decode_server.worker, decode_server.chunk, decode_server.index\n"
+        "assert not any(name.split('.')[0] in ('models', 'trainer_client') for name in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
