@@ -77,8 +77,8 @@ def parse_verb(point: EntryPoint, args: list[str]) -> Verb:
 
 
 def _one_line(box: str) -> str:
-    """tyro's framed complaint as one line: the frame's rules go, the sentences stay."""
+    """tyro's framed complaint as one line: frame, title and help hint go, the sentences stay."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    kept = [line.strip("│╭╮╰╯─ ┃") for line in text.splitlines()]
-    kept = [line for line in kept if line and "Parsing error" not in line and not line.startswith("For full helptext")]
+    kept = [line.strip("│╰╯─ ┃") for line in text.splitlines() if not line.startswith("╭")]
+    kept = [line for line in kept if line and not re.fullmatch(r"framefeed .*--help", line)]
     return re.sub(r"\s+", " ", " ".join(kept)) or "the options do not parse"

@@ -1,0 +1,43 @@
+# Two commands do everything on a machine that has Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test test-slow lint bench stubs clean
+
+# `make demo VIDEOS=dir` trains on your own videos.
+demo: $(VENV)/demo.installed
+	$(VENV)/bin/framefeed demo $(if $(VIDEOS),--videos "$(VIDEOS)") $(DEMO_OPTIONS)
+
+test: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -m "not slow" $(PYTEST_OPTIONS)
+
+# The suites that start whole systems; .ci/run runs them after the tests.
+test-slow: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -m slow --timeout=600 $(PYTEST_OPTIONS)
+
+lint: $(VENV)/dev.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# Every number in the README: the results lie in bench/results.
+bench: $(VENV)/dev.installed
+	$(VENV)/bin/framefeed bench decode
+
+stubs: $(VENV)/dev.installed
+	proto/generate.sh
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable ".[trainer]"
+	touch $@
+
+$(VENV)/dev.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable ".[trainer,bench,dev]"
+	touch $@ $(VENV)/demo.installed
