@@ -42,6 +42,7 @@ _SIZE_PX = 224
 _SPAN_S = 1.0
 _FLOOR_DB = 25.0  # a peer below this decodes other frames or another box
 _FRAMES = 4
+_SLAB = np.zeros(_FRAMES * _SIZE_PX * _SIZE_PX * 3, np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +153,11 @@ def _task(engine: Engine, library: Library, root: Path, request: ClipRequest) ->
 
 
 def _framefeed(engine: Engine, requests: list[ClipRequest], pixel_format: PixelFormat, i: int) -> npt.NDArray[np.uint8]:
+    """Decode into memory that is used again, as the server's reply slab is; the result is valid until the next call."""
     request = replace(requests[i], pixel_format=pixel_format)
-    out = np.empty(request.shape, np.uint8)
+    out = _SLAB[: request.clip_bytes]
     engine.decode(request, out)
-    return out
+    return out.reshape(request.shape)
 
 
 def _peer(name: str, tasks: list[Task], i: int) -> npt.NDArray[np.uint8]:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from decode_server.decoder import Decoder, Payload
 from decode_server.library import Library
-from decode_server.orient import Orientation
+from decode_server.orient import Orientation, planes_of
 from decode_server.plan import ChunkPlan, ClipPlan, check_span, plan_clip
-from decode_server.swscale import Scaler
+from decode_server.swscale import Picture, Scaler
 from framefeed.clip import ClipInfo
 from framefeed.errors import BadRequest, CorruptMedia
 from framefeed.request import ClipRequest
@@ -93,6 +93,7 @@ class Engine:
         index = chunk.index
         orientation = Orientation(rotation_deg=index.rotation_deg, flipped=plan.flipped)
         box = orientation.coded_box(plan.box, index.width_px, index.height_px)
+        picture = Picture(decoder=index.decoder, pixel_format=index.pixel_format, colour=index.colour)
         scale_s, began, read_s = 0.0, perf_counter(), stage_s["read"]
         for places, frame in self.frames(chunk, stage_s):
             if (frame.width, frame.height, frame.format.name) != (index.width_px, index.height_px, index.pixel_format):
@@ -102,9 +103,10 @@ class Engine:
                 )
             scaling = perf_counter()
             first = clip[places[0]]
-            target = orientation.coded_target(first)
-            self._scaler.scale(frame, box, index.colour, target)
-            orientation.write(target, first)
+            displayed = planes_of(first)
+            coded = orientation.coded_planes(displayed)
+            self._scaler.scale(frame, picture, box, coded, rgb=first.ndim == 3)
+            orientation.write(coded, displayed)
             for place in places[1:]:
                 clip[place] = first
             scale_s += perf_counter() - scaling

@@ -1,12 +1,12 @@
 """From the coded frame to the displayed one: rotation by quarter turns, and mirroring.
 
 Boxes and outputs are in displayed pixels; the codec's frames are not turned, so the box is turned back and the small
-scaled result is turned forward. Pure apart from writing into the arrays it is given.
+scaled planes are turned forward. Pure apart from writing into the arrays it is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,37 +40,32 @@ class Orientation:
             return Box(x_px=y, y_px=height_px - x - w, width_px=h, height_px=w)
         return box
 
-    def coded_target(self, displayed: Pixels) -> Pixels:
-        """Where to scale to: the displayed frame itself if nothing turns it, else a new frame in coded orientation.
+    def coded_planes(self, displayed: Sequence[Pixels]) -> Sequence[Pixels]:
+        """Where to scale to, in coded orientation: the displayed planes (Y, X) themselves if that is what they are.
 
-        Frames are uint8 (Y, X, 3) RGB or (Y*3/2, X) I420.
+        New planes if the picture is turned or mirrored, or the displayed planes are not contiguous (interleaved RGB).
         """
-        if not self.turns and not self.flipped:
+        if not self.turns and not self.flipped and all(plane.flags.c_contiguous for plane in displayed):
             return displayed
-        if self.turns % 2 == 0:
-            return np.empty_like(displayed)
-        if displayed.ndim == 3:
-            return np.empty((displayed.shape[1], displayed.shape[0], 3), np.uint8)
-        height_px = displayed.shape[0] * 2 // 3
-        return np.empty((displayed.shape[1] * 3 // 2, height_px), np.uint8)
+        step = -1 if self.turns % 2 else 1
+        return [np.empty(plane.shape[::step], np.uint8) for plane in displayed]
 
-    def write(self, coded: Pixels, displayed: Pixels) -> None:
-        """Turn and mirror `coded` into `displayed`; nothing to do when they are the same frame."""
+    def write(self, coded: Sequence[Pixels], displayed: Sequence[Pixels]) -> None:
+        """Turn and mirror the coded planes into the displayed ones; nothing to do when they are the same."""
         if coded is displayed:
             return
-        for source, target in zip(_planes(coded), _planes(displayed), strict=True):
+        for source, target in zip(coded, displayed, strict=True):
             turned = np.rot90(source, self.turns)
             target[...] = turned[:, ::-1] if self.flipped else turned
 
 
-def _planes(frame: Pixels) -> Iterator[Pixels]:
-    """The frame itself if RGB, else views of its Y, U and V planes."""
+def planes_of(frame: Pixels) -> list[Pixels]:
+    """Views of a displayed frame's planes: green, blue, red of RGB (Y, X, 3), or Y, U, V of I420 (Y*3/2, X)."""
     if frame.ndim == 3:
-        yield frame
-        return
+        return [frame[..., 1], frame[..., 2], frame[..., 0]]
     height_px, width_px = frame.shape[0] * 2 // 3, frame.shape[1]
     flat = frame.reshape(-1)
     luma, chroma = height_px * width_px, height_px * width_px // 4
-    yield flat[:luma].reshape(height_px, width_px)
-    yield flat[luma : luma + chroma].reshape(height_px // 2, width_px // 2)
-    yield flat[luma + chroma :].reshape(height_px // 2, width_px // 2)
+    half = (height_px // 2, width_px // 2)
+    u, v = flat[luma : luma + chroma], flat[luma + chroma :]
+    return [flat[:luma].reshape(height_px, width_px), u.reshape(half), v.reshape(half)]
