@@ -10,7 +10,6 @@ import json
 import random
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from bench.contest import Start, cpu_seconds
 from bench.fidelity import all_frames, ideal_clip, psnr_db
 from bench.machine import provenance
 from bench.peers import PEERS, Task
@@ -42,7 +42,6 @@ _SIZE_PX = 224
 _SPAN_S = 1.0
 _FLOOR_DB = 25.0  # a peer below this decodes other frames or another box
 _FRAMES = 4
-_SLAB = np.zeros(_FRAMES * _SIZE_PX * _SIZE_PX * 3, np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,34 +88,50 @@ def measure(library: Library, root: Path, *, clips: int, rounds: int) -> dict[st
     requests = list(_requests(library, clips))
     tasks = [_task(engine, library, root, request) for request in requests]
     fidelity_db = _prove(engine, requests, tasks)
-    contestants: dict[str, Callable[[int], object]] = {
-        "framefeed RGB": partial(_framefeed, engine, requests, "rgb24"),
-        "framefeed YUV 4:2:0": partial(_framefeed, engine, requests, "yuv420p"),
-        **{name: partial(_peer, name, tasks) for name in PEERS},
-    }
-    times_s: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, decode in contestants.items():
-            began = time.process_time()
-            for i in range(clips):
-                decode(i)
-            times_s[name].append((time.process_time() - began) / clips)
     engine.close()
+    own: dict[str, Start] = {
+        "framefeed RGB": partial(_start_framefeed, root, requests, "rgb24"),
+        "framefeed YUV 4:2:0": partial(_start_framefeed, root, requests, "yuv420p"),
+    }
+    times_s = cpu_seconds({**own, **{name: partial(_start_peer, name, tasks) for name in PEERS}}, rounds=rounds)
     rows = {
         name: {
-            "clips_per_s_per_core": round(1 / statistics.median(times), 1),
-            "ms_per_clip": round(1e3 * statistics.median(times), 2),
+            "clips_per_s_per_core": round(clips / statistics.median(times), 1),
+            "ms_per_clip": round(1e3 * statistics.median(times) / clips, 2),
             "psnr_db": fidelity_db.get(name),
         }
         for name, times in times_s.items()
     }
     ratios = {
-        f"{own} / {name}": round(statistics.median(p / o for p, o in zip(times_s[name], times_s[own], strict=True)), 2)
-        for own in ("framefeed RGB", "framefeed YUV 4:2:0")
+        f"{ours} / {name}": round(
+            statistics.median(p / o for p, o in zip(times_s[name], times_s[ours], strict=True)), 2
+        )
+        for ours in own
         for name in PEERS
     }
     case = f"{_FRAMES} frames of {_SPAN_S:g} s, {_SIZE_PX}x{_SIZE_PX}, RandomResizedCrop(0.5, 1), train chunks"
     return {**provenance(), "case": case, "clips": clips, "rounds": rounds, "rows": rows, "ratios": ratios}
+
+
+def _start_framefeed(root: Path, requests: list[ClipRequest], pixel_format: PixelFormat) -> Callable[[], None]:
+    """All clips once, into memory that is used again, as the server's reply slab is."""
+    engine = Engine(Library(root))
+    ours = [replace(request, pixel_format=pixel_format) for request in requests]
+    slab = np.zeros(max(request.clip_bytes for request in ours), np.uint8)
+
+    def decode_all() -> None:
+        for request in ours:
+            engine.decode(request, slab)
+
+    return decode_all
+
+
+def _start_peer(name: str, tasks: list[Task]) -> Callable[[], None]:
+    def decode_all() -> None:
+        for task in tasks:
+            PEERS[name](task)
+
+    return decode_all
 
 
 def _requests(library: Library, clips: int) -> Iterator[ClipRequest]:
@@ -152,28 +167,18 @@ def _task(engine: Engine, library: Library, root: Path, request: ClipRequest) ->
     return Task(path=root / index.path, frames=numbers, times_s=times_s, box=plan.box, size_px=_SIZE_PX)
 
 
-def _framefeed(engine: Engine, requests: list[ClipRequest], pixel_format: PixelFormat, i: int) -> npt.NDArray[np.uint8]:
-    """Decode into memory that is used again, as the server's reply slab is; the result is valid until the next call."""
-    request = replace(requests[i], pixel_format=pixel_format)
-    out = _SLAB[: request.clip_bytes]
-    engine.decode(request, out)
-    return out.reshape(request.shape)
-
-
-def _peer(name: str, tasks: list[Task], i: int) -> npt.NDArray[np.uint8]:
-    return PEERS[name](tasks[i])
-
-
 def _prove(engine: Engine, requests: list[ClipRequest], tasks: list[Task]) -> dict[str, float]:
     """Kept frames equal a sequential decode bit for bit; every contestant's worst clip is close to the ideal one."""
     worst_db: dict[str, float] = {}
     sequential: dict[Path, list[npt.NDArray[np.uint8]]] = {}
-    for i, (request, task) in enumerate(zip(requests[:24], tasks[:24], strict=True)):
+    for request, task in zip(requests[:24], tasks[:24], strict=True):
         if task.path not in sequential:
             sequential[task.path] = all_frames(task.path)
         _prove_exact(engine, request, task)
         ideal = ideal_clip([sequential[task.path][n] for n in task.frames], task.box, _SIZE_PX)
-        clips = {"framefeed RGB": _framefeed(engine, requests, "rgb24", i)}
+        own = np.empty(request.shape, np.uint8)
+        engine.decode(request, own)
+        clips = {"framefeed RGB": own}
         clips |= {name: peer(task) for name, peer in PEERS.items()}
         for name, clip in clips.items():
             seen_db = psnr_db(clip, ideal)

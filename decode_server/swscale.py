@@ -12,11 +12,11 @@ import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video import reformatter
 
 from framefeed.clip import Colour
 from framefeed.crops import Box
@@ -59,24 +59,17 @@ class _Filter(ctypes.Structure):
     _fields_ = tuple((name, ctypes.POINTER(_Vector)) for name in ("luma_h", "luma_v", "chroma_h", "chroma_v"))
 
 
-def _library(name: str) -> ctypes.CDLL:
-    """The FFmpeg library that this process has loaded through PyAV."""
-    mapped = re.findall(rf"(/\S*/lib{name}[-.]\S*)", Path("/proc/self/maps").read_text())
-    if not mapped:
-        raise ImportError(f"PyAV {av.__version__} has not loaded lib{name}")
-    return ctypes.CDLL(mapped[0])
-
-
-_SWS, _UTIL = _library("swscale"), _library("avutil")
+# dlsym on PyAV's own module searches the libraries that it was linked with, and no other FFmpeg of this process.
+_FFMPEG = ctypes.CDLL(reformatter.__file__)
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int
-_SWS.sws_alloc_context.restype = _POINTER
-_SWS.sws_init_context.argtypes = [_POINTER, ctypes.POINTER(_Filter), _POINTER]
-_SWS.sws_scale.argtypes = [_POINTER, _Pointers, _Strides, _INT, _INT, _Pointers, _Strides]
-_SWS.sws_freeContext.argtypes = [_POINTER]
-_SWS.sws_getCoefficients.restype = _POINTER
-_SWS.sws_setColorspaceDetails.argtypes = [_POINTER, _POINTER, _INT, _POINTER, _INT, _INT, _INT, _INT]
-_UTIL.av_get_pix_fmt.argtypes = [ctypes.c_char_p]
-_UTIL.av_opt_set_int.argtypes = [_POINTER, ctypes.c_char_p, ctypes.c_int64, _INT]
+_FFMPEG.sws_alloc_context.restype = _POINTER
+_FFMPEG.sws_init_context.argtypes = [_POINTER, ctypes.POINTER(_Filter), _POINTER]
+_FFMPEG.sws_scale.argtypes = [_POINTER, _Pointers, _Strides, _INT, _INT, _Pointers, _Strides]
+_FFMPEG.sws_freeContext.argtypes = [_POINTER]
+_FFMPEG.sws_getCoefficients.restype = _POINTER
+_FFMPEG.sws_setColorspaceDetails.argtypes = [_POINTER, _POINTER, _INT, _POINTER, _INT, _INT, _INT, _INT]
+_FFMPEG.av_get_pix_fmt.argtypes = [ctypes.c_char_p]
+_FFMPEG.av_opt_set_int.argtypes = [_POINTER, ctypes.c_char_p, ctypes.c_int64, _INT]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,33 +113,33 @@ class Scaler:
         pointers, strides = _source(frame, box, layout)
         target = _Pointers(*(plane.ctypes.data for plane in planes))
         target_strides = _Strides(*(plane.shape[1] for plane in planes))
-        rows = _SWS.sws_scale(self._context(job), pointers, strides, 0, box.height_px, target, target_strides)
+        rows = _FFMPEG.sws_scale(self._context(job), pointers, strides, 0, box.height_px, target, target_strides)
         assert rows == height_px, (rows, job)
 
     def close(self) -> None:
         """Free the contexts; idempotent."""
         while self._contexts:
-            _SWS.sws_freeContext(self._contexts.popitem()[1])
+            _FFMPEG.sws_freeContext(self._contexts.popitem()[1])
 
     def _context(self, job: _Job) -> int:
         context = self._contexts.pop(job, None) or _new_context(job)
         self._contexts[job] = context
         if len(self._contexts) > _CONTEXTS:
-            _SWS.sws_freeContext(self._contexts.popitem(last=False)[1])
+            _FFMPEG.sws_freeContext(self._contexts.popitem(last=False)[1])
         return context
 
 
 def _new_context(job: _Job) -> int:
     picture = job.picture
     chroma = planar_layout(picture.pixel_format).chroma or (0, 0)
-    context: int = _SWS.sws_alloc_context()
+    context: int = _FFMPEG.sws_alloc_context()
     options = {
         "srcw": job.size_px[0],
         "srch": job.size_px[1],
-        "src_format": _UTIL.av_get_pix_fmt(picture.pixel_format.encode()),
+        "src_format": _FFMPEG.av_get_pix_fmt(picture.pixel_format.encode()),
         "dstw": job.out_size_px[0],
         "dsth": job.out_size_px[1],
-        "dst_format": _UTIL.av_get_pix_fmt(b"gbrp" if job.rgb else b"yuv420p"),
+        "dst_format": _FFMPEG.av_get_pix_fmt(b"gbrp" if job.rgb else b"yuv420p"),
         "sws_flags": _FLAGS,
     }
     if chroma[0]:
@@ -156,16 +149,18 @@ def _new_context(job: _Job) -> int:
     if not job.rgb:
         options |= {"dst_h_chr_pos": _CENTRE, "dst_v_chr_pos": _CENTRE}
     for name, value in options.items():
-        refused = _UTIL.av_opt_set_int(context, name.encode(), value, 0)
+        refused = _FFMPEG.av_opt_set_int(context, name.encode(), value, 0)
         assert refused == 0, (name, value)
-    if _SWS.sws_init_context(context, _chroma_filter(job, chroma), None) < 0:
-        _SWS.sws_freeContext(context)
+    if _FFMPEG.sws_init_context(context, _chroma_filter(job, chroma), None) < 0:
+        _FFMPEG.sws_freeContext(context)
         raise UnsupportedMedia(
             f"libswscale cannot scale {picture.pixel_format} from {job.size_px} to {job.out_size_px}"
         )
-    table = _SWS.sws_getCoefficients(_COEFFICIENTS[picture.colour.matrix])
+    table = _FFMPEG.sws_getCoefficients(_COEFFICIENTS[picture.colour.matrix])
     full_range = int(picture.colour.full_range)
-    _SWS.sws_setColorspaceDetails(context, table, full_range, table, 1 if job.rgb else full_range, 0, 1 << 16, 1 << 16)
+    _FFMPEG.sws_setColorspaceDetails(
+        context, table, full_range, table, 1 if job.rgb else full_range, 0, 1 << 16, 1 << 16
+    )
     return context
 
 

@@ -1,6 +1,8 @@
 """Whole clips: pixels close to the ideal ones, one crop across chunks, errors that name video and second."""
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from framefeed.crops import Box, ExplicitBox, RandomResizedCrop
 from framefeed.errors import BadRequest, CorruptMedia, FramefeedError, UnknownVideo
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
+from framefeed.wire import DecodeCall, pack_call
 from tests.videos import make_numbered_video
 
 
@@ -119,6 +122,25 @@ def test_the_same_request_gives_the_same_bytes_whatever_came_before(library: Lib
     for seed in range(5):
         _decode(engine, _request(library, seed=seed, start_s=seed + 0.2, end_s=seed + 3.0))
         assert hashlib.sha256(_decode(engine, request)).hexdigest() == fresh
+
+
+def test_another_ffmpeg_in_the_process_changes_nothing(library: Library, chunks: Path) -> None:
+    """OpenCV and decord bring FFmpeg libraries of their own; frames must be scaled by the one that decoded them."""
+    request = _request(library)
+    code = (
+        "import cv2, decord, hashlib, numpy as np, sys\n"
+        "from pathlib import Path\n"
+        "from decode_server.engine import Engine\n"
+        "from decode_server.library import Library\n"
+        "from framefeed.wire import unpack_call\n"
+        "request = unpack_call(sys.stdin.buffer.read()).request\n"
+        "out = np.zeros(request.shape, np.uint8)\n"
+        "Engine(Library(Path(sys.argv[1]))).decode(request, out)\n"
+        "print(hashlib.sha256(out).hexdigest())"
+    )
+    call = pack_call(DecodeCall(attempt=1, deadline_s=1.0, request=request))
+    done = subprocess.run([sys.executable, "-c", code, str(chunks)], input=call, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == hashlib.sha256(_decode(Engine(library), request)).hexdigest()
 
 
 def test_bad_requests_name_what_is_wrong_and_leave_the_engine_usable(library: Library) -> None:
