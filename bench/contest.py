@@ -1,72 +1,103 @@
 """Times contestants fairly: each in a process of its own, in turns, by its own CPU seconds, all threads counted.
 
-In one process they would disturb each other: threads that a peer leaves behind would be charged to whoever is next.
-It knows nothing of what the contestants do.
+In one process they would disturb each other: threads that a peer leaves behind would be charged to whoever is next,
+and several copies of FFmpeg would share one set of names. It knows nothing of what the contestants do.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Any, Protocol
 
 from framefeed.errors import FramefeedError
 
-Round = Callable[[], None]
-Start = Callable[[], Round]
-_ROUND_LIMIT_S = 600
+_ANSWER_LIMIT_S = 600
 
 
-def cpu_seconds(contestants: dict[str, Start], *, rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each round of each contestant: A B C, A B C, …, after one round that does not count.
+class Contestant(Protocol):
+    """What runs in a contestant's process."""
 
-    A contestant is a picklable function that prepares and returns the function of a round. Blocks until all rounds are
-    done. Raises FramefeedError when a contestant fails or takes longer than 10 minutes for a round.
-    """
+    def round(self) -> None:
+        """Do what is timed."""
+
+    def clip(self, number: int) -> object:
+        """Give one result, to be checked."""
+
+
+Start = Callable[[], Contestant]
+
+
+class Contest:
+    """Running contestants by name."""
+
+    def __init__(self, connections: dict[str, Connection]) -> None:
+        self._connections = connections
+
+    def clip(self, name: str, number: int) -> Any:
+        """One result of a contestant. Raises FramefeedError when it fails or takes longer than 10 minutes."""
+        return self._ask(name, number)
+
+    def cpu_seconds(self, rounds: int) -> dict[str, list[float]]:
+        """CPU seconds of each round of each contestant: A B C, A B C, …, after one round that does not count.
+
+        Raises FramefeedError when a contestant fails or takes longer than 10 minutes for a round.
+        """
+        for name in self._connections:
+            self._ask(name, None)
+        times_s: dict[str, list[float]] = {name: [] for name in self._connections}
+        for _ in range(rounds):
+            for name in self._connections:
+                times_s[name].append(self._ask(name, None))
+        return times_s
+
+    def _ask(self, name: str, question: int | None) -> Any:
+        connection = self._connections[name]
+        try:
+            connection.send(question)
+            if not connection.poll(_ANSWER_LIMIT_S):
+                raise FramefeedError(f"bench: {name} did not answer for {_ANSWER_LIMIT_S} s")
+            return connection.recv()
+        except (EOFError, OSError):
+            raise FramefeedError(f"bench: {name} failed; its traceback is above") from None
+
+
+@contextmanager
+def contest(starts: Mapping[str, Start]) -> Iterator[Contest]:
+    """Start each contestant (a picklable function that prepares it) in its process; end them all on leaving."""
     spawn = multiprocessing.get_context("spawn")
-    running = {}
+    processes = []
+    connections: dict[str, Connection] = {}
     try:
-        for name, start in contestants.items():
+        for name, start in starts.items():
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_contestant, args=(start, theirs), name=name, daemon=True)
+            process = spawn.Process(target=_serve, args=(start, theirs), name=name, daemon=True)
             process.start()
             theirs.close()
-            running[name] = (process, ours)
-        for connection in (connection for _, connection in running.values()):
-            connection.send("round")
-        for name, (_, connection) in running.items():
-            _answer(name, connection)
-        times_s: dict[str, list[float]] = {name: [] for name in running}
-        for _ in range(rounds):
-            for name, (_, connection) in running.items():
-                connection.send("round")
-                times_s[name].append(_answer(name, connection))
-        return times_s
+            processes.append(process)
+            connections[name] = ours
+        yield Contest(connections)
     finally:
-        for process, connection in running.values():
+        for connection in connections.values():
             connection.close()
+        for process in processes:
             process.terminate()
             process.join(10)
 
 
-def _answer(name: str, connection: Connection) -> float:
-    try:
-        if not connection.poll(_ROUND_LIMIT_S):
-            raise FramefeedError(f"bench: {name} took longer than {_ROUND_LIMIT_S} s for a round")
-        seconds: float = connection.recv()
-    except EOFError:
-        raise FramefeedError(f"bench: {name} failed; its traceback is above") from None
-    return seconds
-
-
-def _contestant(start: Start, connection: Connection) -> None:
-    run_round = start()
+def _serve(start: Start, connection: Connection) -> None:
+    contestant = start()
     while True:
         try:
-            connection.recv()
+            question: int | None = connection.recv()
         except EOFError:
             return
+        if question is not None:
+            connection.send(contestant.clip(question))
+            continue
         began = time.process_time()
-        run_round()
+        contestant.round()
         connection.send(time.process_time() - began)

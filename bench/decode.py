@@ -1,4 +1,4 @@
-"""`framefeed bench decode`: clips per second and core of the engine, beside decord, PyAV and OpenCV on the same bytes.
+"""`framefeed bench decode`: clips per second and core of the engine, beside what users do today, on the same bytes.
 
 One thread each, CPU time, interleaved rounds, medians. Before anything is timed, kept frames are compared bit for bit
 with a sequential decode, and every contestant's clips with the ideal clip.
@@ -7,208 +7,196 @@ with a sequential decode, and every contestant's clips with the ideal clip.
 from __future__ import annotations
 
 import json
-import random
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import av
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
 
-from bench.contest import Start, cpu_seconds
+from bench.clips import DENSE, SIZE_PX, SPARSE, Shape, draw_requests, tasks_of
+from bench.contest import Contest, Start, contest
+from bench.contestants import FramefeedStart, PeerStart, installed_peers
 from bench.fidelity import all_frames, ideal_clip, psnr_db
 from bench.machine import provenance
-from bench.peers import PEERS, Task
-from decode_server.chunk import chunk_videos
+from bench.material import Material, make_material
+from bench.scaling import scaling
+from bench.tables import decode_tables
+from bench.task import Pixels, Task
 from decode_server.engine import Engine
-from decode_server.index import build_index
 from decode_server.library import Library
-from decode_server.profiles import profile_named
-from decode_server.synthetic import make_videos
-from decode_server.transcode import ChunkSettings
-from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.request import ClipRequest, PixelFormat
-from framefeed.sampling import Segments
 
-_SIZE_PX = 224
-_SPAN_S = 1.0
-_FLOOR_DB = 25.0  # a peer below this decodes other frames or another box
-_FRAMES = 4
+RGB, YUV, FEED = "framefeed RGB", "framefeed YUV", "feeding only"
+_FLOOR_DB = 25.0  # a contestant below this decodes other frames or another box
+_PROVED_CLIPS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeBench:
-    """4 frames from 1 s, RandomResizedCrop(0.5, 1) to 224x224, on 15-second chunks of the `train` profile."""
+    """Clips of 224x224 after RandomResizedCrop(0.5, 1), from chunks of the `train` profile and of ffmpeg's defaults."""
 
     videos: Path | None = None
     """Folder of videos to chunk and decode; default: synthetic video of 512x288 at 30 fps."""
-    clips: int = 100
+    clips: int = 60
     """Clips a round."""
     rounds: int = 5
     """Interleaved rounds, of which the median counts."""
+    profile: bool = False
+    """Only print where the time of a clip goes."""
+    work: Path | None = None
+    """Keep the chunks in this folder, to be found again by the next run."""
     out: Path = Path("bench/results/decode.json")
     """Where the result is written."""
 
     def run(self) -> None:
         if self.clips < 1 or self.rounds < 1:
             raise BadInput(f"bench: clips is {self.clips} and rounds is {self.rounds}, wanted at least 1")
-        with tempfile.TemporaryDirectory() as folder, _library(self.videos, Path(folder)) as library:
-            result = measure(library, Path(folder) / "chunks", clips=self.clips, rounds=self.rounds)
+        with ExitStack() as stack:
+            work = self.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            material = make_material(self.videos, work)
+            console = Console()
+            if self.profile:
+                console.print_json(data=profile(material, self.clips))
+                return
+            result = {**provenance(), "clips": self.clips, "rounds": self.rounds, **self._measure(material)}
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n")
-        _show(result)
+        for table in decode_tables(result):
+            console.print(table)
 
-
-@contextmanager
-def _library(videos: Path | None, folder: Path) -> Iterator[Library]:
-    """Chunks of the user's or of synthetic video, in FOLDER/chunks."""
-    if videos is None:
-        make_videos(folder / "videos", videos=4, seconds=30, seed=1)
-    settings = ChunkSettings(profile=profile_named("train"))
-    chunk_videos([videos or folder / "videos"], folder / "chunks", settings=settings)
-    build_index(folder / "chunks")
-    library = Library(folder / "chunks")
-    try:
-        yield library
-    finally:
-        library.close()
-
-
-def measure(library: Library, root: Path, *, clips: int, rounds: int) -> dict[str, object]:
-    """Prove, then time. Returns what goes into the JSON. Raises FramefeedError when a contestant is wrong."""
-    engine = Engine(library)
-    requests = list(_requests(library, clips))
-    tasks = [_task(engine, library, root, request) for request in requests]
-    fidelity_db = _prove(engine, requests, tasks)
-    engine.close()
-    own: dict[str, Start] = {
-        "framefeed RGB": partial(_start_framefeed, root, requests, "rgb24"),
-        "framefeed YUV 4:2:0": partial(_start_framefeed, root, requests, "yuv420p"),
-    }
-    times_s = cpu_seconds({**own, **{name: partial(_start_peer, name, tasks) for name in PEERS}}, rounds=rounds)
-    rows = {
-        name: {
-            "clips_per_s_per_core": round(clips / statistics.median(times), 1),
-            "ms_per_clip": round(1e3 * statistics.median(times) / clips, 2),
-            "psnr_db": fidelity_db.get(name),
+    def _measure(self, material: Material) -> dict[str, Any]:
+        sparse = draw_requests(material.roots["train"], SPARSE, self.clips)
+        return {
+            "cases": [
+                self._case(material, SPARSE, "train"),
+                self._case(material, DENSE, "train"),
+                self._case(material, SPARSE, "archive"),
+                self._case(material, DENSE, "archive"),
+            ],
+            "chunks": {
+                "train_over_archive_bytes": round(material.media_bytes("train") / material.media_bytes("archive"), 3),
+                "psnr_db": {way: round(material.psnr_db(way), 2) for way in ("train", "archive")},
+            },
+            "chunks_of_300_s_over_15_s": _long_chunks(material, sparse, self.rounds),
+            "scaling": scaling(material.roots["train"], sparse, rounds=self.rounds),
+            "profile_ms": profile(material, self.clips),
         }
-        for name, times in times_s.items()
+
+    def _case(self, material: Material, shape: Shape, way: str) -> dict[str, Any]:
+        """One table: framefeed on `train` chunks, peers on the chunks of `way`, the same frames and boxes."""
+        root = material.roots["train"]
+        requests = draw_requests(root, shape, self.clips)
+        starts: dict[str, Start] = {
+            RGB: FramefeedStart(root=root, requests=requests, pixel_format="rgb24"),
+            YUV: FramefeedStart(root=root, requests=requests, pixel_format="yuv420p"),
+        }
+        if way == "train":
+            starts[FEED] = FramefeedStart(root=root, requests=requests, pixel_format="yuv420p", scale=False)
+        tasks = tasks_of(material.roots[way], requests)
+        peers = installed_peers()
+        starts |= {name: PeerStart(module=module, tasks=tasks) for name, module in peers.items()}
+        with contest(starts) as running:
+            worst_db = _prove(running, material, requests, {RGB: root, **dict.fromkeys(peers, material.roots[way])})
+            times_s = running.cpu_seconds(self.rounds)
+        return {
+            "title": shape.title,
+            "peers_on": way,
+            "rows": {name: _row(times, self.clips, worst_db.get(name)) for name, times in times_s.items()},
+            "ratios": {f"{ours} / {name}": _ratio(times_s, ours, name) for ours in (RGB, YUV) for name in peers},
+            **({"yuv_over_feeding_only": _ratio(times_s, FEED, YUV)} if way == "train" else {}),
+        }
+
+
+def _row(times_s: list[float], clips: int, worst_db: float | None) -> dict[str, float | None]:
+    median_s = statistics.median(times_s) / clips
+    return {
+        "clips_per_s_per_core": round(1 / median_s, 1),
+        "ms_per_clip": round(1e3 * median_s, 2),
+        "psnr_db": worst_db,
     }
-    ratios = {
-        f"{ours} / {name}": round(
-            statistics.median(p / o for p, o in zip(times_s[name], times_s[ours], strict=True)), 2
-        )
-        for ours in own
-        for name in PEERS
-    }
-    case = f"{_FRAMES} frames of {_SPAN_S:g} s, {_SIZE_PX}x{_SIZE_PX}, RandomResizedCrop(0.5, 1), train chunks"
-    return {**provenance(), "case": case, "clips": clips, "rounds": rounds, "rows": rows, "ratios": ratios}
 
 
-def _start_framefeed(root: Path, requests: list[ClipRequest], pixel_format: PixelFormat) -> Callable[[], None]:
-    """All clips once, into memory that is used again, as the server's reply slab is."""
-    engine = Engine(Library(root))
-    ours = [replace(request, pixel_format=pixel_format) for request in requests]
-    slab = np.zeros(max(request.clip_bytes for request in ours), np.uint8)
-
-    def decode_all() -> None:
-        for request in ours:
-            engine.decode(request, slab)
-
-    return decode_all
+def _ratio(times_s: dict[str, list[float]], ours: str, theirs: str) -> float:
+    """How many times the CPU time of `ours` `theirs` takes: the median of the rounds' ratios."""
+    return round(statistics.median(t / o for o, t in zip(times_s[ours], times_s[theirs], strict=True)), 2)
 
 
-def _start_peer(name: str, tasks: list[Task]) -> Callable[[], None]:
-    def decode_all() -> None:
-        for task in tasks:
-            PEERS[name](task)
-
-    return decode_all
-
-
-def _requests(library: Library, clips: int) -> Iterator[ClipRequest]:
-    """Clips that lie in one chunk, since the peers open one file a clip."""
-    rng = random.Random(7)  # noqa: S311
-    usable = [e for e in library.manifest.videos.values() if e.duration_s > 2 * _SPAN_S]
-    if not usable:
-        raise BadInput(f"bench: no video is longer than {2 * _SPAN_S:g} s")
-    for seed in range(clips):
-        entry = rng.choice(usable)
-        chunk = rng.randrange(len(entry.chunk_start_s))
-        start_s = entry.chunk_start_s[chunk]
-        end_s = min([*entry.chunk_start_s[chunk + 1 :], entry.duration_s])
-        at_s = rng.uniform(start_s, max(start_s, end_s - _SPAN_S - 0.05)) + 0.04
-        yield ClipRequest(
-            video=entry.video,
-            start_s=at_s,
-            end_s=min(at_s + _SPAN_S, end_s),
-            sampling=Segments(frames=_FRAMES, jitter=True),
-            crop=RandomResizedCrop(),
-            width_px=_SIZE_PX,
-            height_px=_SIZE_PX,
-            seed=seed,
-        )
-
-
-def _task(engine: Engine, library: Library, root: Path, request: ClipRequest) -> Task:
-    plan = engine.plan(request)
-    entry = library.entry(request.video)
-    start_s, index = library.chunks(entry, request.start_s, request.end_s)[0]
-    times_s = tuple(t - start_s for t in plan.pts_s)
-    numbers = tuple(int(np.argmin(np.abs(index.times_s - t))) for t in times_s)
-    return Task(path=root / index.path, frames=numbers, times_s=times_s, box=plan.box, size_px=_SIZE_PX)
-
-
-def _prove(engine: Engine, requests: list[ClipRequest], tasks: list[Task]) -> dict[str, float]:
-    """Kept frames equal a sequential decode bit for bit; every contestant's worst clip is close to the ideal one."""
+def _prove(
+    running: Contest, material: Material, requests: list[ClipRequest], roots: dict[str, Path]
+) -> dict[str, float]:
+    """Kept frames equal a sequential decode bit for bit; each contestant's worst clip is close to the ideal one."""
     worst_db: dict[str, float] = {}
-    sequential: dict[Path, list[npt.NDArray[np.uint8]]] = {}
-    for request, task in zip(requests[:24], tasks[:24], strict=True):
-        if task.path not in sequential:
-            sequential[task.path] = all_frames(task.path)
-        _prove_exact(engine, request, task)
-        ideal = ideal_clip([sequential[task.path][n] for n in task.frames], task.box, _SIZE_PX)
-        own = np.empty(request.shape, np.uint8)
-        engine.decode(request, own)
-        clips = {"framefeed RGB": own}
-        clips |= {name: peer(task) for name, peer in PEERS.items()}
-        for name, clip in clips.items():
-            seen_db = psnr_db(clip, ideal)
+    proved = requests[:_PROVED_CLIPS]
+    _prove_exact(material.roots["train"], proved)
+    sequential: dict[Path, list[Pixels]] = {}
+    for name, root in roots.items():
+        for number, task in enumerate(tasks_of(root, proved)):
+            frames = sequential.get(task.path) or sequential.setdefault(task.path, all_frames(task.path))
+            ideal = ideal_clip([frames[n] for n in task.frames], task.box, SIZE_PX)
+            seen_db = psnr_db(running.clip(name, number), ideal)
             if seen_db < _FLOOR_DB:
                 raise FramefeedError(f"bench: {name} is at {seen_db:.1f} dB on {task.path.name}, wanted {_FLOOR_DB}")
             worst_db[name] = round(min(seen_db, worst_db.get(name, seen_db)), 1)
     return worst_db
 
 
-def _prove_exact(engine: Engine, request: ClipRequest, task: Task) -> None:
+def _prove_exact(root: Path, requests: list[ClipRequest]) -> None:
+    engine = Engine(Library(root))
+    truth: dict[Path, list[Pixels]] = {}
+    for request, task in zip(requests, tasks_of(root, requests), strict=True):
+        if task.path not in truth:
+            truth[task.path] = _decoded(task)
+        for chunk in engine.plan(request).chunks:
+            for places, frame in engine.frames(chunk, {"read": 0.0}):
+                for place in places:
+                    if not np.array_equal(frame.to_ndarray(), truth[task.path][task.frames[place]]):
+                        raise FramefeedError(f"bench: frame {task.frames[place]} of {task.path.name} is not exact")
+
+
+def _decoded(task: Task) -> list[Pixels]:
     with av.open(str(task.path)) as container:
-        truth = [frame.to_ndarray() for frame in container.decode(video=0)]
-    for chunk in engine.plan(request).chunks:
-        for places, frame in engine.frames(chunk, {"read": 0.0}):
-            for place in places:
-                if not np.array_equal(frame.to_ndarray(), truth[task.frames[place]]):
-                    raise FramefeedError(f"bench: frame {task.frames[place]} of {task.path.name} is not exact")
+        return [np.asarray(frame.to_ndarray(), np.uint8) for frame in container.decode(video=0)]
 
 
-def _show(result: dict[str, object]) -> None:
-    rows, ratios = result["rows"], result["ratios"]
-    assert isinstance(rows, dict)
-    assert isinstance(ratios, dict)
-    table = Table(title=str(result["case"]))
-    for column in ("", "clips/s/core", "ms a clip", "worst PSNR dB", "framefeed RGB is", "framefeed YUV is"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, row in rows.items():
-        faster = [ratios.get(f"{own} / {name}") for own in ("framefeed RGB", "framefeed YUV 4:2:0")]
-        cells = [f"{ratio:.2f}x faster" if ratio else "" for ratio in faster]
-        table.add_row(
-            name, f"{row['clips_per_s_per_core']}", f"{row['ms_per_clip']}", f"{row['psnr_db'] or ''}", *cells
-        )
-    Console().print(table)
+def _long_chunks(material: Material, requests: list[ClipRequest], rounds: int) -> dict[str, float]:
+    """Clips that lie deep in 300 s chunks, against the same clips from 15 s chunks: time and bytes read."""
+    roots = {"15": material.roots["train"], "300": material.roots["train_300"]}
+    starts = {way: FramefeedStart(root=root, requests=requests, pixel_format="rgb24") for way, root in roots.items()}
+    with contest(starts) as running:
+        times_s = running.cpu_seconds(rounds)
+    read_bytes = {}
+    for way, start in starts.items():
+        own = start()
+        own.round()
+        read_bytes[way] = sum(info.read_bytes for info in own.infos)
+    return {"time": _ratio(times_s, "15", "300"), "read_bytes": round(read_bytes["300"] / read_bytes["15"], 3)}
+
+
+def profile(material: Material, clips: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of a clip by stage: read, decode (feeding included), scale, and the rest, which is Python."""
+    found = {}
+    root = material.roots["train"]
+    for shape in (SPARSE, DENSE):
+        for pixel_format in get_args(PixelFormat):
+            requests = draw_requests(root, shape, clips)
+            own = FramefeedStart(root=root, requests=requests, pixel_format=pixel_format)()
+            own.round()
+            began = time.process_time()
+            own.round()
+            total_ms = 1e3 * (time.process_time() - began) / clips
+            stages = {
+                stage: 1e3 * statistics.mean(info.stage_s[stage] for info in own.infos)
+                for stage in ("read", "decode", "scale")
+            }
+            packets = statistics.mean(info.fed_packets for info in own.infos)
+            rest = total_ms - sum(stages.values())
+            row = {**stages, "python": rest, "total": total_ms, "packets": packets}
+            found[f"{shape.title}, {pixel_format}"] = {name: round(value, 2) for name, value in row.items()}
+    return found

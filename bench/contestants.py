@@ -1,0 +1,95 @@
+"""Who competes in `bench decode`, as picklable recipes that a process of its own cooks: framefeed and its peers."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bench.task import Pixels, Task
+from decode_server.engine import Engine
+from decode_server.library import Library
+from framefeed.clip import ClipInfo
+from framefeed.request import ClipRequest, PixelFormat
+
+PEERS = {"torchcodec": "by_torchcodec", "decord": "by_decord", "OpenCV": "by_opencv", "PyAV": "by_pyav"}
+
+
+def installed_peers() -> dict[str, str]:
+    """Name and module of the peers that can run here."""
+    needs = {"torchcodec": "torchcodec", "decord": "decord", "OpenCV": "cv2", "PyAV": "cv2"}
+    return {name: module for name, module in PEERS.items() if importlib.util.find_spec(needs[name])}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStart:
+    """A peer and its clips."""
+
+    module: str
+    tasks: Sequence[Task]
+
+    def __call__(self) -> Peer:
+        return Peer(self.module, self.tasks)
+
+
+class Peer:
+    """A peer in its process."""
+
+    def __init__(self, module: str, tasks: Sequence[Task]) -> None:
+        self._clip = importlib.import_module(f"bench.peers.{module}").clip
+        self._tasks = tasks
+
+    def round(self) -> None:
+        """All clips once."""
+        for task in self._tasks:
+            self._clip(task)
+
+    def clip(self, number: int) -> Pixels:
+        """One clip, uint8 RGB (T, Y, X, 3)."""
+        pixels: Pixels = self._clip(self._tasks[number])
+        return pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramefeedStart:
+    """The engine over a root, and its clips in one pixel format; `scale` False feeds packets and converts nothing."""
+
+    root: Path
+    requests: Sequence[ClipRequest]
+    pixel_format: PixelFormat
+    scale: bool = True
+
+    def __call__(self) -> Framefeed:
+        return Framefeed(self)
+
+
+class Framefeed:
+    """The engine in its process, writing into memory that is used again, as the server's reply slab is."""
+
+    def __init__(self, start: FramefeedStart) -> None:
+        self._engine = Engine(Library(start.root))
+        self._requests = [replace(request, pixel_format=start.pixel_format) for request in start.requests]
+        self._slab = np.zeros(max(request.clip_bytes for request in self._requests), np.uint8)
+        self._scale = start.scale
+        self.infos: list[ClipInfo] = []
+
+    def round(self) -> None:
+        """All clips once."""
+        if self._scale:
+            self.infos = [self._engine.decode(request, self._slab) for request in self._requests]
+            return
+        for request in self._requests:
+            for chunk in self._engine.plan(request).chunks:
+                for _ in self._engine.frames(chunk, {"read": 0.0}):
+                    pass
+
+    def clip(self, number: int) -> Pixels:
+        """One clip in its pixel format."""
+        request = self._requests[number]
+        out = np.empty(request.shape, np.uint8)
+        self._engine.decode(request, out)
+        return out

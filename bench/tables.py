@@ -1,0 +1,61 @@
+"""The results of the benches as tables: for the terminal, and in Markdown for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+_HEADS = ("", "clips/s/core", "ms a clip", "worst PSNR", "RGB is faster", "YUV is faster")
+
+
+def decode_tables(result: dict[str, Any]) -> Iterator[Table]:
+    """One table a case of `bench decode`, then one of single figures."""
+    for case in result["cases"]:
+        table = Table(title=_title(case))
+        for head in _HEADS:
+            table.add_column(head, justify="right" if head else "left", no_wrap=True)
+        for cells in _rows(case):
+            table.add_row(*cells)
+        yield table
+    table = Table("figure", "value", title="beside them")
+    for name, value in _figures(result):
+        table.add_row(name, value)
+    yield table
+
+
+def decode_markdown(result: dict[str, Any]) -> str:
+    """The same in Markdown: the cases under one head, with where and when they were measured."""
+    lines = ["| " + " | ".join(_HEADS) + " |", "|---" * len(_HEADS) + "|"]
+    for case in result["cases"]:
+        lines.append(f"| **{_title(case)}** |" + " |" * (len(_HEADS) - 1))
+        lines += ["| " + " | ".join(cells) + " |" for cells in _rows(case)]
+    figures = "; ".join(f"{name} {value}" for name, value in _figures(result))
+    where = f"{result['processor']}, one thread, commit {result['commit']}, {result['date']}"
+    return "\n".join([*lines, "", f"{figures[0].upper()}{figures[1:]}. {where}."])
+
+
+def _title(case: dict[str, Any]) -> str:
+    return f"{case['title']}, peers on {'the same' if case['peers_on'] == 'train' else 'ffmpeg-default'} chunks"
+
+
+def _rows(case: dict[str, Any]) -> Iterator[list[str]]:
+    for name, row in case["rows"].items():
+        faster = [case["ratios"].get(f"{own} / {name}") for own in ("framefeed RGB", "framefeed YUV")]
+        psnr = f"{row['psnr_db']} dB" if row["psnr_db"] else ""
+        ratios = [f"{ratio:.2f}×" if ratio else "" for ratio in faster]
+        yield [name, f"{row['clips_per_s_per_core']}", f"{row['ms_per_clip']}", psnr, *ratios]
+
+
+def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    chunks, long = result["chunks"], result["chunks_of_300_s_over_15_s"]
+    psnr = chunks["psnr_db"]
+    yield "bytes of train over ffmpeg-default chunks", f"{chunks['train_over_archive_bytes']}"
+    yield "PSNR against the source", f"{psnr['train']} dB train, {psnr['archive']} dB ffmpeg-default"
+    for case in result["cases"]:
+        if "yuv_over_feeding_only" in case:
+            yield f"YUV clip over feeding only ({case['title']})", f"{case['yuv_over_feeding_only']}"
+    yield "300 s over 15 s chunks", f"time {long['time']}, bytes read {long['read_bytes']}"
+    yield "two threads over one", f"{result['scaling']['two threads']}"
+    yield "two processes over one", f"{result['scaling']['two processes']}"
