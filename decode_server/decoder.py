@@ -15,7 +15,7 @@ import av
 from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 
-from decode_server.packet_index import HIDDEN, PacketIndex
+from decode_server.packet_index import DAMAGED, HIDDEN, PacketIndex
 from decode_server.plan import Run
 from framefeed.errors import CorruptMedia, UnsupportedMedia
 
@@ -104,6 +104,8 @@ def _key(index: PacketIndex) -> tuple[str, str, bytes]:
 
 
 def _packet(index: PacketIndex, ordinal: int, payload: Payload) -> av.Packet[Any]:
+    if index.flags[ordinal] & DAMAGED:
+        raise CorruptMedia(f"{_where(index, ordinal)}: bytes of it are missing from its file")
     data = payload(int(index.offset[ordinal]), int(index.size[ordinal]))
     if zlib.crc32(data) != index.crc32[ordinal]:
         raise CorruptMedia(f"{_where(index, ordinal)}: its bytes differ from those that were indexed")

@@ -78,7 +78,7 @@ class Engine:
     def _read(self, chunk: ChunkPlan) -> Payload:
         """Read the chunk's ranges; returns a function that finds a packet's bytes in them."""
         buffers = [
-            (start, memoryview(self._library.media.read(chunk.index.path, start, end))) for start, end in chunk.reads
+            (start, memoryview(self._library.read(chunk.index, start, end))) for start, end in chunk.reads
         ]
 
         def payload(offset: int, size: int) -> memoryview:
@@ -91,8 +91,8 @@ class Engine:
         self, plan: ClipPlan, chunk: ChunkPlan, clip: npt.NDArray[np.uint8], stage_s: dict[str, float]
     ) -> None:
         index = chunk.index
-        orientation = Orientation(rotation_deg=index.rotation_deg, flipped=plan.flipped)
-        box = orientation.coded_box(plan.box, index.width_px, index.height_px)
+        orientation = Orientation(rotation_deg=index.rotation_deg, flipped=plan.flipped != index.mirrored)
+        box = index.grid.coded_box(plan.box)
         picture = Picture(decoder=index.decoder, pixel_format=index.pixel_format, colour=index.colour)
         scale_s, began, read_s = 0.0, perf_counter(), stage_s["read"]
         for places, frame in self.frames(chunk, stage_s):

@@ -20,6 +20,7 @@ from rich.progress import track
 
 from decode_server.packet_index import PacketIndex, unpack_index
 from decode_server.probe import probe
+from decode_server.sidecar import drop_sidecars
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
 
@@ -75,7 +76,7 @@ def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1) 
     known = _known_records(root, folder)
     fresh = [file for file in files if file.path not in known]
     refused: list[Refusal] = []
-    for file, outcome in zip(fresh, _probe_all(root, fresh, jobs), strict=True):
+    for file, outcome in zip(fresh, _probe_all(root, folder, fresh, jobs), strict=True):
         if isinstance(outcome, PacketIndex):
             known[file.path] = outcome
         else:
@@ -127,32 +128,33 @@ def _known_records(root: Path, folder: Path) -> dict[str, PacketIndex]:
                 status = (root / index.path).stat()
             except (FramefeedError, OSError):
                 continue
-            if (status.st_size, status.st_mtime_ns) == (index.media_bytes, index.mtime_ns):
+            whole = not index.sidecar or (folder / index.sidecar).is_file()
+            if whole and (status.st_size, status.st_mtime_ns) == (index.media_bytes, index.mtime_ns):
                 known[index.path] = index
     return known
 
 
-def _probe_all(root: Path, files: list[_File], jobs: int) -> Iterator[PacketIndex | str]:
+def _probe_all(root: Path, folder: Path, files: list[_File], jobs: int) -> Iterator[PacketIndex | str]:
     console = Console(stderr=True)
     bar = {"description": "indexing", "console": console, "total": len(files), "disable": not console.is_terminal}
     if jobs <= 1 or len(files) <= 1:
-        yield from track((_probe_one(root, file) for file in files), **bar)  # type: ignore[arg-type]
+        yield from track((_probe_one(root, folder, file) for file in files), **bar)  # type: ignore[arg-type]
         return
     with ProcessPoolExecutor(min(jobs, len(files)), mp_context=get_context("spawn")) as pool:
-        outcomes = pool.map(_probe_one, [root] * len(files), files, chunksize=4)
+        outcomes = pool.map(_probe_one, [root] * len(files), [folder] * len(files), files, chunksize=4)
         yield from track(outcomes, **bar)  # type: ignore[arg-type]
 
 
-def _probe_one(root: Path, file: _File) -> PacketIndex | str:
+def _probe_one(root: Path, folder: Path, file: _File) -> PacketIndex | str:
     """The file's index, or the reason why it has none."""
     try:
-        return probe(root / file.path, name=file.path, chunk=file.chunk)
+        return probe(root / file.path, name=file.path, chunk=file.chunk, index_folder=folder)
     except FramefeedError as error:
         return str(error).removeprefix(f"{file.path}: ")
 
 
 def _write(folder: Path, indexed: list[tuple[_File, PacketIndex]], refused: list[Refusal]) -> Manifest:
-    """Write the packet records, then the manifest that points into them."""
+    """Write the packet records, then the manifest that points into them; sidecars of older versions go."""
     videos: dict[str, list[tuple[_File, PacketIndex, int, int]]] = {}
     part = folder / (PACKETS_NAME + ".part")
     with part.open("wb") as out:
@@ -166,6 +168,7 @@ def _write(folder: Path, indexed: list[tuple[_File, PacketIndex]], refused: list
     entries = {name: _entry(name, sorted(videos[name], key=lambda row: row[0].start_s)) for name in sorted(videos)}
     manifest = Manifest(videos=entries, refused=tuple(refused))
     manifest.write(folder)
+    drop_sidecars(folder, keep={index.sidecar for _, index in indexed})
     return manifest
 
 

@@ -49,6 +49,15 @@ class Library:
         last = max(bisect.bisect_left(entry.chunk_start_s, end_s) - 1, first)
         return [(entry.chunk_start_s[i], self._index(entry, i)) for i in range(first, last + 1)]
 
+    def read(self, index: PacketIndex, start: int, end: int) -> bytearray:
+        """Bytes [start, end) of what an index describes, its media file or its sidecar, padded as Storage.read does.
+
+        Blocks for as long as the storage does. Raises CorruptMedia or StorageFault as Storage.read does.
+        """
+        if index.sidecar:
+            return self._records.read(index.sidecar, start, end)
+        return self.media.read(index.path, start, end)
+
     def close(self) -> None:
         """Close all files; idempotent."""
         self.media.close()

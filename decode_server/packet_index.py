@@ -6,6 +6,7 @@ A value and its spelling on disk (one msgpack map); it opens no media and knows 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -13,12 +14,14 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from decode_server.sample_grid import SampleGrid
 from framefeed.clip import Colour
 from framefeed.errors import CorruptMedia
 
 KEY = 1  # decoding may begin here
 DISPOSABLE = 2  # no other packet's frame depends on this one's
 HIDDEN = 4  # fed when others depend on it, but its frame is not shown (edit lists)
+DAMAGED = 8  # its container says that bytes of it are missing: whatever depends on it is refused
 
 _ARRAYS = {"offset": "<i8", "size": "<u4", "pts": "<i8", "flags": "<u1", "crc32": "<u4"}
 
@@ -27,10 +30,14 @@ _ARRAYS = {"offset": "<i8", "size": "<u4", "pts": "<i8", "flags": "<u1", "crc32"
 class PacketIndex:
     """Packets in decode order: arrays (packets,) of byte offset and size in the file, presentation time `pts` in units
     of `time_base_s`, flags (KEY, DISPOSABLE, HIDDEN) and CRC-32 of the bytes. `origin_pts` shows at time 0 of the
-    file. `rotation_deg` turns the coded frame counter-clockwise into the displayed one.
+    file. The bytes lie in the media file `path`, or in `sidecar` of the index folder where that is not empty. `stream`
+    is the number of the stream among the container's. `sar` is width : height of a coded sample; stretched to square
+    pixels, the coded frame turned counter-clockwise by `rotation_deg` and then `mirrored` is the displayed one.
     """
 
     path: str
+    sidecar: str
+    stream: int
     media_bytes: int
     mtime_ns: int
     decoder: str
@@ -39,7 +46,9 @@ class PacketIndex:
     width_px: int
     height_px: int
     pixel_format: str
+    sar: tuple[int, int]
     rotation_deg: int
+    mirrored: bool
     colour: Colour
     time_base_s: tuple[int, int]
     origin_pts: int
@@ -67,11 +76,21 @@ class PacketIndex:
         """Packet ordinals, int64, where decoding may begin."""
         return np.flatnonzero(self.flags & KEY)
 
+    @cached_property
+    def grid(self) -> SampleGrid:
+        """How displayed boxes lie among coded samples."""
+        return SampleGrid(
+            width_px=self.width_px,
+            height_px=self.height_px,
+            sar=Fraction(*self.sar),
+            rotation_deg=self.rotation_deg,
+            mirrored=self.mirrored,
+        )
+
     @property
     def display_px(self) -> tuple[int, int]:
         """Width and height of the displayed frame."""
-        turned = self.rotation_deg % 180 != 0
-        return (self.height_px, self.width_px) if turned else (self.width_px, self.height_px)
+        return self.grid.display_px
 
     def pack(self) -> bytes:
         """The record as bytes."""
@@ -90,7 +109,7 @@ def unpack_index(record: bytes, *, where: str) -> PacketIndex:
         for name, dtype in _ARRAYS.items():
             body[name] = np.frombuffer(body[name], dtype=dtype)
         body["colour"] = Colour(matrix=body["colour"][0], full_range=body["colour"][1])
-        body["time_base_s"] = tuple(body["time_base_s"])
+        body["time_base_s"], body["sar"] = tuple(body["time_base_s"]), tuple(body["sar"])
         index = PacketIndex(**body)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise CorruptMedia(

@@ -63,9 +63,9 @@ def plan_clip(request: ClipRequest, chunks: Sequence[tuple[float, PacketIndex]],
     frames = request.sampling.pick(times_s, (request.start_s, min(request.end_s, duration_s)), request.seed)
     first = chunks[0][1]
     for _, index in chunks[1:]:
-        if (index.display_px, index.colour) != (first.display_px, first.colour):
+        if (index.grid, index.colour) != (first.grid, first.colour):
             raise UnsupportedMedia(f"{request.video}: {index.path} differs from {first.path} in size or colour")
-    box = request.crop.choose(*first.display_px, request.seed)
+    box = first.grid.snapped(request.crop.choose(*first.display_px, request.seed))
     plans: list[ChunkPlan] = []
     base = 0
     for _, index in chunks:

@@ -1,239 +1,182 @@
 """One media file to its packet index: demuxed once, so that no demuxer is needed when clips are decoded.
 
-It knows files and codecs, not roots or manifests. A file whose packets cannot be found in it byte for byte, or whose
-frames cannot be told apart, is refused with the reason rather than indexed approximately.
+It knows files and codecs, not roots or manifests. Packets that do not lie whole in the file are copied to a sidecar; a
+file whose frames cannot be told apart is refused with the reason rather than indexed approximately.
 """
 
 from __future__ import annotations
 
 import mmap
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
-from decode_server.decoder import open_decoder
-from decode_server.nal import nal_length_bytes, picture_kind
-from decode_server.packet_index import DISPOSABLE, HIDDEN, KEY, PacketIndex
+from decode_server.codec_headers import parameters_outside
+from decode_server.demux import NotWhole, Row, best_stream, demux_rows, place_at_end_of, place_in
+from decode_server.frame_times import Times, are_times_stored, filled, times_by_decoding
+from decode_server.packet_flags import Flags, hide_undecodable, packet_flags
+from decode_server.packet_index import HIDDEN, PacketIndex
 from decode_server.picture import SourcePicture, describe_picture
+from decode_server.sidecar import sidecar_path, sidecar_writer
 from decode_server.swscale import planar_layout
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import CorruptMedia, UnsupportedMedia
 
 _MATRICES: dict[int, Matrix] = {1: "bt709", 9: "bt2020", 10: "bt2020"}  # ITU-T H.273 matrix coefficients; else BT.601
-_QUARTER_TURNS_DEG = {(): 0, ("transpose=clock",): 270, ("hflip", "vflip"): 180, ("transpose=cclock",): 90}
-# Decoders of codecs for which containers store every frame's own time.
-_TRUSTED = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx-vp9", "libdav1d", "av1", "mjpeg"})
-_HEADER_BYTES = 64  # a container's own header before a packet (Matroska blocks, AVI chunks) is shorter than this
+# Counter-clockwise turn, and mirroring left to right after it, by the filters that set the picture upright.
+_TURNS: dict[tuple[str, ...], tuple[int, bool]] = {
+    (): (0, False),
+    ("transpose=clock",): (270, False),
+    ("hflip", "vflip"): (180, False),
+    ("transpose=cclock",): (90, False),
+    ("hflip",): (0, True),
+    ("vflip",): (180, True),
+    ("transpose=cclock_flip",): (270, True),
+    ("transpose=clock_flip",): (90, True),
+}
+_WIDEST_PIXEL = 8  # width : height, or the other way round, of any real format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """One packet as demuxed; `kind_flags` are KEY and reference-ness as far as the codec's headers say."""
+class _Media:
+    """The file that is being indexed, and where a sidecar of it would go."""
 
-    offset: int
-    size: int
-    pts: int | None
-    flags: int
-    sublayer: int
-    crc32: int
+    path: Path
+    name: str
+    index_folder: Path
+    media_bytes: int
+    mtime_ns: int
+
+    @property
+    def sidecar(self) -> str:
+        return sidecar_path(self.name, media_bytes=self.media_bytes, mtime_ns=self.mtime_ns)
 
 
-def probe(path: Path, *, name: str, chunk: bool) -> PacketIndex:
+def probe(path: Path, *, name: str, chunk: bool, index_folder: Path) -> PacketIndex:
     """The packet index of the best video stream of a file; `name` is the path that the index records.
 
     Time 0 is the first shown frame, or for a `chunk` the file's own time 0: a chunk may begin between two frames of
-    its video. Raises CorruptMedia or UnsupportedMedia with the reason the file cannot be served.
+    its video. Where the container does not hold packets whole they are copied to a sidecar in `index_folder`. Raises
+    CorruptMedia or UnsupportedMedia with the reason the file cannot be served.
     """
     try:
-        with av.open(str(path)) as container:
-            stream = next((s for s in container.streams.video if not _is_cover(s)), None)
-            if stream is None:
-                raise UnsupportedMedia(f"{name}: has no video stream")
-            number = stream.index
-            first = next(iter(container.decode(stream)), None)
-            if first is None:
-                raise CorruptMedia(f"{name}: no frame of it decodes")
-        with av.open(str(path)) as container:
-            return _index(path, name, container.streams[number], first, chunk=chunk)
+        status = path.stat()
+        media = _Media(
+            path=path, name=name, index_folder=index_folder, media_bytes=status.st_size, mtime_ns=status.st_mtime_ns
+        )
+        return _index(media, chunk=chunk)
+    except UnsupportedMedia as error:
+        raise UnsupportedMedia(f"{name}: {error}" if name not in str(error) else str(error)) from None
+    except CorruptMedia as error:
+        raise CorruptMedia(f"{name}: {error}" if name not in str(error) else str(error)) from None
     except av.FFmpegError as error:
         raise CorruptMedia(f"{name}: cannot be read as video ({error.strerror})") from None
     except OSError as error:
         raise CorruptMedia(f"{name}: cannot be opened ({error.strerror})") from None
 
 
-def _is_cover(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _index(path: Path, name: str, stream: Any, first: av.VideoFrame, *, chunk: bool) -> PacketIndex:
-    context = stream.codec_context
-    try:
-        planar_layout(first.format.name)
+def _index(media: _Media, *, chunk: bool) -> PacketIndex:
+    first = _first_frame(media)
+    with av.open(str(media.path), metadata_errors="replace") as container:
+        stream = best_stream(container)
         picture = describe_picture(first, sar=stream.sample_aspect_ratio)
-        rotation_deg = _rotation_deg(picture)
-        rows = list(_rows(path, name, stream))
-        pts = [row.pts for row in rows]
-        if None in pts or len(set(pts)) != len(pts) or context.name not in _TRUSTED:
-            pts = _times_by_decoding(path, name, stream, rows)
-    except UnsupportedMedia as error:
-        raise UnsupportedMedia(f"{name}: {error}" if name not in str(error) else str(error)) from None
-    flags = np.array([row.flags | (HIDDEN if p is None else 0) for row, p in zip(rows, pts, strict=True)], np.uint8)
-    times = _filled(pts)
-    flags = _with_undecodable_hidden(flags, times)
-    shown = (flags & HIDDEN) == 0
-    if not shown.any():
-        raise CorruptMedia(f"{name}: no frame of it follows a key frame")
-    origin = 0 if chunk else int(times[shown].min())
-    status = path.stat()
-    step = _frame_step(times[shown], stream)
-    end_s = (int(times[shown].max()) - origin + step) * float(stream.time_base)
-    return PacketIndex(
-        path=name,
-        media_bytes=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        decoder=context.name,
-        codec_tag=context.codec_tag,
-        extradata=bytes(context.extradata or b""),
-        width_px=first.width,
-        height_px=first.height,
-        pixel_format=first.format.name,
-        rotation_deg=rotation_deg,
-        colour=Colour(matrix=_MATRICES.get(picture.matrix, "bt601"), full_range=picture.full_range),
-        time_base_s=(stream.time_base.numerator, stream.time_base.denominator),
-        origin_pts=origin,
-        duration_s=end_s,
-        offset=np.array([row.offset for row in rows], np.int64),
-        size=np.array([row.size for row in rows], np.uint32),
-        pts=times,
-        flags=flags,
-        crc32=np.array([row.crc32 for row in rows], np.uint32),
-    )
+        rows, sidecar = _rows(media)
+        flags, times = _flags_and_times(media, container, rows, sidecar)
+        context = stream.codec_context
+        shown = times[(flags & HIDDEN) == 0]
+        origin = 0 if chunk else int(shown.min())
+        end = int(shown.max()) - origin + _frame_step(shown, stream)
+        turn = _TURNS[picture.upright]
+        return PacketIndex(
+            path=media.name,
+            sidecar=sidecar,
+            stream=stream.index,
+            media_bytes=media.media_bytes,
+            mtime_ns=media.mtime_ns,
+            decoder=context.name,
+            codec_tag=context.codec_tag,
+            extradata=bytes(context.extradata or b""),
+            width_px=first.width,
+            height_px=first.height,
+            pixel_format=first.format.name,
+            sar=_sane(picture),
+            rotation_deg=turn[0],
+            mirrored=turn[1],
+            colour=Colour(matrix=_MATRICES.get(picture.matrix, "bt601"), full_range=picture.full_range),
+            time_base_s=(stream.time_base.numerator, stream.time_base.denominator),
+            origin_pts=origin,
+            duration_s=end * float(stream.time_base),
+            offset=np.array([row.offset for row in rows], np.int64),
+            size=np.array([row.size for row in rows], np.uint32),
+            pts=times,
+            flags=flags,
+            crc32=np.array([row.crc32 for row in rows], np.uint32),
+        )
 
 
-def _rotation_deg(picture: SourcePicture) -> int:
-    """Counter-clockwise degrees that set the picture upright."""
-    if picture.upright not in _QUARTER_TURNS_DEG:
-        raise UnsupportedMedia("its display matrix mirrors the picture; chunk it instead")
-    return _QUARTER_TURNS_DEG[picture.upright]
+def _first_frame(media: _Media) -> av.VideoFrame:
+    """The first frame that decodes without damage: what size, format, colour and orientation are read from."""
+    with av.open(str(media.path), metadata_errors="replace") as container:
+        stream = best_stream(container)
+        stream.thread_type = "NONE"
+        first: av.VideoFrame | None = next((f for f in container.decode(stream) if not f.is_corrupt), None)
+        if first is None:
+            raise CorruptMedia("no frame of it decodes")
+        planar_layout(first.format.name)
+        return first
 
 
-def _frame_step(times: np.ndarray[Any, np.dtype[np.int64]], stream: Any) -> int:
+def _rows(media: _Media) -> tuple[list[Row], str]:
+    """The packets, and the sidecar that holds their bytes, empty if that is the media file."""
+    with av.open(str(media.path), metadata_errors="replace") as container, media.path.open("rb") as file:
+        stream = best_stream(container)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+            try:
+                return demux_rows(container, stream, place_in(memory)), ""
+            except NotWhole:
+                pass
+    with av.open(str(media.path), metadata_errors="replace") as container:
+        stream = best_stream(container)
+        with sidecar_writer(media.index_folder / media.sidecar) as file:
+            return demux_rows(container, stream, place_at_end_of(file)), media.sidecar
+
+
+def _flags_and_times(media: _Media, container: Any, rows: list[Row], sidecar: str) -> tuple[Flags, Times]:
+    stream = best_stream(container)
+    context = stream.codec_context
+    flags = packet_flags(rows, parameters_outside(context.name, bytes(context.extradata or b"")))
+    times: list[int | None] = [row.pts for row in rows]
+    if not are_times_stored(container.format.name, rows):
+        with (media.index_folder / sidecar if sidecar else media.path).open("rb") as file:
+
+            def read(row: Row) -> bytes:
+                file.seek(row.offset)
+                return file.read(row.size)
+
+            times = times_by_decoding(stream, rows, read, _frame_step(np.empty(0, np.int64), stream))
+    flags[[t is None for t in times]] |= HIDDEN
+    result = filled(times)
+    flags = hide_undecodable(flags, result)
+    if not ((flags & HIDDEN) == 0).any():
+        raise CorruptMedia("no frame of it follows a key frame")
+    return flags, result
+
+
+def _sane(picture: SourcePicture) -> tuple[int, int]:
+    """Width : height of a pixel. A damaged head can hold any."""
+    sar = picture.sar
+    if not Fraction(1, _WIDEST_PIXEL) <= sar <= _WIDEST_PIXEL:
+        raise UnsupportedMedia(f"its pixels are {sar.numerator}:{sar.denominator}, wanted within 1:8 and 8:1")
+    return sar.numerator, sar.denominator
+
+
+def _frame_step(times: Times, stream: Any) -> int:
     """How long the last frame shows, in units of the time base: the median step, or one frame of the stream's rate."""
     if len(times) > 1:
         return int(np.median(np.diff(np.sort(times))))
     rate = stream.average_rate or stream.guessed_rate
     return max(round(1 / (rate * stream.time_base)), 1) if rate else 1
-
-
-def _rows(path: Path, name: str, stream: Any) -> Iterator[_Row]:
-    """Demux the stream; each row's offset is where the packet's very bytes lie in the file."""
-    context = stream.codec_context
-    codec = context.name if context.name in ("h264", "hevc") else ""
-    length_bytes = nal_length_bytes(codec, bytes(context.extradata or b""))
-    rows: list[_Row] = []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as media:
-        for packet in stream.container.demux(stream):
-            if packet.size == 0:
-                continue
-            if packet.has_sidedata("new_extradata"):
-                raise UnsupportedMedia(f"{name}: its codec parameters change on the way; chunk it instead")
-            data = bytes(packet)
-            flags, sublayer = _flags(codec, packet, data, length_bytes)
-            offset = _locate(media, packet.pos, data, name)
-            row_pts = packet.pts
-            rows.append(
-                _Row(offset=offset, size=len(data), pts=row_pts, flags=flags, sublayer=sublayer, crc32=zlib.crc32(data))
-            )
-    if not rows:
-        raise CorruptMedia(f"{name}: its video stream has no packets")
-    highest = max(row.sublayer for row in rows)
-    for row in rows:
-        # A non-reference picture of a lower sub-layer may still be used by the layers above it.
-        lower = row.sublayer < highest
-        yield row if not lower else _without_disposable(row)
-
-
-def _without_disposable(row: _Row) -> _Row:
-    return _Row(
-        offset=row.offset,
-        size=row.size,
-        pts=row.pts,
-        flags=row.flags & ~DISPOSABLE,
-        sublayer=row.sublayer,
-        crc32=row.crc32,
-    )
-
-
-def _flags(codec: str, packet: Any, data: bytes, length_bytes: int) -> tuple[int, int]:
-    """Flags of a packet, and its temporal sub-layer."""
-    hidden = HIDDEN if packet.is_discard else 0
-    if not codec:
-        return hidden | (KEY if packet.is_keyframe else 0), 0
-    kind = picture_kind(codec, data, length_bytes)
-    key = KEY if packet.is_keyframe and kind.random_access else 0
-    disposable = DISPOSABLE if kind.slices and not kind.reference else 0
-    return hidden | key | disposable, kind.sublayer
-
-
-def _locate(media: mmap.mmap, pos: int | None, data: bytes, name: str) -> int:
-    """Offset of the packet's bytes in the file, at its position or behind the container's header there."""
-    if pos is not None:
-        at = media.find(data, pos, pos + _HEADER_BYTES + len(data))
-        if at >= 0:
-            return at
-    raise UnsupportedMedia(f"{name}: its packets do not lie whole in the file ({pos=}); chunk it instead")
-
-
-def _times_by_decoding(path: Path, name: str, stream: Any, rows: list[_Row]) -> list[int | None]:
-    """Presentation times by the order in which the codec puts the frames out; None for packets that show nothing.
-
-    For containers and codecs whose own times are missing or guessed. The times themselves stay the container's, sorted;
-    without any, frames are one frame period apart.
-    """
-    context = stream.codec_context
-    decoder = open_decoder(context.name, bytes(context.extradata or b""), context.codec_tag)
-    order: list[int] = []
-    with path.open("rb") as file:
-        for ordinal, row in enumerate(rows):
-            file.seek(row.offset)
-            packet: av.Packet[Any] = av.Packet(file.read(row.size))
-            packet.pts = ordinal
-            order += [-1 if f.pts is None else f.pts for f in decoder.decode(packet)]
-        order += [-1 if f.pts is None else f.pts for f in decoder.decode(None)]
-    if -1 in order or len(set(order)) != len(order):
-        raise UnsupportedMedia(f"{name}: {context.name} does not tell its frames apart; chunk it instead")
-    known = sorted(row.pts for row in rows if row.pts is not None)
-    if len(set(known)) == len(rows):
-        times = known[: len(order)]
-    else:
-        step = _frame_step(np.empty(0, np.int64), stream)
-        times = [i * step for i in range(len(order))]
-    result: list[int | None] = [None] * len(rows)
-    for ordinal, time in zip(order, times, strict=True):
-        result[ordinal] = time
-    return result
-
-
-def _filled(pts: list[int | None]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Times as an array; a packet that shows nothing gets the latest time before it."""
-    known = np.array([-(2**62) if p is None else p for p in pts], np.int64)
-    return np.where([p is None for p in pts], np.maximum.accumulate(known), known)
-
-
-def _with_undecodable_hidden(
-    flags: np.ndarray[Any, np.dtype[np.uint8]], times: np.ndarray[Any, np.dtype[np.int64]]
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Hide what comes before the first key packet, or shows before it and may depend on what is missing."""
-    keys = np.flatnonzero(flags & KEY)
-    if not len(keys):
-        flags |= HIDDEN
-        return flags
-    first = int(keys[0])
-    lost = (np.arange(len(flags)) < first) | (times < times[first])
-    flags[lost] |= HIDDEN
-    return flags

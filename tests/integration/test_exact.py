@@ -4,23 +4,22 @@ Over thousands of random requests on every structure an encoder makes of a GOP, 
 hand. Truth is made by PyAV's own demuxer and decoder, without anything of framefeed's.
 """
 
-import contextlib
 import random
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from decode_server.engine import Engine
 from decode_server.index import build_index
 from decode_server.library import Library
+from decode_server.packet_index import HIDDEN
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import CorruptMedia
 from framefeed.request import ClipRequest
 from framefeed.sampling import Dense, Segments
+from tests.sequential import pixel_hash, sequential_frames
 from tests.videos import luma, make_numbered_video, read_frame_number
 
 REAL = Path(__file__).parents[2] / "../shared/data/videos"
@@ -62,52 +61,23 @@ def _requests(video: str, duration_s: float, n: int) -> Iterator[ClipRequest]:
         )  # fmt: skip
 
 
-def _pixels(frame: av.VideoFrame) -> bytes:
-    """Every byte of the picture, without the padding of its rows."""
-    rows = (np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size) for plane in frame.planes)
-    sample_bytes = 2 if frame.format.name.endswith("le") else 1
-    widths = (plane.width * sample_bytes for plane in frame.planes)
-    return b"".join(row[:, :width].tobytes() for row, width in zip(rows, widths, strict=True))
-
-
-def _sequential(path: Path) -> dict[int, int]:
-    """Hashes of all frames by their place in the order of showing, of those that decode cleanly; damage is passed over.
-
-    One thread, since with several the decoder reports damage late or not at all.
-    """
-    frames: list[av.VideoFrame] = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
-        times = sorted(packet.pts for packet in container.demux(stream) if packet.pts is not None and packet.size)
-        container.seek(0)
-        for packet in container.demux(stream):
-            with contextlib.suppress(av.InvalidDataError):
-                frames += packet.decode()
-    if len(frames) == len(times):  # containers that guess their times (AVI) still show all frames in order
-        return {i: hash(_pixels(frame)) for i, frame in enumerate(frames)}
-    place = {pts: i for i, pts in enumerate(times)}
-    return {place[frame.pts]: hash(_pixels(frame)) for frame in frames if not frame.is_corrupt}
-
-
 def _check(engine: Engine, library: Library, root: Path, video: str, requests: int) -> tuple[int, int]:
     """Compare every kept frame of random requests. Returns (frames compared, requests refused as corrupt)."""
     entry = library.entry(video)
     ((_, index),) = library.chunks(entry, 0, entry.duration_s)
-    truth = _sequential(root / index.path)
-    number = {packet: i for i, packet in enumerate(index.shown.tolist())}
+    truth = sequential_frames(root / index.path, index.stream)
     compared = refused = 0
     for request in _requests(video, entry.duration_s, requests):
         (chunk,) = engine.plan(request).chunks
-        wanted = {places: number[packet] for run in chunk.runs for packet, places in run.keep.items()}
+        wanted = {places: packet for run in chunk.runs for packet, places in run.keep.items()}
         try:
-            got = {places: hash(_pixels(frame)) for places, frame in engine.frames(chunk, {"read": 0.0})}
+            got = {places: pixel_hash(frame) for places, frame in engine.frames(chunk, {"read": 0.0})}
         except CorruptMedia:
-            fed = {number[packet] for run in chunk.runs for packet in run.feed.tolist()}
+            fed = {packet for run in chunk.runs for packet in run.feed.tolist() if not index.flags[packet] & HIDDEN}
             assert fed - truth.keys(), f"{request} was refused, but all that it needs decodes"
             refused += 1
             continue
-        assert got == {places: truth[i] for places, i in wanted.items()}, request
+        assert got == {places: truth[packet] for places, packet in wanted.items()}, request
         compared += len(got)
     return compared, refused
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from decode_server.nal import PictureKind, nal_length_bytes, picture_kind
+from decode_server.nal import h264_kind, hevc_kind, nal_length_bytes
+from decode_server.picture_kind import PictureKind
 
 
 def _avcc(*units: bytes, length_bytes: int = 4) -> bytes:
@@ -29,8 +30,8 @@ SEI, IDR, P_REF, B_NONREF = b"\x06\x05\x01", b"\x65\x88", b"\x41\x9a", b"\x01\x9
 )
 def test_h264(units: tuple[bytes, ...], key: bool, reference: bool, slices: bool, length_bytes: int) -> None:
     packet = _avcc(*units, length_bytes=length_bytes) if length_bytes else _annex_b(*units)
-    kind = picture_kind("h264", packet, length_bytes)
-    assert kind == PictureKind(random_access=key, reference=reference, sublayer=0, slices=slices)
+    kind = h264_kind(packet, length_bytes)
+    assert kind == PictureKind(random_access=key, reference=reference or not slices)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,8 @@ def test_h264(units: tuple[bytes, ...], key: bool, reference: bool, slices: bool
 )
 def test_hevc(nal_type: int, sublayer: int, key: bool, reference: bool) -> None:
     unit = bytes([nal_type << 1, sublayer + 1, 0])
-    kind = picture_kind("hevc", _avcc(bytes([39 << 1, 1, 5]), unit), 4)
-    assert kind == PictureKind(random_access=key, reference=reference, sublayer=sublayer, slices=True)
+    kind = hevc_kind(_avcc(bytes([39 << 1, 1, 5]), unit), 4)
+    assert kind == PictureKind(random_access=key, reference=reference, sublayer=sublayer)
 
 
 def test_length_fields_come_from_the_extradata() -> None:
@@ -52,5 +53,5 @@ def test_length_fields_come_from_the_extradata() -> None:
 
 
 def test_lengths_that_do_not_fit_end_the_walk() -> None:
-    kind = picture_kind("h264", (10**6).to_bytes(4, "big") + P_REF, 4)
+    kind = h264_kind((10**6).to_bytes(4, "big") + P_REF, 4)
     assert kind.reference
