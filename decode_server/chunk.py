@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
@@ -22,8 +22,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from decode_server.chunk_workers import ChunkTask, Outcome, run_chunk_tasks
+from decode_server.encoder_trial import try_encoder
+from decode_server.frame_rate import parse_rate
 from decode_server.index import VIDEO_SUFFIXES, build_index
 from decode_server.profiles import profile_named
+from decode_server.source import Damage
 from decode_server.transcode import CHUNK_EXTENSION, ChunkRecord, ChunkSettings, finished_record, read_record
 from framefeed.errors import BadInput, CorruptMedia, Retryable
 
@@ -55,11 +58,19 @@ class Chunk:
     out: Path
     """Root to write: OUT/{video}.mp4/{start}.mp4."""
     profile: str = "train"
-    """How to encode: train (cheap random access) or archive (small, slow to read)."""
+    """How to encode: train (cheap random access), balanced, archive (small but slow to read), intra (key frames)."""
+    encoder: str | None = None
+    """Another encoder for the profile: libx264, libx265 or libsvtav1."""
+    encoder_options: str = ""
+    """Encoder options over the profile's, such as preset=fast:crf=28:ref=2, by the encoder's own names."""
     short_side_px: int = 288
     """Scale the short side down to this; never up."""
     chunk_s: int = 15
     """Length of a chunk in seconds."""
+    fps: str | None = None
+    """Frames a second of the chunks, such as 30 or 29.97; the source's own frames and times if not given."""
+    audio: bool = False
+    """Keep the sound, as AAC."""
     jobs: int | None = None
     """Videos at a time; the CPUs there are if not given."""
 
@@ -71,8 +82,14 @@ class Chunk:
             CorruptMedia: not one video is usable.
             StorageFault: the root cannot be written.
         """
+        profile = profile_named(self.profile, encoder=self.encoder, options=self.encoder_options)
+        try_encoder(profile)
         settings = ChunkSettings(
-            profile=profile_named(self.profile), short_side_px=self.short_side_px, chunk_s=self.chunk_s
+            profile=profile,
+            short_side_px=self.short_side_px,
+            chunk_s=self.chunk_s,
+            fps=parse_rate(self.fps) if self.fps else None,
+            audio=self.audio,
         )
         outcomes = chunk_videos(self.src, self.out, settings=settings, jobs=self.jobs, console=Console(stderr=True))
         print_report(outcomes, Console())
@@ -223,7 +240,7 @@ def _write_report(root: Path, outcomes: list[VideoOutcome]) -> None:
             "source": str(outcome.source),
             "state": state_of(outcome),
             "reason": notes_on(outcome),
-            "second_s": outcome.record.damage.second_s if outcome.record and outcome.record.damage else None,
+            "left_out": [asdict(damage) for damage in outcome.record.damages] if outcome.record else [],
             "retry": outcome.retry,
         }
         for outcome in outcomes
@@ -237,10 +254,10 @@ def _write_report(root: Path, outcomes: list[VideoOutcome]) -> None:
 
 
 def state_of(outcome: VideoOutcome) -> str:
-    """One word: whole, salvaged (its clean first part is used), refused, or failed (try again)."""
+    """One word: whole, salvaged (what is whole of it is used), refused, or failed (try again)."""
     if outcome.record is None:
         return "failed" if outcome.retry else "refused"
-    return "salvaged" if outcome.record.damage else "whole"
+    return "salvaged" if outcome.record.damages else "whole"
 
 
 def notes_on(outcome: VideoOutcome) -> str:
@@ -248,14 +265,19 @@ def notes_on(outcome: VideoOutcome) -> str:
     record = outcome.record
     if record is None:
         return outcome.reason
-    notes = []
-    if record.damage:
-        notes.append(f"used up to {record.damage.second_s:.2f} s: {record.damage.reason}")
+    notes = [_note(damage) for damage in record.damages]
     if record.skipped_packets:
         notes.append(f"{record.skipped_packets} packets before the first keyframe left out")
     if record.repeated_frames:
         notes.append(f"{record.repeated_frames} frames that share a time with another left out")
+    if record.silenced_packets:
+        notes.append(f"{record.silenced_packets} packets of sound do not decode and are silence")
     return "; ".join(notes)
+
+
+def _note(damage: Damage) -> str:
+    end = "its end" if damage.end_s is None else f"{damage.end_s:.2f} s"
+    return f"left out from {damage.start_s:.2f} s to {end}: {damage.reason}"
 
 
 def print_report(outcomes: list[VideoOutcome], console: Console) -> None:

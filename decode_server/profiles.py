@@ -1,33 +1,99 @@
 """Encoding profiles: how chunks are coded, as pure values; knows neither PyAV nor any file.
 
-What a profile costs and buys is measured on the user's own video by `framefeed bench`; the reasons for `train` stand
-beside its options. All profiles write 8-bit 4:2:0 into MP4, one thread an encoder, so that the bytes of a chunk depend
-on the source and the settings and not on the number of cores of the machine that made it.
+`framefeed chunk --advise` measures what each costs and buys on the user's own videos; the reasons for the numbers stand
+beside them. All profiles write 8-bit 4:2:0 into MP4, one thread an encoder, so that the bytes of a chunk depend on the
+source and the settings and not on the number of cores of the machine that made it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from framefeed.errors import BadInput
 
+Options = tuple[tuple[str, str], ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodingProfile:
-    """One way to code a chunk: `options` are the encoder's own, `gop_frames` the longest distance of keyframes."""
+    """One way to code a chunk. `gop_frames` is the longest distance of key frames and `b_frames` the fixed number of
+    B-frames that nothing refers to between two references (None leaves both kinds to the encoder); `options` are
+    FFmpeg's (preset, crf, tune), `params` the encoder's own by its own names.
+    """
 
     name: str
     codec: str
-    pix_fmt: str
+    pix_fmt: str = "yuv420p"
     gop_frames: int
-    options: tuple[tuple[str, str], ...]
+    b_frames: int | None = None
+    options: Options = ()
+    params: Options = ()
 
     def __post_init__(self) -> None:
         if self.gop_frames < 1:
             raise BadInput(f"profile {self.name}: gop_frames is {self.gop_frames}, wanted at least 1")
+        if self.codec not in _ENCODERS:
+            raise BadInput(f"profile {self.name}: encoder {self.codec!r} is none of {', '.join(_ENCODERS)}")
 
+    @property
+    def encoder_options(self) -> dict[str, str]:
+        """What FFmpeg is told: `options`, and under the encoder's own name its GOP structure and `params`."""
+        encoder = _ENCODERS[self.codec]
+        own = encoder.structure(self.gop_frames, self.b_frames) | dict(self.params) | encoder.one_thread
+        return dict(self.options) | {encoder.params_name: ":".join(f"{name}={value}" for name, value in own.items())}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Encoder:
+    """What differs between encoders. `outer` are the options that FFmpeg takes in its own name."""
+
+    params_name: str
+    outer: Mapping[str, str]
+    one_thread: dict[str, str]
+    structure: Callable[[int, int | None], dict[str, str]]
+
+
+def _x264_structure(gop_frames: int, b_frames: int | None) -> dict[str, str]:
+    if b_frames is None:
+        return {"keyint": str(gop_frames)}
+    fixed = {"keyint": str(gop_frames), "min-keyint": str(gop_frames), "scenecut": "0", "open-gop": "0"}
+    return fixed | {"bframes": str(b_frames), "b-adapt": "0", "b-pyramid": "none"}
+
+
+def _x265_structure(gop_frames: int, b_frames: int | None) -> dict[str, str]:
+    structure = _x264_structure(gop_frames, b_frames)
+    return structure | {"b-pyramid": "0"} if "b-pyramid" in structure else structure | {"open-gop": "0"}
+
+
+def _svt_structure(gop_frames: int, b_frames: int | None) -> dict[str, str]:
+    """AV1 packets are not skipped, so its own pyramid of references stays; only key frames keep their distance."""
+    structure = {"keyint": str(gop_frames)}
+    return structure if b_frames is None else structure | {"scd": "0", "fast-decode": "1"}
+
+
+_ENCODERS: Mapping[str, _Encoder] = {
+    "libx264": _Encoder(
+        params_name="x264-params",
+        outer={"preset": "medium", "tune": "", "crf": "23", "qp": ""},
+        one_thread={"threads": "1"},
+        structure=_x264_structure,
+    ),
+    "libx265": _Encoder(
+        params_name="x265-params",
+        outer={"preset": "medium", "tune": "", "crf": "28", "qp": ""},
+        one_thread={"pools": "none", "frame-threads": "1", "log-level": "error"},
+        structure=_x265_structure,
+    ),
+    "libsvtav1": _Encoder(
+        params_name="svtav1-params",
+        outer={"preset": "8", "crf": "35", "qp": ""},
+        one_thread={"lp": "1"},
+        structure=_svt_structure,
+    ),
+}
 
 # Random access pays for every packet from the last keyframe to the wanted frame, so:
 # - a closed GOP of 30 frames, at fixed distance: a keyframe at a scene cut as well would only add bytes, since the
@@ -41,30 +107,110 @@ class EncodingProfile:
 _TRAIN = EncodingProfile(
     name="train",
     codec="libx264",
-    pix_fmt="yuv420p",
     gop_frames=30,
-    options=(
-        ("preset", "faster"),
-        ("crf", "23"),
-        ("tune", "fastdecode"),
-        ("x264-params", "keyint=30:min-keyint=30:scenecut=0:open-gop=0:bframes=5:b-adapt=0:b-pyramid=none:threads=1"),
-    ),
+    b_frames=5,
+    options=(("preset", "faster"), ("crf", "23"), ("tune", "fastdecode")),
+)
+
+# Half way: GOPs of two seconds at 30 fps with disposable B-frames, but all of H.264's tools for size.
+_BALANCED = EncodingProfile(
+    name="balanced", codec="libx264", gop_frames=60, b_frames=5, options=(("preset", "medium"), ("crf", "23"))
+)
+
+# Every frame by itself: the least decoding for single frames, at several times the bytes.
+_INTRA = EncodingProfile(
+    name="intra",
+    codec="libx264",
+    gop_frames=1,
+    options=(("preset", "medium"), ("crf", "23"), ("tune", "fastdecode")),
 )
 
 # ffmpeg's defaults, as AVION's and LaViLa's chunks have them: the smallest files and the slowest random access.
 _ARCHIVE = EncodingProfile(
-    name="archive",
-    codec="libx264",
-    pix_fmt="yuv420p",
-    gop_frames=250,
-    options=(("preset", "medium"), ("crf", "23"), ("x264-params", "keyint=250:threads=1")),
+    name="archive", codec="libx264", gop_frames=250, options=(("preset", "medium"), ("crf", "23"))
 )
 
-PROFILES: Mapping[str, EncodingProfile] = MappingProxyType({"train": _TRAIN, "archive": _ARCHIVE})
+PROFILES: Mapping[str, EncodingProfile] = MappingProxyType(
+    {profile.name: profile for profile in (_ARCHIVE, _BALANCED, _TRAIN, _INTRA)}
+)
+
+_RATES = ("crf", "qp", "bitrate")
+_GOP_NAMES = ("keyint", "g")
+# What would make a chunk's bytes depend on the machine or on a second pass, or contradict the container.
+_RESERVED = frozenset(
+    {"threads", "lookahead-threads", "sliced-threads", "pools", "frame-threads", "lp", "pin", "pass", "passes", "stats"}
+)
 
 
-def profile_named(name: str) -> EncodingProfile:
-    """The profile of that name. Raises BadInput, listing the names there are."""
+def profile_named(name: str, *, encoder: str | None = None, options: str = "") -> EncodingProfile:
+    """The profile of that name, with another encoder or other encoder options ("preset=fast:crf=28:ref=1") if given.
+
+    preset, tune, crf, qp and keyint (or g) go to FFmpeg, every other option to the encoder by the encoder's own name;
+    `bitrate` is in kb/s. With another encoder the profile keeps its GOP structure and takes that encoder's usual
+    preset and crf. Whether the encoder takes the options is `encoder_trial`'s to find out.
+
+    Raises:
+        BadInput: an unknown profile or encoder, listing those there are; options that do not parse, contradict each
+            other or are not the user's to set.
+    """
     if name not in PROFILES:
         raise BadInput(f"unknown profile {name!r}; wanted one of {', '.join(PROFILES)}")
-    return PROFILES[name]
+    profile = PROFILES[name]
+    if encoder and encoder != profile.codec:
+        profile = _with_encoder(profile, encoder)
+    return _with_options(profile, _parse_options(options)) if options else profile
+
+
+def _with_encoder(profile: EncodingProfile, encoder: str) -> EncodingProfile:
+    if encoder not in _ENCODERS:
+        near = difflib.get_close_matches(encoder, _ENCODERS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(_ENCODERS)}"
+        raise BadInput(f"unknown encoder {encoder!r}; {hint}")
+    usual = tuple((name, value) for name, value in _ENCODERS[encoder].outer.items() if value)
+    tune = tuple(pair for pair in profile.options if pair[0] == "tune" and "tune" in _ENCODERS[encoder].outer)
+    return replace(profile, name=f"{profile.name} by {encoder}", codec=encoder, options=usual + tune, params=())
+
+
+def _parse_options(options: str) -> dict[str, str]:
+    parsed: dict[str, str] = {}
+    for item in options.split(":"):
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise BadInput(f"encoder options: {item!r} is not name=value; wanted such as preset=fast:crf=28")
+        if name in parsed:
+            raise BadInput(f"encoder options: {name} is given twice, as {parsed[name]} and as {value}")
+        if name in _RESERVED:
+            raise BadInput(
+                f"encoder options: {name} is set by the chunker, so that every machine writes the same bytes"
+            )
+        parsed[name] = value
+    for names in (_RATES, _GOP_NAMES):
+        given = [name for name in names if name in parsed]
+        if len(given) > 1:
+            raise BadInput(f"encoder options: {' and '.join(given)} contradict each other; wanted one of them")
+    return parsed
+
+
+def _with_options(profile: EncodingProfile, given: dict[str, str]) -> EncodingProfile:
+    outer = _ENCODERS[profile.codec].outer
+    options, params = dict(profile.options), dict(profile.params)
+    gop_frames = profile.gop_frames
+    if any(name in given for name in _RATES):
+        for name in _RATES:
+            options.pop(name, None)
+    for name, value in given.items():
+        if name in _GOP_NAMES:
+            if not value.isdecimal() or int(value) < 1:
+                raise BadInput(f"encoder options: {name} is {value!r}, wanted a number of frames from 1 on")
+            gop_frames = int(value)
+        elif name in outer:
+            options[name] = value
+        else:
+            params[name] = value
+    return replace(
+        profile,
+        name=f"custom {profile.name}",
+        gop_frames=gop_frames,
+        options=tuple(options.items()),
+        params=tuple(params.items()),
+    )

@@ -11,8 +11,8 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -22,24 +22,32 @@ import av
 from av.codec.context import Flags
 from av.video.frame import PictureType
 
-from decode_server.picture import PictureFilter, describe_picture
+from decode_server.audio import SAMPLES_PER_S, Samples, SourceAudio, encode_audio
+from decode_server.frame_rate import at_rate
+from decode_server.picture import PictureFilter, SourcePicture, describe_picture
 from decode_server.profiles import EncodingProfile
 from decode_server.source import Damage, SourceVideo, TimedFrame
 from framefeed.errors import BadInput, CorruptMedia, StorageFault
 
 CHUNK_EXTENSION = "mp4"
 RECORD_NAME = "chunks.json"
-_RECORD_VERSION = 1
+_RECORD_VERSION = 2
 _USUAL_RATES_FPS = (Fraction(1), Fraction(240))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkSettings:
-    """How to cut and code: what a finished video was made with, and is made again for when it changes."""
+    """How to cut and code: what a finished video was made with, and is made again for when it changes.
+
+    `fps` None keeps the source's frames and times. `limit_s` ends the video there, for samples.
+    """
 
     profile: EncodingProfile
     short_side_px: int = 288
     chunk_s: int = 15
+    fps: Fraction | None = None
+    audio: bool = False
+    limit_s: int | None = None
 
     def __post_init__(self) -> None:
         if self.chunk_s < 1:
@@ -49,17 +57,18 @@ class ChunkSettings:
 
     def as_json(self) -> dict[str, object]:
         """Plain values that are equal exactly when the settings are."""
-        profile = {"name": self.profile.name, "codec": self.profile.codec, "options": dict(self.profile.options)}
-        return {"profile": profile, "short_side_px": self.short_side_px, "chunk_s": self.chunk_s}
+        profile = {"name": self.profile.name, "codec": self.profile.codec, "options": self.profile.encoder_options}
+        cut = {"short_side_px": self.short_side_px, "chunk_s": self.chunk_s, "limit_s": self.limit_s}
+        return {"profile": profile, **cut, "fps": str(self.fps) if self.fps else None, "audio": self.audio}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRecord:
     """What became of one source: its chunks, and what was left out and why.
 
-    `source_start_s` is the container's time of the frame that is second 0 here. `damage` ends the video early.
-    `repeated_frames` shared their time with the frame before and were left out; `skipped_packets` came before the
-    first keyframe.
+    `source_start_s` is the container's time of the frame that is second 0 here. `damages` are the stretches, in order,
+    of which no frame is used. `repeated_frames` shared their time with the frame before and were left out;
+    `skipped_packets` came before the first keyframe; `silenced_packets` of sound did not decode.
     """
 
     source: str
@@ -73,9 +82,10 @@ class ChunkRecord:
     source_start_s: float
     chunk_start_s: tuple[int, ...]
     chunk_bytes: tuple[int, ...]
-    damage: Damage | None
+    damages: tuple[Damage, ...]
     repeated_frames: int
     skipped_packets: int
+    silenced_packets: int
 
     @property
     def media_bytes(self) -> int:
@@ -89,7 +99,7 @@ def read_record(folder: Path) -> ChunkRecord | None:
         body: dict[str, Any] = json.loads((folder / RECORD_NAME).read_text())
         if body.pop("framefeed_chunks") != _RECORD_VERSION:
             return None
-        body["damage"] = Damage(**body["damage"]) if body["damage"] else None
+        body["damages"] = tuple(Damage(**damage) for damage in body["damages"])
         body["chunk_start_s"], body["chunk_bytes"] = tuple(body["chunk_start_s"]), tuple(body["chunk_bytes"])
         return ChunkRecord(**body)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -133,10 +143,11 @@ def chunk_video(
     _clear(folder, staging)
     staging.mkdir()
     try:
-        with SourceVideo(source, on_bytes=on_bytes) as video, _Cutter(video, staging, settings) as cutter:
-            for timed in video.frames():
-                if not cutter.add(timed):
+        with SourceVideo(source, on_bytes=on_bytes) as video, _Cutter(video, source, staging, settings) as cutter:
+            for timed in _retimed(video, settings):
+                if settings.limit_s is not None and timed.ticks >= settings.limit_s * cutter.ticks_per_s:
                     break
+                cutter.add(timed)
             cutter.finish()
         record = _record(source, stat, video, cutter, settings)
         with (staging / RECORD_NAME).open("w") as file:
@@ -147,12 +158,18 @@ def chunk_video(
     return record
 
 
+def _retimed(video: SourceVideo, settings: ChunkSettings) -> Iterator[TimedFrame]:
+    if settings.fps is None:
+        return video.frames()
+    return at_rate(video.frames(), ticks_per_s=video.ticks_per_s, source_fps=video.frames_per_s, fps=settings.fps)
+
+
 def _record(
     source: Path, stat: os.stat_result, video: SourceVideo, cutter: _Cutter, settings: ChunkSettings
 ) -> ChunkRecord:
-    damage = cutter.damage or video.damage
+    damages = tuple(sorted((*video.damages, *cutter.damages), key=lambda damage: damage.start_s))
     if not cutter.chunk_bytes:
-        raise CorruptMedia(damage.reason if damage else "has no frame that decodes")
+        raise CorruptMedia(damages[0].reason if damages else "has no frame that decodes")
     return ChunkRecord(
         source=str(source),
         source_bytes=stat.st_size,
@@ -161,13 +178,14 @@ def _record(
         width_px=cutter.size_px[0],
         height_px=cutter.size_px[1],
         frames=cutter.frames,
-        duration_s=round(float(cutter.last_ticks / video.ticks_per_s + 1 / video.frames_per_s), 6),
+        duration_s=round(float(Fraction(cutter.last_ticks, cutter.ticks_per_s) + 1 / cutter.frames_per_s), 6),
         source_start_s=video.start_s,
         chunk_start_s=tuple(cutter.chunk_bytes),
         chunk_bytes=tuple(cutter.chunk_bytes.values()),
-        damage=damage,
+        damages=damages,
         repeated_frames=video.repeated_frames,
         skipped_packets=video.skipped_packets,
+        silenced_packets=cutter.silenced_packets,
     )
 
 
@@ -198,14 +216,20 @@ def _sync(path: Path) -> None:
 
 
 class _Cutter:
-    """Sends each frame through the picture filter to the encoder of its chunk; one chunk is open at a time."""
+    """Sends each frame through the picture filter to the encoder of its chunk; one chunk is open at a time.
 
-    def __init__(self, video: SourceVideo, staging: Path, settings: ChunkSettings) -> None:
-        self._video, self._staging, self._settings = video, staging, settings
+    A frame whose picture is of another kind than the first one's is left out and becomes part of `damages`.
+    """
+
+    def __init__(self, video: SourceVideo, source: Path, staging: Path, settings: ChunkSettings) -> None:
+        self._video, self._source, self._staging, self._settings = video, source, staging, settings
         self._filter: PictureFilter | None = None
         self._encoder: _ChunkEncoder | None = None
+        self._audio: SourceAudio | None = None
+        self.ticks_per_s = settings.fps.numerator if settings.fps else video.ticks_per_s
+        self.frames_per_s = settings.fps or video.frames_per_s
         self.chunk_bytes: dict[int, int] = {}
-        self.damage: Damage | None = None
+        self.damages: list[Damage] = []
         self.frames = self.last_ticks = 0
         self.size_px = (0, 0)
 
@@ -217,64 +241,107 @@ class _Cutter:
     ) -> None:
         if self._encoder is not None:
             self._encoder.abandon()
+        if self._audio is not None:
+            self._audio.close()
 
-    def add(self, timed: TimedFrame) -> bool:
-        """Encode one frame. False, with `damage` set, if its picture is of another kind than the first one's."""
+    @property
+    def silenced_packets(self) -> int:
+        """Packets of sound that did not decode."""
+        return self._audio.damaged_packets if self._audio else 0
+
+    def add(self, timed: TimedFrame) -> None:
+        """Encode one frame, if its picture is of the kind of the first one's."""
         picture = describe_picture(timed.frame, sar=self._video.sar)
         if self._filter is None:
-            self._filter = PictureFilter(
-                picture,
-                time_base=Fraction(1, self._video.ticks_per_s),
-                short_side_px=self._settings.short_side_px,
-                pix_fmt=self._settings.profile.pix_fmt,
-            )
-            self.size_px = (self._filter.width_px, self._filter.height_px)
-        if picture != self._filter.picture:
-            second_s = round(timed.ticks / self._video.ticks_per_s, 3)
-            self.damage = Damage(second_s=second_s, reason=f"picture changes from {self._filter.picture} to {picture}")
-            return False
-        ticks_per_s = self._video.ticks_per_s
-        start_s = timed.ticks // (self._settings.chunk_s * ticks_per_s) * self._settings.chunk_s
+            self._start(picture)
+        assert self._filter is not None
+        if not self._same_kind(picture, timed.ticks):
+            return
+        start_s = timed.ticks // (self._settings.chunk_s * self.ticks_per_s) * self._settings.chunk_s
         if self._encoder is None or self._encoder.start_s != start_s:
             self.finish()
-            self._encoder = _ChunkEncoder(self._staging, start_s, self._settings.profile, self._video)
-        self._encoder.add(self._filter.apply(timed.frame), timed.ticks - start_s * ticks_per_s)
+            path = self._staging / f"{start_s}.{CHUNK_EXTENSION}"
+            rate = min(max(self.frames_per_s, _USUAL_RATES_FPS[0]), _USUAL_RATES_FPS[1])
+            sound = self._audio is not None
+            self._encoder = _ChunkEncoder(
+                path, start_s, profile=self._settings.profile, ticks_per_s=self.ticks_per_s, rate=rate, sound=sound
+            )
+        self._encoder.add(self._filter.apply(timed.frame), timed.ticks - start_s * self.ticks_per_s)
         self.frames += 1
         self.last_ticks = timed.ticks
-        return True
+
+    def _start(self, picture: SourcePicture) -> None:
+        self._filter = PictureFilter(
+            picture,
+            time_base=Fraction(1, self.ticks_per_s),
+            short_side_px=self._settings.short_side_px,
+            pix_fmt=self._settings.profile.pix_fmt,
+        )
+        self.size_px = (self._filter.width_px, self._filter.height_px)
+        if self._settings.audio:
+            self._audio = SourceAudio(self._source, origin_s=self._video.origin_s)
+            if not self._audio.present:
+                self._audio.close()
+                self._audio = None
+
+    def _same_kind(self, picture: SourcePicture, ticks: int) -> bool:
+        """Whether a picture is of the first one's kind; begins and ends the damaged stretch of those that are not."""
+        assert self._filter is not None
+        time_s = round(ticks / self.ticks_per_s, 6)
+        changed = bool(self.damages) and self.damages[-1].end_s is None
+        same = picture == self._filter.picture
+        if same and changed:
+            self.damages[-1] = replace(self.damages[-1], end_s=time_s)
+        if not same and not changed:
+            reason = f"picture changes from {self._filter.picture} to {picture}"
+            self.damages.append(Damage(start_s=time_s, end_s=None, reason=reason))
+        return same
 
     def finish(self) -> None:
         """Close the open chunk, if there is one."""
         if self._encoder is not None:
+            if self._audio is not None:
+                end_s = Fraction(self.last_ticks, self.ticks_per_s) + 1 / self.frames_per_s - self._encoder.start_s
+                samples = round(min(end_s, Fraction(self._settings.chunk_s)) * SAMPLES_PER_S)
+                self._encoder.add_sound(self._audio.span(self._encoder.start_s, samples))
             self.chunk_bytes[self._encoder.start_s] = self._encoder.close()
             self._encoder = None
 
 
 class _ChunkEncoder:
-    """One chunk file being written."""
+    """One chunk file being written; `rate` is for rate control only, `sound` makes room for a sound track."""
 
-    def __init__(self, staging: Path, start_s: int, profile: EncodingProfile, video: SourceVideo) -> None:
+    def __init__(
+        self, path: Path, start_s: int, *, profile: EncodingProfile, ticks_per_s: int, rate: Fraction, sound: bool
+    ) -> None:
         self.start_s = start_s
-        self._profile, self._ticks_per_s = profile, video.ticks_per_s
-        self._rate = min(max(video.frames_per_s, _USUAL_RATES_FPS[0]), _USUAL_RATES_FPS[1])
-        self._path = staging / f"{start_s}.{CHUNK_EXTENSION}"
+        self._profile, self._ticks_per_s, self._rate = profile, ticks_per_s, rate
+        self._path = path
         # The edit list that holds a chunk's first time counts in the movie's time scale, 1 ms unless told.
-        self._container = av.open(
-            str(self._path), "w", format="mp4", container_options={"movie_timescale": str(self._ticks_per_s)}
-        )
+        self._container = av.open(str(path), "w", format="mp4", container_options={"movie_timescale": str(ticks_per_s)})
         self._stream: av.VideoStream | None = None
+        self._sound: av.AudioStream | None = None
+        self._with_sound = sound
 
     def add(self, frame: av.VideoFrame, ticks: int) -> None:
         """Encode `frame` at `ticks` from the chunk's start."""
         if self._stream is None:
             self._stream = self._open_stream(frame)
+            if self._with_sound:
+                self._sound = self._open_sound()
         frame.pts = ticks
         frame.time_base = Fraction(1, self._ticks_per_s)
         frame.pict_type = PictureType.NONE  # the source's I-frames must not force keyframes here
         self._container.mux(self._stream.encode(frame))
 
+    def add_sound(self, samples: Samples) -> None:
+        """Encode the whole chunk's sound."""
+        assert self._sound is not None
+        for packet in encode_audio(self._sound, samples):
+            self._container.mux(packet)
+
     def _open_stream(self, frame: av.VideoFrame) -> av.VideoStream:
-        stream = self._container.add_stream(self._profile.codec, rate=self._rate, options=dict(self._profile.options))
+        stream = self._container.add_stream(self._profile.codec, rate=self._rate, options=self._profile.encoder_options)
         assert isinstance(stream, av.VideoStream)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = frame.width, frame.height, self._profile.pix_fmt
@@ -283,6 +350,11 @@ class _ChunkEncoder:
         context.flags |= Flags.closed_gop
         context.color_range, context.colorspace = frame.color_range, frame.colorspace
         context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+        return stream
+
+    def _open_sound(self) -> av.AudioStream:
+        stream = self._container.add_stream("aac", rate=SAMPLES_PER_S, layout="stereo")
+        assert isinstance(stream, av.AudioStream)
         return stream
 
     def close(self) -> int:

@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from decode_server.chunk import REPORT_NAME, Chunk, chunk_videos
@@ -75,7 +77,7 @@ def test_every_frame_is_in_one_chunk_with_its_exact_time(tmp_path: Path, name: s
     if name.endswith("mkv"):
         times = [Fraction(round(time_s * 1000), 1000) for time_s in times]  # Matroska counts milliseconds
     assert _frames(folder, 2) == list(enumerate(times))
-    assert (record.frames, record.damage) == (130, None)
+    assert (record.frames, record.damages) == (130, ())
     assert list(record.chunk_start_s) == _starts(folder)
 
 
@@ -123,6 +125,73 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
     assert chunks[0] == chunks[1]
 
 
+def test_a_set_frame_rate_gives_exact_times_and_drops_what_is_not_on_show(tmp_path: Path) -> None:
+    source = make_numbered_video(tmp_path / "s.mp4", frames=100, fps=60, **SMALL)
+    folder, record = _chunk_one(source, replace(_settings(1), fps=Fraction(30000, 1001)))
+    found = _frames(folder, 1)
+    assert [time_s for _, time_s in found] == [n * Fraction(1001, 30000) for n in range(50)]
+    assert [number for number, _ in found] == [2 * n for n in range(50)]
+    assert record.frames == 50
+
+
+def _with_tone(path: Path, *, seconds: int) -> Path:
+    """A numbered video with a sound that is silent but for a tone from 2.5 s to 3.5 s."""
+    silent = make_numbered_video(path.with_name("silent.mp4"), frames=30 * seconds, **SMALL)
+    with av.open(str(silent)) as pictures, av.open(str(path), "w") as out:
+        video = out.add_stream_from_template(pictures.streams.video[0])
+        audio = out.add_stream("aac", rate=44_100, layout="mono")
+        for packet in pictures.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                out.mux(packet)
+        at_s = np.arange(44_100 * seconds) / 44_100
+        tone = (np.sin(at_s * 2764) * ((at_s >= 2.5) & (at_s < 3.5)) / 2).astype(np.float32)
+        for first in range(0, len(tone), 1024):
+            frame = av.AudioFrame.from_ndarray(tone[None, first : first + 1024].copy(), "fltp", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 44_100, first, Fraction(1, 44_100)
+            out.mux(audio.encode(frame))
+        out.mux(audio.encode(None))
+    return path
+
+
+def test_sound_is_kept_on_demand_and_lies_at_its_time(tmp_path: Path) -> None:
+    source = _with_tone(tmp_path / "s.mp4", seconds=5)
+    folder, _ = _chunk_one(source, replace(_settings(2), audio=True))
+    assert _starts(folder) == [0, 2, 4]
+    loud_s = []
+    for start_s in _starts(folder):
+        with av.open(str(folder / f"{start_s}.mp4")) as container:
+            sound = container.streams.audio[0]
+            for frame in container.decode(sound):
+                first_s = start_s + float(frame.pts * frame.time_base)
+                level = np.abs(frame.to_ndarray()).reshape(2, -1).max(axis=0)
+                loud_s += [first_s + i / frame.sample_rate for i in np.flatnonzero(level > 0.1)]
+    assert min(loud_s) == pytest.approx(2.5, abs=0.05)
+    assert max(loud_s) == pytest.approx(3.5, abs=0.05)
+    assert [number for number, _ in _frames(folder, 2)] == list(range(150))
+
+
+def test_sound_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    source = make_numbered_video(tmp_path / "s.mp4", frames=30, **SMALL)
+    folder, record = _chunk_one(source, replace(_settings(), audio=True))
+    assert record.silenced_packets == 0
+    with av.open(str(folder / "0.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+
+
+@pytest.mark.parametrize("encoder", ["libx265", "libsvtav1"])
+def test_other_encoders_give_the_same_frames_and_bytes(tmp_path: Path, encoder: str) -> None:
+    source = make_numbered_video(tmp_path / "s.mp4", frames=70, width_px=256, height_px=144)
+    options = {"libx265": "preset=superfast:crf=12", "libsvtav1": "preset=10:crf=20:enable-tf=0"}[encoder]
+    settings = replace(_settings(), profile=profile_named("train", encoder=encoder, options=options))
+    chunks = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        chunk_video(source, folder, staging=tmp_path / "parts", settings=settings, on_bytes=lambda _: None)
+        chunks.append([(folder / f"{start}.mp4").read_bytes() for start in _starts(folder)])
+    assert chunks[0] == chunks[1]
+    assert _frames(tmp_path / "a", 2) == [(n, Fraction(n, 30)) for n in range(70)]
+
+
 def test_a_picture_that_changes_ends_the_clean_part(tmp_path: Path) -> None:
     parts = [
         make_numbered_video(
@@ -138,7 +207,7 @@ def test_a_picture_that_changes_ends_the_clean_part(tmp_path: Path) -> None:
     both = tmp_path / "both.ts"
     both.write_bytes(b"".join(part.read_bytes() for part in parts))
     folder, record = _chunk_one(both, _settings())
-    assert record.damage is not None
+    assert [damage.end_s for damage in record.damages][-1] is None
     numbers = [number for number, _ in _frames(folder, 2)]
     assert numbers == list(range(len(numbers)))
     assert 20 <= len(numbers) <= 30
@@ -311,7 +380,7 @@ def test_a_root_that_fills_up_ends_the_run_in_one_line(tmp_path: Path) -> None:
 def test_real_videos_are_all_used_but_for_what_follows_damage(tmp_path: Path) -> None:
     outcomes = {o.video: o for o in chunk_videos([SHARED_VIDEOS], tmp_path / "root", settings=_settings(5), jobs=2)}
     frames = {name: outcome.record.frames for name, outcome in outcomes.items() if outcome.record}
-    damaged = {name for name, outcome in outcomes.items() if outcome.record and outcome.record.damage}
+    damaged = {name for name, outcome in outcomes.items() if outcome.record and outcome.record.damages}
     whole = {"av1": 125, "demo_wave": 280, "h264_10bit": 30, "h265": 10, "nasa_13013": 325, "pancake": 310}
     whole |= {"rotated_90": 3, "test_action": 300, "test_mpeg4": 164, "unordered": 4}
     assert damaged == {"corrupted"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
+from decode_server.encoder_trial import try_encoder
 from decode_server.profiles import PROFILES, EncodingProfile, profile_named
 from decode_server.transcode import ChunkSettings, chunk_video
 from framefeed.errors import BadInput
@@ -75,10 +76,80 @@ def test_profiles_cross_process_borders_and_compare_by_value() -> None:
 
 
 def test_an_unknown_profile_is_bad_input_that_lists_the_names() -> None:
-    with pytest.raises(BadInput, match=r"'fast'.*train, archive"):
+    with pytest.raises(BadInput, match=r"'fast'.*archive, balanced, train, intra"):
         profile_named("fast")
 
 
 def test_a_profile_without_a_gop_is_refused() -> None:
     with pytest.raises(BadInput, match="gop_frames is 0"):
         EncodingProfile(name="x", codec="libx264", pix_fmt="yuv420p", gop_frames=0, options=())
+
+
+def test_intra_is_key_frames_only(tmp_path: Path) -> None:
+    assert all(is_key for _, is_key, _ in _packets(_chunk(tmp_path, "intra", frames=40)))
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "libx265", "libsvtav1"])
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_taken_by_every_encoder(name: str, encoder: str) -> None:
+    try_encoder(profile_named(name, encoder=encoder))
+
+
+def test_options_go_over_the_profile_s_and_to_their_owner() -> None:
+    profile = profile_named("train", options="preset=fast:crf=28:ref=2:keyint=24")
+    assert dict(profile.options)["preset"] == "fast"
+    assert dict(profile.options)["crf"] == "28"
+    assert profile.gop_frames == 24
+    own = profile.encoder_options["x264-params"].split(":")
+    assert {"ref=2", "keyint=24", "threads=1"} <= set(own)
+    try_encoder(profile)
+
+
+def test_another_rate_replaces_the_profile_s() -> None:
+    options = profile_named("train", options="bitrate=400").encoder_options
+    assert "crf" not in options
+    assert "bitrate=400" in options["x264-params"]
+    assert "crf" not in profile_named("archive", options="qp=20").encoder_options
+
+
+def test_another_encoder_keeps_the_gop_structure() -> None:
+    train = profile_named("train")
+    other = profile_named("train", encoder="libx265")
+    assert (other.gop_frames, other.b_frames) == (train.gop_frames, train.b_frames)
+    assert f"bframes={train.b_frames}" in other.encoder_options["x265-params"]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "says"),
+    [
+        ("x265", "", "unknown encoder 'x265'; did you mean libx265"),
+        (None, "preset", "'preset' is not name=value"),
+        (None, "crf=20:crf=21", "crf is given twice, as 20 and as 21"),
+        (None, "crf=20:qp=21", "crf and qp contradict each other"),
+        (None, "g=20:keyint=21", "keyint and g contradict each other"),
+        (None, "keyint=0", "keyint is '0', wanted a number of frames from 1 on"),
+        (None, "threads=4", "threads is set by the chunker"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(encoder: str | None, options: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        profile_named("train", encoder=encoder, options=options)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "says"),
+    [
+        ("libx264", "bogus=1", "bogus"),
+        ("libx264", "ref=many", "ref"),
+        ("libx264", "crf=low", "low"),
+        ("libx264", "preset=nope", "nope"),
+        ("libx265", "bogus=1", "bogus"),
+        ("libsvtav1", "bogus=1", "bogus"),
+        ("libsvtav1", "preset=99", "99"),
+        ("libsvtav1", "tune=film", "tune"),
+    ],
+)
+def test_an_option_that_the_encoder_does_not_take_is_an_error(encoder: str, options: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says) as caught:
+        try_encoder(profile_named("train", encoder=encoder, options=options))
+    assert "\n" not in str(caught.value)
