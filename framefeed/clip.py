@@ -5,7 +5,7 @@ It knows nothing of how it travelled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -33,8 +33,10 @@ class Colour:
 class ClipInfo:
     """All that a reply says about a clip beside its pixels.
 
-    `pts_s` are the times of the kept frames in the video, `box` is the box that was cut from the displayed frame,
-    `stage_s` the seconds spent in each of STAGES on the server, `fed_packets` and `read_bytes` what it cost.
+    `pts_s` are the times of the kept frames in the video (time deltas are their differences), `box` is the box that was
+    cut from the displayed frame, `placed` where in the clip's picture it lies (None: it fills it), `padding` which
+    frames are black because the span had no more (empty: none; their `pts_s` is that of the last kept frame before
+    them). `stage_s` are the seconds spent in each of STAGES on the server, `fed_packets` and `read_bytes` what it cost.
     """
 
     pts_s: tuple[float, ...]
@@ -44,11 +46,15 @@ class ClipInfo:
     read_bytes: int
     fed_packets: int
     stage_s: dict[str, float] = field(default_factory=dict)
+    placed: Box | None = None
+    padding: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = set(self.stage_s) - set(STAGES)
         if unknown:
             raise ValueError(f"clip: stages {sorted(unknown)} are not among {STAGES}")
+        if self.padding and len(self.padding) != len(self.pts_s):
+            raise ValueError(f"clip: {len(self.padding)} padding flags for {len(self.pts_s)} frame times")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,3 +69,11 @@ class Clip:
             raise ValueError(f"clip: pixels are {self.pixels.dtype} of {self.pixels.ndim} axes, wanted uint8 of 3 or 4")
         if len(self.info.pts_s) != len(self.pixels):
             raise ValueError(f"clip: {len(self.info.pts_s)} frame times for {len(self.pixels)} frames")
+
+    def truncated(self) -> Clip:
+        """The clip without its padding frames; itself if it has none. Copies the frames that stay."""
+        if not any(self.info.padding):
+            return self
+        kept = [t for t, padded in enumerate(self.info.padding) if not padded]
+        info = replace(self.info, pts_s=tuple(self.info.pts_s[t] for t in kept), padding=())
+        return Clip(pixels=self.pixels[kept], info=info)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from framefeed.crops import Crop
+from framefeed.crops import Box, Crop, Letterbox
 from framefeed.draws import FLIP, draw_uniform
 from framefeed.errors import BadRequest
 from framefeed.sampling import Sampling
 
 PixelFormat = Literal["rgb24", "yuv420p"]
+Interpolation = Literal["bilinear", "bicubic"]
 MAX_SIDE_PX = 4096
 MAX_CLIP_BYTES = 1 << 28
 MAX_VIDEO_NAME_BYTES = 512
@@ -25,7 +26,9 @@ class ClipRequest:
     """One clip: the span [start_s, end_s) of `video`, T frames of it, one crop for all of them, one output size.
 
     `rgb24` clips are uint8 (T, Y, X, 3); `yuv420p` clips are uint8 (T, Y*3/2, X): per frame the I420 planes, with the
-    source's own matrix and range, which the Clip names. Raises BadRequest when a field is out of its limits.
+    source's own matrix and range, which the Clip names. Frames and rows that the source does not fill (see `sampling`
+    and `crop`) are black. `interpolation` is antialiased where the box shrinks; bicubic is Catmull-Rom's (a = -1/2).
+    Raises BadRequest when a field is out of its limits.
     """
 
     video: str
@@ -38,6 +41,7 @@ class ClipRequest:
     seed: int = 0
     hflip_probability: float = 0.0
     pixel_format: PixelFormat = "rgb24"
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         if not 0 < len(self.video.encode()) <= MAX_VIDEO_NAME_BYTES:
@@ -57,12 +61,14 @@ class ClipRequest:
             raise BadRequest(f"request: hflip_probability is {self.hflip_probability}, wanted 0 to 1")
         if self.pixel_format not in ("rgb24", "yuv420p"):
             raise BadRequest(f"request: pixel_format is {self.pixel_format!r}, wanted 'rgb24' or 'yuv420p'")
+        if self.interpolation not in get_args(Interpolation):
+            raise BadRequest(f"request: interpolation is {self.interpolation!r}, wanted 'bilinear' or 'bicubic'")
         if self.clip_bytes > MAX_CLIP_BYTES:
             raise BadRequest(f"request: the clip would be {self.clip_bytes} bytes, wanted at most {MAX_CLIP_BYTES}")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the clip's uint8 array."""
+        """Shape of the clip's uint8 array, whatever the source: short spans and letterboxes are filled, not cut."""
         t, y, x = self.sampling.frames, self.height_px, self.width_px
         return (t, y, x, 3) if self.pixel_format == "rgb24" else (t, y * 3 // 2, x)
 
@@ -75,3 +81,10 @@ class ClipRequest:
     def flipped(self) -> bool:
         """Whether this clip is mirrored left to right: a draw of its seed."""
         return draw_uniform(self.seed, stream=FLIP) < self.hflip_probability
+
+    def placed(self, box: Box) -> Box | None:
+        """Where in the clip's picture this box of the frame lies; None if it fills it."""
+        if not isinstance(self.crop, Letterbox):
+            return None
+        place = self.crop.place(box, self.width_px, self.height_px)
+        return None if (place.width_px, place.height_px) == (self.width_px, self.height_px) else place

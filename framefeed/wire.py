@@ -6,29 +6,68 @@ policy is refused, and lengths are bounded before anything is built. Source of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, cast
 
 import msgpack
 
 from framefeed.clip import ClipInfo, Colour
-from framefeed.crops import Box, Crop, ExplicitBox, RandomResizedCrop, ResizedCentreCrop
+from framefeed.crops import (
+    Box,
+    CentreCrop,
+    Crop,
+    ExplicitBox,
+    Letterbox,
+    MultiScaleCrop,
+    RandomCrop,
+    RandomResizedCrop,
+    ResizedCentreCrop,
+    ViewCrop,
+    WholeFrame,
+)
 from framefeed.errors import BadRequest, FramefeedError, error_from_code
 from framefeed.request import ClipRequest
-from framefeed.sampling import Dense, Sampling, Segments
+from framefeed.sampling import (
+    AtFrames,
+    AtSeconds,
+    Dense,
+    DenseView,
+    FrameWindow,
+    Linspace,
+    Resampled,
+    Sampling,
+    Segments,
+)
+from framefeed.sampling_rules import PublishedRule
 
 WIRE_VERSION = 1
 MAX_HEADER_BYTES = 1 << 16
 
 V = TypeVar("V")
 
-_SAMPLING: dict[str, type[Any]] = {"segments": Segments, "dense": Dense}
-_CROPS: dict[str, type[Any]] = {
+SAMPLING_POLICIES: dict[str, type[Any]] = {
+    "segments": Segments,
+    "linspace": Linspace,
+    "dense": Dense,
+    "dense_view": DenseView,
+    "frame_window": FrameWindow,
+    "resampled": Resampled,
+    "at_seconds": AtSeconds,
+    "at_frames": AtFrames,
+    "published": PublishedRule,
+}
+CROP_POLICIES: dict[str, type[Any]] = {
     "random_resized": RandomResizedCrop,
     "resized_centre": ResizedCentreCrop,
+    "multi_scale": MultiScaleCrop,
+    "random": RandomCrop,
+    "centre": CentreCrop,
+    "view": ViewCrop,
+    "whole": WholeFrame,
+    "letterbox": Letterbox,
     "explicit": ExplicitBox,
 }
-_PAIRS = {"scale", "ratio"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +130,15 @@ def pack_call(call: Call) -> bytes:
     """The header of a message from client to server."""
     if isinstance(call, DescribeCall):
         return _pack("describe", attempt=call.attempt)
-    request = {f.name: getattr(call.request, f.name) for f in fields(call.request)}
-    request["sampling"] = _policy(call.request.sampling, _SAMPLING)
-    request["crop"] = _policy(call.request.crop, _CROPS)
-    return _pack("decode", attempt=call.attempt, deadline_s=call.deadline_s, request=request)
+    return _pack("decode", attempt=call.attempt, deadline_s=call.deadline_s, request=map_of_request(call.request))
+
+
+def map_of_request(request: ClipRequest) -> dict[str, Any]:
+    """The request as plain maps, tuples, numbers and strings: what request_from_map reads."""
+    body = _plain(request)
+    body["sampling"] = _policy(request.sampling, SAMPLING_POLICIES)
+    body["crop"] = _policy(request.crop, CROP_POLICIES)
+    return body
 
 
 def unpack_call(header: bytes | memoryview) -> Call:
@@ -105,10 +149,16 @@ def unpack_call(header: bytes | memoryview) -> Call:
     if kind != "decode":
         raise BadRequest(f"wire: kind is {kind!r}, wanted 'decode' or 'describe'")
     request = _mapping(body, "request")
-    request["sampling"] = _build_policy(request, "sampling", _SAMPLING)
-    request["crop"] = _build_policy(request, "crop", _CROPS)
-    body["request"] = _build(ClipRequest, request)
+    body["request"] = request_from_map(request)
     return _build(DecodeCall, body)
+
+
+def request_from_map(body: Mapping[str, Any]) -> ClipRequest:
+    """The request that plain maps, lists, numbers and strings spell. Raises BadRequest naming what is wrong with it."""
+    request = dict(body)
+    request["sampling"] = _build_policy(request, "sampling", SAMPLING_POLICIES)
+    request["crop"] = _build_policy(request, "crop", CROP_POLICIES)
+    return _build(ClipRequest, request)
 
 
 def peek_attempt(header: bytes | memoryview) -> int:
@@ -127,6 +177,7 @@ def pack_reply(reply: Reply) -> bytes:
         info = {f.name: getattr(reply.info, f.name) for f in fields(reply.info)}
         info["box"] = _plain(reply.info.box)
         info["colour"] = _plain(reply.info.colour)
+        info["placed"] = None if reply.info.placed is None else _plain(reply.info.placed)
         return _pack("clip", **{**body, "info": info})
     return _pack("error" if isinstance(reply, ErrorReply) else "server", **body)
 
@@ -142,6 +193,9 @@ def unpack_reply(header: bytes | memoryview) -> Reply:
         raise BadRequest(f"wire: kind is {kind!r}, wanted 'clip', 'error' or 'server'")
     info = _mapping(body, "info")
     info["pts_s"] = _tuple(info.get("pts_s"))
+    info["padding"] = _tuple(info.get("padding"))
+    if info.get("placed") is not None:
+        info["placed"] = _build(Box, _mapping(info, "placed"))
     info["box"] = _build(Box, _mapping(info, "box"))
     info["colour"] = _build(Colour, _mapping(info, "colour"))
     body["info"] = _build(ClipInfo, info)
@@ -185,8 +239,7 @@ def _build_policy(request: dict[str, Any], key: str, known: dict[str, type[Any]]
     name = body.pop("policy", None)
     if name not in known:
         raise BadRequest(f"wire: {key} policy is {name!r}, wanted one of {sorted(known)}")
-    for pair in _PAIRS & body.keys():
-        body[pair] = _tuple(body[pair])
+    body = {key: _tuple(value) for key, value in body.items()}
     if name == "explicit":
         body["box"] = _build(Box, _mapping(body, "box"))
     return _build(known[name], body)
@@ -224,12 +277,18 @@ _TYPES: dict[str, tuple[type[Any], ...]] = {"int": (int,), "float": (float, int)
 
 def _check_type(owner: str, name: str, wanted: str, value: Any) -> None:
     kinds = _TYPES.get(wanted)
-    if wanted.startswith("tuple[float"):
-        ok = isinstance(value, tuple) and all(isinstance(v, (int, float)) for v in value)
-        ok = ok and (wanted.endswith("...]") or len(value) == wanted.count("float"))
+    if wanted.startswith("tuple["):
+        of = wanted.removeprefix("tuple[").removesuffix("]").split(", ")
+        ok = isinstance(value, tuple) and all(_is_a(v, _TYPES[of[0]]) for v in value)
+        ok = ok and (of[-1] == "..." or len(value) == len(of))
     elif wanted.startswith("dict[str, float]"):
         ok = isinstance(value, dict) and all(isinstance(v, float) for v in value.values())
     else:
-        ok = kinds is None or (isinstance(value, kinds) and (wanted == "bool" or not isinstance(value, bool)))
+        ok = kinds is None or _is_a(value, kinds)
     if not ok:
         raise BadRequest(f"wire: {owner}.{name} is {value!r:.60}, wanted {wanted}")
+
+
+def _is_a(value: Any, kinds: tuple[type[Any], ...]) -> bool:
+    """Whether a value is of one of these types; a bool is no int."""
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))

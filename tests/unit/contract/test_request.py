@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from framefeed.crops import RandomResizedCrop
+from framefeed.crops import Box, Letterbox, RandomResizedCrop
 from framefeed.errors import BadRequest
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
@@ -30,6 +30,7 @@ REQUEST = ClipRequest(
         ({"seed": 2**64}, "wanted 0 to 2"),
         ({"hflip_probability": 1.5}, "hflip_probability is 1.5, wanted 0 to 1"),
         ({"pixel_format": "bgr24"}, "pixel_format is 'bgr24'"),
+        ({"interpolation": "nearest"}, "interpolation is 'nearest', wanted 'bilinear' or 'bicubic'"),
         ({"width_px": 4096, "height_px": 4096, "sampling": Segments(frames=16)}, "the clip would be 805306368 bytes"),
     ],
 )
@@ -43,6 +44,14 @@ def test_shapes() -> None:
     assert REQUEST.clip_bytes == 602_112
     assert replace(REQUEST, pixel_format="yuv420p").shape == (4, 336, 224)
     assert replace(REQUEST, pixel_format="yuv420p").clip_bytes == 301_056
+
+
+def test_only_a_letterbox_that_does_not_fill_the_picture_is_placed() -> None:
+    box = Box(x_px=0, y_px=0, width_px=512, height_px=288)
+    assert REQUEST.placed(box) is None
+    letterbox = replace(REQUEST, crop=Letterbox())
+    assert letterbox.placed(box) == Box(x_px=0, y_px=48, width_px=224, height_px=126)
+    assert letterbox.placed(Box(x_px=0, y_px=0, width_px=100, height_px=100)) is None
 
 
 def test_the_flip_is_a_draw_of_the_seed() -> None:

@@ -1,8 +1,9 @@
 """The wire says what was meant, and refuses what it does not know."""
 
 import contextlib
+import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import pytest
@@ -10,19 +11,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefeed.clip import ClipInfo, Colour
-from framefeed.crops import Box, ExplicitBox, RandomResizedCrop, ResizedCentreCrop
+from framefeed.crops import (
+    Box,
+    CentreCrop,
+    Crop,
+    ExplicitBox,
+    Letterbox,
+    MultiScaleCrop,
+    RandomCrop,
+    RandomResizedCrop,
+    ResizedCentreCrop,
+    ViewCrop,
+    WholeFrame,
+)
 from framefeed.errors import BadRequest, Busy, Permanent
-from framefeed.sampling import Dense, Segments
+from framefeed.sampling import (
+    AtFrames,
+    AtSeconds,
+    Dense,
+    DenseView,
+    FrameWindow,
+    Linspace,
+    Resampled,
+    Sampling,
+    Segments,
+)
+from framefeed.sampling_rules import PublishedRule
 from framefeed.wire import (
+    CROP_POLICIES,
     MAX_HEADER_BYTES,
+    SAMPLING_POLICIES,
     ClipReply,
     DecodeCall,
     DescribeCall,
     ErrorReply,
     ServerReply,
+    map_of_request,
     pack_call,
     pack_reply,
     peek_attempt,
+    request_from_map,
     unpack_call,
     unpack_reply,
 )
@@ -33,25 +61,70 @@ INFO = ClipInfo(
     pts_s=(1.0, 1.25), box=Box(x_px=2, y_px=4, width_px=100, height_px=50), flipped=True,
     colour=Colour(matrix="bt709", full_range=True), read_bytes=1000, fed_packets=9, stage_s={"read": 0.5},
 )  # fmt: skip
+PADDED = replace(INFO, placed=Box(x_px=0, y_px=2, width_px=8, height_px=4), padding=(False, True))
 REPLIES = [
     ClipReply(attempt=7, server="a", queued=3, info=INFO),
+    ClipReply(attempt=7, server="a", queued=3, info=PADDED),
     ErrorReply(attempt=7, server="a", code="busy", message="no room"),
     ServerReply(attempt=7, server="a", fingerprint="f", videos=3, workers=2, state="ready"),
 ]
 
 
-@pytest.mark.parametrize("sampling", [Segments(frames=4, jitter=True), Dense(frames=16, stride=4, jitter=False)])
+SAMPLINGS = [
+    Segments(frames=4, jitter=True),
+    Linspace(frames=3),
+    Dense(frames=16, stride=4, jitter=False, short="loop"),
+    DenseView(frames=16, stride=4, view=4, views=5, short="pad"),
+    FrameWindow(frames=4, window_frames=64),
+    Resampled(frames=8, fps=7.5, short="refuse"),
+    AtSeconds(offsets_s=(0.0, 1.5), short="hold"),
+    AtFrames(offsets_frames=(4, 2, 2)),
+    PublishedRule(rule="tsn_segments", frames=8, view=1, views=2),
+]
+CROPS = [
+    RandomResizedCrop(scale=(0.2, 0.9)),
+    ResizedCentreCrop(ratio=1.5),
+    MultiScaleCrop(shares=(1.0, 0.5), snap_px=0),
+    RandomCrop(width_px=100, height_px=80),
+    CentreCrop(width_px=100, height_px=80),
+    ViewCrop(view=2, views=3),
+    WholeFrame(),
+    Letterbox(centred=False),
+    ExplicitBox(box=Box(x_px=1, y_px=2, width_px=3, height_px=4)),
+]
+
+
+def test_every_policy_is_tried() -> None:
+    assert {type(policy) for policy in SAMPLINGS} == set(SAMPLING_POLICIES.values()) == set(get_args(Sampling))
+    assert {type(policy) for policy in CROPS} == set(CROP_POLICIES.values()) == set(get_args(Crop))
+
+
+@pytest.mark.parametrize("change", [*({"sampling": s} for s in SAMPLINGS), *({"crop": c} for c in CROPS)], ids=str)
+def test_calls_come_back_as_they_were(change: dict[str, Any]) -> None:
+    call = replace(CALL, request=replace(REQUEST, interpolation="bicubic", **change))
+    assert unpack_call(pack_call(call)) == call
+
+
+def test_a_request_is_spelled_in_json_too() -> None:
+    assert request_from_map(json.loads(json.dumps(map_of_request(REQUEST)))) == REQUEST
+
+
 @pytest.mark.parametrize(
-    "crop",
+    ("sampling", "message"),
     [
-        RandomResizedCrop(scale=(0.2, 0.9)),
-        ResizedCentreCrop(ratio=1.5),
-        ExplicitBox(box=Box(x_px=1, y_px=2, width_px=3, height_px=4)),
+        ({"policy": "at_seconds", "offsets_s": [0, "x"]}, "AtSeconds.offsets_s is .*, wanted tuple"),
+        ({"policy": "at_seconds", "offsets_s": 3}, "AtSeconds.offsets_s is 3, wanted tuple"),
+        ({"policy": "at_frames", "offsets_frames": [0.5]}, "AtFrames.offsets_frames is .*, wanted tuple"),
+        ({"policy": "at_frames", "offsets_frames": [True]}, "AtFrames.offsets_frames is .*, wanted tuple"),
+        ({"policy": "dense", "frames": 4, "stride": 1, "short": []}, r"short is \(\), wanted one of hold"),
+        ({"policy": "dense", "frames": 4}, "stride"),
+        ({"policy": "published", "frames": 4, "rule": "lavila"}, "rule is 'lavila', wanted one of"),
+        ({"policy": "published", "frames": 4, "rule": 4}, "PublishedRule.rule is 4, wanted str"),
     ],
 )
-def test_calls_come_back_as_they_were(sampling: Any, crop: Any) -> None:
-    call = replace(CALL, request=replace(REQUEST, sampling=sampling, crop=crop))
-    assert unpack_call(pack_call(call)) == call
+def test_ill_spelled_sampling_is_refused_by_name(sampling: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        unpack_call(_spelled("request.sampling", sampling))
 
 
 def test_describe_comes_back_as_it_was() -> None:
@@ -98,6 +171,10 @@ def _spelled(path: str, value: object) -> bytes:
         ("request.crop.scale", [0.5, "x"], "scale"),
         ("request.width_px", 10**9, "width_px is 1000000000"),
         ("request.hello", 1, "ClipRequest has no field 'hello'"),
+        ("request.interpolation", "lanczos", "interpolation is 'lanczos', wanted 'bilinear' or 'bicubic'"),
+        ("request.crop", {"policy": "view", "view": 0.5}, "ViewCrop.view is 0.5, wanted int"),
+        ("request.crop", {"policy": "letterbox", "centred": 1}, "Letterbox.centred is 1, wanted bool"),
+        ("request.crop", {"policy": "mosaic"}, "crop policy is 'mosaic', wanted one of"),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(path: str, value: object, message: str) -> None:
@@ -114,6 +191,21 @@ def test_a_refused_call_still_names_its_attempt() -> None:
 def test_a_long_header_is_refused_before_it_is_read() -> None:
     with pytest.raises(BadRequest, match=f"wanted at most {MAX_HEADER_BYTES}"):
         unpack_call(bytes(MAX_HEADER_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("padding", [0, 1], "ClipInfo.padding is .*, wanted tuple"),
+        ("padding", [True], "1 padding flags for 2 frame times"),
+        ("placed", 7, "placed is a int, wanted a map"),
+    ],
+)
+def test_an_ill_spelled_reply_is_refused_by_name(field: str, value: object, message: str) -> None:
+    body = msgpack.unpackb(pack_reply(REPLIES[1]))
+    body["info"][field] = value
+    with pytest.raises(BadRequest, match=message):
+        unpack_reply(msgpack.packb(body))
 
 
 @given(st.binary(max_size=300))
