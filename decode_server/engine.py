@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from decode_server.decoder import Decoder, Payload
 from decode_server.library import Library
-from decode_server.orient import Orientation, planes_of
+from decode_server.orient import Orientation, blacken, planes_within
 from decode_server.plan import ChunkPlan, ClipPlan, check_span, plan_clip
 from decode_server.swscale import Picture, Scaler
 from framefeed.clip import ClipInfo
@@ -38,6 +38,9 @@ class Engine:
         """
         plan = self.plan(request)
         clip = _clip_view(request, out)
+        colour = plan.chunks[0].index.colour
+        for place in np.flatnonzero(plan.padding).tolist():
+            blacken(clip[place], full_range=colour.full_range)
         stage_s = {"read": 0.0, "decode": 0.0, "scale": 0.0}
         for chunk in plan.chunks:
             self._decode_chunk(plan, chunk, clip, stage_s)
@@ -45,10 +48,12 @@ class Engine:
             pts_s=plan.pts_s,
             box=plan.box,
             flipped=plan.flipped,
-            colour=plan.chunks[0].index.colour,
+            colour=colour,
             read_bytes=sum(end - start for chunk in plan.chunks for start, end in chunk.reads),
             fed_packets=sum(len(run.feed) for chunk in plan.chunks for run in chunk.runs),
             stage_s=stage_s,
+            placed=plan.placed,
+            padding=plan.padding,
         )
 
     def plan(self, request: ClipRequest) -> ClipPlan:
@@ -77,9 +82,7 @@ class Engine:
 
     def _read(self, chunk: ChunkPlan) -> Payload:
         """Read the chunk's ranges; returns a function that finds a packet's bytes in them."""
-        buffers = [
-            (start, memoryview(self._library.read(chunk.index, start, end))) for start, end in chunk.reads
-        ]
+        buffers = [(start, memoryview(self._library.read(chunk.index, start, end))) for start, end in chunk.reads]
 
         def payload(offset: int, size: int) -> memoryview:
             start, buffer = next(b for b in reversed(buffers) if b[0] <= offset)
@@ -103,9 +106,11 @@ class Engine:
                 )
             scaling = perf_counter()
             first = clip[places[0]]
-            displayed = planes_of(first)
+            if plan.placed is not None:
+                blacken(first, full_range=index.colour.full_range)
+            displayed = planes_within(first, plan.placed)
             coded = orientation.coded_planes(displayed)
-            self._scaler.scale(frame, picture, box, coded, rgb=first.ndim == 3)
+            self._scaler.scale(frame, picture, box, coded, rgb=first.ndim == 3, interpolation=plan.interpolation)
             orientation.write(coded, displayed)
             for place in places[1:]:
                 clip[place] = first

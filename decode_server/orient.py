@@ -15,6 +15,8 @@ import numpy.typing as npt
 from framefeed.crops import Box
 
 Pixels = npt.NDArray[np.uint8]
+_BLACK_RGB = (0, 0, 0)
+_BLACK_I420 = {False: (16, 128, 128), True: (0, 128, 128)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +71,23 @@ def planes_of(frame: Pixels) -> list[Pixels]:
     half = (height_px // 2, width_px // 2)
     u, v = flat[luma : luma + chroma], flat[luma + chroma :]
     return [flat[:luma].reshape(height_px, width_px), u.reshape(half), v.reshape(half)]
+
+
+def planes_within(frame: Pixels, placed: Box | None) -> list[Pixels]:
+    """Views as `planes_of`, of a rectangle on the chroma grid of the frame; of all of it without one."""
+    planes = planes_of(frame)
+    if placed is None:
+        return planes
+    height_px, width_px = planes[0].shape
+    within = []
+    for plane in planes:
+        y_step, x_step = height_px // plane.shape[0], width_px // plane.shape[1]
+        y, x = placed.y_px // y_step, placed.x_px // x_step
+        within.append(plane[y : y + placed.height_px // y_step, x : x + placed.width_px // x_step])
+    return within
+
+
+def blacken(frame: Pixels, *, full_range: bool) -> None:
+    """Make a displayed frame black: zeros of RGB; of I420 the luma of black in its range, and no chroma."""
+    for plane, value in zip(planes_of(frame), _BLACK_RGB if frame.ndim == 3 else _BLACK_I420[full_range], strict=True):
+        plane[...] = value

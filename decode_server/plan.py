@@ -15,7 +15,8 @@ import numpy.typing as npt
 from decode_server.packet_index import DISPOSABLE, PacketIndex
 from framefeed.crops import Box
 from framefeed.errors import BadRequest, UnsupportedMedia
-from framefeed.request import ClipRequest
+from framefeed.request import ClipRequest, Interpolation
+from framefeed.spans import PADDING, FrameIds, Times
 
 READ_GAP_BYTES = 64 << 10  # reading a smaller gap costs less than another read
 SPAN_SLACK_S = 1.0  # annotations run over the end of their video by about this much
@@ -42,10 +43,15 @@ class ChunkPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPlan:
-    """Everything that is decided about a clip before a byte is read. `pts_s` are times in the video."""
+    """Everything that is decided about a clip before a byte is read. `pts_s` are times in the video; `placed` and
+    `padding` are as in ClipInfo.
+    """
 
     pts_s: tuple[float, ...]
+    padding: tuple[bool, ...]
     box: Box
+    placed: Box | None
+    interpolation: Interpolation
     flipped: bool
     chunks: tuple[ChunkPlan, ...]
 
@@ -61,6 +67,9 @@ def plan_clip(request: ClipRequest, chunks: Sequence[tuple[float, PacketIndex]],
     if np.any(times_s[1:] < times_s[:-1]):
         raise UnsupportedMedia(f"{request.video}: its chunks overlap in time near {request.start_s:g} s")
     frames = request.sampling.pick(times_s, (request.start_s, min(request.end_s, duration_s)), request.seed)
+    padding = frames == PADDING
+    if padding.all():
+        raise BadRequest(f"sampling: no frame of the clip lies in [{request.start_s:g}, {request.end_s:g}) s")
     first = chunks[0][1]
     for _, index in chunks[1:]:
         if (index.grid, index.colour) != (first.grid, first.colour):
@@ -75,8 +84,21 @@ def plan_clip(request: ClipRequest, chunks: Sequence[tuple[float, PacketIndex]],
             plans.append(_plan_chunk(index, frames[places] - base, places))
         base += count
     return ClipPlan(
-        pts_s=tuple(float(t) for t in times_s[frames]), box=box, flipped=request.flipped, chunks=tuple(plans)
+        pts_s=_times_of(frames, times_s),
+        padding=tuple(padding.tolist()) if padding.any() else (),
+        box=box,
+        placed=request.placed(box),
+        interpolation=request.interpolation,
+        flipped=request.flipped,
+        chunks=tuple(plans),
     )
+
+
+def _times_of(frames: FrameIds, times_s: Times) -> tuple[float, ...]:
+    """The time of each frame; a padding frame has that of the last kept one before it, or of the first kept one."""
+    kept = np.flatnonzero(frames != PADDING)
+    stand_ins = kept[np.maximum(np.searchsorted(kept, np.arange(len(frames)), side="right") - 1, 0)]
+    return tuple(times_s[frames[stand_ins]].tolist())
 
 
 def check_span(request: ClipRequest, duration_s: float) -> None:

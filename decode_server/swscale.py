@@ -21,9 +21,12 @@ from av.video import reformatter
 from framefeed.clip import Colour
 from framefeed.crops import Box
 from framefeed.errors import UnsupportedMedia
+from framefeed.request import Interpolation
 
-# SWS_BILINEAR, _ACCURATE_RND, _FULL_CHR_H_INT, _FULL_CHR_H_INP: without full chroma RGB is at 38 dB where it is now 50.
-_FLAGS = 2 | 0x40000 | 0x2000 | 0x4000
+# SWS_ACCURATE_RND, _FULL_CHR_H_INT, _FULL_CHR_H_INP: without full chroma RGB is at 38 dB where it is now 50.
+_FLAGS = 0x40000 | 0x2000 | 0x4000
+_KERNELS: dict[Interpolation, int] = {"bilinear": 2, "bicubic": 4}  # SWS_BILINEAR, SWS_BICUBIC
+_CATMULL_ROM = {"param0": 0.0, "param1": 0.5}  # B and C of Mitchell and Netravali; libswscale's own C is 0.6
 _COEFFICIENTS = {"bt601": 5, "bt709": 1, "bt2020": 9}  # SWS_CS_*
 _SUBSAMPLING = {"420": (1, 1), "422": (1, 0), "444": (0, 0), "440": (0, 1)}
 # Where chroma samples lie between luma columns, in 1/256 of one: H.264, HEVC and the MPEGs put them on the left one.
@@ -70,6 +73,7 @@ _FFMPEG.sws_getCoefficients.restype = _POINTER
 _FFMPEG.sws_setColorspaceDetails.argtypes = [_POINTER, _POINTER, _INT, _POINTER, _INT, _INT, _INT, _INT]
 _FFMPEG.av_get_pix_fmt.argtypes = [ctypes.c_char_p]
 _FFMPEG.av_opt_set_int.argtypes = [_POINTER, ctypes.c_char_p, ctypes.c_int64, _INT]
+_FFMPEG.av_opt_set_double.argtypes = [_POINTER, ctypes.c_char_p, ctypes.c_double, _INT]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +93,11 @@ class _Job:
     size_px: tuple[int, int]
     out_size_px: tuple[int, int]
     rgb: bool
+    interpolation: Interpolation
 
 
 class Scaler:
-    """Crops, scales (bilinear, antialiased when shrinking) and converts frames; keeps contexts of recent shapes.
+    """Crops, scales (antialiased when shrinking) and converts frames; keeps contexts of recent shapes.
 
     One per thread; `close` frees the contexts.
     """
@@ -100,7 +105,16 @@ class Scaler:
     def __init__(self) -> None:
         self._contexts: OrderedDict[_Job, int] = OrderedDict()
 
-    def scale(self, frame: av.VideoFrame, picture: Picture, box: Box, planes: Sequence[Plane], *, rgb: bool) -> None:
+    def scale(
+        self,
+        frame: av.VideoFrame,
+        picture: Picture,
+        box: Box,
+        planes: Sequence[Plane],
+        *,
+        rgb: bool,
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
         """Write the box of the coded frame into planes of the output size, uint8 (Y, X), C-contiguous.
 
         Three full planes green, blue, red if `rgb` (full range, by the picture's colour), else Y, U, V of I420 with the
@@ -109,7 +123,7 @@ class Scaler:
         """
         height_px, width_px = planes[0].shape
         layout = planar_layout(picture.pixel_format)
-        job = _Job(picture, (box.width_px, box.height_px), (width_px, height_px), rgb)
+        job = _Job(picture, (box.width_px, box.height_px), (width_px, height_px), rgb, interpolation)
         pointers, strides = _source(frame, box, layout)
         target = _Pointers(*(plane.ctypes.data for plane in planes))
         target_strides = _Strides(*(plane.shape[1] for plane in planes))
@@ -140,7 +154,7 @@ def _new_context(job: _Job) -> int:
         "dstw": job.out_size_px[0],
         "dsth": job.out_size_px[1],
         "dst_format": _FFMPEG.av_get_pix_fmt(b"gbrp" if job.rgb else b"yuv420p"),
-        "sws_flags": _FLAGS,
+        "sws_flags": _FLAGS | _KERNELS[job.interpolation],
     }
     if chroma[0]:
         options["src_h_chr_pos"] = _LEFT if picture.decoder in _SITED_LEFT else _CENTRE
@@ -151,6 +165,10 @@ def _new_context(job: _Job) -> int:
     for name, value in options.items():
         refused = _FFMPEG.av_opt_set_int(context, name.encode(), value, 0)
         assert refused == 0, (name, value)
+    if job.interpolation == "bicubic":
+        for name, value in _CATMULL_ROM.items():
+            refused = _FFMPEG.av_opt_set_double(context, name.encode(), value, 0)
+            assert refused == 0, (name, value)
     if _FFMPEG.sws_init_context(context, _chroma_filter(job, chroma), None) < 0:
         _FFMPEG.sws_freeContext(context)
         raise UnsupportedMedia(
@@ -169,14 +187,16 @@ def _chroma_filter(job: _Job, chroma: tuple[int, int]) -> _Filter | None:
 
     Both ways convolve with triangles, whose variance is half width² / 6. By way of RGB that is one of a chroma sample
     and one of max(ratio, 1) luma samples; at once it is one of max(ratio / 2, 1) chroma samples. A kernel a, 1-2a, a
-    has variance 2a, which makes up the difference. It lifts saturated edges from 35 to 40 dB.
+    has variance 2a, which makes up the difference. It lifts saturated edges from 35 to 40 dB. Catmull-Rom's kernel has
+    none at any width, so bicubic lacks that of one chroma sample.
     """
     if not job.rgb or chroma == (0, 0):
         return None
     vectors = []
     for shift, length, out in zip(chroma, job.size_px, job.out_size_px, strict=True):
         half = max(length / out, 1.0) / 2
-        side = (1 + half**2 - max(half, 1.0) ** 2) / 12 if shift else 0.0
+        kernels = half**2 - max(half, 1.0) ** 2 if job.interpolation == "bilinear" else 0.0
+        side = (1 + kernels) / 12 if shift else 0.0
         taps = (ctypes.c_double * 3)(side, 1 - 2 * side, side)
         vectors.append(ctypes.pointer(_Vector(taps, 3)))
     return _Filter(None, None, *vectors)
