@@ -1,0 +1,110 @@
+"""The loop: as many steps as wanted, state that advances with the optimizer, clean ends."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from itertools import count
+
+import pytest
+import torch
+
+from framefeed.errors import CorruptMedia
+from tests.unit.trainer.small_run import LinearTask, MadeFeed, NoStops, make_loop
+from trainer_client.optimizer import NonFiniteStep
+from trainer_client.stop_signals import StopSignals
+from trainer_client.train_loop import Ending, Limits, StepRecord
+
+
+def test_takes_every_batch_once_and_learns() -> None:
+    task, records = LinearTask(), list[StepRecord]()
+    loop = make_loop(steps=60, task=task)
+    loop.after_step.append(records.append)
+    assert loop.run(Limits(steps=60), stops=NoStops()) is Ending.FINISHED
+    assert task.seen == list(range(60))
+    assert [record.step for record in records] == list(range(1, 61))
+    assert sum(r.loss for r in records[-10:]) < 0.5 * sum(r.loss for r in records[:10])
+    assert max(r.learning_rate for r in records) == pytest.approx(1e-2)
+    assert all(r.clips == 3 and 0 <= r.wait_s <= r.step_s for r in records)
+
+
+def test_the_time_limit_ends_between_steps() -> None:
+    ticks = count()
+    loop = make_loop(steps=100)
+    ending = loop.run(Limits(steps=100, max_s=20.0), stops=NoStops(), clock=lambda: float(next(ticks)))
+    assert ending is Ending.OUT_OF_TIME
+    assert loop.steps_done == 5  # four looks at the clock a step
+
+
+def test_a_resumed_run_takes_the_same_steps() -> None:
+    whole, losses = make_loop(steps=20), list[float]()
+    whole.after_step.append(lambda record: losses.append(record.loss))
+    whole.run(Limits(steps=20), stops=NoStops())
+
+    first, seen = make_loop(steps=20), list[float]()
+    first.after_step.append(lambda record: seen.append(record.loss))
+    first.run(Limits(steps=7), stops=NoStops())
+    state = first.state()
+    assert state.step == 7
+    assert state.data["position"] == 7 * 3
+    later = make_loop(steps=20)
+    torch.manual_seed(99)
+    later.load_state(state)
+    later.after_step.append(lambda record: seen.append(record.loss))
+    later.run(Limits(steps=20), stops=NoStops())
+    assert seen == losses
+
+
+def test_numbers_that_are_none_stop_the_run_before_the_weights_move() -> None:
+    task = LinearTask()
+    loop = make_loop(steps=10, task=task)
+    loop.run(Limits(steps=2), stops=NoStops())
+    before = [parameter.clone() for parameter in task.model.parameters()]
+    task.scale = math.nan
+    with pytest.raises(NonFiniteStep, match="step 2: loss is nan"):
+        loop.run(Limits(steps=10), stops=NoStops())
+    assert loop.steps_done == loop.state().step == 2
+    assert all(torch.equal(a, b) for a, b in zip(before, task.model.parameters(), strict=True))
+
+
+def test_an_error_of_the_feed_leaves_the_state_of_the_last_step() -> None:
+    def fail(step: int) -> None:
+        if step == 4:
+            raise CorruptMedia("clip of v [0, 1) s")
+
+    loop = make_loop(steps=10, feed=MadeFeed(fail))
+    with pytest.raises(CorruptMedia):
+        loop.run(Limits(steps=10), stops=NoStops())
+    assert loop.state().data["position"] == 4 * 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_wait_and_the_second_has_its_old_meaning(number: signal.Signals) -> None:
+    calls = list[int]()
+    before = signal.signal(number, lambda n, frame: calls.append(n))
+    try:
+        with StopSignals() as stops:
+            loop = make_loop(steps=10, feed=MadeFeed(lambda step: os.kill(os.getpid(), number) if step == 3 else None))
+            assert loop.run(Limits(steps=10), stops=stops) is Ending.STOPPED
+            assert stops.name == number.name
+            assert loop.steps_done == 3
+            assert calls == []
+            os.kill(os.getpid(), number)
+            assert calls == [number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_during_a_step_lets_it_finish() -> None:
+    class Interrupted(LinearTask):
+        def loss(self, batch: object) -> torch.Tensor:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss(batch)  # type: ignore[arg-type]
+
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals() as stops:
+        loop = make_loop(steps=10, task=Interrupted())
+        assert loop.run(Limits(steps=10), stops=stops) is Ending.STOPPED
+    assert loop.steps_done == 1
+    assert signal.getsignal(signal.SIGTERM) is before
