@@ -1,0 +1,104 @@
+"""What a run says of itself: intervals, curves, metrics and the summary, from made steps."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from framefeed.errors import BadInput
+from trainer_client.stats import Ledger, Standing, snapshot
+from trainer_client.train_log import TrainLog, interval_of
+from trainer_client.train_loop import StepRecord
+from trainer_client.train_metrics import TrainMetrics, metrics_page
+from trainer_client.train_summary import Summary, mean_of_ends
+
+
+def record(step: int, *, loss: float = 1.0) -> StepRecord:
+    return StepRecord(step=step, loss=loss, learning_rate=0.1 * step, grad_norm=2.0, clips=4, wait_s=0.5, step_s=2.0)
+
+
+def write_log(folder: Path, steps: range, *, first_step: int = 0) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    with TrainLog(folder, total_steps=12, every=5, first_step=first_step, console=console) as log:
+        for step in steps:
+            log.record(record(step, loss=step))
+    return out.getvalue()
+
+
+def curve(folder: Path) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("train/loss")]
+
+
+def test_an_interval_is_means_rates_and_shares() -> None:
+    interval = interval_of([record(3, loss=1.0), record(4, loss=3.0)])
+    assert (interval.step, interval.loss, interval.clips_per_s, interval.wait_share) == (4, 2.0, 2.0, 0.25)
+    assert interval.learning_rate == pytest.approx(0.4)
+
+
+def test_lines_and_curves_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
+    said = write_log(tmp_path, range(1, 13))
+    assert [line.split()[1] for line in said.splitlines()] == ["5/12", "10/12", "12/12"]
+    assert "loss 3.0000" in said.splitlines()[0]
+    assert "waiting 25%" in said
+    assert curve(tmp_path) == [(5, 3.0), (10, 8.0), (12, 11.5)]
+
+
+def test_a_resumed_run_replaces_the_curve_beyond_its_checkpoint(tmp_path: Path) -> None:
+    write_log(tmp_path, range(1, 12))
+    write_log(tmp_path, range(6, 11), first_step=5)
+    assert [step for step, _ in curve(tmp_path)] == [5, 10]
+
+
+def test_metrics_are_the_steps(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    metrics = TrainMetrics(registry)
+    metrics.record(record(7, loss=0.25))
+    with metrics_page(registry, host="127.0.0.1", port=0) as url:
+        page = urllib.request.urlopen(url, timeout=10).read().decode()
+        port = int(url.split(":")[2].partition("/")[0])
+        with (
+            pytest.raises(BadInput, match=rf"127\.0\.0\.1:{port} cannot be taken \(Address already in use\)"),
+            metrics_page(registry, host="127.0.0.1", port=port),
+        ):
+            pass
+    assert 'framefeed_trainer_steps_total{rank="0"} 1.0' in page
+    assert 'framefeed_trainer_step{rank="0"} 7.0' in page
+    assert 'framefeed_trainer_loss{rank="0"} 0.25' in page
+    assert 'framefeed_trainer_step_duration_seconds_sum{rank="0"} 2.0' in page
+    with metrics_page(registry, host="127.0.0.1", port=port):
+        pass
+
+
+def test_the_summary_counts_what_was_done(tmp_path: Path) -> None:
+    summary, ledger = Summary(), Ledger()
+    for step in range(101, 141):
+        summary.record(record(step, loss=200 - step))
+    ledger.waits.add((0, 8_000_000_000), None)
+    ledger.retries["server_lost"] += 3
+    said = summary.write(tmp_path, snapshot(ledger, Standing(), rank=0), ending="all steps done")
+    assert said == json.loads((tmp_path / "summary.json").read_text())
+    assert (said["first_step"], said["last_step"], said["steps"], said["clips"]) == (101, 140, 40, 160)
+    assert (said["loss_first"], said["loss_last"]) == (98.5, 60.5)
+    assert said["videos_per_s"] == 2.0
+    assert said["starvation_percent"] == 10.0
+    assert said["retries"] == {"server_lost": 3}
+
+
+def test_a_run_without_a_step_has_a_summary(tmp_path: Path) -> None:
+    said = Summary().write(tmp_path, snapshot(Ledger(), Standing(), rank=0), ending="stopped by a signal")
+    assert (said["steps"], said["loss_first"], said["videos_per_s"]) == (0, None, 0.0)
+
+
+def test_means_of_ends_take_at_least_one() -> None:
+    assert mean_of_ends([3.0]) == (3.0, 3.0)
+    assert mean_of_ends([5.0, 1.0]) == (5.0, 1.0)
