@@ -1,0 +1,176 @@
+"""Training over real servers: what is killed, or stopped and resumed, changes no loss; signals end a run well."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from decode_server.index import Index
+from framefeed.command import main
+from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
+from tests.videos import make_numbered_video
+from trainer_client.checkpoint import Checkpoints
+
+TRAIN = ("-c", "from framefeed.command import main; raise SystemExit(main())", "train", "mae")
+SERVER = ("--workers", "1", "--threads", "1", "--slab-mib", "16")
+SMALL = (
+    *("--preset", "tiny", "--frames", "2", "--size-px", "32", "--stride-frames", "1", "--window-s", "0.1"),
+    *("--batch-clips", "2", "--mask-ratio", "0.5", "--lr", "1e-3", "--steps", "100000", "--prefetch-batches", "2"),
+    *("--device", "cpu", "--precision", "fp32", "--threads", "1", "--log-every", "1", "--metrics-port", "0"),
+)
+
+
+class Trainer:
+    """A `framefeed train mae` process over some servers; within `with`, and gone after it."""
+
+    def __init__(self, root: Path, out: Path, *servers: Server, options: tuple[str, ...] = ()) -> None:
+        self.out = out
+        (out / "run.json").unlink(missing_ok=True)
+        urls = [server.endpoint for server in servers]
+        command = [sys.executable, *TRAIN, str(root), "--out", str(out), *SMALL, *options, "--servers", *urls]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=PATIENCE_S)
+
+    def wait_for_step(self, step: int) -> int:
+        """Wait until the run has done so many steps, and return how many it has done."""
+        done = [0]
+
+        def reached() -> bool:
+            assert self.process.poll() is None, self.process.communicate()[0]
+            done[0] = int(self.metrics().get('framefeed_trainer_step{rank="0"}', 0))
+            return done[0] >= step
+
+        wait_until(f"step {step}", reached, patience_s=60)
+        return done[0]
+
+    def metrics(self) -> dict[str, float]:
+        """All samples of its /metrics; none while it does not answer."""
+        if not (self.out / "run.json").exists():
+            return {}
+        url = json.loads((self.out / "run.json").read_text())["metrics_url"]
+        try:
+            return parse_metrics(urllib.request.urlopen(url, timeout=PATIENCE_S).read().decode())
+        except urllib.error.URLError:
+            return {}
+
+    def stop(self, number: signal.Signals) -> tuple[int, int]:
+        """(exit code, steps done) after a signal; the newest checkpoint is of the last step."""
+        self.process.send_signal(number)
+        said = self.process.communicate(timeout=60)[0]
+        summary = json.loads((self.out / "summary.json").read_text())
+        newest = Checkpoints(self.out, config={}, keep=1).latest()
+        assert newest is not None, said
+        assert newest.name == f"step_{summary['last_step']:09d}.pt", said
+        assert summary["ending"] == "stopped by a signal"
+        return self.process.returncode, summary["last_step"]
+
+
+def losses(out: Path) -> list[float]:
+    """The loss of each step, in float32 as TensorBoard keeps it, of runs that end where the next begins."""
+    events = EventAccumulator(str(out / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    scalars = events.Scalars("train/loss")
+    assert [event.step for event in scalars] == list(range(1, len(scalars) + 1))
+    return [event.value for event in scalars]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(3):
+        make_numbered_video(folder / f"clip{number}.mp4", frames=90 + 30 * number, width_px=96, height_px=64)
+    Index(root=folder, jobs=1).run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("logs"), str(root), *SERVER, program=SERVE) as one:
+        yield one
+
+
+def test_neither_a_killed_server_nor_a_stop_and_resume_changes_a_loss(
+    root: Path, server: Server, tmp_path: Path
+) -> None:
+    out = tmp_path / "disturbed"
+    with (
+        Server(tmp_path, str(root), *SERVER, program=SERVE) as doomed,
+        Trainer(root, out, doomed, server) as run,
+    ):
+        killed_at = run.wait_for_step(3)
+        doomed.signal(signal.SIGKILL)
+        run.wait_for_step(killed_at + 20)
+        assert run.stop(signal.SIGTERM)[0] == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["servers"][doomed.endpoint] == "offline"
+    assert summary["requests"][f"{doomed.endpoint} ok"] > 0
+    with Trainer(root, out, server, options=("--resume",)) as run:
+        run.wait_for_step(summary["last_step"] + 20)
+        code, steps = run.stop(signal.SIGINT)
+        assert code == 130
+    disturbed = losses(out)
+    assert len(disturbed) == steps
+
+    with Trainer(root, tmp_path / "undisturbed", server) as run:
+        run.wait_for_step(steps)
+        assert run.stop(signal.SIGTERM)[0] == 0
+    assert losses(tmp_path / "undisturbed")[:steps] == disturbed
+
+
+def test_a_finished_run_leaves_its_sheet_summary_and_checkpoint_and_refuses_another_configuration(
+    root: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ending = ("--steps", "4", "--checkpoint-every", "2", "--keep-checkpoints", "2")
+    with Trainer(root, tmp_path, server, options=ending) as run:
+        said = run.process.communicate(timeout=60)[0]
+        assert run.process.returncode == 0, said
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("step ")] == ["1/4", "2/4", "3/4", "4/4"]
+    names = {path.name for path in tmp_path.iterdir()}
+    kept = {"step_000000002.pt", "step_000000004.pt"}
+    assert names == {*kept, "contact_sheet.png", "run.json", "summary.json", "tensorboard"}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["ending"], summary["steps"], summary["clips"]) == ("all steps done", 4, 8)
+    assert summary["conserved"]
+    assert summary["read_bytes_per_clip"] > 0
+    options = (
+        "--out",
+        str(tmp_path),
+        *SMALL,
+        *ending,
+        "--servers",
+        server.endpoint,
+        "--resume",
+        "--mask-ratio",
+        "0.75",
+    )
+    assert main(["train", "mae", str(root), *options]) == 2
+    said = capsys.readouterr().err
+    assert "is of another run: mask_ratio was 0.5 and is 0.75; use the same or another --out" in said
+    assert said.count("\n") == 1
+
+
+def test_a_stop_ends_the_wait_for_servers_that_are_not_there(root: Path, server: Server, tmp_path: Path) -> None:
+    with Server(tmp_path, str(root), *SERVER, program=SERVE) as gone:
+        pass
+    with Trainer(root, tmp_path / "run", gone) as run:
+        up = f'framefeed_client_server_up{{server="{gone.endpoint}"}}'
+        wait_until("the feed", lambda: run.metrics().get(up) == 0, patience_s=60)
+        run.process.send_signal(signal.SIGTERM)
+        said = run.process.communicate(timeout=60)[0]
+    assert run.process.returncode == 0, said
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 0

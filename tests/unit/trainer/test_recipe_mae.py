@@ -1,0 +1,127 @@
+"""The recipe: bad options are one clear line, defaults are VideoMAE's, and what it builds is what was chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from framefeed.command import main
+from framefeed.manifest import Manifest, VideoEntry
+from trainer_client.feed_options import FeedOptions
+from trainer_client.recipe_mae import TrainMae
+from trainer_client.session import SessionOptions
+
+NEEDED = ("--servers", "tcp://127.0.0.1:5555", "--metrics-port", "0", "--preset", "tiny", "--device", "cpu")
+
+
+def recipe(**options: object) -> TrainMae:
+    feed, session = FeedOptions(servers=("tcp://a:1",)), SessionOptions(out=Path("run"))
+    return TrainMae(root=Path("root"), feed=feed, session=session, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    entry = VideoEntry(
+        video="v",
+        codec="h264",
+        duration_s=20.0,
+        fps=30.0,
+        width_px=64,
+        height_px=48,
+        media_bytes=1,
+        chunk_start_s=(0.0,),
+        record_offset=(0,),
+        record_bytes=(1,),
+    )
+    folder = tmp_path / "root"
+    folder.mkdir()
+    Manifest(videos={"v": entry}).write(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--batch-clip", "4"), "--batch-clips"),
+        (("--mask-raito", "0.5"), "--mask-ratio"),
+        (("--preset", "gigantic"), "gigantic"),
+        (("--steps", "0"), "--steps is 0, wanted at least 1"),
+        (("--steps", "many"), "many"),
+        (("--max-seconds", "-1"), "--max-seconds is -1, wanted more than 0"),
+        (("--checkpoint-every", "0"), "--checkpoint-every is 0"),
+        (("--warmup", "2"), "--warmup is 2, wanted a share"),
+        (("--clip-norm", "-1"), "--clip-norm is -1"),
+        (("--lr", "nan"), "peak is nan"),
+        (("--threads", "-1"), "--threads is -1"),
+        (("--size-px", "100"), "height_px is 100, wanted a multiple of 8"),
+        (("--frames", "7"), "frames is 7, wanted a multiple of 2"),
+        (("--stride-frames", "0"), "stride is 0"),
+        (("--mask-ratio", "1.5"), "ratio is 1.5"),
+        (("--window-s", "0"), "window_s is 0"),
+        (("--crop-scale", "0", "1"), "scale is (0.0, 1.0)"),
+        (("--betas", "0.9", "1.5"), "betas are (0.9, 1.5)"),
+        (("--prefetch-mib", "0"), "prefetch_bytes is 0"),
+        (("--servers", "localhost:5555"), "names no transport"),
+        (("--metrics-host", "203.0.113.1"), "metrics: 203.0.113.1:0 cannot be taken"),
+    ],
+)
+def test_a_bad_option_is_one_line(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], says: str
+) -> None:
+    args = ["train", "mae", str(root), *NEEDED, "--out", str(tmp_path / "run"), *options]
+    assert main(args) != 0
+    printed = capsys.readouterr().err
+    assert says in printed
+    assert printed.count("\n") == 1
+    assert not list(tmp_path.glob("run/*.pt"))
+
+
+def test_a_missing_root_and_a_missing_option_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "mae", str(tmp_path / "none"), *NEEDED, "--out", str(tmp_path / "run")]) == 2
+    assert "none is not a folder" in capsys.readouterr().err
+    assert main(["train", "mae", str(tmp_path), "--out", "run"]) == 2
+    assert "--servers" in capsys.readouterr().err
+
+
+def test_another_runs_folder_is_refused(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "step_000000005.pt").touch()
+    args = ["train", "mae", str(root), *NEEDED, "--out", str(tmp_path)]
+    assert main(args) == 2
+    assert "holds step_000000005.pt of an earlier run; wanted --resume or another --out" in capsys.readouterr().err
+    assert main([*args, "--resume"]) == 2
+    assert "step_000000005.pt cannot be read" in capsys.readouterr().err
+
+
+def test_several_ranks_are_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "mae", str(root), *NEEDED, "--out", str(tmp_path / "run")]) == 2
+    assert "WORLD_SIZE is 2, wanted 1" in capsys.readouterr().err
+
+
+def test_the_defaults_are_videomaes() -> None:
+    made = recipe()
+    model = made.model()
+    assert (model.grid.frames, model.grid.height_px, model.encoder.width) == (16, 224, 768)
+    policy = made.policy(model)
+    assert policy.shape == (16, 336, 224)
+    assert policy.pixel_format == "yuv420p"
+    assert made.mask_ratio == 0.9
+
+
+def test_what_is_chosen_is_built() -> None:
+    model = recipe(preset="tiny", frames=4, size_px=32, checkpoint_blocks=True).model()
+    assert (model.grid.frames, model.grid.height_px, model.grid.width_px) == (4, 32, 32)
+    assert model.encoder.checkpoint_blocks
+    assert model.decoder.checkpoint_blocks
+    policy = recipe(pixel_format="rgb24", hflip=0.0, stride_frames=2).policy(model)
+    assert (policy.shape, policy.hflip_probability) == ((4, 32, 32, 3), 0.0)
+
+
+def test_the_configuration_names_what_decides_the_weights_and_no_more() -> None:
+    config = recipe(preset="tiny").config(samples=7)
+    assert config["samples"] == 7
+    assert {"preset", "mask_ratio", "lr", "betas", "steps", "seed", "batch_clips", "precision"} <= set(config)
+    assert not {"servers", "out", "resume", "log_every", "device", "prefetch_batches", "metrics_port"} & set(config)

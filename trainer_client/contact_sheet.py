@@ -1,0 +1,59 @@
+"""Contact sheets: clips as rows of frames in one PNG; knows pictures and labels, not what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+_FRAME_IN, _MARGIN_IN, _TITLE_IN = 1.0, 1.1, 0.45
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SheetClip:
+    """One clip: its label, the times of its T frames in seconds, named rows of float RGB (T, Y, X, 3) in [0, 1]."""
+
+    label: str
+    times_s: tuple[float, ...]
+    rows: Mapping[str, npt.NDArray[np.float32]]
+
+    def __post_init__(self) -> None:
+        for name, frames in self.rows.items():
+            if frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(self.times_s):
+                wanted = f"({len(self.times_s)}, Y, X, 3)"
+                raise ValueError(f"contact sheet: row {name!r} of {self.label} is {frames.shape}, wanted {wanted}")
+
+
+def draw_sheet(path: Path, clips: Sequence[SheetClip], *, title: str) -> None:
+    """Write a PNG: for each clip its label, and one line of pictures for each of its rows, times above the first."""
+    if not clips:
+        raise ValueError("contact sheet: got no clips, wanted at least one")
+    frames = max(len(clip.times_s) for clip in clips)
+    heights_in = [len(clip.rows) * _FRAME_IN + _TITLE_IN for clip in clips]
+    size_in = (_MARGIN_IN + frames * _FRAME_IN, _TITLE_IN + sum(heights_in))
+    figure = Figure(figsize=size_in, dpi=110, facecolor="white")
+    top_in = size_in[1]
+    figure.text(0.01, 1 - 0.6 * _TITLE_IN / size_in[1], title, fontsize=11, weight="bold", va="center")
+    top_in -= _TITLE_IN
+    for clip in clips:
+        figure.text(_MARGIN_IN / size_in[0], (top_in - 0.12) / size_in[1], clip.label, fontsize=8, va="center")
+        top_in -= _TITLE_IN
+        for number, (name, pictures) in enumerate(clip.rows.items()):
+            top_in -= _FRAME_IN
+            middle = (top_in + _FRAME_IN / 2) / size_in[1]
+            figure.text(0.9 * _MARGIN_IN / size_in[0], middle, name, fontsize=8, ha="right", va="center")
+            for t, picture in enumerate(pictures):
+                left = (_MARGIN_IN + t * _FRAME_IN) / size_in[0]
+                box = (left, top_in / size_in[1], 0.97 * _FRAME_IN / size_in[0], 0.97 * _FRAME_IN / size_in[1])
+                axes = figure.add_axes(box)
+                axes.imshow(picture, interpolation="nearest")
+                axes.set_axis_off()
+                if number == 0:
+                    axes.set_title(f"{clip.times_s[t]:.2f} s", fontsize=6, pad=1)
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, format="png")
+    part.rename(path)
