@@ -36,3 +36,24 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def frame_mask(self) -> npt.NDArray[np.bool_]:
+        """Bool (B, T): which frames are of the video, and not black because its span had no more (short="pad")."""
+        mask = np.ones(self.pixels.shape[:2], np.bool_)
+        for row, info in zip(mask, self.infos, strict=True):
+            if info.padding:
+                row[:] = np.logical_not(info.padding)
+        return mask
+
+    @property
+    def pixel_mask(self) -> npt.NDArray[np.bool_]:
+        """Bool (B, Y, X) of the picture: which pixels are of the video, and not black beside a letterboxed one."""
+        rows, columns = self.pixels.shape[2:4]
+        mask = np.ones((len(self), rows if self.pixels.ndim == 5 else rows * 2 // 3, columns), np.bool_)
+        for picture, info in zip(mask, self.infos, strict=True):
+            if info.placed is not None:
+                x, y = info.placed.x_px, info.placed.y_px
+                picture[...] = False
+                picture[y : y + info.placed.height_px, x : x + info.placed.width_px] = True
+        return mask

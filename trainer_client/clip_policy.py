@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from framefeed.crops import Crop
-from framefeed.request import ClipRequest, PixelFormat
+from framefeed.request import ClipRequest, Interpolation, PixelFormat
 from framefeed.sampling import Sampling
 from trainer_client.samples import Sample
 
@@ -24,6 +24,7 @@ class ClipPolicy:
     height_px: int = 224
     hflip_probability: float = 0.0
     pixel_format: PixelFormat = "rgb24"
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         self.request(Sample(video="any", start_s=0.0, end_s=1.0), seed=0)
@@ -41,6 +42,7 @@ class ClipPolicy:
             seed=seed,
             hflip_probability=self.hflip_probability,
             pixel_format=self.pixel_format,
+            interpolation=self.interpolation,
         )
 
     @property

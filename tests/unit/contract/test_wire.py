@@ -45,6 +45,7 @@ from framefeed.wire import (
     DecodeCall,
     DescribeCall,
     ErrorReply,
+    Reply,
     ServerReply,
     map_of_request,
     pack_call,
@@ -62,7 +63,7 @@ INFO = ClipInfo(
     colour=Colour(matrix="bt709", full_range=True), read_bytes=1000, fed_packets=9, stage_s={"read": 0.5},
 )  # fmt: skip
 PADDED = replace(INFO, placed=Box(x_px=0, y_px=2, width_px=8, height_px=4), padding=(False, True))
-REPLIES = [
+REPLIES: list[Reply] = [
     ClipReply(attempt=7, server="a", queued=3, info=INFO),
     ClipReply(attempt=7, server="a", queued=3, info=PADDED),
     ErrorReply(attempt=7, server="a", code="busy", message="no room"),
