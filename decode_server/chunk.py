@@ -29,6 +29,7 @@ from decode_server.profiles import profile_named
 from decode_server.source import Damage
 from decode_server.transcode import CHUNK_EXTENSION, ChunkRecord, ChunkSettings, finished_record, read_record
 from framefeed.errors import BadInput, CorruptMedia, Retryable
+from framefeed.quarantine import QuarantinedSpan, read_quarantine
 
 REPORT_NAME = "framefeed.chunks.json"
 _STAGING_NAME = ".framefeed.parts"
@@ -140,6 +141,7 @@ def chunk_videos(
             outcomes[task.video] = _outcome(task, outcome)
         ordered = [outcomes[video] for video in found]
         _write_report(root, ordered)
+        _quarantine_losses(root, ordered)
     return ordered
 
 
@@ -251,6 +253,22 @@ def _write_report(root: Path, outcomes: list[VideoOutcome]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.rename(root / REPORT_NAME)
+
+
+def _quarantine_losses(root: Path, outcomes: list[VideoOutcome]) -> None:
+    """List the stretches that damaged sources lost within their videos; of videos made anew, forget older damage."""
+    made = {outcome.video for outcome in outcomes if not outcome.kept}
+    spans = [
+        QuarantinedSpan(
+            video=outcome.video, start_s=damage.start_s, end_s=damage.end_s, reason=damage.reason, found_by="chunk"
+        )
+        for outcome in outcomes
+        if outcome.record
+        for damage in outcome.record.damages
+        if damage.end_s is not None and damage.end_s > damage.start_s
+    ]
+    known = read_quarantine(root).replaced((), found_by="verify", videos=made)
+    known.replaced(spans, found_by="chunk", videos={outcome.video for outcome in outcomes}).write(root)
 
 
 def state_of(outcome: VideoOutcome) -> str:

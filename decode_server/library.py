@@ -12,8 +12,9 @@ from pathlib import Path
 
 from decode_server.packet_index import PacketIndex, unpack_index
 from decode_server.storage import Storage
-from framefeed.errors import UnknownVideo
+from framefeed.errors import CorruptMedia, UnknownVideo
 from framefeed.manifest import PACKETS_NAME, Manifest, VideoEntry, read_manifest
+from framefeed.quarantine import Quarantine, read_quarantine
 
 _INDEX_CACHE_BYTES = 32 << 20
 
@@ -21,12 +22,14 @@ _INDEX_CACHE_BYTES = 32 << 20
 class Library:
     """A root's manifest (read once), packet indices (up to 32 MiB of them kept) and open files. Thread-safe.
 
-    `index_folder` is where the manifest lies when that is not the root itself. Raises BadInput when the manifest is
-    missing, empty or damaged.
+    `index_folder` is where the manifest lies when that is not the root itself. The quarantine lists of both folders are
+    read once too and honoured, unless told not to. Raises BadInput when the manifest is missing, empty or damaged.
     """
 
-    def __init__(self, root: Path, *, index_folder: Path | None = None) -> None:
+    def __init__(self, root: Path, *, index_folder: Path | None = None, honour_quarantine: bool = True) -> None:
         self.manifest: Manifest = read_manifest(index_folder or root)
+        folders = dict.fromkeys((root, index_folder or root))
+        self.quarantine = read_quarantine(*folders) if honour_quarantine else Quarantine()
         self.media = Storage(root)
         self._records = Storage(index_folder or root)
         self._lock = threading.Lock()
@@ -43,11 +46,13 @@ class Library:
     def chunks(self, entry: VideoEntry, start_s: float, end_s: float) -> list[tuple[float, PacketIndex]]:
         """(start in the video in s, packet index) of the chunks that the span [start_s, end_s) touches, in time order.
 
-        Raises CorruptMedia for a damaged record, StorageFault when it cannot be read.
+        Raises CorruptMedia for a damaged record or a span that is quarantined, StorageFault when it cannot be read.
         """
+        if bad := self.quarantine.touching(entry.video, start_s, end_s):
+            raise CorruptMedia(f"{bad} (quarantined by 'framefeed {bad.found_by}')")
         first = max(bisect.bisect_right(entry.chunk_start_s, start_s) - 1, 0)
         last = max(bisect.bisect_left(entry.chunk_start_s, end_s) - 1, first)
-        return [(entry.chunk_start_s[i], self._index(entry, i)) for i in range(first, last + 1)]
+        return [(entry.chunk_start_s[i], self.index(entry, i)) for i in range(first, last + 1)]
 
     def read(self, index: PacketIndex, start: int, end: int) -> bytearray:
         """Bytes [start, end) of what an index describes, its media file or its sidecar, padded as Storage.read does.
@@ -63,7 +68,8 @@ class Library:
         self.media.close()
         self._records.close()
 
-    def _index(self, entry: VideoEntry, chunk: int) -> PacketIndex:
+    def index(self, entry: VideoEntry, chunk: int) -> PacketIndex:
+        """The packet index of a chunk by its number. Raises CorruptMedia or StorageFault."""
         offset, size = entry.record_offset[chunk], entry.record_bytes[chunk]
         with self._lock:
             if offset in self._indices:

@@ -52,8 +52,8 @@ class TimedFrame:
 
 
 class _Debts:
-    """Which packets of a part owe a frame. A frame depends on packets before its own in decode order only, so it is safe
-    once all of those have given theirs whole.
+    """Which packets of a part owe a frame. A frame depends on packets before its own in decode order only, so it is
+    safe once all of those have given theirs whole.
 
     Known for H.264 and HEVC of whole pictures, where each packet is one frame; elsewhere frames are held for as many
     others as the codec reorders.

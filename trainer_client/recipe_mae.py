@@ -19,6 +19,7 @@ import tyro
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
+from framefeed.quarantine import read_quarantine
 from framefeed.sampling import Dense
 from models.videomae import PRESETS, VideoMAEConfig
 from trainer_client.clip_policy import ClipPolicy
@@ -72,7 +73,7 @@ class TrainMae:
 
         Raises BadInput for options that make no run; KeyboardInterrupt after a clean end on Ctrl-C.
         """
-        dataset = VideoWindows(read_manifest(self.root), window_s=self.window_s)
+        dataset = VideoWindows(read_manifest(self.root), window_s=self.window_s, quarantine=read_quarantine(self.root))
         model, compute = self.model(), self.compute.open()
         plan = FeedPlan(dataset=dataset, policy=self.policy(model), seed=self.session.seed, steps=self.session.steps)
         with Session(self.session, config=self.config(samples=len(dataset))) as session:

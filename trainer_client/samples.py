@@ -10,6 +10,7 @@ from typing import Protocol
 
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest
+from framefeed.quarantine import Quarantine
 
 _EDGE_S = 1e-6  # a video this much shorter than a whole number of windows still ends in a whole one
 
@@ -42,11 +43,19 @@ class VideoWindows:
     """Windows of `window_s` over every video of a manifest, in name order then time order, each made when asked for.
 
     They begin at the start of each video and do not overlap; the last, partial one is kept if it lasts at least
-    `min_window_s` (half a window unless told) or is the video's only one, so every video is used. Memory is one
-    integer a video, whatever the number of windows.
+    `min_window_s` (half a window unless told) or is the video's only one, so every video is used. Windows that
+    overlap a quarantined span are left out and counted in `quarantined_windows`. Memory is one integer a video and one
+    a window left out, whatever the number of windows.
     """
 
-    def __init__(self, manifest: Manifest, *, window_s: float, min_window_s: float | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        window_s: float,
+        min_window_s: float | None = None,
+        quarantine: Quarantine | None = None,
+    ) -> None:
         """Raises BadInput for a length that is not positive."""
         min_window_s = window_s / 2 if min_window_s is None else min_window_s
         if not (math.isfinite(window_s) and window_s > 0):
@@ -56,7 +65,12 @@ class VideoWindows:
         self._window_s = window_s
         self._videos = [(name, manifest.videos[name].duration_s) for name in sorted(manifest.videos)]
         counts = [_count(duration_s, window_s, min_window_s) for _, duration_s in self._videos]
-        self._ends = list(accumulate(counts))
+        self._left_out = _quarantined(self._videos, counts, window_s, quarantine or Quarantine())
+        names = (name for name, _ in self._videos)
+        self._ends = list(
+            accumulate(n - len(self._left_out.get(name, ())) for n, name in zip(counts, names, strict=True))
+        )
+        self.quarantined_windows = sum(len(windows) for windows in self._left_out.values())
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -67,8 +81,23 @@ class VideoWindows:
             raise IndexError(f"windows: index is {index}, wanted 0 to {len(self) - 1}")
         at = bisect_right(self._ends, index)
         name, duration_s = self._videos[at]
-        start_s = (index - (self._ends[at - 1] if at else 0)) * self._window_s
+        window = index - (self._ends[at - 1] if at else 0)
+        for left_out in self._left_out.get(name, ()):
+            window += left_out <= window
+        start_s = window * self._window_s
         return Sample(video=name, start_s=start_s, end_s=min(start_s + self._window_s, duration_s))
+
+
+def _quarantined(
+    videos: list[tuple[str, float]], counts: list[int], window_s: float, quarantine: Quarantine
+) -> dict[str, list[int]]:
+    """The numbers, ascending, of the windows of each video that overlap a quarantined span."""
+    left_out: dict[str, list[int]] = {}
+    for (name, _), count in zip(videos, counts, strict=True):
+        if quarantine.of(name):
+            spans_s = ((n, n * window_s, (n + 1) * window_s) for n in range(count))
+            left_out[name] = [n for n, start_s, end_s in spans_s if quarantine.touching(name, start_s, end_s)]
+    return left_out
 
 
 def _count(duration_s: float, window_s: float, min_window_s: float) -> int:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from framefeed.crops import ResizedCentreCrop
 from framefeed.errors import BadInput, BadRequest
 from framefeed.manifest import Manifest, VideoEntry
+from framefeed.quarantine import Quarantine, QuarantinedSpan
 from framefeed.sampling import Segments
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.samples import Sample, VideoWindows
@@ -78,6 +79,18 @@ def test_windows_follow_each_other_and_end_with_the_video(duration_s: float, win
 def test_lengths_that_make_no_windows_are_refused(window_s: float, min_window_s: float | None, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         VideoWindows(manifest(a=5.0), window_s=window_s, min_window_s=min_window_s)
+
+
+def test_windows_over_a_quarantined_span_are_left_out_and_counted() -> None:
+    bad = [("a", 1.5, 2.5), ("b", 0.0, 9.0)]
+    quarantine = Quarantine(
+        QuarantinedSpan(video=video, start_s=start_s, end_s=end_s, reason="torn", found_by="verify")
+        for video, start_s, end_s in bad
+    )
+    windows = VideoWindows(manifest(a=5.0, b=2.0, c=2.0), window_s=1.0, quarantine=quarantine)
+    assert spans(windows) == [("a", 0, 1), ("a", 3, 4), ("a", 4, 5), ("c", 0, 1), ("c", 1, 2)]
+    assert len(windows) == 5
+    assert windows.quarantined_windows == 4
 
 
 def test_an_index_past_the_end_is_an_error_that_names_it() -> None:

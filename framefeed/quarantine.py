@@ -1,0 +1,112 @@
+"""The quarantine list: stretches of videos that must not be used, and why; servers refuse them, datasets skip them.
+
+JSON lines beside the manifest, written by `framefeed chunk` (what a damaged source lost) and `framefeed verify` (what
+is damaged since), each of which replaces its own lines only. It knows no packets and opens no media.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from framefeed.errors import BadInput
+
+QUARANTINE_NAME = "framefeed.quarantine.jsonl"
+_VERSION = 1
+_EDGE_S = 1e-4  # spans that share no more than this do not touch: frame times are rounded on their way
+
+Finder = Literal["chunk", "verify"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantinedSpan:
+    """[start_s, end_s) of a video is not to be used, for this reason; `found_by` is the verb that says so."""
+
+    video: str
+    start_s: float
+    end_s: float
+    reason: str
+    found_by: Finder
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start_s) and math.isfinite(self.end_s) and 0 <= self.start_s < self.end_s):
+            raise BadInput(
+                f"quarantine: span of {self.video} is [{self.start_s:g}, {self.end_s:g}) s, wanted 0 <= start < end"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.video} from {self.start_s:.3f} to {self.end_s:.3f} s: {self.reason}"
+
+
+class Quarantine:
+    """Quarantined spans by video, in time order."""
+
+    def __init__(self, spans: Iterable[QuarantinedSpan] = ()) -> None:
+        self.spans = tuple(sorted(spans, key=lambda span: (span.video, span.start_s, span.end_s, span.reason)))
+        self._by_video: dict[str, list[QuarantinedSpan]] = {}
+        for span in self.spans:
+            self._by_video.setdefault(span.video, []).append(span)
+
+    def of(self, video: str) -> tuple[QuarantinedSpan, ...]:
+        """The spans of one video."""
+        return tuple(self._by_video.get(video, ()))
+
+    def touching(self, video: str, start_s: float, end_s: float) -> QuarantinedSpan | None:
+        """The first span of `video` that overlaps [start_s, end_s), if there is one."""
+        spans = self._by_video.get(video, ())
+        before = bisect.bisect_left(spans, end_s - _EDGE_S, key=lambda span: span.start_s)
+        return next((span for span in spans[:before] if span.end_s > start_s + _EDGE_S), None)
+
+    def replaced(
+        self, spans: Iterable[QuarantinedSpan], *, found_by: Finder, videos: Collection[str] | None = None
+    ) -> Quarantine:
+        """With `spans` in the place of those found by this verb in these videos (all, unless given)."""
+        kept = [s for s in self.spans if s.found_by != found_by or (videos is not None and s.video not in videos)]
+        return Quarantine([*kept, *spans])
+
+    def write(self, folder: Path) -> None:
+        """Write FOLDER/framefeed.quarantine.jsonl atomically; an empty list is no file."""
+        path = folder / QUARANTINE_NAME
+        if not self.spans:
+            path.unlink(missing_ok=True)
+            return
+        lines = [json.dumps({"framefeed_quarantine": _VERSION, "spans": len(self.spans)})]
+        lines += [json.dumps(asdict(span)) for span in self.spans]
+        part = folder / (QUARANTINE_NAME + ".part")
+        with part.open("w") as file:
+            file.write("\n".join(lines) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+
+
+def read_quarantine(*folders: Path) -> Quarantine:
+    """The quarantine lists of the folders together; a folder without one adds nothing.
+
+    Raises BadInput for a list that is damaged, of another version or cannot be read: what it lists must not be served.
+    """
+    spans: dict[QuarantinedSpan, None] = {}
+    for folder in folders:
+        path = folder / QUARANTINE_NAME
+        try:
+            lines = path.read_text().splitlines()
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise BadInput(f"quarantine list {path} cannot be read: {error}") from None
+        try:
+            head = json.loads(lines[0])
+            found = [QuarantinedSpan(**json.loads(line)) for line in lines[1:]]
+            whole = head["framefeed_quarantine"] == _VERSION and head["spans"] == len(found)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise BadInput(f"quarantine list {path} is damaged ({error}); run 'framefeed verify' again") from None
+        if not whole:
+            raise BadInput(f"quarantine list {path} is of another version or cut off; run 'framefeed verify' again")
+        spans |= dict.fromkeys(found)
+    return Quarantine(spans)
