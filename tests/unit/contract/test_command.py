@@ -20,6 +20,8 @@ def _framefeed(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["train", "mea"], "framefeed: unknown verb 'train mea'; did you mean 'train mae'?"),
         (["bench"], "framefeed: unknown verb 'bench'; wanted one of bench decode"),
         (["serve"], "framefeed: serve: Missing from framefeed serve: PATH"),
+        (["show", "."], "framefeed: root . has no framefeed.manifest.jsonl; run 'framefeed index .' first"),
+        (["show", ".", "--out", "a.gif"], "framefeed: show: out is a.gif, wanted a file ending in .png or .mp4"),
         (["serve", "nowhere"], "framefeed: root nowhere is not a folder; wanted one made by 'framefeed chunk'"),
         (["serve", "."], "framefeed: root . has no framefeed.manifest.jsonl; run 'framefeed index .' first"),
         (["index", "nowhere"], "framefeed: root nowhere is not a folder; wanted a folder of chunk folders or video"),
@@ -47,7 +49,7 @@ def test_help_names_the_verbs(tmp_path: Path) -> None:
     assert _framefeed(cwd=tmp_path).returncode == 2
 
 
-@pytest.mark.parametrize("verb", ["chunk", "index", "serve", "train mae", "demo", "bench decode"])
+@pytest.mark.parametrize("verb", ["chunk", "index", "serve", "show", "train mae", "demo", "bench decode"])
 def test_every_verb_has_help(tmp_path: Path, verb: str) -> None:
     done = _framefeed(*verb.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
