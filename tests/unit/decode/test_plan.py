@@ -13,7 +13,7 @@ from decode_server.plan import READ_GAP_BYTES, ClipPlan, plan_clip
 from framefeed.crops import RandomResizedCrop, ResizedCentreCrop
 from framefeed.errors import BadRequest, UnsupportedMedia
 from framefeed.request import ClipRequest
-from framefeed.sampling import Dense, Segments
+from framefeed.sampling import AtFrames, Dense, Segments
 from tests.unit.decode.indices import Structure, make_index, structures
 
 
@@ -134,3 +134,14 @@ def test_hidden_frames_are_fed_but_never_kept() -> None:
     (run,) = plan.chunks[0].runs
     assert run.feed.tolist()[:2] == [0, 1]
     assert min(run.keep) >= 2
+
+
+def test_padding_is_planned_for_and_read_for_nothing() -> None:
+    request = replace(_request(0.9, 1.0), sampling=AtFrames(offsets_frames=(9, 0, 9, 2), short="pad"))
+    plan = plan_clip(request, [(0.0, PLAIN)], duration_s=1.0)
+    assert plan.padding == (True, False, True, False)
+    assert plan.pts_s == pytest.approx((27 / 30, 27 / 30, 27 / 30, 29 / 30))
+    places = sorted(place for run in plan.chunks[0].runs for at in run.keep.values() for place in at)
+    assert places == [1, 3]
+    with pytest.raises(BadRequest, match=r"no frame of the clip lies in \[0.9, 1\) s"):
+        plan_clip(replace(request, sampling=AtFrames(offsets_frames=(9,), short="pad")), [(0.0, PLAIN)], duration_s=1.0)
