@@ -65,10 +65,10 @@ def test_one_batch_of_many_shapes_says_what_is_of_the_video(root: Path, server: 
 def test_buckets_keep_the_aspect_and_pad_nothing(root: Path, server: Server) -> None:
     manifest = read_manifest(root)
     dataset = VideoWindows(manifest, window_s=1.0, min_window_s=0.9)
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for bucket in bucket_by_size(dataset, manifest, ShortSide(short_side_px=64, long_side_px=128)):
-        size = {"width_px": bucket.width_px, "height_px": bucket.height_px}
-        policy = replace(POLICY, crop=WholeFrame(), interpolation="bicubic", **size)
+        policy = replace(POLICY, crop=WholeFrame(), width_px=bucket.width_px, height_px=bucket.height_px)
+        policy = replace(policy, interpolation="bicubic")
         with _load(server, bucket, policy) as loader:
             (batch,) = loader
         assert batch.pixel_mask.all()
