@@ -20,6 +20,7 @@ from decode_server.plan import Run
 from framefeed.errors import CorruptMedia, UnsupportedMedia
 
 _CODECS = 8
+_PADDING = bytes(64)  # AV_INPUT_BUFFER_PADDING_SIZE
 
 Payload = Callable[[int, int], memoryview]
 
@@ -105,11 +106,13 @@ def _key(index: PacketIndex) -> tuple[str, str, bytes]:
 
 def _packet(index: PacketIndex, ordinal: int, payload: Payload) -> av.Packet[Any]:
     if index.flags[ordinal] & DAMAGED:
-        raise CorruptMedia(f"{_where(index, ordinal)}: bytes of it are missing from its file")
+        raise CorruptMedia(f"{_where(index, ordinal)}: it is damaged in its file")
     data = payload(int(index.offset[ordinal]), int(index.size[ordinal]))
     if zlib.crc32(data) != index.crc32[ordinal]:
         raise CorruptMedia(f"{_where(index, ordinal)}: its bytes differ from those that were indexed")
-    packet: av.Packet[Any] = av.Packet(cast(bytes, data))  # references the bytes, does not copy them
+    # Decoders read past the end of damaged packets: what they find there must be zeros and not the next packet.
+    padded = memoryview(b"".join((data, _PADDING)))[: len(data)]
+    packet: av.Packet[Any] = av.Packet(cast(bytes, padded))  # references the bytes, does not copy them
     packet.pts = ordinal
     return packet
 

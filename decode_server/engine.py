@@ -82,7 +82,10 @@ class Engine:
 
     def _read(self, chunk: ChunkPlan) -> Payload:
         """Read the chunk's ranges; returns a function that finds a packet's bytes in them."""
-        buffers = [(start, memoryview(self._library.read(chunk.index, start, end))) for start, end in chunk.reads]
+        try:
+            buffers = [(start, memoryview(self._library.read(chunk.index, start, end))) for start, end in chunk.reads]
+        except CorruptMedia as error:
+            raise CorruptMedia(f"{error} for its frame at {chunk.first_s:.3f} s") from None
 
         def payload(offset: int, size: int) -> memoryview:
             start, buffer = next(b for b in reversed(buffers) if b[0] <= offset)
@@ -101,8 +104,8 @@ class Engine:
         for places, frame in self.frames(chunk, stage_s):
             if (frame.width, frame.height, frame.format.name) != (index.width_px, index.height_px, index.pixel_format):
                 raise CorruptMedia(
-                    f"{index.path} changes to {frame.width}x{frame.height} {frame.format.name} on the way; "
-                    f"indexed as {index.width_px}x{index.height_px} {index.pixel_format}"
+                    f"{index.path} at {plan.pts_s[places[0]]:.3f} s is {frame.width}x{frame.height} "
+                    f"{frame.format.name}, and indexed as {index.width_px}x{index.height_px} {index.pixel_format}"
                 )
             scaling = perf_counter()
             first = clip[places[0]]

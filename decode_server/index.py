@@ -7,9 +7,10 @@ time of change are those of the last index are not read again.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -39,9 +40,12 @@ class Index:
     """Folder for the manifest and the index when ROOT is not writable; default ROOT."""
     jobs: int = len(os.sched_getaffinity(0))
     """Files read at once."""
+    check: bool = False
+    """Decode all of each file twice, to find damage that its codec does not report (HEVC, VP8): for files that may have
+    been cut or have rotted. Without it only damage that shows in decoding is refused, when a clip is asked for."""
 
     def run(self) -> None:
-        manifest = build_index(self.root, index_folder=self.to, jobs=self.jobs)
+        manifest = build_index(self.root, index_folder=self.to, jobs=self.jobs, check=self.check)
         console = Console()
         for refusal in manifest.refused:
             console.print(f"refused  {refusal.path}: {refusal.reason}", markup=False, highlight=False, soft_wrap=True)
@@ -60,7 +64,7 @@ class _File:
     chunk: bool
 
 
-def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1) -> Manifest:
+def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1, check: bool = False) -> Manifest:
     """Index every media file under `root` and write manifest and packet records, atomically, into `index_folder`.
 
     Shows a progress bar on a terminal. Returns the manifest. Raises BadInput when the root is missing or holds no file
@@ -73,10 +77,10 @@ def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1) 
     files = _find_files(root)
     if not files:
         raise BadInput(f"root {root} holds no video file; wanted files ending in {' '.join(sorted(VIDEO_SUFFIXES))}")
-    known = _known_records(root, folder)
+    known = _known_records(root, folder, check=check)
     fresh = [file for file in files if file.path not in known]
     refused: list[Refusal] = []
-    for file, outcome in zip(fresh, _probe_all(root, folder, fresh, jobs), strict=True):
+    for file, outcome in zip(fresh, _probe_all(partial(_probe_one, root, folder, check), fresh, jobs), strict=True):
         if isinstance(outcome, PacketIndex):
             known[file.path] = outcome
         else:
@@ -113,8 +117,8 @@ def _find_files(root: Path) -> list[_File]:
     ]
 
 
-def _known_records(root: Path, folder: Path) -> dict[str, PacketIndex]:
-    """Records of the last index whose files have not changed since."""
+def _known_records(root: Path, folder: Path, *, check: bool) -> dict[str, PacketIndex]:
+    """Records of the last index whose files have not changed since; if `check`, of those that were checked."""
     known: dict[str, PacketIndex] = {}
     try:
         manifest = read_manifest(folder)
@@ -128,27 +132,29 @@ def _known_records(root: Path, folder: Path) -> dict[str, PacketIndex]:
                 status = (root / index.path).stat()
             except (FramefeedError, OSError):
                 continue
-            whole = not index.sidecar or (folder / index.sidecar).is_file()
+            whole = (not index.sidecar or (folder / index.sidecar).is_file()) and (index.checked or not check)
             if whole and (status.st_size, status.st_mtime_ns) == (index.media_bytes, index.mtime_ns):
                 known[index.path] = index
     return known
 
 
-def _probe_all(root: Path, folder: Path, files: list[_File], jobs: int) -> Iterator[PacketIndex | str]:
+def _probe_all(
+    probe_one: Callable[[_File], PacketIndex | str], files: list[_File], jobs: int
+) -> Iterator[PacketIndex | str]:
     console = Console(stderr=True)
     bar = {"description": "indexing", "console": console, "total": len(files), "disable": not console.is_terminal}
     if jobs <= 1 or len(files) <= 1:
-        yield from track((_probe_one(root, folder, file) for file in files), **bar)  # type: ignore[arg-type]
+        yield from track(map(probe_one, files), **bar)  # type: ignore[arg-type]
         return
     with ProcessPoolExecutor(min(jobs, len(files)), mp_context=get_context("spawn")) as pool:
-        outcomes = pool.map(_probe_one, [root] * len(files), [folder] * len(files), files, chunksize=4)
+        outcomes = pool.map(probe_one, files, chunksize=4)
         yield from track(outcomes, **bar)  # type: ignore[arg-type]
 
 
-def _probe_one(root: Path, folder: Path, file: _File) -> PacketIndex | str:
+def _probe_one(root: Path, folder: Path, check: bool, file: _File) -> PacketIndex | str:
     """The file's index, or the reason why it has none."""
     try:
-        return probe(root / file.path, name=file.path, chunk=file.chunk, index_folder=folder)
+        return probe(root / file.path, name=file.path, chunk=file.chunk, index_folder=folder, check=check)
     except FramefeedError as error:
         return str(error).removeprefix(f"{file.path}: ")
 

@@ -21,7 +21,7 @@ from framefeed.errors import CorruptMedia
 KEY = 1  # decoding may begin here
 DISPOSABLE = 2  # no other packet's frame depends on this one's
 HIDDEN = 4  # fed when others depend on it, but its frame is not shown (edit lists)
-DAMAGED = 8  # its container says that bytes of it are missing: whatever depends on it is refused
+DAMAGED = 8  # its container or a check says that it is not whole: whatever depends on it is refused
 
 _ARRAYS = {"offset": "<i8", "size": "<u4", "pts": "<i8", "flags": "<u1", "crc32": "<u4"}
 
@@ -32,7 +32,8 @@ class PacketIndex:
     of `time_base_s`, flags (KEY, DISPOSABLE, HIDDEN) and CRC-32 of the bytes. `origin_pts` shows at time 0 of the
     file. The bytes lie in the media file `path`, or in `sidecar` of the index folder where that is not empty. `stream`
     is the number of the stream among the container's. `sar` is width : height of a coded sample; stretched to square
-    pixels, the coded frame turned counter-clockwise by `rotation_deg` and then `mirrored` is the displayed one.
+    pixels, the coded frame turned counter-clockwise by `rotation_deg` and then `mirrored` is the displayed one. When
+    `checked`, all frames have been decoded, and packets that do not decode to a whole one are DAMAGED.
     """
 
     path: str
@@ -49,6 +50,7 @@ class PacketIndex:
     sar: tuple[int, int]
     rotation_deg: int
     mirrored: bool
+    checked: bool
     colour: Colour
     time_base_s: tuple[int, int]
     origin_pts: int

@@ -40,6 +40,13 @@ class ChunkPlan:
     reads: tuple[tuple[int, int], ...]
     runs: tuple[Run, ...]
 
+    @property
+    def first_s(self) -> float:
+        """When the first kept frame shows, in seconds from the chunk's time 0."""
+        numerator, denominator = self.index.time_base_s
+        first_pts = min(int(self.index.pts[packet]) for run in self.runs for packet in run.keep)
+        return (first_pts - self.index.origin_pts) * numerator / denominator
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPlan:

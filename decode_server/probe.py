@@ -7,7 +7,7 @@ file whose frames cannot be told apart is refused with the reason rather than in
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from decode_server.codec_headers import parameters_outside
+from decode_server.damage_check import flags_after_check
 from decode_server.demux import NotWhole, Row, best_stream, demux_rows, place_at_end_of, place_in
 from decode_server.frame_times import Times, are_times_stored, filled, times_by_decoding
 from decode_server.packet_flags import Flags, hide_undecodable, packet_flags
@@ -56,19 +57,21 @@ class _Media:
         return sidecar_path(self.name, media_bytes=self.media_bytes, mtime_ns=self.mtime_ns)
 
 
-def probe(path: Path, *, name: str, chunk: bool, index_folder: Path) -> PacketIndex:
+def probe(path: Path, *, name: str, chunk: bool, index_folder: Path, check: bool = False) -> PacketIndex:
     """The packet index of the best video stream of a file; `name` is the path that the index records.
 
     Time 0 is the first shown frame, or for a `chunk` the file's own time 0: a chunk may begin between two frames of
-    its video. Where the container does not hold packets whole they are copied to a sidecar in `index_folder`. Raises
-    CorruptMedia or UnsupportedMedia with the reason the file cannot be served.
+    its video. Where the container does not hold packets whole they are copied to a sidecar in `index_folder`. `check`
+    decodes all of it twice, to find damage that the codec does not report. Raises CorruptMedia or UnsupportedMedia with
+    the reason the file cannot be served.
     """
     try:
         status = path.stat()
         media = _Media(
             path=path, name=name, index_folder=index_folder, media_bytes=status.st_size, mtime_ns=status.st_mtime_ns
         )
-        return _index(media, chunk=chunk)
+        index = _index(media, chunk=chunk)
+        return _checked(media, index) if check else index
     except UnsupportedMedia as error:
         raise UnsupportedMedia(f"{name}: {error}" if name not in str(error) else str(error)) from None
     except CorruptMedia as error:
@@ -77,6 +80,9 @@ def probe(path: Path, *, name: str, chunk: bool, index_folder: Path) -> PacketIn
         raise CorruptMedia(f"{name}: cannot be read as video ({error.strerror})") from None
     except OSError as error:
         raise CorruptMedia(f"{name}: cannot be opened ({error.strerror})") from None
+    except (ArithmeticError, LookupError, ValueError) as error:
+        # What a damaged head says can be any number, and PyAV's own demuxing fails on some in ways of its own.
+        raise CorruptMedia(f"{name}: its head is damaged ({type(error).__name__}: {error})") from None
 
 
 def _index(media: _Media, *, chunk: bool) -> PacketIndex:
@@ -106,6 +112,7 @@ def _index(media: _Media, *, chunk: bool) -> PacketIndex:
             sar=_sane(picture),
             rotation_deg=turn[0],
             mirrored=turn[1],
+            checked=False,
             colour=Colour(matrix=_MATRICES.get(picture.matrix, "bt601"), full_range=picture.full_range),
             time_base_s=(stream.time_base.numerator, stream.time_base.denominator),
             origin_pts=origin,
@@ -164,6 +171,16 @@ def _flags_and_times(media: _Media, container: Any, rows: list[Row], sidecar: st
     if not ((flags & HIDDEN) == 0).any():
         raise CorruptMedia("no frame of it follows a key frame")
     return flags, result
+
+
+def _checked(media: _Media, index: PacketIndex) -> PacketIndex:
+    with (media.index_folder / index.sidecar if index.sidecar else media.path).open("rb") as file:
+
+        def read(ordinal: int) -> bytes:
+            file.seek(int(index.offset[ordinal]))
+            return file.read(int(index.size[ordinal]))
+
+        return replace(index, flags=flags_after_check(index, read), checked=True)
 
 
 def _sane(picture: SourcePicture) -> tuple[int, int]:

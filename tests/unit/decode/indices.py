@@ -23,7 +23,7 @@ def make_index(pts: list[int], flags: list[int], sizes: list[int], gaps: list[in
     return PacketIndex(
         path="v.mp4", sidecar="", stream=0, media_bytes=int(offsets[-1] + sizes[-1]), mtime_ns=0,
         decoder="h264", codec_tag="avc1", extradata=b"", width_px=512, height_px=288,
-        pixel_format="yuv420p", sar=(1, 1), rotation_deg=0, mirrored=False, colour=Colour(),
+        pixel_format="yuv420p", sar=(1, 1), rotation_deg=0, mirrored=False, checked=False, colour=Colour(),
         time_base_s=(1, 30), origin_pts=0, duration_s=len(pts) / 30, offset=offsets.astype(np.int64),
         size=np.array(sizes, np.uint32), pts=np.array(pts, np.int64), flags=np.array(flags, np.uint8),
         crc32=np.zeros(len(pts), np.uint32),

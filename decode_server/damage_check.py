@@ -1,0 +1,80 @@
+"""Finds packets whose damage the decoder does not report: decodes all of a stream twice, and compares.
+
+H.264 and MPEG decoders say when a picture is incomplete. Those of HEVC and VP8 may not: where a damaged picture ends
+early they leave in place what its memory held before. So each key packet's stretch is decoded once in fresh memory, and
+once in memory that holds other pictures; frames that differ were never whole. It knows packets, not files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import av
+import numpy as np
+
+from decode_server.decoder import open_decoder
+from decode_server.packet_index import DAMAGED, HIDDEN, PacketIndex
+
+_WARMING_PACKETS = 40  # more than the pictures that any codec holds at once
+Read = Callable[[int], bytes]
+Flags = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def flags_after_check(index: PacketIndex, read: Read) -> Flags:
+    """The index's flags with DAMAGED set on packets that do not decode to one and the same frame both times.
+
+    `read(ordinal)` gives a packet's bytes. Costs two decodes of the whole stream.
+    """
+    flags = index.flags.copy()
+    used = open_decoder(index.decoder, index.extradata, index.codec_tag)
+    first_key = int(index.keys[0])
+    _hashes(used, [first_key] * _WARMING_PACKETS, read)
+    for stretch in _stretches(index):
+        fresh = open_decoder(index.decoder, index.extradata, index.codec_tag)
+        once = _hashes(fresh, stretch, read)
+        used.flush_buffers()
+        again = _hashes(used, stretch, read)
+        for i in stretch:
+            if once.get(i) != again.get(i) or (i not in once and not flags[i] & HIDDEN):
+                flags[i] |= DAMAGED
+    return flags
+
+
+def _stretches(index: PacketIndex) -> Iterator[list[int]]:
+    """For each key packet what decodes from it, up to the pictures that come after the next one and show before it."""
+    pts, keys = index.pts, index.keys.tolist()
+    for start, end in zip(keys, [*keys[1:], len(pts)], strict=True):
+        stretch = [i for i in range(start, end) if pts[i] >= pts[start]]
+        if end < len(pts):
+            stretch.append(end)
+            after = end + 1
+            while after < len(pts) and pts[after] < pts[end]:
+                stretch.append(after)
+                after += 1
+        yield stretch
+
+
+def _hashes(decoder: Any, ordinals: Iterable[int], read: Read) -> dict[int, bytes]:
+    """Hashes of the whole frames of packets; packets that fail have none."""
+    found: dict[int, bytes] = {}
+    for ordinal in (*ordinals, None):
+        packet: av.Packet[Any] | None = None
+        if ordinal is not None:
+            packet = av.Packet(read(ordinal))
+            packet.pts = ordinal
+        try:
+            frames = decoder.decode(packet)
+        except av.FFmpegError:
+            continue
+        for frame in frames:
+            if frame.pts is not None and not frame.is_corrupt:
+                found[frame.pts] = b"".join(_visible(plane, frame) for plane in frame.planes)
+    return found
+
+
+def _visible(plane: Any, frame: av.VideoFrame) -> bytes:
+    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    sample_bytes = (frame.format.components[0].bits + 7) // 8
+    return hashlib.blake2b(rows[:, : plane.width * sample_bytes].tobytes(), digest_size=8).digest()
