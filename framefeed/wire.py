@@ -237,7 +237,7 @@ def _policy(policy: Sampling | Crop, known: dict[str, type[Any]]) -> dict[str, A
 def _build_policy(request: dict[str, Any], key: str, known: dict[str, type[Any]]) -> Any:
     body = _mapping(request, key)
     name = body.pop("policy", None)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise BadRequest(f"wire: {key} policy is {name!r}, wanted one of {sorted(known)}")
     body = {key: _tuple(value) for key, value in body.items()}
     if name == "explicit":

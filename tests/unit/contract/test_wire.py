@@ -166,6 +166,7 @@ def _spelled(path: str, value: object) -> bytes:
         ("request.video", b"x", "video is b'x', wanted str"),
         ("request.sampling", [], "sampling is a list"),
         ("request.sampling.policy", "os.system", "sampling policy is 'os.system', wanted one of"),
+        ("request.sampling.policy", ["dense"], r"sampling policy is \['dense'\], wanted one of"),
         ("request.sampling.frames", 10**9, "frames is 1000000000, wanted 1 to"),
         ("request.sampling.extra", 1, "has no field 'extra'"),
         ("request.crop.scale", [0.5], "scale"),
