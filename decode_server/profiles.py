@@ -95,34 +95,54 @@ _ENCODERS: Mapping[str, _Encoder] = {
     ),
 }
 
-# Random access pays for every packet from the last keyframe to the wanted frame, so:
-# - a closed GOP of 30 frames, at fixed distance: a keyframe at a scene cut as well would only add bytes, since the
-#   reader starts at the last keyframe either way, and a fixed distance bounds and evens out the cost of a clip;
+# Measured on seven videos (two synthetic of 512x288, five real ones of 180 to 256 lines) against `archive` of the same
+# source: bytes / luma and chroma PSNR / CPU ms of a clip of 4 frames of 1 s by the engine, means over the videos.
+#   archive                                     1.00 / +0.0 dB / 19.4
+#   train: 5 B-frames, GOP 60                   1.33 / -0.1 dB / 4.3     synthetic alone 1.19 / +0.5, real 1.39 / -0.3
+#   as train, GOP 30                            1.44 / -0.1 dB / 3.9     as train, 7 B-frames   1.34 / -0.3 dB / 4.4
+#   as train, 3 B-frames, crf 23.5              1.24 / -0.2 dB / 4.9     the same, 5, deblocked 1.22 / -0.2 dB / 5.0
+#   as train, GOP 30, psy and aq on, faster     1.29 / -1.7 dB / 3.6     as train, no mbtree    1.63 / +0.2 dB / 4.3
+#   balanced                                    1.05 / -0.1 dB / 9.0
+#   intra                                       7.42 / +0.0 dB / 2.5
+# and for 16 frames, 4 apart: archive 32, train 9.4, as train with GOP 30 8.7, balanced 18.6, intra 9.1 ms.
+# Random access pays for every packet from the last key frame to the wanted frame, so:
+# - a closed GOP at fixed distance: a key frame at a scene cut as well would only add bytes, since the reader starts at
+#   the last key frame either way, and a fixed distance bounds and evens out the cost of a clip;
 # - 5 B-frames that nothing refers to (no pyramid), always 5 (b-adapt 0): five of six packets need not be fed unless
-#   their frame is wanted. Left to choose, x264 codes shaky scenes without B-frames: 1.3 times the bytes and 1.4 times
-#   the decoding time of a fixed pattern on such video, nothing gained on calm video;
-# - tune fastdecode (no CABAC, no deblocking, no weighted prediction): 1.2 times the bytes, half the decoding time;
-# - preset faster: on four real videos 1.3 to 1.5 times as fast as medium for sizes and PSNR within 8 % and 0.7 dB of it
-#   (most often within 4 % and 0.2 dB); veryfast would lose 0.5 to 2.5 dB.
+#   their frame is wanted, so a GOP of 60 feeds hardly more packets than one of 30 (12.6, 10.4). Left to choose, x264
+#   codes shaky scenes without B-frames, and twice the packets must be fed;
+# - tune fastdecode: no CABAC (10 % of the bytes, but 1.45 times the decoding time), no deblocking (1.15 times), no
+#   weighted prediction;
+# - psy 0, aq-mode 0: both spend bits on what looks sharp to people; without them 7 % more bytes buy 1.2 dB.
+# Fewer partitions, fewer references and slower presets change decoding by less than can be measured (3 %); preset slow
+# saves 3 % of the bytes for twice the encoding time.
+_PLAIN = (("psy", "0"), ("aq-mode", "0"))
 _TRAIN = EncodingProfile(
     name="train",
     codec="libx264",
-    gop_frames=30,
+    gop_frames=60,
     b_frames=5,
-    options=(("preset", "faster"), ("crf", "23"), ("tune", "fastdecode")),
+    options=(("preset", "medium"), ("crf", "23"), ("tune", "fastdecode")),
+    params=_PLAIN,
 )
 
-# Half way: GOPs of two seconds at 30 fps with disposable B-frames, but all of H.264's tools for size.
+# Half way: nearly as small as archive at its PSNR, with disposable B-frames and a key frame every two seconds at 30 fps.
 _BALANCED = EncodingProfile(
-    name="balanced", codec="libx264", gop_frames=60, b_frames=5, options=(("preset", "medium"), ("crf", "23"))
+    name="balanced",
+    codec="libx264",
+    gop_frames=60,
+    b_frames=3,
+    options=(("preset", "medium"), ("crf", "24")),
+    params=_PLAIN,
 )
 
-# Every frame by itself: the least decoding for single frames, at several times the bytes.
+# Every frame by itself, at archive's PSNR: one packet a frame wherever it lies, at seven times the bytes.
 _INTRA = EncodingProfile(
     name="intra",
     codec="libx264",
     gop_frames=1,
-    options=(("preset", "medium"), ("crf", "23"), ("tune", "fastdecode")),
+    options=(("preset", "medium"), ("crf", "17"), ("tune", "fastdecode")),
+    params=_PLAIN,
 )
 
 # ffmpeg's defaults, as AVION's and LaViLa's chunks have them: the smallest files and the slowest random access.

@@ -41,12 +41,12 @@ def _chunk(tmp_path: Path, profile: str, **fields: object) -> Path:
     return tmp_path / "out" / "0.mp4"
 
 
-def test_train_has_closed_gops_of_30_at_fixed_distance_whatever_the_source_s_own_keyframes(tmp_path: Path) -> None:
-    path = _chunk(tmp_path, "train", frames=100, options={"g": "7", "preset": "veryfast"})
+def test_train_has_closed_gops_of_60_at_fixed_distance_whatever_the_source_s_own_keyframes(tmp_path: Path) -> None:
+    path = _chunk(tmp_path, "train", frames=130, options={"g": "7", "preset": "veryfast"})
     packets = _packets(path)
     in_order = sorted(pts for pts, _, _ in packets)
     keys = [in_order.index(pts) for pts, is_key, _ in packets if is_key]
-    assert keys == [0, 30, 60, 90]
+    assert keys == [0, 60, 120]
     assert all(_slices(payload)[0][1] == 5 for _, is_key, payload in packets if is_key), "every keyframe is an IDR"
 
 
