@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from decode_server.advise import Load, advise, measure_costs, print_advice
 from decode_server.chunk_workers import ChunkTask, Outcome, run_chunk_tasks
 from decode_server.encoder_trial import try_encoder
 from decode_server.frame_rate import parse_rate
@@ -56,7 +57,7 @@ class Chunk:
 
     src: tyro.conf.Positional[tuple[Path, ...]]
     """Video files, or folders that are searched for video files."""
-    out: Path
+    out: Path | None = None
     """Root to write: OUT/{video}.mp4/{start}.mp4."""
     profile: str = "train"
     """How to encode: train (cheap random access), balanced, archive (small but slow to read), intra (key frames)."""
@@ -74,6 +75,18 @@ class Chunk:
     """Keep the sound, as AAC."""
     jobs: int | None = None
     """Videos at a time; the CPUs there are if not given."""
+    advise: bool = False
+    """Write nothing, but propose profile and chunk length for a training run from a sample of the videos."""
+    batch_clips: int | None = None
+    """With --advise: clips of a training step, of all GPUs together."""
+    step_s: float | None = None
+    """With --advise: seconds of a training step."""
+    storage_mb_per_s: float | None = None
+    """With --advise: what the storage reads, such as 80 (hard disk), 500 (SATA SSD) or 1100 (10 GbE)."""
+    clip_frames: int | None = None
+    """With --advise: frames of a clip; 4 if not given."""
+    clip_s: float | None = None
+    """With --advise: seconds that a clip is taken from; 1 if not given."""
 
     def run(self) -> None:
         """Chunk what is not chunked yet, print what became of it, build the root's index.
@@ -83,21 +96,65 @@ class Chunk:
             CorruptMedia: not one video is usable.
             StorageFault: the root cannot be written.
         """
+        load = self._load()
+        settings = self._settings()
+        jobs = self.jobs or len(os.sched_getaffinity(0))
+        if load:
+            videos = find_videos(self.src, None)
+            costs = measure_costs(videos, load, settings=settings, jobs=jobs, console=Console(stderr=True))
+            print_advice(costs, load, advise(costs, load), Console())
+            return
+        if self.out is None:
+            raise BadInput("chunk: --out is missing; wanted the root to write")
+        outcomes = chunk_videos(self.src, self.out, settings=settings, jobs=self.jobs, console=Console(stderr=True))
+        print_report(outcomes, Console())
+        if not any(outcome.record for outcome in outcomes):
+            first = outcomes[0]
+            raise CorruptMedia(f"none of {len(outcomes)} videos is usable; {first.source} {first.reason}")
+        build_index(self.out, jobs=jobs)
+
+    def _settings(self) -> ChunkSettings:
         profile = profile_named(self.profile, encoder=self.encoder, options=self.encoder_options)
         try_encoder(profile)
-        settings = ChunkSettings(
+        return ChunkSettings(
             profile=profile,
             short_side_px=self.short_side_px,
             chunk_s=self.chunk_s,
             fps=parse_rate(self.fps) if self.fps else None,
             audio=self.audio,
         )
-        outcomes = chunk_videos(self.src, self.out, settings=settings, jobs=self.jobs, console=Console(stderr=True))
-        print_report(outcomes, Console())
-        if not any(outcome.record for outcome in outcomes):
-            first = outcomes[0]
-            raise CorruptMedia(f"none of {len(outcomes)} videos is usable; {first.source} {first.reason}")
-        build_index(self.out, jobs=self.jobs or len(os.sched_getaffinity(0)))
+
+    def _load(self) -> Load | None:
+        """What training asks for, if advice is wanted. Raises BadInput for half of either."""
+        needed = {"batch_clips": self.batch_clips, "step_s": self.step_s, "storage_mb_per_s": self.storage_mb_per_s}
+        given = [
+            name
+            for name, value in (needed | {"clip_frames": self.clip_frames, "clip_s": self.clip_s}).items()
+            if value is not None
+        ]
+        if not self.advise:
+            if given:
+                raise BadInput(f"chunk: {_option(given[0])} goes with --advise only")
+            return None
+        missing = [name for name in needed if name not in given]
+        if missing:
+            raise BadInput(f"chunk: --advise needs {' and '.join(_option(name) for name in missing)} too")
+        if self.out is not None or (self.profile, self.encoder, self.encoder_options) != ("train", None, ""):
+            raise BadInput("chunk: --advise writes nothing and tries every profile; leave --out and the encoding away")
+        assert self.batch_clips is not None
+        assert self.step_s is not None
+        assert self.storage_mb_per_s is not None
+        return Load(
+            batch_clips=self.batch_clips,
+            step_s=self.step_s,
+            storage_bytes_per_s=self.storage_mb_per_s * 1e6,
+            clip_frames=4 if self.clip_frames is None else self.clip_frames,
+            clip_s=1.0 if self.clip_s is None else self.clip_s,
+        )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def chunk_videos(
@@ -145,8 +202,8 @@ def chunk_videos(
     return ordered
 
 
-def find_videos(sources: Sequence[Path], root: Path) -> dict[str, Path]:
-    """Video name to file, in name order, of files and of folders searched recursively; `root` itself is left out.
+def find_videos(sources: Sequence[Path], root: Path | None) -> dict[str, Path]:
+    """Video name to file, in name order, of files and of folders searched recursively; `root`, if any, is left out.
 
     Raises:
         BadInput: a source that is missing or holds no video, or two files that would share a name or a folder.
@@ -174,15 +231,15 @@ def find_videos(sources: Sequence[Path], root: Path) -> dict[str, Path]:
     return dict(sorted(videos.items()))
 
 
-def _video_files(folder: Path, root: Path) -> list[Path]:
-    if folder.resolve() == root.resolve():
+def _video_files(folder: Path, root: Path | None) -> list[Path]:
+    if root and folder.resolve() == root.resolve():
         raise BadInput(f"source and root are the same folder {folder}; wanted another --out")
     files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     return sorted(
         path
         for path in files
         if path.is_file()
-        and not path.resolve().is_relative_to(root.resolve())
+        and not (root and path.resolve().is_relative_to(root.resolve()))
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 

@@ -21,7 +21,7 @@ import pytest
 
 from decode_server.chunk import REPORT_NAME, Chunk, chunk_videos
 from decode_server.chunk_workers import ChunkTask, run_chunk_tasks
-from decode_server.profiles import profile_named
+from decode_server.profiles import PROFILES, profile_named
 from decode_server.transcode import RECORD_NAME, ChunkRecord, ChunkSettings, chunk_video, read_record
 from framefeed.errors import BadInput, CorruptMedia
 from tests.videos import make_numbered_video, read_numbers
@@ -182,7 +182,7 @@ def test_sound_that_is_not_there_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoder", ["libx265", "libsvtav1"])
 def test_other_encoders_give_the_same_frames_and_bytes(tmp_path: Path, encoder: str) -> None:
     source = make_numbered_video(tmp_path / "s.mp4", frames=70, width_px=256, height_px=144)
-    options = {"libx265": "preset=superfast:crf=12", "libsvtav1": "preset=10:crf=20:enable-tf=0"}[encoder]
+    options = {"libx265": "preset=superfast:crf=12", "libsvtav1": "preset=8:crf=10:enable-tf=0"}[encoder]
     settings = replace(_settings(), profile=profile_named("train", encoder=encoder, options=options))
     chunks = []
     for folder in (tmp_path / "a", tmp_path / "b"):
@@ -288,6 +288,38 @@ def test_the_verb_fails_when_nothing_is_usable(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"nonsense")
     with pytest.raises(CorruptMedia, match=r"none of 1 videos is usable; .*bad\.mp4 cannot be opened"):
         Chunk(src=(tmp_path / "bad.mp4",), out=tmp_path / "root").run()
+
+
+def test_advice_measures_every_profile_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        make_numbered_video(tmp_path / "in" / f"{name}.mp4", frames=90, **SMALL)
+    Chunk(src=(tmp_path / "in",), advise=True, batch_clips=256, step_s=1, storage_mb_per_s=500, jobs=1).run()
+    out = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line and line.split()[0] in PROFILES}
+    assert set(rows) == set(PROFILES)
+    assert float(rows["intra"][1]) > float(rows["archive"][1])
+    assert "proposed: --profile" in out
+    assert "Equation 3" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"advise": True, "step_s": 1.0}, "needs --batch-clips and --storage-mb-per-s too"),
+        ({"batch_clips": 8, "out": Path("x")}, "--batch-clips goes with --advise only"),
+        (
+            {"advise": True, "batch_clips": 8, "step_s": 1.0, "storage_mb_per_s": 1.0, "out": Path("x")},
+            "leave --out and the encoding away",
+        ),
+        ({}, "--out is missing"),
+        ({"out": Path("x"), "encoder_options": "bogus=1"}, "does not take an option: .*bogus"),
+        ({"out": Path("x"), "fps": "fast"}, "fps is 'fast'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: dict[str, object], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        Chunk(src=(tmp_path,), **options).run()
 
 
 def _wait_until(holds: object, limit_s: float) -> None:
