@@ -1,13 +1,15 @@
-"""Finds packets whose damage the decoder does not report: decodes all of a stream twice, and compares.
+"""Finds packets whose damage the decoder does not report: decodes all of a stream three times, and compares.
 
 H.264 and MPEG decoders say when a picture is incomplete. Those of HEVC and VP8 may not: where a damaged picture ends
-early they leave in place what its memory held before. So each key packet's stretch is decoded once in fresh memory, and
-once in memory that holds other pictures; frames that differ were never whole. It knows packets, not files.
+early they leave in place what its memory held before, or go on from what the decoder did last. So each key packet's
+stretch is decoded by a fresh decoder, by one that has decoded other pictures and by one that has decoded these; frames
+that differ were never whole. It knows packets, not files.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,27 +19,30 @@ import numpy as np
 from decode_server.decoder import open_decoder
 from decode_server.packet_index import DAMAGED, HIDDEN, PacketIndex
 
+_HELD_PICTURES = 24  # so many are not written over in the fresh memory, which then holds others than the used one
 _WARMING_PACKETS = 40  # more than the pictures that any codec holds at once
 Read = Callable[[int], bytes]
 Flags = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def flags_after_check(index: PacketIndex, read: Read) -> Flags:
-    """The index's flags with DAMAGED set on packets that do not decode to one and the same frame both times.
+    """The index's flags with DAMAGED set on packets that do not decode to one and the same frame each time.
 
-    `read(ordinal)` gives a packet's bytes. Costs two decodes of the whole stream.
+    `read(ordinal)` gives a packet's bytes. Costs three decodes of the whole stream.
     """
     flags = index.flags.copy()
     used = open_decoder(index.decoder, index.extradata, index.codec_tag)
     first_key = int(index.keys[0])
-    _hashes(used, [first_key] * _WARMING_PACKETS, read)
+    _hashes(used, [first_key] * _WARMING_PACKETS, read, hold=0)
     for stretch in _stretches(index):
         fresh = open_decoder(index.decoder, index.extradata, index.codec_tag)
-        once = _hashes(fresh, stretch, read)
-        used.flush_buffers()
-        again = _hashes(used, stretch, read)
+        outcomes = [_hashes(fresh, stretch, read, hold=_HELD_PICTURES)]
+        for _ in range(2):  # after other pictures, and after these
+            used.flush_buffers()
+            outcomes.append(_hashes(used, stretch, read, hold=0))
         for i in stretch:
-            if once.get(i) != again.get(i) or (i not in once and not flags[i] & HIDDEN):
+            seen = {outcome.get(i) for outcome in outcomes}
+            if len(seen) > 1 or (None in seen and not flags[i] & HIDDEN):
                 flags[i] |= DAMAGED
     return flags
 
@@ -56,8 +61,9 @@ def _stretches(index: PacketIndex) -> Iterator[list[int]]:
         yield stretch
 
 
-def _hashes(decoder: Any, ordinals: Iterable[int], read: Read) -> dict[int, bytes]:
-    """Hashes of the whole frames of packets; packets that fail have none."""
+def _hashes(decoder: Any, ordinals: Iterable[int], read: Read, *, hold: int) -> dict[int, bytes]:
+    """Hashes of the whole frames of packets; packets that fail have none. The last `hold` frames keep their memory."""
+    held: deque[av.VideoFrame] = deque(maxlen=hold)
     found: dict[int, bytes] = {}
     for ordinal in (*ordinals, None):
         packet: av.Packet[Any] | None = None
@@ -68,6 +74,7 @@ def _hashes(decoder: Any, ordinals: Iterable[int], read: Read) -> dict[int, byte
             frames = decoder.decode(packet)
         except av.FFmpegError:
             continue
+        held.extend(frames)
         for frame in frames:
             if frame.pts is not None and not frame.is_corrupt:
                 found[frame.pts] = b"".join(_visible(plane, frame) for plane in frame.planes)

@@ -62,8 +62,8 @@ def probe(path: Path, *, name: str, chunk: bool, index_folder: Path, check: bool
 
     Time 0 is the first shown frame, or for a `chunk` the file's own time 0: a chunk may begin between two frames of
     its video. Where the container does not hold packets whole they are copied to a sidecar in `index_folder`. `check`
-    decodes all of it twice, to find damage that the codec does not report. Raises CorruptMedia or UnsupportedMedia with
-    the reason the file cannot be served.
+    decodes all of it three times, to find damage that the codec does not report. Raises CorruptMedia or
+    UnsupportedMedia with the reason the file cannot be served.
     """
     try:
         status = path.stat()
