@@ -126,7 +126,7 @@ _TRAIN = EncodingProfile(
     params=_PLAIN,
 )
 
-# Half way: nearly as small as archive at its PSNR, with disposable B-frames and a key frame every two seconds at 30 fps.
+# Half way: nearly as small as archive at its PSNR, with disposable B-frames and a key frame every 60 frames.
 _BALANCED = EncodingProfile(
     name="balanced",
     codec="libx264",

@@ -7,7 +7,6 @@ staging folder that becomes the video's folder by one rename: a video's folder i
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -18,11 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import av
-from av.codec.context import Flags
-from av.video.frame import PictureType
-
-from decode_server.audio import SAMPLES_PER_S, Samples, SourceAudio, encode_audio
+from decode_server.audio import SAMPLES_PER_S, SourceAudio
+from decode_server.chunk_encoder import ChunkEncoder
 from decode_server.frame_rate import at_rate
 from decode_server.picture import PictureFilter, SourcePicture, describe_picture
 from decode_server.profiles import EncodingProfile
@@ -224,7 +220,7 @@ class _Cutter:
     def __init__(self, video: SourceVideo, source: Path, staging: Path, settings: ChunkSettings) -> None:
         self._video, self._source, self._staging, self._settings = video, source, staging, settings
         self._filter: PictureFilter | None = None
-        self._encoder: _ChunkEncoder | None = None
+        self._encoder: ChunkEncoder | None = None
         self._audio: SourceAudio | None = None
         self.ticks_per_s = settings.fps.numerator if settings.fps else video.ticks_per_s
         self.frames_per_s = settings.fps or video.frames_per_s
@@ -263,7 +259,7 @@ class _Cutter:
             path = self._staging / f"{start_s}.{CHUNK_EXTENSION}"
             rate = min(max(self.frames_per_s, _USUAL_RATES_FPS[0]), _USUAL_RATES_FPS[1])
             sound = self._audio is not None
-            self._encoder = _ChunkEncoder(
+            self._encoder = ChunkEncoder(
                 path, start_s, profile=self._settings.profile, ticks_per_s=self.ticks_per_s, rate=rate, sound=sound
             )
         self._encoder.add(self._filter.apply(timed.frame), timed.ticks - start_s * self.ticks_per_s)
@@ -306,65 +302,3 @@ class _Cutter:
                 self._encoder.add_sound(self._audio.span(self._encoder.start_s, samples))
             self.chunk_bytes[self._encoder.start_s] = self._encoder.close()
             self._encoder = None
-
-
-class _ChunkEncoder:
-    """One chunk file being written; `rate` is for rate control only, `sound` makes room for a sound track."""
-
-    def __init__(
-        self, path: Path, start_s: int, *, profile: EncodingProfile, ticks_per_s: int, rate: Fraction, sound: bool
-    ) -> None:
-        self.start_s = start_s
-        self._profile, self._ticks_per_s, self._rate = profile, ticks_per_s, rate
-        self._path = path
-        # The edit list that holds a chunk's first time counts in the movie's time scale, 1 ms unless told.
-        self._container = av.open(str(path), "w", format="mp4", container_options={"movie_timescale": str(ticks_per_s)})
-        self._stream: av.VideoStream | None = None
-        self._sound: av.AudioStream | None = None
-        self._with_sound = sound
-
-    def add(self, frame: av.VideoFrame, ticks: int) -> None:
-        """Encode `frame` at `ticks` from the chunk's start."""
-        if self._stream is None:
-            self._stream = self._open_stream(frame)
-            if self._with_sound:
-                self._sound = self._open_sound()
-        frame.pts = ticks
-        frame.time_base = Fraction(1, self._ticks_per_s)
-        frame.pict_type = PictureType.NONE  # the source's I-frames must not force keyframes here
-        self._container.mux(self._stream.encode(frame))
-
-    def add_sound(self, samples: Samples) -> None:
-        """Encode the whole chunk's sound."""
-        assert self._sound is not None
-        for packet in encode_audio(self._sound, samples):
-            self._container.mux(packet)
-
-    def _open_stream(self, frame: av.VideoFrame) -> av.VideoStream:
-        stream = self._container.add_stream(self._profile.codec, rate=self._rate, options=self._profile.encoder_options)
-        assert isinstance(stream, av.VideoStream)
-        context = stream.codec_context
-        context.width, context.height, context.pix_fmt = frame.width, frame.height, self._profile.pix_fmt
-        context.time_base = stream.time_base = Fraction(1, self._ticks_per_s)
-        context.gop_size = self._profile.gop_frames
-        context.flags |= Flags.closed_gop
-        context.color_range, context.colorspace = frame.color_range, frame.colorspace
-        context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
-        return stream
-
-    def _open_sound(self) -> av.AudioStream:
-        stream = self._container.add_stream("aac", rate=SAMPLES_PER_S, layout="stereo")
-        assert isinstance(stream, av.AudioStream)
-        return stream
-
-    def close(self) -> int:
-        """Flush and close the file. Returns its size in bytes."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
-        return self._path.stat().st_size
-
-    def abandon(self) -> None:
-        """Close without flushing, after a failure."""
-        with contextlib.suppress(av.error.FFmpegError, OSError):
-            self._container.close()

@@ -19,7 +19,8 @@ import av
 import numpy as np
 import pytest
 
-from decode_server.chunk import REPORT_NAME, Chunk, chunk_videos
+from decode_server.chunk import Chunk, chunk_videos
+from decode_server.chunk_report import REPORT_NAME
 from decode_server.chunk_workers import ChunkTask, run_chunk_tasks
 from decode_server.profiles import PROFILES, profile_named
 from decode_server.transcode import RECORD_NAME, ChunkRecord, ChunkSettings, chunk_video, read_record
@@ -211,6 +212,28 @@ def test_a_picture_that_changes_ends_the_clean_part(tmp_path: Path) -> None:
     numbers = [number for number, _ in _frames(folder, 2)]
     assert numbers == list(range(len(numbers)))
     assert 20 <= len(numbers) <= 30
+
+
+def test_frames_of_another_picture_are_left_out_until_the_first_one_is_back(tmp_path: Path) -> None:
+    parts = [
+        make_numbered_video(
+            tmp_path / f"{n}.ts",
+            frames=30,
+            width_px=128,
+            height_px=height_px,
+            pts=[n + Fraction(i, 30) for i in range(30)],
+            muxer_options={"muxdelay": "0", "muxpreload": "0"},
+        )
+        for n, height_px in enumerate((96, 80, 96))
+    ]
+    source = tmp_path / "all.ts"
+    source.write_bytes(b"".join(part.read_bytes() for part in parts))
+    folder, record = _chunk_one(source, _settings())
+    changed = next(damage for damage in record.damages if "picture changes" in damage.reason)
+    assert changed.end_s is not None
+    times_s = [time_s for _, time_s in _frames(folder, 2)]
+    assert not any(changed.start_s <= time_s < changed.end_s - 1e-6 for time_s in times_s)
+    assert max(times_s) > 2.5
 
 
 def test_a_source_without_a_usable_frame_leaves_nothing(tmp_path: Path) -> None:
