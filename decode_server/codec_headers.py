@@ -6,11 +6,13 @@ It knows decoders by FFmpeg's names for them, and parses nothing but the boxes t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from decode_server.av1_headers import av1_kind, sequence_header
+from decode_server.h264_fields import FieldPairs
 from decode_server.mpeg_headers import mpeg2_kind, mpeg4_kind
-from decode_server.nal import h264_kind, hevc_kind, nal_length_bytes
+from decode_server.nal import h264_kind, hevc_kind, nal_length_bytes, nal_units
 from decode_server.picture_kind import PictureKind
 from decode_server.vpx_headers import vp8_kind, vp9_kind
 
@@ -26,14 +28,16 @@ _PLAIN: dict[str, KindReader] = {
     "libvpx-vp9": vp9_kind,
     "mjpeg": lambda _: PictureKind(random_access=True, reference=False),
 }
-_NAL = {"h264": h264_kind, "hevc": hevc_kind}
+_NAL = frozenset({"h264", "hevc"})
 _AV1 = frozenset({"libdav1d", "av1", "libaom-av1"})
 
 
 def kind_reader(decoder: str, extradata: bytes) -> KindReader | None:
     """A function that tells the kind of each packet, to be called in decode order; None for codecs not known here."""
-    if decoder in _NAL:
-        return partial(_NAL[decoder], length_bytes=nal_length_bytes(decoder, extradata))
+    if decoder == "h264":
+        return _h264_reader(extradata)
+    if decoder == "hevc":
+        return partial(hevc_kind, length_bytes=nal_length_bytes(decoder, extradata))
     return _av1_reader(extradata) if decoder in _AV1 else _PLAIN.get(decoder)
 
 
@@ -45,6 +49,18 @@ def parameters_outside(decoder: str, extradata: bytes) -> frozenset[bytes]:
         return frozenset({sequence_header(_av1_obus(extradata))})
     reader = kind_reader(decoder, extradata)
     return frozenset(reader(extradata).parameters) if reader and extradata else frozenset()
+
+
+def _h264_reader(extradata: bytes) -> KindReader:
+    length_bytes = nal_length_bytes("h264", extradata)
+    pairs = FieldPairs()
+    pairs.ends_frame(list(_boxed_units("h264", extradata) if length_bytes else nal_units(extradata, 0)))
+
+    def read(packet: bytes) -> PictureKind:
+        second = pairs.ends_frame(list(nal_units(packet, length_bytes)))
+        return replace(h264_kind(packet, length_bytes), second_field=second)
+
+    return read
 
 
 def _av1_obus(extradata: bytes) -> bytes:
@@ -75,5 +91,6 @@ def _boxed_units(codec: str, box: bytes) -> Iterator[bytes]:
             count, at = int.from_bytes(box[at + 1 : at + 3], "big"), at + 3
         for _ in range(count):
             size, at = int.from_bytes(box[at : at + 2], "big"), at + 2
-            yield box[at : at + size]
+            if size and at < len(box):
+                yield box[at : at + size]
             at += size

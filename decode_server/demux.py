@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import av
@@ -70,22 +70,44 @@ def demux_rows(container: Any, stream: Any, place: Place) -> list[Row]:
         if packet.has_sidedata("new_extradata"):
             raise UnsupportedMedia("its codec parameters change on the way; chunk it instead")
         data = bytes(packet)
-        rows.append(
-            Row(
-                offset=place(packet.pos, data),
-                size=len(data),
-                crc32=zlib.crc32(data),
-                pts=packet.pts,
-                dts=packet.dts,
-                key=packet.is_keyframe,
-                discard=packet.is_discard,
-                damaged=packet.is_corrupt,
-                kind=None if read_kind is None else read_kind(data),
-            )
+        row = Row(
+            offset=place(packet.pos, data),
+            size=len(data),
+            crc32=zlib.crc32(data),
+            pts=packet.pts,
+            dts=packet.dts,
+            key=packet.is_keyframe,
+            discard=packet.is_discard,
+            damaged=packet.is_corrupt,
+            kind=None if read_kind is None else read_kind(data),
         )
+        if row.kind is not None and row.kind.second_field and rows:
+            rows[-1] = _whole_frame(rows[-1], row, data)
+        else:
+            rows.append(row)
     if not rows:
         raise CorruptMedia("its video stream has no packets")
     return rows
+
+
+def _whole_frame(first: Row, second: Row, second_data: bytes) -> Row:
+    """Two fields as one packet, which they must be to decode to one frame. Raises NotWhole if they do not touch."""
+    if first.offset + first.size != second.offset:
+        raise NotWhole
+    assert first.kind is not None
+    assert second.kind is not None
+    kind = replace(
+        first.kind,
+        reference=first.kind.reference or second.kind.reference,
+        parameters=first.kind.parameters + second.kind.parameters,
+    )
+    return replace(
+        first,
+        size=first.size + second.size,
+        crc32=zlib.crc32(second_data, first.crc32),
+        damaged=first.damaged or second.damaged,
+        kind=kind,
+    )
 
 
 def place_in(media: mmap.mmap) -> Place:

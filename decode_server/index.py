@@ -41,8 +41,8 @@ class Index:
     jobs: int = len(os.sched_getaffinity(0))
     """Files read at once."""
     check: bool = False
-    """Decode all of each file three times, to find damage that its codec does not report (HEVC, VP8): for files that may have
-    been cut or have rotted. Without it only damage that shows in decoding is refused, when a clip is asked for."""
+    """Decode all of each file three times, to find damage that its codec does not report (HEVC, VP8): for files that
+    may have rotted. Without it only damage that shows in decoding is refused, when a clip is asked for."""
 
     def run(self) -> None:
         manifest = build_index(self.root, index_folder=self.to, jobs=self.jobs, check=self.check)

@@ -39,7 +39,7 @@ def h264_kind(packet: bytes, length_bytes: int) -> PictureKind:
     idr = reference = slices = recovery = False
     intra = True
     parameters: list[bytes] = []
-    for unit in _units(packet, length_bytes):
+    for unit in nal_units(packet, length_bytes):
         kind = unit[0] & 0x1F
         if kind in _H264_SLICES:
             slices = True
@@ -61,7 +61,7 @@ def hevc_kind(packet: bytes, length_bytes: int) -> PictureKind:
     irap = reference = slices = False
     sublayer = 0
     parameters: list[bytes] = []
-    for unit in _units(packet, length_bytes):
+    for unit in nal_units(packet, length_bytes):
         kind = (unit[0] >> 1) & 0x3F
         if kind < _HEVC_FIRST_NON_VCL and len(unit) > 1:
             slices = True
@@ -107,7 +107,8 @@ def _recovers_at_once(unit: bytes) -> bool:
     return False
 
 
-def _units(packet: bytes, length_bytes: int) -> Iterator[bytes]:
+def nal_units(packet: bytes, length_bytes: int) -> Iterator[bytes]:
+    """The NAL units of a packet, at least one byte each; `length_bytes` is 0 for start codes."""
     return _length_prefixed(packet, length_bytes) if length_bytes else _annex_b(packet)
 
 

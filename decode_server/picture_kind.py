@@ -13,7 +13,8 @@ class PictureKind:
     `inherits`: it takes more than reference pictures from the picture decoded just before, which then must be fed.
     `shown`: the packet puts a picture out. `sublayer`: the temporal sub-layer, 0 where a codec has none. `parameters`:
     the parameter sets in the packet, in order, which hold for it and for what follows. `packed`: it holds several
-    pictures to be shown, which the decoder puts out one by one with the packets that follow.
+    pictures to be shown, which the decoder puts out one by one with the packets that follow. `second_field`: it
+    completes the frame whose first field is the packet before it.
     """
 
     random_access: bool
@@ -23,3 +24,4 @@ class PictureKind:
     sublayer: int = 0
     parameters: tuple[bytes, ...] = ()
     packed: bool = False
+    second_field: bool = False

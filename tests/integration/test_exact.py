@@ -26,7 +26,8 @@ from tests.videos import luma, read_frame_number
 REAL = Path(__file__).parents[2] / "../shared/data/videos"
 FEW = (
     "x264_pyramid.mp4", "x264_open_gop.mp4", "x264_intra_refresh.mkv", "x264_tff.m2ts", "x264_default.avi",
-    "x265_open.ts", "x265_layers.mp4", "svt_av1.mkv", "vp9_layers.webm", "vp8.webm", "mpeg4_b.avi", "mpeg2.ts", "mjpeg.mov",
+    "x265_open.ts", "x265_layers.mp4", "svt_av1.mkv", "vp9_layers.webm", "vp8.webm", "mpeg4_b.avi", "mpeg2.ts",
+    "mjpeg.mov",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from framefeed.crops import Box, ExplicitBox, ResizedCentreCrop, WholeFrame
 from framefeed.errors import CorruptMedia, UnsupportedMedia
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
+from tests.field_pairs import make_field_pairs
 from tests.media_matrix import make_file
 from tests.sequential import pixel_hash, sequential_frames
 from tests.videos import luma, make_numbered_video, numbered_frame, read_frame_number
@@ -134,6 +135,25 @@ def _packed(packets: list[bytes]) -> list[bytes]:
             chunks.append(packets[n])
             n += 1
     return chunks
+
+
+@pytest.mark.parametrize("name", ["v.ts", "v.mp4", "v.mkv"])
+def test_fields_in_packets_of_their_own_are_whole_frames(tmp_path: Path, name: str) -> None:
+    path = make_field_pairs(tmp_path / name, frames=20)
+    index = _index(path)
+    assert index.keys.tolist() == [0, 6, 12, 18]
+    assert index.times_s == pytest.approx(np.arange(20) / 25, abs=0.002)
+    build_index(tmp_path)
+    library = Library(tmp_path)
+    engine = Engine(library)
+    for n in range(20):
+        request = ClipRequest(
+            video="v", start_s=n / 25 + 0.01, end_s=n / 25 + 0.02, sampling=Segments(frames=1), crop=WholeFrame(),
+            width_px=32, height_px=32,
+        )  # fmt: skip
+        ((_, frame),) = engine.frames(engine.plan(request).chunks[0], {"read": 0.0})
+        assert luma(frame)[::2].tolist() == [[20 + n] * 32] * 16
+        assert luma(frame)[1::2].tolist() == [[120 + n] * 32] * 16
 
 
 def test_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
