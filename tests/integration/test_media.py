@@ -21,6 +21,7 @@ from framefeed.errors import CorruptMedia, UnsupportedMedia
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
 from tests.field_pairs import make_field_pairs
+from tests.matroska import rewrite
 from tests.media_matrix import make_file
 from tests.sequential import pixel_hash, sequential_frames
 from tests.videos import luma, make_numbered_video, numbered_frame, read_frame_number
@@ -79,6 +80,21 @@ def test_a_transport_stream_is_served_from_its_sidecar_wherever_the_index_lies(t
         _numbers(root, "x264_no_pyramid", tmp_path / "index")
     build_index(root, index_folder=tmp_path / "index")
     assert _numbers(root, "x264_no_pyramid", tmp_path / "index")
+
+
+@pytest.mark.parametrize(("strip", "laced"), [(b"\0", False), (b"", True), (b"\0", True), (b"", False)])
+def test_matroska_with_stripped_headers_or_laced_blocks_is_served_whole(
+    tmp_path: Path, strip: bytes, laced: bool
+) -> None:
+    options = {"preset": "veryfast", "x264-params": "keyint=12:bframes=0"}
+    source = make_numbered_video(tmp_path / "s.mp4", frames=40, fps=25, width_px=176, height_px=144, options=options)
+    (tmp_path / "root").mkdir()
+    rewrite(source, tmp_path / "root" / "v.mkv", strip=strip, laced=laced)
+    build_index(tmp_path / "root")
+    assert bool(_index(tmp_path / "root" / "v.mkv").sidecar) == (laced or bool(strip))
+    numbers = _numbers(tmp_path / "root", "v", frames=40)
+    assert [number for number, _ in numbers] == list(range(40))
+    assert all(number == round(at_s * 25) for number, at_s in numbers)
 
 
 def test_hidden_vp8_frames_are_fed_and_never_shown(tmp_path: Path) -> None:
