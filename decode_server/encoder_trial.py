@@ -22,8 +22,9 @@ _COMPLAINTS = ("Error parsing option", "Unknown option", "Invalid value")
 def try_encoder(profile: EncodingProfile) -> None:
     """Encode a few pictures. Raises BadInput, in the encoder's own words, when it does not take the options."""
     os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 knows no other way, and chunk workers inherit it
-    before = av.logging.get_level()
+    before = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)  # a complaint counts however often it was heard before
     try:
         with av.logging.Capture(local=False) as logs:
             unused = _encode(profile)
@@ -32,7 +33,8 @@ def try_encoder(profile: EncodingProfile) -> None:
         reason = said[0] if said else str(error)
         raise BadInput(f"profile {profile.name}: {profile.codec} refuses its options: {reason.strip()}") from None
     finally:
-        av.logging.set_level(before)
+        av.logging.set_level(before[0])
+        av.logging.set_skip_repeated(before[1])
     ignored = [text.strip() for _, _, text in logs if text.startswith(_COMPLAINTS)]
     ignored += [f"Unknown option: {name}." for name in unused]
     if ignored:

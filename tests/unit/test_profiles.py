@@ -150,6 +150,8 @@ def test_what_cannot_be_meant_is_refused(encoder: str | None, options: str, says
     ],
 )
 def test_an_option_that_the_encoder_does_not_take_is_an_error(encoder: str, options: str, says: str) -> None:
-    with pytest.raises(BadInput, match=says) as caught:
-        try_encoder(profile_named("train", encoder=encoder, options=options))
-    assert "\n" not in str(caught.value)
+    profile = profile_named("train", encoder=encoder, options=options)
+    for _ in range(2):  # FFmpeg's log leaves out what it has just said
+        with pytest.raises(BadInput, match=says) as caught:
+            try_encoder(profile)
+        assert "\n" not in str(caught.value)
