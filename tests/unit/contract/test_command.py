@@ -30,7 +30,10 @@ def _framefeed(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["chunk", ".", "--out", "o", "--profile", "fast"], "framefeed: unknown profile 'fast'; wanted one of"),
         (["serve", ".", "--worker", "2"], "framefeed: serve: Unrecognized options: --worker, 2 Perhaps you meant"),
         (["serve", ".", "--workers", "two"], "framefeed: serve: Error parsing --workers"),
-        (["train", "mae", "--batch-clip", "8"], "framefeed: train mae: Unrecognized options: --batch-clip"),
+        (
+            ["train", "mae", ".", "--out", "o", "--servers", "tcp://127.0.0.1:1", "--batch-clip", "8"],
+            "framefeed: train mae: Unrecognized options: --batch-clip, 8 Perhaps you meant: --batch-clips",
+        ),
         (["bench", "decode", "--clips", "0"], "framefeed: bench: clips is 0 and rounds is 5, wanted at least 1"),
     ],
 )
