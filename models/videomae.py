@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from models.block import LAYER_NORM_EPS, Stack, StackConfig, init_xavier
-from models.positions import sincos_positions
 from models.tubelets import TubeletGrid, cut_cubes, join_cubes
-from models.vit import VideoViT
+from models.vit import PositionTable, VideoViT, position_table
 
 TARGET_EPS = 1e-6
 MASK_TOKEN_STD = 0.02
@@ -28,11 +27,14 @@ class VideoMAEConfig:
     grid: TubeletGrid
     encoder: StackConfig
     decoder: StackConfig
+    positions: PositionTable = "flat"
 
     def __post_init__(self) -> None:
+        multiple = 16 if self.positions == "grid" else 2
         for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
-            if stack.width % 2:
-                raise ValueError(f"VideoMAE: {name} width is {stack.width}, wanted an even number for its positions")
+            if stack.width % multiple:
+                wanted = f"a multiple of {multiple} for its {self.positions} positions"
+                raise ValueError(f"VideoMAE: {name} width is {stack.width}, wanted {wanted}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +74,14 @@ class VideoMAE(nn.Module):
         super().__init__()
         grid, width = config.grid, config.decoder.width
         self.grid = grid
-        self.encoder = VideoViT(grid, stack=config.encoder)
+        self.encoder = VideoViT(grid, stack=config.encoder, positions=config.positions)
         self.bridge = nn.Linear(config.encoder.width, width, bias=False)
         self.mask_token_D = nn.Parameter(torch.empty(width))
         self.decoder = Stack(config.decoder)
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(width, grid.cube_pixels * grid.channels)
-        self.register_buffer("positions_ND", sincos_positions(grid.tokens, width=width), persistent=False)
+        table_ND = position_table(grid, width=width, kind=config.positions)
+        self.register_buffer("positions_ND", table_ND, persistent=False)
         for module in (self.bridge, self.decoder, self.head):
             module.apply(init_xavier)
         nn.init.trunc_normal_(self.mask_token_D, std=MASK_TOKEN_STD)
@@ -165,7 +168,8 @@ PRESETS: dict[str, VideoMAEConfig] = {
     "tiny": VideoMAEConfig(
         grid=TubeletGrid(frames=8, height_px=64, width_px=64, patch_px=8),
         encoder=StackConfig(width=128, depth=2, heads=4),
-        decoder=StackConfig(width=64, depth=1, heads=2),
+        decoder=StackConfig(width=128, depth=1, heads=4),
+        positions="grid",
     ),
     "small": _standard(384, 12, 6),
     "base": _standard(768, 12, 12),

@@ -6,11 +6,27 @@ P pixels of one cube.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor, nn
 
 from models.block import LAYER_NORM_EPS, Stack, StackConfig, init_xavier
-from models.positions import sincos_positions
+from models.positions import grid_positions, sincos_positions
 from models.tubelets import TubeletGrid, cut_cubes
+
+PositionTable = Literal["flat", "grid"]
+
+
+def position_table(grid: TubeletGrid, *, width: int, kind: PositionTable) -> Tensor:
+    """The fixed positions of a clip's tokens, float32 (N, D): VideoMAE's flat table, or one with an axis each.
+
+    Raises ValueError for a width or kind that makes no table.
+    """
+    if kind == "flat":
+        return sincos_positions(grid.tokens, width=width)
+    if kind == "grid":
+        return grid_positions((grid.slots, grid.rows, grid.columns), width=width)
+    raise ValueError(f"positions are {kind!r}, wanted one of {get_args(PositionTable)}")
 
 
 class VideoViT(nn.Module):
@@ -21,14 +37,15 @@ class VideoViT(nn.Module):
 
     positions_ND: Tensor
 
-    def __init__(self, grid: TubeletGrid, *, stack: StackConfig) -> None:
+    def __init__(self, grid: TubeletGrid, *, stack: StackConfig, positions: PositionTable = "flat") -> None:
         super().__init__()
         self.grid = grid
         # A Linear over a cube's values (pixels, then channels) is the usual strided Conv3d, but can take any subset.
         self.embedding = nn.Linear(grid.cube_pixels * grid.channels, stack.width)
         self.stack = Stack(stack)
         self.norm = nn.LayerNorm(stack.width, eps=LAYER_NORM_EPS)
-        self.register_buffer("positions_ND", sincos_positions(grid.tokens, width=stack.width), persistent=False)
+        table_ND = position_table(grid, width=stack.width, kind=positions)
+        self.register_buffer("positions_ND", table_ND, persistent=False)
         self.apply(init_xavier)
 
     def forward(self, x_BCTYX: Tensor, *, selected_BS: Tensor | None = None) -> Tensor:

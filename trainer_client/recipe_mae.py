@@ -76,7 +76,7 @@ class TrainMae:
         dataset = VideoWindows(read_manifest(self.root), window_s=self.window_s, quarantine=read_quarantine(self.root))
         model, compute = self.model(), self.compute.open()
         plan = FeedPlan(dataset=dataset, policy=self.policy(model), seed=self.session.seed, steps=self.session.steps)
-        with Session(self.session, config=self.config(samples=len(dataset))) as session:
+        with Session(self.session, config=self.config(model, samples=len(dataset))) as session:
             torch.manual_seed(self.session.seed)
             task = MaeTask(model, mask_ratio=self.mask_ratio, compute=compute)
             learning = self.learning.build(task.model, steps=plan.steps, batch_clips=self.feed.batch_clips)
@@ -103,7 +103,7 @@ class TrainMae:
             dataclasses.replace(stack, checkpoint_blocks=self.checkpoint_blocks)
             for stack in (preset.encoder, preset.decoder)
         )
-        return VideoMAEConfig(grid=grid, encoder=encoder, decoder=decoder)
+        return dataclasses.replace(preset, grid=grid, encoder=encoder, decoder=decoder)
 
     def policy(self, model: VideoMAEConfig) -> ClipPolicy:
         """The clips that this model takes. Raises BadRequest for a size or stride out of its limits."""
@@ -116,11 +116,14 @@ class TrainMae:
             pixel_format=self.pixel_format,
         )
 
-    def config(self, *, samples: int) -> dict[str, object]:
-        """The options that decide which weights come out; what is not here may change when a run resumes."""
+    def config(self, model: VideoMAEConfig, *, samples: int) -> dict[str, object]:
+        """What decides which weights come out; options that are not here may change when a run resumes."""
         own = {option.name: getattr(self, option.name) for option in dataclasses.fields(self)}
         for name in ("root", "feed", "learning", "compute", "session", "checkpoint_blocks"):
             del own[name]
+        shape = dataclasses.asdict(model)
+        for stack in ("encoder", "decoder"):
+            del shape[stack]["checkpoint_blocks"]
         return {
             "recipe": "mae",
             "samples": samples,
@@ -130,4 +133,5 @@ class TrainMae:
             "precision": self.compute.precision,
             **own,
             **dataclasses.asdict(self.learning),
+            **{f"model.{part}": value for part, value in shape.items()},
         }

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.positions import sincos_positions
+from models.positions import grid_positions, sincos_positions
 
 
 def test_equals_the_equation_entry_by_entry() -> None:
@@ -41,3 +41,32 @@ def test_a_longer_table_begins_with_the_shorter_one() -> None:
 def test_refuses_no_tokens_and_odd_widths(n_tokens: int, width: int) -> None:
     with pytest.raises(ValueError, match=r"positions: (n_tokens|width) is"):
         sincos_positions(n_tokens, width=width)
+
+
+def test_a_grid_gives_each_axis_channels_of_its_own() -> None:
+    table = grid_positions((2, 3, 5), width=32)
+    assert table.shape == (30, 32)
+    assert table.dtype == torch.float32
+    for slot in range(2):
+        for row in range(3):
+            for column in range(5):
+                entry = table[(slot * 3 + row) * 5 + column]
+                for at, first, width in ((slot, 0, 8), (row, 8, 12), (column, 20, 12)):
+                    for d in range(width):
+                        angle = at / 20 ** (2 * (d // 2) / width)
+                        wanted = 4 * (math.cos(angle) if d % 2 else math.sin(angle))
+                        assert entry[first + d].item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_on_a_grid_neighbours_along_any_axis_are_the_nearest() -> None:
+    table = grid_positions((4, 8, 8), width=64).view(4, 8, 8, 64)
+    here = table[1, 4, 4]
+    far = (table[1, 4, 6], table[1, 6, 4], table[3, 4, 4], table[1, 0, 0])
+    for near in (table[1, 4, 5], table[1, 5, 4], table[2, 4, 4]):
+        assert all((near - here).norm() < (other - here).norm() for other in far)
+
+
+@pytest.mark.parametrize(("shape", "width"), [((0, 8, 8), 16), ((4, 8, 8), 24), ((4, 8, 8), 0)])
+def test_a_grid_refuses_empty_axes_and_widths_that_do_not_divide(shape: tuple[int, int, int], width: int) -> None:
+    with pytest.raises(ValueError, match=r"positions: (grid|width) is"):
+        grid_positions(shape, width=width)

@@ -121,7 +121,8 @@ def test_what_is_chosen_is_built() -> None:
 
 
 def test_the_configuration_names_what_decides_the_weights_and_no_more() -> None:
-    config = recipe(preset="tiny").config(samples=7)
+    made = recipe(preset="tiny")
+    config = made.config(made.model(), samples=7)
     assert config["samples"] == 7
     assert {"preset", "mask_ratio", "lr", "betas", "steps", "seed", "batch_clips", "precision"} <= set(config)
     assert not {"servers", "out", "resume", "log_every", "device", "prefetch_batches", "metrics_port"} & set(config)
