@@ -8,6 +8,7 @@ import pytest
 
 from framefeed.command import main
 from framefeed.manifest import Manifest, VideoEntry
+from models.videomae import PRESETS
 from trainer_client.feed_options import FeedOptions
 from trainer_client.recipe_mae import TrainMae
 from trainer_client.session import SessionOptions
@@ -109,6 +110,11 @@ def test_the_defaults_are_videomaes() -> None:
     assert policy.shape == (16, 336, 224)
     assert policy.pixel_format == "yuv420p"
     assert made.mask_ratio == 0.9
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_taken_whole(name: str) -> None:
+    assert recipe(preset=name).model() == PRESETS[name]
 
 
 def test_what_is_chosen_is_built() -> None:
