@@ -177,10 +177,10 @@ def _half(length_px: int, plane: int) -> int:
 
 def _texture(rng: np.random.Generator) -> Picture:
     """A repeating tile: coloured noise of a random roughness, or stripes bent by it."""
-    roughness = rng.uniform(1.2, 2.2)
+    roughness = rng.uniform(2.2, 3.2)
     luma = _smooth_noise(rng, _TILE_PX, roughness)
     if rng.random() < 0.5:
-        waves = rng.integers(3, 24, 2) * rng.choice((-1, 1), 2)
+        waves = rng.integers(1, 6, 2) * rng.choice((-1, 1), 2)
         y, x = np.mgrid[:_TILE_PX, :_TILE_PX] * (2 * np.pi / _TILE_PX)
         luma = 1.4 * np.sin(waves[0] * y + waves[1] * x + 1.5 * luma)
     u, v = (_smooth_noise(rng, _TILE_PX // 2, 2.0) * 14 + rng.uniform(-40, 40) + 128 for _ in range(2))
