@@ -92,7 +92,7 @@ class Feed:
         Raises the error of a clip that no server can give (at its batch, again at every call), Stalled when no clip
         came for `stall_s`, BadInput for a foreign decoder, and RuntimeError when the thread died or after close().
         """
-        began_s: float | None = None
+        began_s = time.monotonic()  # before the lock: waiting for it is waiting as well
         notice_s = _NOTICE_S
         with self._changed:
             try:
@@ -100,7 +100,6 @@ class Feed:
                     if self._plan_over and self._prefetch.empty:
                         return None
                     self._check_alive()
-                    began_s = time.monotonic() if began_s is None else began_s
                     notice_s = self._notice(began_s, notice_s)
                     self._changed.wait(TICK_S)
             except BaseException:
@@ -161,10 +160,9 @@ class Feed:
         if silent_s > self._parts.stall_s + TICK_S:
             raise Stalled(f"the feed's thread has not turned for {silent_s:.0f} s")
 
-    def _count_wait(self, began_s: float | None, last: ClipLife | None, later_ready_s: float | None) -> None:
-        if began_s is not None:
-            later_ns = None if later_ready_s is None else to_ns(later_ready_s)
-            self._ledger.waits.add((to_ns(began_s), to_ns(time.monotonic())), last, later_ready_ns=later_ns)
+    def _count_wait(self, began_s: float, last: ClipLife | None, later_ready_s: float | None) -> None:
+        later_ns = None if later_ready_s is None else to_ns(later_ready_s)
+        self._ledger.waits.add((to_ns(began_s), to_ns(time.monotonic())), last, later_ready_ns=later_ns)
 
     def _notice(self, began_s: float, due_s: float) -> float:
         """Say in the log who waits for what, at a wait of 10 s, 20 s, 40 s… Returns when it is due next."""
