@@ -21,6 +21,7 @@ class Numbers:
     up: float = 0.0
 
 
+_CAUSES = 3  # of waiting that are named, the largest ones
 _METRICS = {
     "framefeed_trainer_steps_total": "steps",
     "framefeed_trainer_clips_total": "clips",
@@ -47,7 +48,7 @@ def print_summary(
     table = Table(box=None, show_header=False, title="what the run was", title_justify="left")
     table.add_column(style="bold")
     states = Counter(row["state"] for row in chunks)
-    waits = sorted(body["wait_s"].items(), key=lambda item: -item[1])
+    waits = sorted(body["wait_s"].items(), key=lambda item: -item[1])[:_CAUSES]
     for name, text in (
         ("videos used", f"{states['whole'] + states['salvaged']} of {len(chunks)}{_others(states)}"),
         ("steps", f"{body['steps']} of {body['clips'] // max(body['steps'], 1)} clips in {body['seconds']:.1f} s"),
