@@ -1,0 +1,39 @@
+"""The README tells the truth where a test can know it."""
+
+import re
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from bench.readme import with_tables
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_tables_are_those_of_the_results() -> None:
+    assert with_tables(README, ROOT / "bench/results") == README, "run python -m bench.readme"
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_every_folder_and_file_it_names_exists() -> None:
+    listing = README[README.index("## Where things are") :]
+    folders = re.findall(r"^    ([a-z_]+)/", listing, flags=re.MULTILINE)
+    files = re.findall(r"\b([a-z_]+\.py)\b", listing)
+    assert len(folders) == 8
+    assert len(files) > 10
+    assert [name for name in folders if not (ROOT / name).is_dir()] == []
+    assert [name for name in files if not list(ROOT.rglob(name))] == []
+
+
+def test_every_verb_it_shows_exists() -> None:
+    verbs = {point.name for point in entry_points(group="framefeed.verbs")}
+    shown = set(re.findall(r"^    framefeed ((?:train |bench )?[a-z]+) ", README, flags=re.MULTILINE))
+    assert {"chunk", "index", "serve", "train mae"} <= shown <= verbs
+
+
+def test_the_commands_it_shows_are_targets() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {"demo", "test"} <= set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
