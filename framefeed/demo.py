@@ -29,7 +29,7 @@ from framefeed.errors import BadInput, FramefeedError
 FRAMEFEED = (sys.executable, "-c", "from framefeed.command import main; raise SystemExit(main())")
 MARKER = "framefeed-demo.json"
 _FOLDERS = ("videos", "root", "run", "logs")
-_STEPS_PER_S = 14.0  # what two slow cores do; a faster machine ends before the time is up
+_STEPS_PER_S = 16.0  # what two slow cores do; a faster machine ends before the time is up
 _READY_S, _SLACK_S, _LOOK_S, _LINE_S = 60.0, 90.0, 0.25, 10.0
 _TRAINING = {
     "--preset": "tiny",

@@ -167,8 +167,8 @@ def _standard(width: int, depth: int, heads: int, *, decoder_depth: int = 4) -> 
 PRESETS: dict[str, VideoMAEConfig] = {
     "tiny": VideoMAEConfig(
         grid=TubeletGrid(frames=8, height_px=64, width_px=64, patch_px=8),
-        encoder=StackConfig(width=128, depth=2, heads=4),
-        decoder=StackConfig(width=128, depth=1, heads=4),
+        encoder=StackConfig(width=128, depth=2, heads=4, mlp_ratio=2.0),
+        decoder=StackConfig(width=128, depth=1, heads=4, mlp_ratio=2.0),
         positions="grid",
     ),
     "small": _standard(384, 12, 6),

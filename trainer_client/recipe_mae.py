@@ -4,6 +4,13 @@
     framefeed train mae ROOT --servers tcp://127.0.0.1:5555 --out runs/mae   # on the box that trains
 
 The defaults are VideoMAE's (Tong et al. 2022, table 7): ViT-B, 16 frames 4 apart at 224 px, 90 % tubes masked.
+
+What runs in a minute on two CPU cores (AMD EPYC, both servers on the same cores), as `framefeed demo` does:
+
+    framefeed train mae ROOT --servers URL URL --out runs/tiny --preset tiny --mask-ratio 0.5 --batch-clips 4 \\
+        --lr 1.5e-3 --precision fp32 --threads 1 --steps 960
+
+It costs 60 ms a step on one thread; the loss falls from 1.21 to 0.88 on three minutes of synthetic video.
 """
 
 from __future__ import annotations
