@@ -1,6 +1,6 @@
 """From the coded frame to the displayed one: rotation by quarter turns, and mirroring.
 
-Boxes and outputs are in displayed pixels; the codec's frames are not turned, so the box is turned back and the small
+The codec's frames are not turned: the box is turned back to cut them (sample_grid.py does that), and the small
 scaled planes are turned forward. Pure apart from writing into the arrays it is given.
 """
 
@@ -30,17 +30,6 @@ class Orientation:
     def turns(self) -> int:
         """Counter-clockwise quarter turns, 0 to 3."""
         return self.rotation_deg // 90 % 4
-
-    def coded_box(self, box: Box, width_px: int, height_px: int) -> Box:
-        """The box of the displayed frame as a box of the coded frame of this size."""
-        x, y, w, h = box.x_px, box.y_px, box.width_px, box.height_px
-        if self.turns == 1:
-            return Box(x_px=width_px - y - h, y_px=x, width_px=h, height_px=w)
-        if self.turns == 2:
-            return Box(x_px=width_px - x - w, y_px=height_px - y - h, width_px=w, height_px=h)
-        if self.turns == 3:
-            return Box(x_px=y, y_px=height_px - x - w, width_px=h, height_px=w)
-        return box
 
     def coded_planes(self, displayed: Sequence[Pixels]) -> Sequence[Pixels]:
         """Where to scale to, in coded orientation: the displayed planes (Y, X) themselves if that is what they are.

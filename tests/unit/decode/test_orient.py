@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from decode_server.orient import Orientation, planes_of
+from decode_server.sample_grid import SampleGrid
 from framefeed.crops import Box
 
 RNG = np.random.default_rng(0)
@@ -18,7 +19,8 @@ def test_the_coded_box_turned_forward_is_the_displayed_box(rotation_deg: int, fl
     wanted = np.rot90(CODED, rotation_deg // 90)[4:12, 2:8]
     wanted = wanted[:, ::-1] if flipped else wanted
     orientation = Orientation(rotation_deg=rotation_deg, flipped=flipped)
-    b = orientation.coded_box(Box(x_px=2, y_px=4, width_px=6, height_px=8), 20, 12)
+    grid = SampleGrid(width_px=20, height_px=12, rotation_deg=rotation_deg)
+    b = grid.coded_box(Box(x_px=2, y_px=4, width_px=6, height_px=8))
     window = CODED[b.y_px : b.y_px + b.height_px, b.x_px : b.x_px + b.width_px]
     out = np.zeros(wanted.shape, np.uint8)
     planes = orientation.coded_planes(planes_of(out))
