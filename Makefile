@@ -40,4 +40,5 @@ $(VENV)/demo.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/dev.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable ".[trainer,bench,dev]"
+	$(PIP_INSTALL) --no-deps open_clip_torch
 	touch $@ $(VENV)/demo.installed

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.task import Task
-from decode_server.engine import Engine
-from decode_server.library import Library
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.request import ClipRequest

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.task import Pixels, Task
-from decode_server.engine import Engine
-from decode_server.library import Library
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
 from framefeed.clip import ClipInfo
 from framefeed.request import ClipRequest, PixelFormat
 

@@ -28,8 +28,8 @@ from bench.material import Material, make_material
 from bench.scaling import scaling
 from bench.tables import decode_tables
 from bench.task import Pixels, Task
-from decode_server.engine import Engine
-from decode_server.library import Library
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.request import ClipRequest, PixelFormat
 

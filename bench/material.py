@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from decode_server.chunk import chunk_videos
-from decode_server.index import build_index
-from decode_server.library import Library
-from decode_server.profiles import profile_named
-from decode_server.synthetic import make_videos
-from decode_server.transcode import ChunkSettings
+from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.profiles import profile_named
+from decode_server.chunking.synthetic import make_videos
+from decode_server.chunking.transcode import ChunkSettings
+from decode_server.clips.library import Library
+from decode_server.indexing.index import build_index
 
 _WAYS = {"train": ("train", 15), "train_300": ("train", 300), "archive": ("archive", 15)}
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
-from bench.tables import decode_markdown
+from bench.tables import decode_markdown, transport_markdown
 
 ROOT = Path(__file__).parents[1]
 
 
+_TABLES = {"decode": decode_markdown, "transport": transport_markdown}
+
+
 def with_tables(readme: str, results: Path) -> str:
     """The README with the text between each pair of bench markers made anew from the results."""
-    table = decode_markdown(json.loads((results / "decode.json").read_text()))
-    pattern = r"(<!-- bench decode -->\n).*?(\n<!-- end -->)"
-    found, count = re.subn(pattern, lambda m: m[1] + table + m[2], readme, flags=re.DOTALL)
-    assert count == 1, "README.md has no place for the table of bench decode"
-    return found
+    for name, markdown in _TABLES.items():
+        table = markdown(json.loads((results / f"{name}.json").read_text()))
+        begin, end = f"<!-- bench {name} -->\n", "\n<!-- end -->"
+        assert readme.count(begin) == 1, f"README.md has no place for the table of bench {name}"
+        before, _, rest = readme.partition(begin)
+        readme = before + begin + table + end + rest.partition(end)[2]
+    return readme
 
 
 if __name__ == "__main__":

@@ -59,3 +59,29 @@ def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "300 s over 15 s chunks", f"time {long['time']}, bytes read {long['read_bytes']}"
     yield "two threads over one", f"{result['scaling']['two threads']}"
     yield "two processes over one", f"{result['scaling']['two processes']}"
+
+
+_TRANSPORT_HEADS = ("", "clips/s", "client CPU, ms a clip", "server CPU, ms a clip", "of decoding in one process")
+
+
+def transport_table(result: dict[str, Any]) -> Table:
+    """The rows of `bench transport`: ready clips, then decoded ones."""
+    table = Table(*_TRANSPORT_HEADS)
+    for cells in _transport_rows(result):
+        table.add_row(*cells)
+    return table
+
+
+def transport_markdown(result: dict[str, Any]) -> str:
+    """The same in Markdown, with where and when they were measured."""
+    lines = ["| " + " | ".join(_TRANSPORT_HEADS) + " |", "|---" * len(_TRANSPORT_HEADS) + "|"]
+    lines += ["| " + " | ".join(cells) + " |" for cells in _transport_rows(result)]
+    where = f"{result['processor']}, one core a side, commit {result['commit']}, {result['date']}"
+    return "\n".join([*lines, "", f"{where}."])
+
+
+def _transport_rows(result: dict[str, Any]) -> Iterator[list[str]]:
+    for title, rows in (("ready", result["ready"]), ("decoded", result.get("decoded", {}))):
+        for name, row in rows.items():
+            cells = (row.get(key, "") for key in ("clips_per_s", "client_cpu_ms", "server_cpu_ms", "of_in_process"))
+            yield [f"{title}, {name}", *map(str, cells)]

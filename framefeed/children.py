@@ -1,6 +1,6 @@
 """Child processes of one command: each in a session of its own, and none outlives the `with` that started it.
 
-It knows nothing of what they do.
+That holds for a `kill -9` of this process too. It knows nothing of what they do.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,11 @@ class Child:
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(log.open("wb")) if log else None
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                [sys.executable, "-m", "framefeed.parent_death", str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         self._pidfd = os.pidfd_open(self._process.pid)
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -91,7 +92,7 @@ class Demo:
         source = self.videos or self.out / "videos"
         if self.videos is None:
             console.print("making three minutes of video")
-            children.run("synthetic", (sys.executable, "-m", "decode_server.synthetic", str(source)))
+            children.run("synthetic", (sys.executable, "-m", "decode_server.chunking.synthetic", str(source)))
         console.print(f"chunking {source}", highlight=False)
         children.run("chunk", (*FRAMEFEED, "chunk", str(source), "--out", str(self.out / "root")), quiet=False)
 
@@ -107,9 +108,7 @@ class Demo:
             options = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", "0", "--workers", "1", "--threads", "1")
             command = (*FRAMEFEED, "serve", str(self.out / "root"), *options, "--announce", str(announce))
             started.append((children.start(name, command), announce))
-        servers = [
-            _Server(child=child, endpoint=str(_await(child, announce)["endpoint"])) for child, announce in started
-        ]
+        servers = [_Server(child=child, endpoint=_endpoint(_await(child, announce))) for child, announce in started]
         console.print(f"decode servers: {', '.join(server.endpoint for server in servers)}", highlight=False)
         return servers
 
@@ -194,6 +193,10 @@ def _await(child: Child, file: Path) -> dict[str, object]:
             )
     body: dict[str, object] = json.loads(file.read_text())
     return body
+
+
+def _endpoint(announced: dict[str, object]) -> str:
+    return cast(list[str], announced["endpoints"])[0]
 
 
 def _metrics(url: str) -> Numbers:

@@ -17,7 +17,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _DECIMAL = Context(prec=25)
 
 # Streams keep draws for different purposes apart under one seed.
-ORDER, CLIP, SAMPLING, CROP, FLIP, TUBES = range(1, 7)
+ORDER, CLIP, SAMPLING, CROP, FLIP, TUBES, SPARE = range(1, 8)
 
 
 def _mix(z: int) -> int:

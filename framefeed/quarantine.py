@@ -1,7 +1,8 @@
 """The quarantine list: stretches of videos that must not be used, and why; servers refuse them, datasets skip them.
 
 JSON lines beside the manifest, written by `framefeed chunk` (what a damaged source lost) and `framefeed verify` (what
-is damaged since), each of which replaces its own lines only. It knows no packets and opens no media.
+is damaged since), each of which replaces its own lines only; and by a training run in a folder of its own (what no
+server could give). It knows no packets and opens no media.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ QUARANTINE_NAME = "framefeed.quarantine.jsonl"
 _VERSION = 1
 _EDGE_S = 1e-4  # spans that share no more than this do not touch: frame times are rounded on their way
 
-Finder = Literal["chunk", "verify"]
+Finder = Literal["chunk", "verify", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,16 @@
 """How requests and replies are spelled: one msgpack header with a version, then raw pixels as a frame of their own.
 
 The one file that knows the spelling; it knows no sockets. Nothing is guessed: an unknown version, kind, field or
-policy is refused, and lengths are bounded before anything is built. Source of the format: msgpack.org, spec 2.0.
+policy is refused, and lengths are bounded before anything is built. A header ends with its CRC-32: one changed bit in
+a seed or an attempt would be another, valid message. Source of the format: msgpack.org, spec 2.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import msgpack
@@ -43,6 +46,7 @@ from framefeed.sampling_rules import PublishedRule
 
 WIRE_VERSION = 1
 MAX_HEADER_BYTES = 1 << 16
+_CRC_BYTES = 4
 
 V = TypeVar("V")
 
@@ -129,8 +133,9 @@ Reply = ClipReply | ErrorReply | ServerReply
 def pack_call(call: Call) -> bytes:
     """The header of a message from client to server."""
     if isinstance(call, DescribeCall):
-        return _pack("describe", attempt=call.attempt)
-    return _pack("decode", attempt=call.attempt, deadline_s=call.deadline_s, request=map_of_request(call.request))
+        return pack_body("describe", {"attempt": call.attempt})
+    request = map_of_request(call.request)
+    return pack_body("decode", {"attempt": call.attempt, "deadline_s": call.deadline_s, "request": request})
 
 
 def map_of_request(request: ClipRequest) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def map_of_request(request: ClipRequest) -> dict[str, Any]:
 
 def unpack_call(header: bytes | memoryview) -> Call:
     """The call in a header. Raises BadRequest naming what is wrong with it."""
-    kind, body = _unpack(header)
+    kind, body = unpack_body(header)
     if kind == "describe":
         return _build(DescribeCall, body)
     if kind != "decode":
@@ -164,7 +169,7 @@ def request_from_map(body: Mapping[str, Any]) -> ClipRequest:
 def peek_attempt(header: bytes | memoryview) -> int:
     """The attempt of a header that unpack_call refused, so that even a bad request gets its reply; 0 if unreadable."""
     try:
-        attempt = _unpack(header)[1].get("attempt")
+        attempt = unpack_body(header)[1].get("attempt")
     except BadRequest:
         return 0
     return attempt if isinstance(attempt, int) and not isinstance(attempt, bool) else 0
@@ -178,13 +183,13 @@ def pack_reply(reply: Reply) -> bytes:
         info["box"] = _plain(reply.info.box)
         info["colour"] = _plain(reply.info.colour)
         info["placed"] = None if reply.info.placed is None else _plain(reply.info.placed)
-        return _pack("clip", **{**body, "info": info})
-    return _pack("error" if isinstance(reply, ErrorReply) else "server", **body)
+        return pack_body("clip", {**body, "info": info})
+    return pack_body("error" if isinstance(reply, ErrorReply) else "server", body)
 
 
 def unpack_reply(header: bytes | memoryview) -> Reply:
     """The reply in a header. Raises BadRequest naming what is wrong with it."""
-    kind, body = _unpack(header)
+    kind, body = unpack_body(header)
     if kind == "error":
         return _build(ErrorReply, body)
     if kind == "server":
@@ -202,16 +207,25 @@ def unpack_reply(header: bytes | memoryview) -> Reply:
     return _build(ClipReply, body)
 
 
-def _pack(kind: str, **body: Any) -> bytes:
-    packed: bytes = msgpack.packb({"v": WIRE_VERSION, "kind": kind, **body})
-    return packed
+def pack_body(kind: str, body: Mapping[str, Any]) -> bytes:
+    """A header of this kind; what stands in it is judged by who unpacks it."""
+    return sealed(msgpack.packb({"v": WIRE_VERSION, "kind": kind, **body}))
 
 
-def _unpack(header: bytes | memoryview) -> tuple[str, dict[str, Any]]:
+def sealed(packed: bytes) -> bytes:
+    """The header of a packed map: the map, then its CRC-32 in four bytes, most significant first."""
+    return packed + zlib.crc32(packed).to_bytes(_CRC_BYTES)
+
+
+def unpack_body(header: bytes | memoryview) -> tuple[str, dict[str, Any]]:
+    """Kind and fields of a header as plain maps, lists, numbers and strings. Raises BadRequest if it is none."""
     if len(header) > MAX_HEADER_BYTES:
         raise BadRequest(f"wire: header has {len(header)} bytes, wanted at most {MAX_HEADER_BYTES}")
+    packed, crc = header[:-_CRC_BYTES], int.from_bytes(header[-_CRC_BYTES:])
+    if len(header) < _CRC_BYTES or zlib.crc32(packed) != crc:
+        raise BadRequest(f"wire: the {len(header)} bytes of the header do not end with their CRC-32")
     try:
-        body = msgpack.unpackb(header, strict_map_key=True)
+        body = msgpack.unpackb(packed, strict_map_key=True)
     except (ValueError, msgpack.UnpackException) as error:
         raise BadRequest(f"wire: header is not msgpack ({type(error).__name__})") from None
     if not isinstance(body, dict):
@@ -259,36 +273,37 @@ def _tuple(value: Any) -> Any:
 
 def _build(kind: type[V], body: dict[str, Any]) -> V:
     """The dataclass from its fields; a missing, unknown or wrongly typed one is a BadRequest that names it."""
-    known = fields(cast(Any, kind))
-    names = {f.name for f in known}
-    if body.keys() - names:
-        raise BadRequest(f"wire: {kind.__name__} has no field {sorted(map(str, body.keys() - names))[0]!r}")
-    for f in known:
-        if f.name in body:
-            _check_type(kind.__name__, f.name, str(f.type), body[f.name])
+    form = _form(cast(Any, kind))
+    if not body.keys() <= form.keys():
+        raise BadRequest(f"wire: {kind.__name__} has no field {sorted(map(str, body.keys() - form.keys()))[0]!r}")
+    for name, value in body.items():
+        wanted, is_one = form[name]
+        if not is_one(value):
+            raise BadRequest(f"wire: {kind.__name__}.{name} is {value!r:.60}, wanted {wanted}")
     try:
         return kind(**body)
     except (TypeError, ValueError) as error:
         raise BadRequest(f"wire: {kind.__name__}: {error}") from None
 
 
-_TYPES: dict[str, tuple[type[Any], ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
+@cache
+def _form(kind: type[Any]) -> dict[str, tuple[str, Callable[[Any], bool]]]:
+    """How the fields of a dataclass are annotated, and whether a value is what that says."""
+    return {f.name: (str(f.type), _check_of(str(f.type))) for f in fields(kind)}
 
 
-def _check_type(owner: str, name: str, wanted: str, value: Any) -> None:
-    kinds = _TYPES.get(wanted)
+# Exactly: a bool is no int.
+_TYPES: dict[str, set[type[Any]]] = {"int": {int}, "float": {float, int}, "str": {str}, "bool": {bool}}
+
+
+def _check_of(wanted: str) -> Callable[[Any], bool]:
     if wanted.startswith("tuple["):
         of = wanted.removeprefix("tuple[").removesuffix("]").split(", ")
-        ok = isinstance(value, tuple) and all(_is_a(v, _TYPES[of[0]]) for v in value)
-        ok = ok and (of[-1] == "..." or len(value) == len(of))
-    elif wanted.startswith("dict[str, float]"):
-        ok = isinstance(value, dict) and all(isinstance(v, float) for v in value.values())
-    else:
-        ok = kinds is None or _is_a(value, kinds)
-    if not ok:
-        raise BadRequest(f"wire: {owner}.{name} is {value!r:.60}, wanted {wanted}")
-
-
-def _is_a(value: Any, kinds: tuple[type[Any], ...]) -> bool:
-    """Whether a value is of one of these types; a bool is no int."""
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+        kinds, length = _TYPES[of[0]], None if of[-1] == "..." else len(of)
+        return lambda v: type(v) is tuple and {*map(type, v)} <= kinds and length in (None, len(v))
+    if wanted.startswith("dict[str, float]"):
+        return lambda v: type(v) is dict and {*map(type, v.values())} <= {float}
+    if wanted in _TYPES:
+        kinds = _TYPES[wanted]
+        return lambda v: type(v) in kinds
+    return lambda _: True

@@ -1,12 +1,13 @@
-"""Position tables that are computed, not learned. They know token counts and widths, not what a token stands for.
+"""Position tables: fixed ones, and others resized. They know token counts and widths, not what a token stands for.
 
-Axes: N tokens, D width.
+Axes: N tokens, D width, G cells of one temporal slot, U temporal slots.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 _WAVELENGTH_BASE = 10_000.0
 _GRID_WAVELENGTH_BASE = 20.0
@@ -47,6 +48,35 @@ def grid_positions(shape: tuple[int, int, int], *, width: int) -> Tensor:
     ]
     parts = (tables[0][:, None, None], tables[1][None, :, None], tables[2][None, None, :])
     return torch.cat([part.expand(slots, rows, columns, -1) for part in parts], dim=-1).flatten(0, 2).float()
+
+
+def resize_cells(table_GD: Tensor, *, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """A table over rows x columns of cells, (G, D), bicubically resized to another such grid; dtype and device kept.
+
+    Corners are not aligned: a cell stands for an area of the picture (as in BEiT and VideoMAE fine-tuning).
+    Raises ValueError if the table does not have the rows and columns that `source` says.
+    """
+    if table_GD.ndim != 2 or table_GD.shape[0] != source[0] * source[1]:
+        raise ValueError(f"positions: table is {tuple(table_GD.shape)}, wanted ({source[0]} x {source[1]}, D)")
+    if source == target:
+        return table_GD
+    picture_1Dyx = table_GD.T.reshape(1, -1, *source).float()
+    resized_1Dyx = interpolate(picture_1Dyx, size=target, mode="bicubic", align_corners=False)
+    return resized_1Dyx.flatten(2)[0].T.to(table_GD.dtype).contiguous()
+
+
+def resize_slots(table_UD: Tensor, *, slots: int) -> Tensor:
+    """A table over temporal slots, (U, D), linearly resized to `slots` of them; dtype and device kept.
+
+    A slot stands for a span of time, so the ends are not aligned: 2 slots a, b become a, ¾a + ¼b, ¼a + ¾b, b.
+    Raises ValueError if the table is not (U, D) or there is to be no slot.
+    """
+    if table_UD.ndim != 2 or slots < 1:
+        raise ValueError(f"positions: table is {tuple(table_UD.shape)} for {slots} slots, wanted (U, D) for at least 1")
+    if slots == table_UD.shape[0]:
+        return table_UD
+    resized_1DU = interpolate(table_UD.T[None].float(), size=slots, mode="linear", align_corners=False)
+    return resized_1DU[0].T.to(table_UD.dtype).contiguous()
 
 
 def _sincos(n_tokens: int, *, width: int, base: float) -> Tensor:

@@ -6,15 +6,17 @@ D width, P pixels of one cube. Implemented from the paper, arXiv 2203.12602.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from models.block import LAYER_NORM_EPS, Stack, StackConfig, init_xavier
+from models.block import VIT_STACKS, Stack, StackConfig, init_xavier
+from models.embedding import position_table
 from models.tubelets import TubeletGrid, cut_cubes, join_cubes
-from models.vit import PositionTable, VideoViT, position_table
+from models.vit import VideoViT, ViTConfig
 
 TARGET_EPS = 1e-6
 MASK_TOKEN_STD = 0.02
@@ -27,7 +29,12 @@ class VideoMAEConfig:
     grid: TubeletGrid
     encoder: StackConfig
     decoder: StackConfig
-    positions: PositionTable = "flat"
+    positions: Literal["flat", "grid"] = "flat"
+
+    @property
+    def vit(self) -> ViTConfig:
+        """The encoder, as fine-tuning takes it too."""
+        return ViTConfig(grid=self.grid, stack=self.encoder, positions=self.positions)
 
     def __post_init__(self) -> None:
         multiple = 16 if self.positions == "grid" else 2
@@ -46,6 +53,17 @@ class VideoMAEOutput:
 
     loss: Tensor
     predictions_BMPC: Tensor
+    masked_BM: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedTokens:
+    """A decoder's input, (B, N, D): encoded visible cubes, then mask tokens for the cubes `masked_BM`, all placed.
+
+    Attention has no order of its own, so the masked tokens go last, where they are easy to take off.
+    """
+
+    tokens_BND: Tensor
     masked_BM: Tensor
 
 
@@ -74,11 +92,11 @@ class VideoMAE(nn.Module):
         super().__init__()
         grid, width = config.grid, config.decoder.width
         self.grid = grid
-        self.encoder = VideoViT(grid, stack=config.encoder, positions=config.positions)
+        self.encoder = VideoViT(config.vit)
         self.bridge = nn.Linear(config.encoder.width, width, bias=False)
         self.mask_token_D = nn.Parameter(torch.empty(width))
         self.decoder = Stack(config.decoder)
-        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.norm = nn.LayerNorm(width, eps=config.decoder.norm_eps)
         self.head = nn.Linear(width, grid.cube_pixels * grid.channels)
         table_ND = position_table(grid, width=width, kind=config.positions)
         self.register_buffer("positions_ND", table_ND, persistent=False)
@@ -95,31 +113,41 @@ class VideoMAE(nn.Module):
         synchronisation.
         Raises ValueError if the clips or the mask do not fit the grid, or the rows of the mask differ in their count.
         """
+        visible_BS, masked_BM = self.split(x_BCTYX, mask_BN)
+        return self.reconstruct(x_BCTYX, self.encode(x_BCTYX, visible_BS, masked_BM))
+
+    def split(self, x_BCTYX: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """`split_mask` on the clips' device. Raises ValueError as `forward` does."""
         if mask_BN.shape != (x_BCTYX.shape[0], self.grid.tokens):
             wanted = (x_BCTYX.shape[0], self.grid.tokens)
             raise ValueError(f"mask is {tuple(mask_BN.shape)}, wanted {wanted} = (B, N)")
-        visible_BS, masked_BM = (part.to(x_BCTYX.device, non_blocking=True) for part in split_mask(mask_BN))
-        encoded_BSD = self.encoder(x_BCTYX, selected_BS=visible_BS)
-        predictions_BMPC = self._decode(encoded_BSD, visible_BS, masked_BM)
-        with torch.no_grad():
-            cubes_BMPC = cut_cubes(x_BCTYX, grid=self.grid, selected_BS=masked_BM).float()
-            targets_BMPC = cube_statistics(cubes_BMPC).normalise(cubes_BMPC)
-        loss = mse_loss(predictions_BMPC.float(), targets_BMPC)
-        return VideoMAEOutput(loss=loss, predictions_BMPC=predictions_BMPC, masked_BM=masked_BM)
+        visible_BS, masked_BM = split_mask(mask_BN)
+        return visible_BS.to(x_BCTYX.device, non_blocking=True), masked_BM.to(x_BCTYX.device, non_blocking=True)
 
-    def _decode(self, encoded_BSD: Tensor, visible_BS: Tensor, masked_BM: Tensor) -> Tensor:
-        bridged_BSD = self.bridge(encoded_BSD)
+    def encode(self, x_BCTYX: Tensor, visible_BS: Tensor, masked_BM: Tensor) -> MaskedTokens:
+        """The visible cubes encoded, and a mask token in the place of each masked one: what a decoder is given."""
+        bridged_BSD = self.bridge(self.encoder(x_BCTYX, selected_BS=visible_BS))
         visible_BSD = bridged_BSD + self.positions_ND[visible_BS]
         masked_BMD = self.mask_token_D + self.positions_ND[masked_BM]
-        # Attention has no order of its own, so the masked tokens go last, where they are easy to take off.
-        tokens_BND = self.decoder(torch.cat((visible_BSD, masked_BMD), dim=1))
-        values_BMV: Tensor = self.head(self.norm(tokens_BND[:, visible_BS.shape[1] :]))
-        return values_BMV.reshape(*masked_BM.shape, self.grid.cube_pixels, self.grid.channels)
+        return MaskedTokens(tokens_BND=torch.cat((visible_BSD, masked_BMD), dim=1), masked_BM=masked_BM)
+
+    def reconstruct(self, x_BCTYX: Tensor, given: MaskedTokens) -> VideoMAEOutput:
+        """Decode what `encode` gave for these clips, predict their masked cubes and compare."""
+        masked_BMD = self.decoder(given.tokens_BND)[:, -given.masked_BM.shape[1] :]
+        values_BMV: Tensor = self.head(self.norm(masked_BMD))
+        predictions_BMPC = values_BMV.reshape(*given.masked_BM.shape, self.grid.cube_pixels, self.grid.channels)
+        with torch.no_grad():
+            cubes_BMPC = cut_cubes(x_BCTYX, grid=self.grid, selected_BS=given.masked_BM).float()
+            targets_BMPC = cube_statistics(cubes_BMPC).normalise(cubes_BMPC)
+        loss = mse_loss(predictions_BMPC.float(), targets_BMPC)
+        return VideoMAEOutput(loss=loss, predictions_BMPC=predictions_BMPC, masked_BM=given.masked_BM)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # how many tokens are masked is data
 def split_mask(mask_BN: Tensor) -> tuple[Tensor, Tensor]:
     """The numbers of the visible (B, S) and the masked (B, M) tokens, int64 and ascending, on the mask's device.
 
+    torch.compile leaves it as it is and takes what follows as one graph, compiled again for another number of tokens.
     Raises ValueError if the mask is not bool (B, N) or its rows do not all mask the same count, leaving one of each.
     """
     if mask_BN.ndim != 2 or mask_BN.dtype != torch.bool:
@@ -155,12 +183,10 @@ def rebuild_clips(x_BCTYX: Tensor, output: VideoMAEOutput, *, grid: TubeletGrid)
     return join_cubes(rebuilt_BNPC, grid=grid)
 
 
-def _standard(width: int, depth: int, heads: int, *, decoder_depth: int = 4) -> VideoMAEConfig:
-    return VideoMAEConfig(
-        grid=TubeletGrid(),
-        encoder=StackConfig(width=width, depth=depth, heads=heads),
-        decoder=StackConfig(width=width // 2, depth=decoder_depth, heads=heads // 2),
-    )
+def _standard(size: str, *, decoder_depth: int = 4) -> VideoMAEConfig:
+    encoder = VIT_STACKS[size]
+    decoder = replace(encoder, width=encoder.width // 2, depth=decoder_depth, heads=encoder.heads // 2)
+    return VideoMAEConfig(grid=TubeletGrid(), encoder=encoder, decoder=decoder)
 
 
 # S, B, L, H: the sizes of the published weights (16 frames of 224 px). `tiny` learns in a minute on two CPU cores.
@@ -171,8 +197,8 @@ PRESETS: dict[str, VideoMAEConfig] = {
         decoder=StackConfig(width=128, depth=1, heads=4, mlp_ratio=2.0),
         positions="grid",
     ),
-    "small": _standard(384, 12, 6),
-    "base": _standard(768, 12, 12),
-    "large": _standard(1024, 24, 16, decoder_depth=12),
-    "huge": _standard(1280, 32, 16, decoder_depth=12),
+    "small": _standard("small"),
+    "base": _standard("base"),
+    "large": _standard("large", decoder_depth=12),
+    "huge": _standard("huge", decoder_depth=12),
 }

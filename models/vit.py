@@ -1,61 +1,155 @@
-"""The video vision transformer: clips in, tokens out. It knows tubelets and blocks, not what the tokens are used for.
+"""The video vision transformer: clips in, tokens or one feature out. It knows no task, loss or weights of others.
 
-Axes: B clips, T frames, Y rows, X columns, C channels, N all tokens of a clip, S selected tokens of a clip, D width,
-P pixels of one cube.
+Axes: B clips, T frames, Y rows, X columns, C channels, N all cubes of a clip, S selected cubes of a clip, D width,
+A valid cubes of all clips.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
-from models.block import LAYER_NORM_EPS, Stack, StackConfig, init_xavier
-from models.positions import grid_positions, sincos_positions
-from models.tubelets import TubeletGrid, cut_cubes
+from models.block import Stack, StackConfig, init_truncated_normal, init_xavier
+from models.embedding import ClipEmbedding, Positions
+from models.packing import pack, unpack
+from models.tubelets import TubeletGrid
 
-PositionTable = Literal["flat", "grid"]
+Pool = Literal["class", "mean"]
 
 
-def position_table(grid: TubeletGrid, *, width: int, kind: PositionTable) -> Tensor:
-    """The fixed positions of a clip's tokens, float32 (N, D): VideoMAE's flat table, or one with an axis each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViTConfig:
+    """A joint space-time vision transformer; the defaults are VideoMAE's encoder, `clip_vit` makes AVION's.
 
-    Raises ValueError for a width or kind that makes no table.
+    `pool` makes one feature of a clip: the class token, or the mean of all tokens.
+    `norm_pre` is CLIP's norm before the first block. `patch_dropout` is the share of cubes that a training step leaves
+    out (Li et al. 2023, "Scaling language-image pre-training via masking"), `dropout` that of channels set to 0.
+    Raises ValueError for values that make no network.
     """
-    if kind == "flat":
-        return sincos_positions(grid.tokens, width=width)
-    if kind == "grid":
-        return grid_positions((grid.slots, grid.rows, grid.columns), width=width)
-    raise ValueError(f"positions are {kind!r}, wanted one of {get_args(PositionTable)}")
+
+    grid: TubeletGrid
+    stack: StackConfig
+    positions: Positions = "flat"
+    class_token: bool = False
+    pool: Pool = "mean"
+    patch_bias: bool = True
+    norm_pre: bool = False
+    patch_dropout: float = 0.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.pool not in get_args(Pool):
+            raise ValueError(f"ViT: pool is {self.pool!r}, wanted one of {get_args(Pool)}")
+        if self.pool == "class" and not self.class_token:
+            raise ValueError("ViT: pool is 'class' without a class token, wanted class_token=True or pool='mean'")
+        multiple = {"flat": 2, "grid": 16}.get(self.positions, 1)
+        if self.stack.width % multiple:
+            wanted = f"a multiple of {multiple} for its {self.positions} positions"
+            raise ValueError(f"ViT: width is {self.stack.width}, wanted {wanted}")
+        for name in ("patch_dropout", "dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"ViT: {name} is {getattr(self, name)}, wanted 0 <= p < 1")
 
 
 class VideoViT(nn.Module):
-    """Tubelet embedding, fixed sin-cos positions, pre-norm blocks, final norm (VideoMAE's encoder, Tong et al. 2022).
+    """Cubes to tokens, pre-norm blocks over all tokens of a clip at once, a final norm (Zhao & Krähenbühl 2023, §3).
 
-    It has no class token. Weights start Xavier-uniform, biases at 0.
+    z0 = [class; cube_n E] + positions, z_l = block(z_(l-1)), y = norm(z_L) (Dosovitskiy et al. 2021, eq. 1 to 4).
+    With learned positions weights start as AVION's, truncated normal; with fixed ones as VideoMAE's, Xavier-uniform.
     """
 
-    positions_ND: Tensor
-
-    def __init__(self, grid: TubeletGrid, *, stack: StackConfig, positions: PositionTable = "flat") -> None:
+    def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.grid = grid
-        # A Linear over a cube's values (pixels, then channels) is the usual strided Conv3d, but can take any subset.
-        self.embedding = nn.Linear(grid.cube_pixels * grid.channels, stack.width)
-        self.stack = Stack(stack)
-        self.norm = nn.LayerNorm(stack.width, eps=LAYER_NORM_EPS)
-        table_ND = position_table(grid, width=stack.width, kind=positions)
-        self.register_buffer("positions_ND", table_ND, persistent=False)
-        self.apply(init_xavier)
+        self.config, width = config, config.stack.width
+        self.embedding = ClipEmbedding(
+            config.grid,
+            width=width,
+            positions=config.positions,
+            class_token=config.class_token,
+            bias=config.patch_bias,
+        )
+        self.norm_pre = nn.LayerNorm(width, eps=config.stack.norm_eps) if config.norm_pre else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
+        self.stack = Stack(config.stack)
+        self.norm = nn.LayerNorm(width, eps=config.stack.norm_eps)
+        self.apply(init_truncated_normal if config.positions == "learned" else init_xavier)
 
     def forward(self, x_BCTYX: Tensor, *, selected_BS: Tensor | None = None) -> Tensor:
-        """Encode float clips (B, C, T, Y, X) to tokens (B, N, D), or only the cubes `selected_BS` to (B, S, D).
+        """Encode float clips (B, C, T, Y, X) to normed tokens (B, N, D), or only the cubes `selected_BS` to (B, S, D).
 
-        `selected_BS` holds int64 cube numbers on the clips' device; cubes that are not selected are never read.
+        Clips and tokens have the weights' dtype, or under autocast any and float32.
+        A class token, if there is one, comes first and makes N or S one more. `selected_BS` holds int64 cube numbers on
+        the clips' device; cubes that are not selected, or that patch dropout leaves out, are never read.
         Raises ValueError if the clips do not have the grid's shape.
         """
-        cubes_BSPC = cut_cubes(x_BCTYX, grid=self.grid, selected_BS=selected_BS)
-        positions = self.positions_ND if selected_BS is None else self.positions_ND[selected_BS]
-        tokens_BSD: Tensor = self.embedding(cubes_BSPC.flatten(2))
-        encoded_BSD: Tensor = self.norm(self.stack(tokens_BSD + positions))
-        return encoded_BSD
+        normed_BND: Tensor = self.norm(self._encode(x_BCTYX, selected_BS))
+        return normed_BND
+
+    def pooled(self, x_BCTYX: Tensor, *, valid_BN: Tensor | None = None) -> Tensor:
+        """One feature (B, D) for each float clip (B, C, T, Y, X): pooled first, then normed (AVION; VideoMAE).
+
+        `valid_BN` (bool, kept on the host) says which cubes show video and not padding: the others are neither attended
+        to nor pooled, and cost nothing behind the embedding. Raises ValueError if clips or mask do not fit the grid,
+        a clip has no valid cube, or patch dropout acts too.
+        """
+        if valid_BN is None:
+            encoded_BND = self._encode(x_BCTYX, None)
+            pooled_BD = encoded_BND[:, 0] if self.config.pool == "class" else encoded_BND.mean(dim=1)
+        else:
+            pooled_BD = self._pool_valid(x_BCTYX, valid_BN)
+        feature_BD: Tensor = self.norm(pooled_BD)
+        return feature_BD
+
+    def _encode(self, x_BCTYX: Tensor, selected_BS: Tensor | None) -> Tensor:
+        if selected_BS is None and self.training and self.config.patch_dropout > 0:
+            selected_BS = keep_patches(x_BCTYX, tokens=self.config.grid.tokens, dropout=self.config.patch_dropout)
+        encoded_BND: Tensor = self.stack(self._embed(x_BCTYX, selected_BS))
+        return encoded_BND
+
+    def _embed(self, x_BCTYX: Tensor, selected_BS: Tensor | None) -> Tensor:
+        tokens_BND: Tensor = self.dropout(self.norm_pre(self.embedding(x_BCTYX, selected_BS=selected_BS)))
+        return tokens_BND
+
+    def _pool_valid(self, x_BCTYX: Tensor, valid_BN: Tensor) -> Tensor:
+        if self.training and self.config.patch_dropout > 0:
+            raise ValueError("ViT: got valid_BN in training with patch_dropout, wanted one of the two")
+        wanted = (x_BCTYX.shape[0], self.config.grid.tokens)
+        if valid_BN.shape != wanted or valid_BN.dtype != torch.bool or not bool(valid_BN.any(dim=1).all()):
+            seen = f"{valid_BN.dtype} {tuple(valid_BN.shape)}"
+            raise ValueError(f"ViT: valid_BN is {seen}, wanted bool {wanted} = (B, N) with a valid cube in each clip")
+        if self.config.class_token:
+            valid_BN = torch.cat((valid_BN.new_ones(valid_BN.shape[0], 1), valid_BN), dim=1)
+        tokens_AD, packing = pack(self._embed(x_BCTYX, None), valid_BN)
+        encoded_BND = unpack(self.stack(tokens_AD[None], packing)[0], valid_BN)
+        if self.config.pool == "class":
+            return encoded_BND[:, 0]
+        counts_B1 = packing.offsets.diff()[:, None]
+        return encoded_BND.sum(dim=1) / counts_B1
+
+
+def keep_patches(x_BCTYX: Tensor, *, tokens: int, dropout: float) -> Tensor:
+    """Random cube numbers that patch dropout keeps, int64 (B, max(1, ⌊N (1 - dropout)⌋)), others for each clip.
+
+    Drawn on the clips' device from torch's generator there.
+    """
+    kept = max(1, int(tokens * (1.0 - dropout) + 1e-9))
+    return torch.rand(x_BCTYX.shape[0], tokens, device=x_BCTYX.device).argsort(dim=1)[:, :kept]
+
+
+def clip_vit(stack: StackConfig, *, frames: int, size_px: int = 224, patch_px: int = 16) -> ViTConfig:
+    """AVION's encoder: CLIP's image transformer over cubes of 1 x p x p, class token, learned space and time.
+
+    `stack` says width, depth, activation ("quick_gelu" for OpenAI's and LaViLa's weights, "gelu" for AVION's) and eps.
+    """
+    return ViTConfig(
+        grid=TubeletGrid(frames=frames, height_px=size_px, width_px=size_px, tubelet_frames=1, patch_px=patch_px),
+        stack=stack,
+        positions="learned",
+        class_token=True,
+        pool="class",
+        patch_bias=False,
+        norm_pre=True,
+    )

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+SHARED_VIDEOS = Path(__file__).parents[2] / "shared" / "data" / "videos"  # real footage; may be absent
 _ROWS, _COLUMNS, _GRID_ROWS = 3, 8, 8
 _DARK, _LIGHT = 30, 220
 PTS_TIME_BASE = Fraction(1, 60_000)  # exact for 24, 25, 29.97, 30, 50 and 59.94 fps

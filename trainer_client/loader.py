@@ -10,25 +10,33 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
-from framefeed.errors import BadInput
-from trainer_client.addresses import check_servers
-from trainer_client.batch import Batch
+from framefeed.errors import BadInput, FramefeedError
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.connection import ZmqWire
-from trainer_client.dispatch import Dispatch, DispatchLimits
-from trainer_client.feed import Feed, Parts
-from trainer_client.fleet import Fleet, FleetLimits
-from trainer_client.metrics import FeedCollector
-from trainer_client.prefetch import BatchPlan, Prefetch
-from trainer_client.sampler import Sampler, Share
+from trainer_client.feed.batch import Batch
+from trainer_client.feed.feed import Feed, Parts
+from trainer_client.feed.order import Order, window_of
+from trainer_client.feed.prefetch import BatchPlan, Prefetch
+from trainer_client.feed.sampler import Sampler, Share
+from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
+from trainer_client.feed.stand_ins import PoisonOptions, StandIn, StandIns, read, spell
+from trainer_client.fleet.addresses import check_servers
+from trainer_client.fleet.dispatch import Dispatch
+from trainer_client.fleet.dispatch_limits import DispatchLimits
+from trainer_client.fleet.fleet import Fleet, FleetLimits
+from trainer_client.fleet.member_sources import sources_of
+from trainer_client.fleet.patience import PatienceLimits
+from trainer_client.measures.metrics import FeedCollector
+from trainer_client.measures.stats import FeedStats, Ledger, Standing, snapshot
 from trainer_client.samples import Dataset
-from trainer_client.slots import Allocate, SlotPool, ordinary_memory
-from trainer_client.stats import FeedStats, Ledger, Standing, snapshot
+from trainer_client.transports.connection import Connections
+from trainer_client.transports.credentials import Credentials
+from trainer_client.transports.transport import TransportLimits
 
 _log = logging.getLogger(__name__)
 
@@ -37,10 +45,23 @@ _log = logging.getLogger(__name__)
 class LoaderOptions:
     """What a user chooses about feeding.
 
-    `servers` are tcp://HOST:PORT; `batch_clips` is per rank. The run ends after `steps` steps or `epochs` epochs, or
-    never. Prefetched batches are at most `prefetch_batches` and `prefetch_bytes`; clips asked for and not yet received
-    at most `inflight_bytes`; client memory is bounded by the sum of both and the batches that the user holds. A clip is
-    asked of another server after `attempt_s`; without any clip for `stall_s` the run fails and says who waits for what.
+    `servers` are addresses; dns+ before one means every address of its name, looked up every `look_every_s`, and
+    registry:///FOLDER the servers that have an entry there, looked at as often. `batch_clips` is per rank. The run ends
+    after `steps` steps or `epochs` epochs, or never. Prefetched batches are at most `prefetch_batches` and
+    `prefetch_bytes`; clips asked for and not yet received at most `inflight_bytes`; client memory is bounded by the sum
+    of both and the batches that the user holds.
+
+    A clip is asked of another server after three times the p99 of recent answers, from `attempt_min_s` to
+    `attempt_s`, and of a second one beside the first when it takes longer than 95 % of them, for up to
+    `hedge_share` of all requests, and of two at once after an attempt that got no answer. Each part of a video has
+    a home among the servers, passed over when its load would be more than 1 + `affinity_slack` of the mean; None is
+    no homes. Storage that fails is tried again, ever more rarely, for half of `stall_s`; then its clip is held to be
+    bad. Without any clip for `stall_s` the run says who waits for what, and fails or goes on as `on_stall` says.
+
+    `order` is "strict", the plan's, or "window:W": a batch that is ready may overtake, if fewer than W batches lie
+    between it and the oldest that is not. Batches themselves are the same, each is used once, and which was used when
+    is in the state. `poison` says what becomes of clips that no server can give; batches keep their shape whatever it
+    says, and ranks their steps.
     """
 
     servers: Sequence[str]
@@ -54,8 +75,16 @@ class LoaderOptions:
     prefetch_bytes: int = 2 << 30
     inflight_bytes: int = 256 << 20
     attempt_s: float = 10.0
+    attempt_min_s: float = 2.0
+    hedge_share: float = 0.05
+    affinity_slack: float | None = 0.25
     stall_s: float = 120.0
+    on_stall: Literal["fail", "log"] = "fail"
+    look_every_s: float = 5.0
     allow_mixed_decoders: bool = False
+    credentials: Credentials = field(default_factory=Credentials)
+    order: str = "strict"
+    poison: PoisonOptions = field(default_factory=PoisonOptions)
 
     def __post_init__(self) -> None:
         check_servers(self.servers)
@@ -65,8 +94,29 @@ class LoaderOptions:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise BadInput(f"loader: {name} is {value}, wanted at least 0")
+        if not self.look_every_s > 0:
+            raise BadInput(f"loader: look_every_s is {self.look_every_s:g}, wanted more than 0 seconds")
         if self.prefetch_batches < 1:
             raise BadInput(f"loader: prefetch_batches is {self.prefetch_batches}, wanted at least 1")
+        if self.on_stall not in ("fail", "log"):
+            raise BadInput(f"loader: on_stall is {self.on_stall!r}, wanted 'fail' or 'log'")
+        window_of(self.order)
+
+    def dispatch_limits(self) -> DispatchLimits:
+        """What of it is the dispatch's. Raises BadInput for values out of their limits."""
+        return DispatchLimits(
+            patience=PatienceLimits(attempt_s=self.attempt_s, attempt_min_s=self.attempt_min_s),
+            hedge_share=self.hedge_share,
+            witnesses=self.poison.servers,
+            storage_s=self.stall_s / 2,
+            stall_s=self.stall_s,
+            stall_ends=self.on_stall == "fail",
+            inflight_bytes=self.inflight_bytes,
+        )
+
+    def fleet_limits(self) -> FleetLimits:
+        """What of it is the fleet's. Raises BadInput for values out of their limits."""
+        return FleetLimits(allow_mixed_decoders=self.allow_mixed_decoders, affinity_slack=self.affinity_slack)
 
     def depth_batches(self, clip_bytes: int) -> int:
         """How many batches of such clips are prefetched. Raises BadInput when a budget does not hold what it must."""
@@ -86,7 +136,7 @@ class ClipLoader:
 
     It begins to prefetch at the first next() and may begin before its servers do. After an error that ended the feed,
     load_state_dict(state_dict()) makes it try again from the batch that was next. Use it in a `with`, or close() it.
-    One thread iterates; any thread may read `stats`.
+    One thread iterates; any thread may read `stats` and `options`.
     """
 
     def __init__(
@@ -104,17 +154,19 @@ class ClipLoader:
         ValueError for a registry that has a feed already: one feed a registry.
         """
         share = Share(batch_clips=options.batch_clips, rank=options.rank, world_size=options.world_size)
-        self._dataset, self._policy, self._options = dataset, policy, options
+        self._dataset, self._policy, self.options = dataset, policy, options
         self._sampler = Sampler(samples=len(dataset), run_seed=options.run_seed, share=share)
         self._depth_batches = options.depth_batches(policy.clip_bytes)
-        self._limits = DispatchLimits(
-            attempt_s=options.attempt_s, stall_s=options.stall_s, inflight_bytes=options.inflight_bytes
-        )
+        self._limits, self._fleet_limits = options.dispatch_limits(), options.fleet_limits()
+        self._secrets = options.credentials.read()
         shape = (options.batch_clips, *policy.shape)
         self._slots = SlotPool(shape, spare=self._depth_batches + 1, allocate=allocate)
         self._ledger = Ledger()
         self._feed: Feed | None = None
-        self._step = 0
+        self._order = Order()
+        self._replayed: list[int] | None = None  # the plan's steps to use, instead of all
+        self._stand_ins = StandIns(dataset, options.poison, ledger=self._ledger)
+        self._stood_in: list[tuple[int, StandIn]] = []  # with the number of steps before it
         self._fingerprint: str | None = None
         self._closed = False
         self._registry = registry
@@ -125,9 +177,11 @@ class ClipLoader:
     @property
     def steps(self) -> int | None:
         """Steps of the whole run, the same for all ranks; None if it has no end."""
-        if self._options.epochs is not None:
-            return self._sampler.steps_in(self._options.epochs)
-        return self._options.steps
+        if self._replayed is not None:
+            return len(self._replayed)
+        if self.options.epochs is not None:
+            return self._sampler.steps_in(self.options.epochs)
+        return self.options.steps
 
     @property
     def steps_per_epoch(self) -> int:
@@ -138,7 +192,7 @@ class ClipLoader:
     def stats(self) -> FeedStats:
         """The counts so far, over all restarts. Blocks for microseconds; safe from any thread, also after close()."""
         feed = self._feed
-        return feed.stats() if feed is not None else snapshot(self._ledger, Standing(), rank=self._options.rank)
+        return feed.stats() if feed is not None else snapshot(self._ledger, Standing(), rank=self.options.rank)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -146,50 +200,94 @@ class ClipLoader:
     def __next__(self) -> Batch:
         """The next batch. Blocks while its clips are on their way, for at most `stall_s` without any progress.
 
-        Raises the Permanent error of a clip that no server can give, at its batch and again at every call (the message
-        names video, span and server); Stalled when nothing came for `stall_s`; BadInput for servers that decode
+        Raises the Permanent error of a clip that no server can give, unless others may stand in, at its batch and again
+        at every call (the message names video, span and server); PoisonBudgetSpent, the same way; StorageFault if the
+        quarantine list cannot be written; Stalled when nothing came for `stall_s`; BadInput for servers that decode
         differently; RuntimeError after close(), or if the feed's thread died.
         """
         if self._closed:
             raise RuntimeError("the loader is closed")
-        if self.steps is not None and self._step >= self.steps:
+        if self.steps is not None and self._order.steps >= self.steps:
             raise StopIteration
         if self._feed is None:
             self._feed = self._start()
-        batch = self._feed.next_batch()
+        self._stand_ins.write_found()
+        try:
+            batch = self._feed.next_batch()
+        except FramefeedError:
+            self._stand_ins.write_found()
+            raise
         if batch is None:
             raise StopIteration
-        self._step = batch.step + 1
+        self._stood_in += [(self._order.steps, stand_in) for stand_in in batch.stand_ins]
+        self._order.deliver(batch.step)
         return batch
 
     def state_dict(self) -> dict[str, int | str | None]:
         """Where the run stands: after the batches that next() delivered. What is prefetched beyond is not in it."""
-        return self.state_after(self._step)
+        return self.state_after(self._order.steps)
 
     def state_after(self, steps: int) -> dict[str, int | str | None]:
-        """The state of the run once `steps` steps are done: for a consumer that holds batches it has not used yet."""
+        """The state of the run once `steps` steps are done: for a consumer that holds batches it has not used yet.
+
+        An order other than the plan's (then "order", and whose it is) and stand-ins ("stand_ins") are in it as text, so
+        that the run can go on, and its past be replayed.
+        """
         if self._feed is not None:
             self._fingerprint = self._feed.fingerprint
-        return {**self._sampler.state_at(steps), "decoder_fingerprint": self._fingerprint}
+        state = {**self._sampler.state_at(steps), "decoder_fingerprint": self._fingerprint}
+        order = self._order.spell(steps)
+        if order is not None:
+            state |= {"order": order, "order_of": self._rank}
+        stood_in = [stand_in for before, stand_in in self._stood_in if before < steps]
+        return state | ({"stand_ins": spell(stood_in)} if stood_in else {})
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go on where the run with this state stood; what is prefetched is discarded. Blocks as close() does.
 
-        Raises BadInput, naming both values, when run seed, number of samples or global batch differ; servers with
-        another decoder than the run's are refused when they show themselves.
+        Batches that were overtaken and not used yet come first. Raises BadInput, naming both values, when run seed,
+        number of samples or global batch differ, or when batches were overtaken at another rank or world size; servers
+        with another decoder than the run's are refused when they show themselves.
         """
-        step = self._sampler.step_of(state)
+        steps = self._sampler.step_of(state)
+        order = Order.read(state.get("order"), steps=steps)
+        if order.has_gaps(steps):
+            self._check_rank(state)
+        self._restart(state, order)
+        self._stand_ins.restart(stand_in for _, stand_in in self._stood_in)
+
+    def replay(self, state: Mapping[str, object]) -> None:
+        """Deliver again, from the first step on, what the run with this state had used: the same batches in the same
+        order with the same stand-ins; then it ends. Blocks as close() does. Raises as load_state_dict() does.
+        """
+        steps = self._sampler.step_of(state)
+        used = Order.read(state.get("order"), steps=steps).used(steps)
+        if state.get("order") is not None:
+            self._check_rank(state)
+        self._restart(state, Order())
+        self._replayed = used
+        self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
+        self._stood_in = []
+
+    def _check_rank(self, state: Mapping[str, object]) -> None:
+        if state.get("order_of") != self._rank:
+            raise BadInput(f"resume: the order is {state.get('order_of')}'s in the state, wanted {self._rank}'s")
+
+    def _restart(self, state: Mapping[str, object], order: Order) -> None:
         fingerprint = state.get("decoder_fingerprint")
         if fingerprint is not None and not isinstance(fingerprint, str):
             raise BadInput(f"resume: decoder_fingerprint is {fingerprint!r}, wanted a string or nothing")
+        stood_in = read(state.get("stand_ins"), self._dataset)
         self._stop()
-        self._feed = None
-        self._step, self._fingerprint = step, fingerprint
+        self._feed = self._replayed = None
+        self._order, self._fingerprint = order, fingerprint
+        self._stood_in = [(-1, stand_in) for stand_in in stood_in]
 
     def close(self) -> None:
         """Stop prefetching and let the servers go. Idempotent; blocks for at most 5 s. Batches held stay valid.
 
-        Raises RuntimeError if the feed's thread does not end in that time.
+        Raises RuntimeError if the feed's thread does not end in that time, StorageFault if the quarantine list cannot
+        be written.
         """
         if self._closed:
             return
@@ -198,6 +296,7 @@ class ClipLoader:
             with suppress(KeyError):  # the user took it out already
                 self._registry.unregister(self._collector)
         self._stop()
+        self._stand_ins.write_found()
 
     def __enter__(self) -> ClipLoader:
         return self
@@ -208,9 +307,9 @@ class ClipLoader:
         self.close()
 
     def __repr__(self) -> str:
-        o = self._options
+        o = self.options
         return (
-            f"ClipLoader(step {self._step} of {self.steps}, rank {o.rank} of {o.world_size}, {o.batch_clips} clips of "
+            f"ClipLoader(step {self._order.steps} of {self.steps}, {self._rank}, {o.batch_clips} clips of "
             f"{self._policy.shape} a batch, {self._depth_batches} batches ahead, {len(o.servers)} servers)"
         )
 
@@ -219,37 +318,51 @@ class ClipLoader:
             self._feed.close()
 
     def _start(self) -> Feed:
-        options = self._options
-        urls = check_servers(options.servers)
+        options = self.options
         fleet = Fleet(
-            urls,
-            limits=FleetLimits(allow_mixed_decoders=options.allow_mixed_decoders),
+            (),
+            limits=self._fleet_limits,
             seed=options.run_seed ^ options.rank,
             fingerprint=self._fingerprint,
             now_s=time.monotonic(),
+            picks=self._ledger.picks,
         )
         parts = Parts(
+            sources=sources_of(options.servers),
+            look_every_s=options.look_every_s,
             fleet=fleet,
-            dispatch=Dispatch(fleet, self._limits, ledger=self._ledger),
-            prefetch=Prefetch(self._slots, depth_batches=self._depth_batches),
+            dispatch=Dispatch(fleet, self._limits, ledger=self._ledger, say=_log.error),
+            prefetch=Prefetch(
+                self._slots,
+                depth_batches=self._depth_batches,
+                window_batches=window_of(options.order) if self._replayed is None else 1,
+            ),
+            policy=self._policy,
+            stand_ins=self._stand_ins,
             ledger=self._ledger,
             rank=options.rank,
             stall_s=options.stall_s,
         )
-        clip_bytes = self._policy.clip_bytes
-        feed = Feed(
-            self._plan(self._step), parts, open_wire=lambda wake: ZmqWire(urls, wake=wake, clip_bytes=clip_bytes)
-        )
+        limits = TransportLimits(clip_bytes=self._policy.clip_bytes, secrets=self._secrets)
+        feed = Feed(self._plan(), parts, open_wire=lambda wake: Connections(limits, wake=wake))
         feed.start()
-        _log.info("feeding from step %d: %r", self._step, self)
+        _log.info("feeding from step %d: %r", self._order.steps, self)
         return feed
 
-    def _plan(self, step: int) -> Iterator[BatchPlan]:
-        """The batches from a step on, as the feed's thread wants them."""
-        while self.steps is None or step < self.steps:
+    def _plan(self) -> Iterator[BatchPlan]:
+        """The batches that are not delivered yet, as the feed's thread wants them."""
+        done, replayed = self._order.steps, self._replayed
+        steps = self._order.remaining(self.steps) if replayed is None else iter(replayed[done:])
+        for step in steps:
             places = self._sampler.batch(step)
-            samples = tuple(self._dataset[index] for index in places.indices.tolist())
-            pairs = zip(samples, places.seeds.tolist(), strict=True)
-            requests = tuple(self._policy.request(sample, seed) for sample, seed in pairs)
-            yield BatchPlan(places=places, samples=samples, requests=requests)
-            step += 1
+            seeds = places.seeds.tolist()
+            samples = [self._dataset[index] for index in places.indices.tolist()]
+            stand_ins = self._stand_ins.of(places)
+            for row, stand_in in stand_ins.items():
+                samples[row], seeds[row] = stand_in.sample, stand_in.seed
+            requests = tuple(self._policy.request(sample, seed) for sample, seed in zip(samples, seeds, strict=True))
+            yield BatchPlan(places=places, samples=tuple(samples), requests=requests, stand_ins=stand_ins)
+
+    @property
+    def _rank(self) -> str:
+        return f"rank {self.options.rank} of {self.options.world_size}"

@@ -288,18 +288,20 @@ class Box(_message.Message):
     def __init__(self, x_px: _Optional[int] = ..., y_px: _Optional[int] = ..., width_px: _Optional[int] = ..., height_px: _Optional[int] = ...) -> None: ...
 
 class DecodeReply(_message.Message):
-    __slots__ = ("attempt", "server", "queued", "clip", "error")
+    __slots__ = ("attempt", "server", "queued", "clip", "error", "notice")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     server: str
     queued: int
     clip: Clip
     error: Error
-    def __init__(self, attempt: _Optional[int] = ..., server: _Optional[str] = ..., queued: _Optional[int] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    notice: DescribeReply
+    def __init__(self, attempt: _Optional[int] = ..., server: _Optional[str] = ..., queued: _Optional[int] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., notice: _Optional[_Union[DescribeReply, _Mapping]] = ...) -> None: ...
 
 class Clip(_message.Message):
     __slots__ = ("pixels", "pts_s", "box", "flipped", "matrix", "full_range", "read_bytes", "fed_packets", "stage_s", "placed", "padding")

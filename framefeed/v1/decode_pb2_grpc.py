@@ -53,6 +53,7 @@ class DecodeServiceServicer:
 
     def Decode(self, request_iterator, context):
         """Clips for requests. Replies may overtake one another; `attempt` says which request each answers.
+        A server sends its initial metadata at once, by which a client knows that it is connected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
 
 from tests.integration.test_client import DATASET, POLICY, check  # noqa: E402
 from trainer_client.loader import ClipLoader, LoaderOptions  # noqa: E402
-from trainer_client.torch_batches import pinned_memory, torch_batches  # noqa: E402
+from trainer_client.training.torch_batches import pinned_memory, torch_batches  # noqa: E402
 
 
 def test_pinned_slots_are_copied_asynchronously_and_are_right() -> None:

@@ -1,4 +1,4 @@
-"""`framefeed serve` with fake workers: everything else is real."""
+"""`framefeed serve` with the workers of the module that is named first: everything else is real."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import sys
 
 import tyro
 
-from decode_server.serve import Serve, run_server
+from decode_server.service.serve import Serve, run_server
 from framefeed.errors import BadInput, FramefeedError
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
+    worker = sys.argv.pop(1)
     try:
-        run_server(tyro.cli(Serve), worker_command=(sys.executable, "-m", "tests.integration.fake_worker"))
+        run_server(tyro.cli(Serve), worker_command=(sys.executable, "-m", worker))
     except FramefeedError as error:
         print(f"framefeed: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, BadInput) else 1) from None

@@ -1,31 +1,47 @@
 """A worker whose engine does what the video's name says: the real process, channel and threads, no codecs.
 
-Names: `crash`, `corrupt`, `bug`, `wait:PATH` (until the gate at PATH is opened); any other gives its seed as pixels.
+Names: `crash`, `corrupt`, `bug`, `wait:PATH` (until the gate at PATH is opened), `read:PATH` (the same, as a read of
+storage), `stale` (after a fault that passed), `pattern` (pixels that no two places share by chance); any other gives
+its seed as pixels.
 Roots: `refuses` cannot be read, `dies` ends the process at once, `differs` has a
 fingerprint of its own in every process.
 """
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import os
-import signal
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from decode_server.worker import Kit, main
-from decode_server.worker_messages import Setup
+from decode_server.clips.read_watch import RETRY, ReadWatch
+from decode_server.service.worker import Kit, main
+from decode_server.service.worker_messages import Setup
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
 from framefeed.errors import BadInput, CorruptMedia
 from framefeed.request import ClipRequest
 
 
+def pattern_of(request: ClipRequest) -> npt.NDArray[np.uint8]:
+    """The flat pixels of the video `pattern`: a few hashed bytes, again and again, one more of them each time."""
+    digest = np.frombuffer(hashlib.sha512(str(request.seed).encode()).digest(), np.uint8)
+    rows = np.arange(-(-request.clip_bytes // digest.size), dtype=np.uint8)
+    pattern: npt.NDArray[np.uint8] = (digest + rows[:, None]).reshape(-1)[: request.clip_bytes]
+    return pattern
+
+
 class FakeEngine:
+    def __init__(self, watch: ReadWatch) -> None:
+        self._watch = watch
+
     def decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:
         name, _, path = request.video.partition(":")
         if name == "crash":
-            signal.raise_signal(signal.SIGSEGV)
+            ctypes.string_at(0)
         if name == "corrupt":
             raise CorruptMedia("corrupt: nothing decodes at 1.5 s")
         if name == "bug":
@@ -33,7 +49,14 @@ class FakeEngine:
         if name == "wait":
             Path(path).with_suffix(".entered").touch()
             os.close(os.open(path, os.O_RDONLY))
-        np.frombuffer(out, np.uint8)[:] = request.seed % 256
+        if name == "read":
+            with self._watch.reading("nfs/clip.mp4"):
+                Path(path).with_suffix(".entered").touch()
+                os.close(os.open(path, os.O_RDONLY))
+        if name == "stale":
+            self._watch.count("stale")
+            self._watch.count(RETRY)
+        np.frombuffer(out, np.uint8)[:] = pattern_of(request) if name == "pattern" else request.seed % 256
         return ClipInfo(
             pts_s=(0.0,) * request.sampling.frames,
             box=Box(x_px=0, y_px=0, width_px=2, height_px=2),
@@ -55,7 +78,10 @@ def fake_kit(setup: Setup) -> Kit:
     if name == "dies":
         os._exit(7)
     fingerprint = f"fake-{os.getpid() if name == 'differs' else 1}"
-    return Kit(engine=FakeEngine, codec=lambda video: "fake", fingerprint=fingerprint, videos=3)
+    watch = ReadWatch()
+    return Kit(
+        engine=lambda: FakeEngine(watch), codec=lambda video: "fake", watch=watch, fingerprint=fingerprint, videos=3
+    )
 
 
 if __name__ == "__main__":

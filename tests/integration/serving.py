@@ -24,7 +24,8 @@ from framefeed.wire import Call, DecodeCall, Reply, pack_call, unpack_reply
 
 PATIENCE_S = 20.0
 SERVE = ("-c", "from framefeed.command import main; raise SystemExit(main())", "serve")
-FAKE_SERVE = ("-m", "tests.integration.fake_server")
+FAKE_SERVE = ("-m", "tests.integration.fake_server", "tests.integration.fake_worker")
+ROUGH_SERVE = ("-m", "tests.integration.fake_server", "tests.chaos.rough_worker")
 
 
 def wait_until(what: str, seen: Callable[[], object], *, patience_s: float = PATIENCE_S) -> None:
@@ -92,14 +93,31 @@ class Client:
 class Server:
     """A server process; within `with` it is ready, after it gone, whatever the test did."""
 
-    def __init__(self, folder: Path, *args: str, program: tuple[str, ...] = FAKE_SERVE) -> None:
+    def __init__(
+        self, folder: Path, *args: str, program: tuple[str, ...] = FAKE_SERVE, under: tuple[str, ...] = ()
+    ) -> None:
+        """`under` is the command that starts it elsewhere."""
         self._announce = folder / f"announce-{time.monotonic_ns()}.json"
         self._log = folder / f"{self._announce.stem}.log"
         port_args = () if "--bind" in args else ("--bind", "tcp://127.0.0.1:0")
-        command = [sys.executable, *program, *args, *port_args, "--metrics-port", "0", "--announce", self._announce]
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        options = ("--metrics-port", "0", "--announce", str(self._announce))
+        self._command = [*under, sys.executable, *program, *args, *port_args, *options]
+        self._start()
+
+    def _start(self) -> None:
         self.first_line = ""
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log, text=True)
+
+    def restart(self) -> None:
+        """Start it again, once it has ended, at the addresses that it had."""
+        assert self.process.poll() is not None
+        self.process.communicate()
+        self._announce.unlink(missing_ok=True)
+        at = self._command.index("--bind")
+        self._command[at + 1] = self.endpoint
+        self._start()
+        self.__enter__()
 
     def __enter__(self) -> Server:
         assert self.process.stdout is not None
@@ -108,7 +126,8 @@ class Server:
         wait_until("the announce file", lambda: self._announce.exists() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log()
         body = json.loads(self._announce.read_text())
-        self.name, self.endpoint, self.pid = body["server"], body["endpoint"], body["pid"]
+        self.name, self.endpoints, self.pid = body["server"], body["endpoints"], body["pid"]
+        self.endpoint = self.endpoints[0]
         self.url = body["metrics_url"].removesuffix("/metrics")
         return self
 

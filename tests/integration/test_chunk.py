@@ -19,15 +19,14 @@ import av
 import numpy as np
 import pytest
 
-from decode_server.chunk import Chunk, chunk_videos
-from decode_server.chunk_report import REPORT_NAME
-from decode_server.chunk_workers import ChunkTask, run_chunk_tasks
-from decode_server.profiles import PROFILES, profile_named
-from decode_server.transcode import RECORD_NAME, ChunkRecord, ChunkSettings, chunk_video, read_record
+from decode_server.chunking.chunk import Chunk, chunk_videos
+from decode_server.chunking.chunk_report import REPORT_NAME
+from decode_server.chunking.chunk_workers import ChunkTask, run_chunk_tasks
+from decode_server.chunking.profiles import PROFILES, profile_named
+from decode_server.chunking.transcode import RECORD_NAME, ChunkRecord, ChunkSettings, chunk_video, read_record
 from framefeed.errors import BadInput, CorruptMedia
-from tests.videos import make_numbered_video, read_numbers
+from tests.videos import SHARED_VIDEOS, make_numbered_video, read_numbers
 
-SHARED_VIDEOS = Path(__file__).parents[3] / "shared" / "data" / "videos"
 SMALL = {"width_px": 128, "height_px": 96}
 COMMAND = [sys.executable, "-c", "import sys; from framefeed.command import main; sys.exit(main())", "chunk"]
 
@@ -291,6 +290,17 @@ def test_folders_of_others_and_a_second_run_are_refused(tmp_path: Path) -> None:
         chunk_videos([source], root, settings=_settings(), jobs=0)
 
 
+def test_chunks_of_another_version_are_made_again(tmp_path: Path) -> None:
+    source = make_numbered_video(tmp_path / "in" / "s.mp4", frames=30)
+    settings = ChunkSettings(profile=profile_named("archive"))
+    chunk_videos([source], tmp_path / "out", settings=settings, jobs=1)
+    (record,) = (tmp_path / "out").rglob(RECORD_NAME)
+    body = json.loads(record.read_text()) | {"framefeed_chunks": 1}
+    record.write_text(json.dumps(body))
+    chunk_videos([source], tmp_path / "out", settings=settings, jobs=1)
+    assert read_record(record.parent) is not None
+
+
 def test_chunks_of_an_older_source_do_not_outlive_it(tmp_path: Path) -> None:
     source, root = make_numbered_video(tmp_path / "a.mp4", frames=5, **SMALL), tmp_path / "root"
     chunk_videos([source], root, settings=_settings(), jobs=1)
@@ -431,6 +441,7 @@ def test_a_root_that_fills_up_ends_the_run_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "root" / "a.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="no folder of real videos beside the repository")
 def test_real_videos_are_all_used_but_for_what_follows_damage(tmp_path: Path) -> None:
     outcomes = {o.video: o for o in chunk_videos([SHARED_VIDEOS], tmp_path / "root", settings=_settings(5), jobs=2)}

@@ -21,9 +21,9 @@ from framefeed.crops import ResizedCentreCrop
 from framefeed.errors import BadInput, CorruptMedia
 from framefeed.sampling import Segments
 from tests.clip_servers import ClipServer, Manner, ServerProcess, pixels_of
-from trainer_client.batch import Batch
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.dispatch import Stalled
+from trainer_client.feed.batch import Batch
+from trainer_client.fleet.watchdog import Stalled
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
 
@@ -142,7 +142,7 @@ def test_a_stopped_process_is_survived_and_its_late_replies_harmless() -> None:
     ):
         take_until(run, lambda: run.stats.requests.get((frozen.url, "ok")))
         os.kill(frozen.process.pid, signal.SIGSTOP)
-        take_until(run, lambda: run.stats.retries.get("deadline_exceeded"))
+        take_until(run, lambda: run.stats.requests.get((frozen.url, "deadline_exceeded")))
         os.kill(frozen.process.pid, signal.SIGCONT)
         take_until(run, lambda: run.stats.dropped_replies.get("late") or run.stats.retries.get("server_lost"))
         assert run.stats.conserved
@@ -327,7 +327,8 @@ def test_the_end_of_the_plan_is_the_end() -> None:
         ({"servers": []}, "servers is empty"),
         ({"servers": "tcp://a:1"}, "wanted a list"),
         ({"servers": ["a:5555"]}, "'a:5555' names no transport"),
-        ({"servers": ["ipc:///tmp/x"]}, "transport 'ipc', and only 'tcp'"),
+        ({"servers": ["http://a:1"]}, "unknown transport .http.; wanted one of tcp://HOST:PORT, ipc://@NAME"),
+        ({"servers": ["ipc:///tmp/x"]}, "names no local socket; wanted ipc://@NAME"),
         ({"servers": ["tcp://a"]}, "names no port"),
         ({"servers": ["tcp://a:0"]}, "names no port"),
         ({"servers": ["tcp://a:99999"]}, "names no port"),
@@ -367,6 +368,10 @@ def test_metrics_are_the_stats_and_leave_with_the_loader() -> None:
         assert value("framefeed_client_request_duration_seconds_count", {"server": only.url}) == 100
         assert value("framefeed_client_inflight_bytes", {"rank": "0"}) == 0
         assert value("framefeed_client_receive_cpu_seconds_total", {}) > 0
+        assert value("framefeed_client_requested_total", {"rank": "0"}) == stats.requested
+        assert value("framefeed_client_dropped_total", {"reason": "busy"}) == stats.requested - 100
+        assert value("framefeed_client_inflight_requests", {"rank": "0"}) == 0
+        assert value("framefeed_client_held_clips", {"rank": "0"}) == 0
         for cause, seconds in stats.wait_s.items():
             assert value("framefeed_trainer_data_wait_seconds_total", {"rank": "0", "cause": cause}) == seconds
         with pytest.raises(ValueError, match="Duplicated"):
@@ -376,7 +381,7 @@ def test_metrics_are_the_stats_and_leave_with_the_loader() -> None:
 
 def test_torch_sees_the_same_memory() -> None:
     torch = pytest.importorskip("torch")
-    from trainer_client.torch_batches import torch_batches  # noqa: PLC0415
+    from trainer_client.training.torch_batches import torch_batches  # noqa: PLC0415
 
     with servers(Manner()) as (only,), loader(only.url) as run:
         kept = []

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from bench.fidelity import all_frames, ideal_clip, psnr_db
-from decode_server.engine import Engine
-from decode_server.index import build_index
-from decode_server.library import Library
-from decode_server.synthetic import make_videos
+from decode_server.chunking.synthetic import make_videos
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.indexing.index import build_index
 from framefeed.clip import Clip
 from framefeed.crops import Box, CentreCrop, Letterbox, MultiScaleCrop, ViewCrop, WholeFrame
 from framefeed.errors import BadRequest

@@ -17,10 +17,10 @@ from pathlib import Path
 import av
 import pytest
 
-from decode_server.engine import Engine
-from decode_server.index import build_index
-from decode_server.library import Library
-from decode_server.probe import probe
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.indexing.index import build_index
+from decode_server.indexing.probe import probe
 from framefeed.crops import WholeFrame
 from framefeed.errors import BadInput, BadRequest, Permanent
 from framefeed.request import ClipRequest

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.footprint import mentioning
 from tests.integration.serving import wait_until
 from tests.videos import make_numbered_video
 
@@ -28,19 +29,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(videos: Path, out: Path, *, seconds: int) -> subprocess.Popen[str]:
     command = [sys.executable, *DEMO, "--videos", str(videos), "--out", str(out), "--seconds", str(seconds)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def mentioning(folder: Path) -> list[str]:
-    """Command lines of processes that have to do with a folder."""
-    lines = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it ended meanwhile
-            continue
-        if str(folder) in line:
-            lines.append(line)
-    return lines
 
 
 @pytest.mark.slow
@@ -71,6 +59,15 @@ def test_stopped_half_way_it_leaves_no_process(videos: Path, tmp_path: Path, num
     assert demo.returncode in (130, 143), said
     assert "Traceback" not in said
     assert not mentioning(tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_it_leaves_no_process(videos: Path, tmp_path: Path) -> None:
+    demo = start(videos, tmp_path / "demo", seconds=60)
+    wait_until("the trainer", (tmp_path / "demo" / "run" / "run.json").exists, patience_s=60)
+    demo.kill()
+    demo.wait(20)
+    wait_until("its children are gone", lambda: not mentioning(tmp_path))
 
 
 def test_a_folder_that_is_not_a_demos_is_left_alone(videos: Path, tmp_path: Path) -> None:

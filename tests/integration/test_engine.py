@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from bench.fidelity import all_frames, ideal_clip, psnr_db
-from decode_server.chunk import chunk_videos
-from decode_server.engine import Engine
-from decode_server.index import build_index
-from decode_server.library import Library
-from decode_server.profiles import profile_named
-from decode_server.synthetic import make_videos
-from decode_server.transcode import ChunkSettings
+from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.profiles import profile_named
+from decode_server.chunking.synthetic import make_videos
+from decode_server.chunking.transcode import ChunkSettings
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.indexing.index import build_index
 from framefeed.crops import Box, ExplicitBox, RandomResizedCrop
 from framefeed.errors import BadRequest, CorruptMedia, FramefeedError, UnknownVideo
 from framefeed.request import ClipRequest
@@ -130,8 +130,8 @@ def test_another_ffmpeg_in_the_process_changes_nothing(library: Library, chunks:
     code = (
         "import cv2, decord, hashlib, numpy as np, sys\n"
         "from pathlib import Path\n"
-        "from decode_server.engine import Engine\n"
-        "from decode_server.library import Library\n"
+        "from decode_server.clips.engine import Engine\n"
+        "from decode_server.clips.library import Library\n"
         "from framefeed.wire import unpack_call\n"
         "request = unpack_call(sys.stdin.buffer.read()).request\n"
         "out = np.zeros(request.shape, np.uint8)\n"

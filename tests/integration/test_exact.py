@@ -11,19 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.engine import Engine
-from decode_server.index import build_index
-from decode_server.library import Library
-from decode_server.packet_index import HIDDEN
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.indexing.index import build_index
+from decode_server.media.packet_index import HIDDEN
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import CorruptMedia
 from framefeed.request import ClipRequest
 from framefeed.sampling import Dense, Segments
 from tests.media_matrix import all_files, make_file
 from tests.sequential import pixel_hash, sequential_frames
-from tests.videos import luma, read_frame_number
+from tests.videos import SHARED_VIDEOS, luma, read_frame_number
 
-REAL = Path(__file__).parents[2] / "../shared/data/videos"
 FEW = (
     "x264_pyramid.mp4", "x264_open_gop.mp4", "x264_intra_refresh.mkv", "x264_tff.m2ts", "x264_default.avi",
     "x265_open.ts", "x265_layers.mp4", "svt_av1.mkv", "vp9_layers.webm", "vp8.webm", "mpeg4_b.avi", "mpeg2.ts",
@@ -123,16 +122,17 @@ def _check_numbers(library: Library, video: str) -> None:
 
 @cache
 def _real_library(folder: str) -> Library:
-    build_index(REAL, index_folder=Path(folder))
-    return Library(REAL, index_folder=Path(folder))
+    build_index(SHARED_VIDEOS, index_folder=Path(folder))
+    return Library(SHARED_VIDEOS, index_folder=Path(folder))
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the shared footage is not here")
-@pytest.mark.parametrize("name", sorted(path.name for path in REAL.glob("*")) if REAL.is_dir() else [])
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED_VIDEOS.is_dir(), reason="the shared footage is not here")
+@pytest.mark.parametrize("name", sorted(path.name for path in SHARED_VIDEOS.glob("*")))
 def test_kept_frames_of_real_footage_are_those_of_a_sequential_decode(
     tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
     library = _real_library(str(tmp_path_factory.getbasetemp() / "real"))
-    compared, refused = _check(Engine(library), library, REAL, Path(name).stem, 100)
+    compared, refused = _check(Engine(library), library, SHARED_VIDEOS, Path(name).stem, 100)
     assert compared > 0
     assert (refused > 0) == (name == "corrupted.mp4")

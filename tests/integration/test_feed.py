@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from decode_server.index import Index
+from decode_server.indexing.index import Index
 from framefeed.crops import RandomResizedCrop
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Segments
 from tests.integration.serving import SERVE, Server
 from tests.videos import make_numbered_video, read_frame_number
-from trainer_client.batch import Batch
 from trainer_client.clip_policy import ClipPolicy
+from trainer_client.feed.batch import Batch
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import VideoWindows
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decode_server.index import Index
+from decode_server.indexing.index import Index
 from framefeed.crops import Letterbox, WholeFrame
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Dense
 from tests.integration.serving import SERVE, Server
 from tests.videos import make_numbered_video
-from trainer_client.buckets import ShortSide, bucket_by_size
 from trainer_client.clip_policy import ClipPolicy
+from trainer_client.feed.buckets import ShortSide, bucket_by_size
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset, VideoWindows
 

@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from decode_server.engine import Engine
-from decode_server.index import build_index
-from decode_server.library import Library
-from decode_server.packet_index import HIDDEN, PacketIndex
-from decode_server.probe import probe
-from decode_server.sidecar import SIDECAR_FOLDER
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.indexing.index import build_index
+from decode_server.indexing.probe import probe
+from decode_server.indexing.sidecar import SIDECAR_FOLDER
+from decode_server.media.packet_index import HIDDEN, PacketIndex
 from framefeed.crops import Box, ExplicitBox, ResizedCentreCrop, WholeFrame
 from framefeed.errors import CorruptMedia, UnsupportedMedia
 from framefeed.request import ClipRequest

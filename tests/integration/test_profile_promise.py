@@ -9,25 +9,25 @@ import av
 import numpy as np
 import pytest
 
-from decode_server.chunk import chunk_videos
-from decode_server.engine import Engine
-from decode_server.index import build_index
-from decode_server.library import Library
-from decode_server.profiles import PROFILES
-from decode_server.synthetic import make_videos
-from decode_server.transcode import ChunkSettings
+from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.profiles import PROFILES
+from decode_server.chunking.synthetic import make_videos
+from decode_server.chunking.transcode import ChunkSettings
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.indexing.index import build_index
 from framefeed.crops import RandomResizedCrop
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
 
-SECONDS = 5
+SECONDS = 15
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The chunks of one synthetic video by profile, and the video itself as `source`."""
     folder = tmp_path_factory.mktemp("promise")
-    (source,) = make_videos(folder / "in", videos=1, seconds=SECONDS, size_px=(384, 216), seed=3)
+    (source,) = make_videos(folder / "in", videos=1, seconds=SECONDS, size_px=(256, 144), seed=3)
     found = {"source": source}
     for name in ("archive", "train", "balanced"):
         found[name] = folder / name
@@ -73,21 +73,19 @@ def _fed_packets(root: Path) -> float:
     return float(np.mean([sum(len(run.feed) for chunk in plan.chunks for run in chunk.runs) for plan in plans]))
 
 
-# On calm video a fixed crf gives both profiles fewer bytes than archive's and a little less PSNR (train 0.98 times and
-# -0.6 dB here, balanced 0.74 and -0.4); on video full of texture it is the other way round: profiles.py has the table.
-_CALM_LOSS_DB = 0.75
+_SEARCH_DB = 0.15  # what the search for a crf may be off: it sees parts of the source, and steps of a quarter
 
 
-def test_train_costs_at_most_1_4_times_the_bytes_for_about_the_quality(roots: dict[str, Path]) -> None:
+def test_train_costs_at_most_1_4_times_the_bytes_at_archive_s_quality(roots: dict[str, Path]) -> None:
     train, archive = (_chunk(roots[name]).stat().st_size for name in ("train", "archive"))
     assert train <= 1.4 * archive
-    assert _psnr_db(roots["train"], roots["source"]) >= _psnr_db(roots["archive"], roots["source"]) - _CALM_LOSS_DB
+    assert _psnr_db(roots["train"], roots["source"]) >= _psnr_db(roots["archive"], roots["source"]) - _SEARCH_DB
 
 
-def test_balanced_is_nearly_as_small_as_archive_at_about_its_quality(roots: dict[str, Path]) -> None:
+def test_balanced_is_nearly_as_small_as_archive_at_its_quality(roots: dict[str, Path]) -> None:
     balanced, archive = (_chunk(roots[name]).stat().st_size for name in ("balanced", "archive"))
     assert balanced <= 1.2 * archive
-    assert _psnr_db(roots["balanced"], roots["source"]) >= _psnr_db(roots["archive"], roots["source"]) - _CALM_LOSS_DB
+    assert _psnr_db(roots["balanced"], roots["source"]) >= _psnr_db(roots["archive"], roots["source"]) - _SEARCH_DB
 
 
 def test_train_feeds_a_third_of_archive_s_packets(roots: dict[str, Path]) -> None:

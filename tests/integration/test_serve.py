@@ -13,7 +13,7 @@ import msgpack
 import pytest
 import zmq
 
-from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, ServerReply, pack_call
+from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, ServerReply, pack_call, sealed
 from tests.integration.serving import (
     FAKE_SERVE,
     PATIENCE_S,
@@ -86,11 +86,11 @@ def test_describe(server: Server, client: Client) -> None:
     ("frames", "attempt"),
     [
         ((b"",), 0),
-        ((b"\xc1 not msgpack",), 0),
+        ((sealed(b"\xc1 not msgpack"),), 0),
         ((b"x" * 70_000,), 0),
-        ((msgpack.packb({"v": 99, "kind": "decode", "attempt": 4}),), 0),
-        ((msgpack.packb({"v": 1, "kind": "exec", "attempt": 4}),), 4),
-        ((msgpack.packb({"v": 1, "kind": "decode", "attempt": 4}),), 4),
+        ((sealed(msgpack.packb({"v": 99, "kind": "decode", "attempt": 4})),), 0),
+        ((sealed(msgpack.packb({"v": 1, "kind": "exec", "attempt": 4})),), 4),
+        ((sealed(msgpack.packb({"v": 1, "kind": "decode", "attempt": 4})),), 4),
         ((pack_call(DescribeCall(attempt=4)), b"more"), 4),
         ((b"", pack_call(DescribeCall(attempt=4))), 0),
         ((b"a", b"b", b"c", b"d"), 0),
@@ -259,7 +259,10 @@ def test_sigterm_drains_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Pat
         wait_until("it says so", lambda: server.get("/readyz")[0] == 503)
         assert server.get("/readyz")[1].startswith("draining, ")
         assert server.get("/healthz")[0] == 200
-        assert not server.announced
+        wait_until("it is announced no more", lambda: not server.announced)
+        notice, _ = client.receive()
+        assert isinstance(notice, ServerReply)
+        assert (notice.attempt, notice.state) == (0, "draining")
         refused, _ = client.decode(request(), attempt=9)
         assert isinstance(refused, ErrorReply)
         assert (refused.code, refused.attempt) == ("draining", 9)
@@ -276,6 +279,7 @@ def test_a_drain_that_takes_too_long_tells_the_clients_and_ends_with_1(tmp_path:
         client.send(DecodeCall(attempt=1, deadline_s=60.0, request=request(gate.video)))
         wait_until("a worker is at the gate", gate.entered)
         server.signal(signal.SIGINT)
+        assert isinstance(client.receive()[0], ServerReply)
         reply, _ = client.receive()
         assert isinstance(reply, ErrorReply)
         assert reply.code == "draining"
@@ -391,3 +395,78 @@ def test_a_message_beyond_all_bounds_cuts_its_sender_off_and_nobody_else(server:
     rude.close()
     context.term()
     assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_a_hung_read_costs_its_thread_and_not_the_server(tmp_path: Path, gate: Gate) -> None:
+    args = ("/videos", "--workers", "1", "--threads", "2", "--read-s", "0.2")
+    hung = request(gate.video.replace("wait:", "read:"))
+    with Server(tmp_path, *args) as server, Client(server.endpoint) as client:
+        (worker,) = server.workers()
+        reply, _ = client.decode(hung, deadline_s=60.0)
+        assert isinstance(reply, ErrorReply)
+        assert reply.code == "storage_fault"
+        assert "a read of nfs/clip.mp4 has not returned for 0.2 s" in reply.message
+        for _ in range(3):
+            assert isinstance(client.decode(request())[0], ClipReply), "the other thread goes on"
+        values = server.metrics()
+        assert values["framefeed_server_stuck_reads"] == 1
+        assert values['framefeed_server_storage_faults_total{kind="hung"}'] == 1
+        assert values["framefeed_server_slab_used_bytes"] > 0, "the stuck thread may still write its span"
+        assert server.get("/readyz") == (200, "ready, 1 of 1 workers up, 0 requests in flight, 1 reads hang\n")
+        gate.open()
+        wait_until("the read returned", lambda: server.metrics()["framefeed_server_stuck_reads"] == 0)
+        wait_until("its span is free", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+        assert server.workers() == [worker]
+        assert client.silent(), "the late clip went nowhere"
+
+
+def test_when_all_threads_hang_the_server_is_unready_until_they_return(tmp_path: Path, gate: Gate) -> None:
+    args = ("/videos", "--workers", "1", "--threads", "2", "--read-s", "0.2")
+    hung = request(gate.video.replace("wait:", "read:"))
+    with Server(tmp_path, *args) as server, Client(server.endpoint) as client:
+        (worker,) = server.workers()
+        for _ in range(2):
+            assert client.decode(hung, deadline_s=60.0)[0].code == "storage_fault"
+        wait_until("it is unready", lambda: server.get("/readyz")[0] == 503)
+        assert "2 reads hang" in server.get("/readyz")[1]
+        reply, _ = client.decode(request())
+        assert isinstance(reply, ErrorReply)
+        assert reply.code == "busy"
+        gate.open()
+        wait_until("it is ready again", lambda: server.get("/readyz")[0] == 200)
+        assert isinstance(client.decode(request())[0], ClipReply)
+        assert server.workers() == [worker], "nobody was killed for it"
+
+
+def test_what_waits_behind_hung_reads_goes_elsewhere_at_once(tmp_path: Path, gate: Gate) -> None:
+    args = ("/videos", "--workers", "1", "--threads", "1", "--read-s", "0.2")
+    with Server(tmp_path, *args) as server, Client(server.endpoint) as client:
+        client.send(DecodeCall(attempt=1, deadline_s=60.0, request=request(gate.video.replace("wait:", "read:"))))
+        wait_until("it reads", gate.entered)
+        client.send(DecodeCall(attempt=2, deadline_s=60.0, request=request()))
+        replies = {reply.attempt: reply.code for reply, _ in (client.receive(), client.receive())}
+        assert replies == {1: "storage_fault", 2: "server_lost"}
+        gate.open()
+        wait_until("it is ready again", lambda: server.get("/readyz")[0] == 200)
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_a_worker_whose_threads_all_hang_for_long_is_replaced(tmp_path: Path, gate: Gate) -> None:
+    args = ("/videos", "--workers", "1", "--threads", "2", "--read-s", "0.2", "--hang-s", "0.3")
+    hung = request(gate.video.replace("wait:", "read:"))
+    with Server(tmp_path, *args) as server, Client(server.endpoint) as client:
+        before = server.workers()
+        for _ in range(2):
+            assert client.decode(hung, deadline_s=60.0)[0].code == "storage_fault"
+        wait_until("it is replaced", lambda: server.get("/readyz")[0] == 200 and server.workers() != before)
+        assert isinstance(client.decode(request())[0], ClipReply)
+        assert "all its threads were stuck in reads for" in server.log()
+        wait_until("the slab is whole again", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+
+
+def test_faults_that_a_retry_made_good_are_counted(tmp_path: Path) -> None:
+    with Server(tmp_path, "/videos", "--workers", "1") as server, Client(server.endpoint) as client:
+        assert isinstance(client.decode(request("stale"))[0], ClipReply)
+        values = server.metrics()
+        assert values['framefeed_server_storage_faults_total{kind="stale"}'] == 1
+        assert values["framefeed_server_storage_retries_total"] == 1

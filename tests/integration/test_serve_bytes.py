@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decode_server.index import build_index
+from decode_server.indexing.index import build_index
 from framefeed.crops import ResizedCentreCrop
 from framefeed.request import ClipRequest
 from framefeed.sampling import Dense

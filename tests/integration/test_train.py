@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from decode_server.index import Index
+from decode_server.indexing.index import Index
 from framefeed.command import main
+from models.videomae import VideoMAEConfig
+from models.weights.saved_model import load_model
 from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
 from tests.videos import make_numbered_video
-from trainer_client.checkpoint import Checkpoints
+from trainer_client.training.checkpoint import Checkpoints, read_checkpoint
+from trainer_client.training.export import Export
 
 TRAIN = ("-c", "from framefeed.command import main; raise SystemExit(main())", "train", "mae")
 SERVER = ("--workers", "1", "--threads", "1", "--slab-mib", "16")
@@ -32,10 +36,10 @@ SMALL = (
 class Trainer:
     """A `framefeed train mae` process over some servers; within `with`, and gone after it."""
 
-    def __init__(self, root: Path, out: Path, *servers: Server, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, root: Path, out: Path, *servers: Server | str, options: tuple[str, ...] = ()) -> None:
         self.out = out
         (out / "run.json").unlink(missing_ok=True)
-        urls = [server.endpoint for server in servers]
+        urls = [server if isinstance(server, str) else server.endpoint for server in servers]
         command = [sys.executable, *TRAIN, str(root), "--out", str(out), *SMALL, *options, "--servers", *urls]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -164,6 +168,19 @@ def test_a_finished_run_leaves_its_sheet_summary_and_checkpoint_and_refuses_anot
     assert said.count("\n") == 1
 
 
+def test_a_real_runs_weights_are_exported(root: Path, server: Server, tmp_path: Path) -> None:
+    """The last step's checkpoint, whole, into a folder that gives the same model again."""
+    options = ("--servers", server.endpoint, "--out", str(tmp_path / "run"), *SMALL, "--steps", "3")
+    assert main(["train", "mae", str(root), *options]) == 0
+    Export(checkpoint=tmp_path / "run", out=tmp_path / "out").run()
+    model, config = load_model(tmp_path / "out")
+    state, _ = read_checkpoint(tmp_path / "run" / "step_000000003.pt")
+    assert isinstance(config, VideoMAEConfig)
+    assert (config.grid.frames, config.grid.width_px) == (2, 32)
+    assert model.state_dict().keys() == state.model.keys()
+    assert all(torch.equal(tensor, state.model[name]) for name, tensor in model.state_dict().items())
+
+
 def test_a_stop_ends_the_wait_for_servers_that_are_not_there(root: Path, server: Server, tmp_path: Path) -> None:
     with Server(tmp_path, str(root), *SERVER, program=SERVE) as gone:
         pass
@@ -174,3 +191,21 @@ def test_a_stop_ends_the_wait_for_servers_that_are_not_there(root: Path, server:
         said = run.process.communicate(timeout=60)[0]
     assert run.process.returncode == 0, said
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_that_begins_before_its_servers_finds_them_in_their_folder(root: Path, tmp_path: Path) -> None:
+    registry, options = tmp_path / "servers", ("--look-every-s", "0.2")
+    with (
+        Trainer(root, tmp_path / "out", f"registry://{registry}", options=options) as trainer,
+        Server(tmp_path, str(root), *SERVER, "--registry", str(registry), program=SERVE) as first,
+    ):
+        trainer.wait_for_step(3)
+        with Server(tmp_path, str(root), *SERVER, "--registry", str(registry), program=SERVE):
+            first.signal(signal.SIGTERM)
+            assert first.wait() == 0
+            assert len(list(registry.glob("*.server.json"))) == 1, "who drains takes its entry away"
+            trainer.wait_for_step(trainer.wait_for_step(1) + 20)
+            _, steps = trainer.stop(signal.SIGTERM)
+        assert len(losses(tmp_path / "out")) == steps

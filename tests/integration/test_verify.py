@@ -11,23 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decode_server.chunk import chunk_videos
-from decode_server.engine import Engine
-from decode_server.index import build_index
-from decode_server.library import Library
-from decode_server.profiles import profile_named
-from decode_server.storage import Storage
-from decode_server.transcode import ChunkSettings
-from decode_server.verify import CheckTask, FileCheck, Verify, check_all, check_file, gop_runs, verify_root
+from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.profiles import profile_named
+from decode_server.chunking.transcode import ChunkSettings
+from decode_server.chunking.verify import CheckTask, FileCheck, Verify, check_all, check_file, gop_runs, verify_root
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.clips.storage import Storage
+from decode_server.indexing.index import build_index
 from framefeed.crops import ResizedCentreCrop
 from framefeed.errors import CorruptMedia, StorageFault
 from framefeed.manifest import PACKETS_NAME, Manifest, read_manifest
 from framefeed.quarantine import QUARANTINE_NAME, QuarantinedSpan, read_quarantine
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
-from tests.videos import make_numbered_video
+from tests.videos import SHARED_VIDEOS, make_numbered_video
 
-SHARED_VIDEOS = Path(__file__).parents[3] / "shared" / "data" / "videos"
 SMALL = {"width_px": 128, "height_px": 96}
 
 
@@ -112,7 +111,7 @@ def test_a_flipped_byte_quarantines_its_gop_for_servers_and_no_more(root: Path, 
     checks = [check_file(task) for task in _tasks(root, deep=deep)]
     (found,) = [span for check in checks for span in check.spans]
     assert (found.video, found.start_s, found.end_s) == ("a", 2.5, 3.0)
-    assert "differs from what was indexed" in found.reason
+    assert "its bytes differ from those that were indexed" in found.reason
 
     verify_root(root, deep=deep, jobs=1)
     assert read_quarantine(root).spans == (found,)
@@ -129,7 +128,9 @@ def test_the_refusal_names_video_second_and_reason_and_opens_no_media(
     verify_root(root, jobs=1)
     library = Library(root)
     monkeypatch.setattr(Storage, "read", lambda *_: pytest.fail("the storage was read"))
-    with pytest.raises(CorruptMedia, match=r"^a from 2\.500 to 3\.000 s: packet 20 of a\.mp4/2\.mp4 differs"):
+    with pytest.raises(
+        CorruptMedia, match=r"^a from 2\.500 to 3\.000 s: a\.mp4/2\.mp4 at 0\.633 s \(packet 20\): its bytes differ"
+    ):
         Engine(library).plan(_request("a", 2.6, 2.9))
 
 
@@ -201,11 +202,10 @@ def test_a_repaired_file_leaves_the_list_and_lines_of_chunk_stay(root: Path, mad
 
 
 def test_storage_that_fails_is_no_damage(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> bytearray:
+    def fail(*_: object, anew: bool) -> bytearray:
         raise StorageFault("a.mp4/0.mp4: read failed (Input/output error)")
 
-    library_read = Library.read
-    monkeypatch.setattr(Library, "read", lambda self, index, *at: fail() if index else library_read(self, index, *at))
+    monkeypatch.setattr(Library, "read", fail)
     check = check_file(_tasks(root)[0])
     assert check.spans == ()
     assert "Input/output error" in check.unread
@@ -229,7 +229,7 @@ def test_the_verb_says_what_it_found_and_fails(root: Path, capsys: pytest.Captur
     _hurt(root, "a", 1, 20)
     with pytest.raises(CorruptMedia, match=rf"1 stretches of 1 videos are quarantined, listed in .*{QUARANTINE_NAME}"):
         Verify(root=root, jobs=1).run()
-    assert "quarantined  a from 2.500 to 3.000 s: packet 20" in capsys.readouterr().out
+    assert "quarantined  a from 2.500 to 3.000 s: a.mp4/2.mp4 at 0.633 s (packet 20)" in capsys.readouterr().out
 
 
 def test_the_list_lies_with_the_index_when_the_root_is_not_to_be_written(root: Path, tmp_path: Path) -> None:

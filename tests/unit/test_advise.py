@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decode_server.advise import (
+from decode_server.chunking.advise import (
     USUAL_LENGTHS_S,
     Load,
     ProfileCost,

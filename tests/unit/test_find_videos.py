@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.chunk import find_videos
+from decode_server.chunking.chunk import find_videos
 from framefeed.errors import BadInput
 
 

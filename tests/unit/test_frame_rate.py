@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decode_server.frame_rate import at_rate, parse_rate
-from decode_server.source import TimedFrame
+from decode_server.chunking.frame_rate import at_rate, parse_rate
+from decode_server.chunking.source import TimedFrame
 from framefeed.errors import BadInput
 
 FRAME = av.VideoFrame(16, 16, "gray")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decode_server.picture import PictureFilter, SourcePicture, chunk_size_px, describe_picture
+from decode_server.media.picture import PictureFilter, SourcePicture, chunk_size_px, describe_picture
 from framefeed.errors import UnsupportedMedia
 from tests.videos import luma, make_numbered_video, numbered_frame, read_frame_number
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import av
 import pytest
 
-from decode_server.encoder_trial import try_encoder
-from decode_server.profiles import PROFILES, EncodingProfile, profile_named
-from decode_server.transcode import ChunkSettings, chunk_video
+from decode_server.chunking.encoder_trial import try_encoder
+from decode_server.chunking.profiles import PROFILES, EncodingProfile, profile_named
+from decode_server.chunking.transcode import ChunkSettings, chunk_video
 from framefeed.errors import BadInput
 from tests.videos import make_numbered_video
 
@@ -41,16 +41,16 @@ def _chunk(tmp_path: Path, profile: str, **fields: object) -> Path:
     return tmp_path / "out" / "0.mp4"
 
 
-def test_train_has_closed_gops_of_60_at_fixed_distance_whatever_the_source_s_own_keyframes(tmp_path: Path) -> None:
+def test_train_has_closed_gops_of_41_at_fixed_distance_whatever_the_source_s_own_keyframes(tmp_path: Path) -> None:
     path = _chunk(tmp_path, "train", frames=130, options={"g": "7", "preset": "veryfast"})
     packets = _packets(path)
     in_order = sorted(pts for pts, _, _ in packets)
     keys = [in_order.index(pts) for pts, is_key, _ in packets if is_key]
-    assert keys == [0, 60, 120]
+    assert keys == [0, 41, 82, 123]
     assert all(_slices(payload)[0][1] == 5 for _, is_key, payload in packets if is_key), "every keyframe is an IDR"
 
 
-def test_train_has_five_disposable_b_frames_between_references(tmp_path: Path) -> None:
+def test_train_has_seven_disposable_b_frames_between_references(tmp_path: Path) -> None:
     path = _chunk(tmp_path, "train", frames=90)
     disposable = {pts for pts, _, payload in _packets(path) if all(ref == 0 for ref, _ in _slices(payload))}
     with av.open(str(path)) as container:
@@ -62,7 +62,7 @@ def test_train_has_five_disposable_b_frames_between_references(tmp_path: Path) -
     for _, kind in frames:
         run = run + 1 if kind == av.video.frame.PictureType.B else 0
         longest = max(longest, run)
-    assert longest == 5
+    assert longest == 7
 
 
 def test_archive_has_one_keyframe_in_250_frames(tmp_path: Path) -> None:

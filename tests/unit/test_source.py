@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from decode_server.source import Damage, SourceVideo
+from decode_server.chunking.source import Damage, SourceVideo
 from framefeed.errors import CorruptMedia, StorageFault, UnsupportedMedia
 from tests.videos import luma, make_numbered_video, read_frame_number
 

@@ -14,7 +14,7 @@ from framefeed.crops import Box, ExplicitBox, RandomResizedCrop
 from framefeed.request import ClipRequest, Interpolation, PixelFormat
 from framefeed.spans import Short
 from framefeed.v1 import decode_pb2
-from framefeed.wire import CROP_POLICIES, SAMPLING_POLICIES
+from framefeed.wire import CROP_POLICIES, SAMPLING_POLICIES, ServerReply
 
 ROOT = Path(__file__).parents[2]
 STUBS = ["decode_pb2.py", "decode_pb2.pyi", "decode_pb2_grpc.py"]
@@ -67,3 +67,7 @@ def test_proto_enums_have_the_words_of_the_contract(enum: str, words: object) ->
 
 def test_proto_clip_has_the_fields_of_the_contract() -> None:
     assert _names("Clip") - {"pixels", "matrix", "full_range"} == {f.name for f in fields(ClipInfo)} - {"colour"}
+
+
+def test_proto_description_has_the_fields_of_the_contract() -> None:
+    assert _names("DescribeReply") == {f.name for f in fields(ServerReply)} - {"attempt"}

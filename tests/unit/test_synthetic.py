@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from decode_server.synthetic import make_videos
+from decode_server.chunking.synthetic import make_videos
 from framefeed.errors import BadInput
 
 

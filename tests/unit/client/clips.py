@@ -8,8 +8,8 @@ from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
 from framefeed.wire import ClipReply, ErrorReply, ServerReply
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.prefetch import BatchPlan
-from trainer_client.sampler import Sampler, Share
+from trainer_client.feed.prefetch import BatchPlan
+from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.samples import Sample
 
 POLICY = ClipPolicy(sampling=Segments(frames=1), crop=ResizedCentreCrop(), width_px=2, height_px=2)

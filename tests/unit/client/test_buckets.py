@@ -14,8 +14,8 @@ from framefeed.crops import Box, Letterbox
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest, VideoEntry
 from tests.unit.client.clips import POLICY, info, plan
-from trainer_client.batch import Batch
-from trainer_client.buckets import ShortSide, bucket_by_size, bucket_order
+from trainer_client.feed.batch import Batch
+from trainer_client.feed.buckets import ShortSide, bucket_by_size, bucket_order
 from trainer_client.samples import Sample
 
 

@@ -1,45 +1,67 @@
-"""Whatever servers do, every clip of the plan is used exactly once, in order, and every request is accounted for.
+"""Whatever servers do, every place of the plan is used exactly once, in order, and every request is accounted for.
 
 The real dispatch, fleet and prefetcher over a fake wire and a fake clock: Hypothesis plays the network and the servers.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from framefeed.wire import DecodeCall, Reply
 from tests.unit.client.clips import CLIP_BYTES, POLICY, clip, error, plan, who
-from trainer_client.dispatch import Dispatch, DispatchLimits, Got, Send
-from trainer_client.fleet import Fleet, FleetLimits, State
-from trainer_client.prefetch import Prefetch
-from trainer_client.slots import SlotPool
-from trainer_client.stats import Ledger, Standing, snapshot
+from trainer_client.feed.prefetch import Prefetch
+from trainer_client.feed.slots import SlotPool
+from trainer_client.feed.stand_ins import PoisonOptions, StandIns
+from trainer_client.fleet.dispatch import Dispatch, Got, Send
+from trainer_client.fleet.dispatch_limits import DispatchLimits
+from trainer_client.fleet.fleet import Fleet, FleetLimits, State
+from trainer_client.fleet.patience import PatienceLimits
+from trainer_client.measures.stats import Ledger, Standing, snapshot
+from trainer_client.samples import Sample
 
 URLS = ("tcp://a:1", "tcp://b:1", "tcp://c:1")
-STEPS, BATCH, DEPTH, CREDIT_CLIPS = 12, 3, 4, 7
+STEPS, BATCH, DEPTH, CREDIT_CLIPS = 20, 3, 4, 7
+HEDGE_SHARE = 0.25
+DATASET = [Sample(video=f"video{i}", start_s=0, end_s=1) for i in range(10)]
+UNANSWERED = ("deadline_exceeded", "server_lost", "malformed")
 TRANSIENT = ("busy", "draining", "server_lost", "deadline_exceeded", "storage_fault")
 
 
 class World(RuleBasedStateMachine):
-    """Up to three servers that connect, answer in any way and order, fall silent, die and haunt."""
+    """Up to three servers that connect, answer in any way and order, fall silent, die and haunt.
+
+    No server can give the `bad` samples; within `window` batches, those that are ready may overtake.
+    """
+
+    bad: frozenset[str] = frozenset()
+    window = 1
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
         self.ledger = Ledger()
         self.fleet = Fleet(URLS, limits=FleetLimits(), seed=1, fingerprint=None, now_s=0.0)
-        limits = DispatchLimits(stall_s=1e9, inflight_bytes=CREDIT_CLIPS * CLIP_BYTES)
+        limits = DispatchLimits(
+            stall_s=1e9,
+            inflight_bytes=CREDIT_CLIPS * CLIP_BYTES,
+            patience=PatienceLimits(enough=3, attempt_min_s=0.5),
+            hedge_share=HEDGE_SHARE,
+        )
         self.dispatch = Dispatch(self.fleet, limits, ledger=self.ledger)
-        self.prefetch = Prefetch(SlotPool((BATCH, *POLICY.shape), spare=DEPTH), depth_batches=DEPTH)
+        slots = SlotPool((BATCH, *POLICY.shape), spare=DEPTH)
+        self.prefetch = Prefetch(slots, depth_batches=DEPTH, window_batches=self.window)
+        poison = PoisonOptions(policy="replace", budget=len(DATASET))
+        self.stand_ins = StandIns(DATASET, poison, ledger=self.ledger)
         self.connected: set[str] = set()
         self.calls: dict[str, deque[Send]] = {url: deque() for url in URLS}
         self.ghosts: list[Send] = []  # asked of a server that is thought dead; it may yet answer
         self.opened = 0
         self.used: list[int] = []
+        self.steps: list[int] = []
 
     # The feed's part.
 
@@ -58,8 +80,12 @@ class World(RuleBasedStateMachine):
 
     def settle(self) -> None:
         for end in self.dispatch.finished():
-            assert isinstance(end, Got)
-            self.prefetch.fill(end.ticket, end.reply.info, end.life)
+            if isinstance(end, Got):
+                self.prefetch.fill(end.ticket, end.reply.info, end.life)
+                continue
+            stand_in = self.prefetch.stand_in(end.ticket, self.stand_ins.after, end.error)
+            assert stand_in is not None
+            self.dispatch.want(end.ticket, POLICY.request(stand_in.sample, stand_in.seed), now_s=self.now_s)
 
     def deliver(self, send: Send, reply: Reply, *, pixel_bytes: int = CLIP_BYTES) -> None:
         self.dispatch.replied(send.url, reply, pixel_bytes=pixel_bytes, now_s=self.now_s)
@@ -67,10 +93,31 @@ class World(RuleBasedStateMachine):
 
     def good(self, send: Send) -> Reply:
         if isinstance(send.call, DecodeCall):
+            if send.call.request.video in self.bad:
+                return error(send.call.attempt, "corrupt_media")
             return clip(send.call.attempt, send.call.request.seed % (1 << 40))
         return who(send.call.attempt)
 
     # The world's part.
+
+    @initialize(begins=st.sampled_from(["cold", "warm", "warm", "warm"]))
+    def begin(self, begins: str) -> None:
+        """Warm: everybody is there, and answered often enough that deadlines and hedges follow from it."""
+        if begins == "warm":
+            for url in URLS:
+                self.connect(url)
+            for _ in range(3):
+                self.answer_all()
+                self.now_s += 0.01
+                self.consume()
+
+    @rule()
+    def answer_all(self) -> None:
+        for url in URLS:
+            while self.calls[url]:
+                send = self.calls[url].popleft()
+                self.deliver(send, self.good(send))
+        self.turn()
 
     @rule(after_s=st.sampled_from([0.0, 0.001, 0.05, 1.0, 4.0, 12.0]))
     def time_passes(self, after_s: float) -> None:
@@ -91,6 +138,20 @@ class World(RuleBasedStateMachine):
         self.ghosts += self.calls[url]
         self.calls[url].clear()
         self.dispatch.disconnected(url, now_s=self.now_s)
+        self.turn()
+
+    @rule(url=st.sampled_from(URLS))
+    def leave(self, url: str) -> None:
+        self.dispatch.left(url, now_s=self.now_s)
+        self.turn()
+
+    @rule(url=st.sampled_from(URLS))
+    def join(self, url: str) -> None:
+        if url not in self.fleet.servers:  # its old connection was closed
+            self.connected.discard(url)
+            self.ghosts += self.calls[url]
+            self.calls[url].clear()
+        self.dispatch.joined(url, now_s=self.now_s)
         self.turn()
 
     @precondition(lambda self: any(self.calls.values()))
@@ -139,7 +200,13 @@ class World(RuleBasedStateMachine):
             return
         batch = delivery.batch
         assert [info.read_bytes for info in batch.infos] == [seed % (1 << 40) for seed in batch.seeds.tolist()]
+        assert not {sample.video for sample in batch.samples} & self.bad
+        planned = plan(batch.step, batch=BATCH)
+        for row, sample in enumerate(planned.samples):
+            stood_in = [s for s in batch.stand_ins if s.position == batch.positions[row]]
+            assert stood_in or (batch.samples[row] == sample and sample.video not in self.bad)
         self.used += batch.positions.tolist()
+        self.steps.append(batch.step)
         self.ledger.used += BATCH
         self.turn()
 
@@ -159,26 +226,57 @@ class World(RuleBasedStateMachine):
             assert server.state in (State.UP, State.DRAINING) or not server.attempts
 
     @invariant()
-    def clips_are_used_once_and_in_order(self) -> None:
-        assert self.used == list(range(len(self.used)))
+    def hedges_keep_their_budget_and_each_ends_once(self) -> None:
+        ledger = self.ledger
+        lost = sum(ledger.outcomes[url, why] for url, why in ledger.outcomes if why in UNANSWERED)
+        assert ledger.hedged <= HEDGE_SHARE * ledger.requested + lost
+        open_hedges = sum(attempt.hedge for attempt in self.dispatch.attempts)
+        assert ledger.hedged == sum(ledger.hedges.values()) + open_hedges
+
+    @invariant()
+    def every_wanted_clip_is_waited_for_in_one_place(self) -> None:
+        """In flight at different servers, waiting or resting: never in two of them, never in none."""
+        asked = [(attempt.wanted.ticket, attempt.url) for attempt in self.dispatch.attempts if not attempt.wanted.done]
+        assert len(set(asked)) == len(asked)
+        assert max(Counter(ticket for ticket, _ in asked).values(), default=0) <= 2
+        assert sorted({*{ticket for ticket, _ in asked}, *self.dispatch.idle}) == sorted(self.dispatch.wanted)
+        assert not {ticket for ticket, _ in asked} & set(self.dispatch.idle)
+
+    @invariant()
+    def nothing_waits_past_its_bound(self) -> None:
+        for attempt in self.dispatch.attempts:
+            assert attempt.give_up_s - attempt.sent_s <= 11.0 + 1e-6
+            assert attempt.give_up_s > self.now_s
+
+    @invariant()
+    def places_are_used_once_and_in_order_within_the_window(self) -> None:
+        assert len(set(self.used)) == len(self.used)
+        assert all(abs(step - place) < self.window for place, step in enumerate(self.steps))
 
     def teardown(self) -> None:
         """When the servers behave again, the whole plan arrives, soon."""
         for url in URLS:
+            self.join(url)
             self.connect(url)
         for _ in range(40 * STEPS * BATCH):
             if len(self.used) == STEPS * BATCH:
                 break
-            for url in URLS:
-                while self.calls[url]:
-                    send = self.calls[url].popleft()
-                    self.deliver(send, self.good(send))
+            self.answer_all()
             self.consume()
             self.now_s += 0.5
             self.turn()
-        assert self.used == list(range(STEPS * BATCH))
+        assert sorted(self.used) == list(range(STEPS * BATCH))
+        self.places_are_used_once_and_in_order_within_the_window()
         self.requests_are_conserved()
 
 
+class PoisonedWorld(World):
+    """Three samples of ten are bad, and batches may overtake within three."""
+
+    bad = frozenset({"video2", "video5", "video9"})
+    window = 3
+
+
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestPoisonedWorld = PoisonedWorld.TestCase
+TestWorld.settings = TestPoisonedWorld.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)

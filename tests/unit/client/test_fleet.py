@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from framefeed.errors import BadInput
 from tests.unit.client.clips import who
-from trainer_client.fleet import Fleet, FleetLimits, State
+from trainer_client.fleet.fleet import Fleet, FleetLimits, State
 
 A, B = "tcp://a:1", "tcp://b:1"
 
@@ -43,6 +43,15 @@ def test_a_starting_server_is_asked_again_soon() -> None:
     target.described(A, who(1, state="starting"), 0.1)
     assert target.servers[A].state is State.PROBING
     assert target.wake_s(0.1) == pytest.approx(0.3)
+
+
+def test_a_starting_server_has_no_decoder_yet_which_is_no_other_one() -> None:
+    target = fleet()
+    for url, state, fingerprint in ((A, "starting", ""), (A, "ready", "f1"), (B, "starting", ""), (B, "ready", "f1")):
+        target.connected(url, 0.0)
+        target.described(url, who(1, state=state, fingerprint=fingerprint), 0.1)
+    assert target.fingerprint == "f1"
+    assert target.up == [A, B]
 
 
 def test_a_draining_server_gets_nothing_new_and_keeps_what_it_has() -> None:
@@ -181,3 +190,49 @@ def test_limits_that_make_no_sense_are_refused() -> None:
         FleetLimits(failures_to_down=0)
     with pytest.raises(BadInput, match="probe_s is 0"):
         FleetLimits(probe_s=0)
+
+
+def test_a_server_that_joins_is_used_once_it_said_who_it_is() -> None:
+    target = fleet(A)
+    target.joined(B, 0.0)
+    assert target.pick(0.0) is None
+    up(target, B)
+    assert target.pick(0.0) == B
+    target.joined(B, 1.0)
+    assert target.pick(1.0) == B, "joining twice changes nothing"
+
+
+def test_what_a_server_that_left_held_is_asked_of_others() -> None:
+    target = fleet(A)
+    up(target, A)
+    target.sent(A, attempt=1, clip_bytes=10)
+    assert target.left(A, 1.0) == [1]
+    assert A not in target.servers
+    assert (target.inflight_bytes, target.pick(1.0), target.left(A, 1.0)) == (0, None, [])
+    assert target.absent_s(3.0) == 2.0
+    assert (target.connected(A, 2.0), target.disconnected(A, 2.0)) == ([], []), "its connection may outlive it"
+    target.described(A, who(9, fingerprint="foreign"), 2.0)
+    target.leaving(A, attempt=None, now_s=2.0)
+
+
+@pytest.mark.parametrize("end", ["answers", "fails", "disconnects", "connects anew", "rejoins"])
+def test_a_draining_server_that_left_keeps_what_it_has_until_it_ends(end: str) -> None:
+    target = fleet(A, failures_to_down=1)
+    up(target, A)
+    target.sent(A, attempt=1, clip_bytes=10)
+    target.leaving(A, attempt=None, now_s=1.0)
+    assert target.left(A, 1.0) == []
+    assert target.probes(9.0) == []
+    assert A in target.servers
+    if end == "answers":
+        target.served(A, 1)
+    elif end == "fails":
+        assert target.failed(A, attempt=1, now_s=2.0) == []
+    elif end == "disconnects":
+        assert target.disconnected(A, 2.0) == [1]
+    elif end == "connects anew":
+        assert target.connected(A, 2.0) == [1]
+    else:
+        target.joined(A, 2.0)
+        assert target.probes(9.0) == [A]
+    assert (A in target.servers) == (end == "rejoins")

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefeed.errors import CorruptMedia
+from framefeed.errors import CorruptMedia, FramefeedError
 from tests.unit.client.clips import POLICY, info, plan
-from trainer_client.prefetch import Delivery, Prefetch
-from trainer_client.slots import SlotPool
-from trainer_client.wait import ClipLife
+from trainer_client.feed.prefetch import Delivery, Prefetch
+from trainer_client.feed.slots import SlotPool
+from trainer_client.feed.stand_ins import Place, StandIn, place_of
+from trainer_client.measures.wait import ClipLife
+from trainer_client.samples import Sample
 
 
 def prefetch(*, batch: int = 2, depth: int = 3) -> Prefetch:
@@ -95,3 +97,79 @@ def test_discarding_counts_what_had_come() -> None:
     fill(target, 2)
     assert target.discard() == 1
     assert target.empty
+
+
+@given(st.permutations(range(12)), st.integers(1, 6), st.data())
+def test_within_a_window_ready_batches_overtake_and_never_by_more(
+    arrivals: list[int], window: int, data: st.DataObject
+) -> None:
+    target = Prefetch(SlotPool((2, *POLICY.shape), spare=6), depth_batches=6, window_batches=window)
+    for step in range(6):
+        target.open(plan(step))
+    left: list[int] = []
+    for ticket in arrivals:
+        fill(target, ticket)
+        while target.ready and data.draw(st.booleans()):
+            step = take(target).batch.step
+            undelivered = [other for other in range(6) if other not in left]
+            assert step - undelivered[0] < window
+            left.append(step)
+    while not target.empty:
+        left.append(take(target).batch.step)
+    assert sorted(left) == list(range(6))
+    assert window > 1 or left == list(range(6))
+    for place, step in enumerate(left):
+        assert abs(step - place) < max(window, 1)
+
+
+def test_a_stuck_batch_is_overtaken_by_its_window_and_no_more() -> None:
+    target = Prefetch(SlotPool((2, *POLICY.shape), spare=4), depth_batches=4, window_batches=3)
+    for step in range(4):
+        target.open(plan(step))
+    for ticket in range(2, 8):
+        fill(target, ticket, at_s=ticket)
+    assert [take(target).batch.step for _ in range(2)] == [1, 2]
+    assert not target.ready
+    target.open(plan(4))
+    assert target.take() is None
+    target.fail(0, CorruptMedia("clip 0"))
+    with pytest.raises(CorruptMedia):
+        target.take()
+
+
+def test_a_stand_in_takes_the_row_and_the_batch_says_so() -> None:
+    target = prefetch()
+    wanted = plan(0)
+    target.open(wanted)
+    stand_in = StandIn(
+        position=int(wanted.places.positions[1]),
+        failed=(int(wanted.places.indices[1]),),
+        draw=0,
+        index=9,
+        seed=77,
+        sample=Sample(video="other", start_s=1, end_s=2),
+        reason="corrupt_media",
+    )
+    asked: list[object] = []
+
+    def refill(place: Place, before: StandIn | None, error: FramefeedError) -> StandIn:
+        asked.append((place, before))
+        if before is not None:
+            raise error
+        return stand_in
+
+    assert target.stand_in(1, refill, CorruptMedia("one")) is stand_in
+    assert asked == [(place_of(wanted.places, 1), None)]
+    fill(target, 0)
+    fill(target, 1)
+    batch = take(target).batch
+    assert batch.stand_ins == (stand_in,)
+    assert batch.indices.tolist() == [int(wanted.places.indices[0]), 9]
+    assert batch.seeds.tolist() == [int(wanted.places.seeds[0]), 77]
+    assert batch.samples == (wanted.samples[0], stand_in.sample)
+    assert wanted.places.indices.tolist() == plan(0).places.indices.tolist(), "the plan stays"
+    target.open(plan(1))
+    assert target.stand_in(2, refill, CorruptMedia("two")) is stand_in
+    assert target.stand_in(2, refill, CorruptMedia("three")) is None
+    with pytest.raises(CorruptMedia, match="three"):
+        target.take()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
-from trainer_client.sampler import Sampler, Share
+from trainer_client.feed.sampler import Sampler, Share
 
 
 def sampler(samples: int, *, batch: int, rank: int = 0, world: int = 1, seed: int = 5) -> Sampler:

@@ -6,7 +6,7 @@ import gc
 
 import numpy as np
 
-from trainer_client.slots import SlotPool, ordinary_memory
+from trainer_client.feed.slots import SlotPool, ordinary_memory
 
 
 class Counting:

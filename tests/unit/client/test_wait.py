@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_client.wait import CAUSES, ClipLife, WaitLedger, attribute, to_ns
+from trainer_client.measures.wait import CAUSES, ClipLife, WaitLedger, attribute, to_ns
 
 seconds = st.floats(0, 50)
 

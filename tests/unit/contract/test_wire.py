@@ -52,6 +52,7 @@ from framefeed.wire import (
     pack_reply,
     peek_attempt,
     request_from_map,
+    sealed,
     unpack_call,
     unpack_reply,
 )
@@ -139,7 +140,7 @@ def test_replies_come_back_as_they_were(reply: Any) -> None:
 
 def _spelled(path: str, value: object) -> bytes:
     """CALL's header with the field at a dotted path set to a value, or removed if the value is ... (Ellipsis)."""
-    body = msgpack.unpackb(pack_call(CALL))
+    body = msgpack.unpackb(pack_call(CALL)[:-4])
     *parents, last = path.split(".")
     target = body
     for parent in parents:
@@ -148,8 +149,7 @@ def _spelled(path: str, value: object) -> bytes:
         del target[last]
     else:
         target[last] = value
-    packed: bytes = msgpack.packb(body)
-    return packed
+    return sealed(msgpack.packb(body))
 
 
 @pytest.mark.parametrize(
@@ -204,26 +204,37 @@ def test_a_long_header_is_refused_before_it_is_read() -> None:
     ],
 )
 def test_an_ill_spelled_reply_is_refused_by_name(field: str, value: object, message: str) -> None:
-    body = msgpack.unpackb(pack_reply(REPLIES[1]))
+    body = msgpack.unpackb(pack_reply(REPLIES[1])[:-4])
     body["info"][field] = value
     with pytest.raises(BadRequest, match=message):
-        unpack_reply(msgpack.packb(body))
+        unpack_reply(sealed(msgpack.packb(body)))
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_do_anything_but_a_bad_request(data: bytes) -> None:
     for unpack in (unpack_call, unpack_reply):
-        with contextlib.suppress(BadRequest):
-            unpack(data)
+        for header in (data, sealed(data)):
+            with contextlib.suppress(BadRequest):
+                unpack(header)
+
+
+@given(st.integers(0, 400), st.integers(1, 255))
+def test_a_changed_byte_is_a_bad_request_and_its_attempt_is_not_believed(at: int, change: int) -> None:
+    for packed, unpack in ((pack_call(CALL), unpack_call), (pack_reply(REPLIES[0]), unpack_reply)):
+        data = bytearray(packed)
+        data[at % len(data)] ^= change
+        with pytest.raises(BadRequest, match="do not end with their CRC-32"):
+            unpack(bytes(data))
+        assert peek_attempt(data) == 0
 
 
 @given(st.integers(0, 400), st.integers(0, 255))
-def test_no_changed_byte_does_anything_but_a_bad_request_or_another_value(at: int, value: int) -> None:
-    for packed, unpack in ((pack_call(CALL), unpack_call), (pack_reply(REPLIES[0]), unpack_reply)):
+def test_no_byte_of_a_speaker_does_anything_but_a_bad_request_or_another_value(at: int, value: int) -> None:
+    for packed, unpack in ((pack_call(CALL)[:-4], unpack_call), (pack_reply(REPLIES[0])[:-4], unpack_reply)):
         data = bytearray(packed)
         data[at % len(data)] = value
         with contextlib.suppress(BadRequest):
-            unpack(bytes(data))
+            unpack(sealed(bytes(data)))
 
 
 def test_errors_are_rebuilt_by_code_and_name_the_server() -> None:

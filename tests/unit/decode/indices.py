@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from decode_server.packet_index import DISPOSABLE, KEY, PacketIndex
+from decode_server.media.packet_index import DISPOSABLE, KEY, PacketIndex
 from framefeed.clip import Colour
 
 

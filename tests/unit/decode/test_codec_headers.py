@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decode_server.bits import Bits, unescaped
-from decode_server.codec_headers import kind_reader, parameters_outside
-from decode_server.mpeg_headers import mpeg2_kind, mpeg4_kind
-from decode_server.nal import h264_kind
-from decode_server.vpx_headers import vp8_kind, vp9_kind
+from decode_server.media.bits import Bits, unescaped
+from decode_server.media.codec_headers import kind_reader, parameters_outside
+from decode_server.media.mpeg_headers import mpeg2_kind, mpeg4_kind
+from decode_server.media.nal import h264_kind
+from decode_server.media.vpx_headers import vp8_kind, vp9_kind
 
 CODECS = ["h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg2video", "mpeg4", "mjpeg"]
 INTRA_SLICE, P_SLICE = b"\x61\x88\x84", b"\x61\x9a\x24"  # first_mb 0; slice types 7 (I) and 5 (P)

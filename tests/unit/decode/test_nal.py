@@ -2,8 +2,8 @@
 
 import pytest
 
-from decode_server.nal import h264_kind, hevc_kind, nal_length_bytes
-from decode_server.picture_kind import PictureKind
+from decode_server.media.nal import h264_kind, hevc_kind, nal_length_bytes
+from decode_server.media.picture_kind import PictureKind
 
 
 def _avcc(*units: bytes, length_bytes: int = 4) -> bytes:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from decode_server.packet_index import KEY, unpack_index
+from decode_server.media.packet_index import KEY, unpack_index
 from framefeed.errors import CorruptMedia
 from tests.unit.decode.indices import make_index
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decode_server.packet_index import DISPOSABLE, HIDDEN, KEY
-from decode_server.plan import READ_GAP_BYTES, ClipPlan, plan_clip
+from decode_server.clips.plan import READ_GAP_BYTES, ClipPlan, plan_clip
+from decode_server.media.packet_index import DISPOSABLE, HIDDEN, KEY
 from framefeed.crops import RandomResizedCrop, ResizedCentreCrop
 from framefeed.errors import BadRequest, UnsupportedMedia
 from framefeed.request import ClipRequest

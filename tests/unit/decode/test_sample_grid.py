@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decode_server.sample_grid import SampleGrid
+from decode_server.media.sample_grid import SampleGrid
 from framefeed.crops import Box
 
 SARS = [Fraction(1), Fraction(16, 11), Fraction(8, 9), Fraction(4, 3), Fraction(1, 2), Fraction(2)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.attention import Backend, attend, causal_mask
+from models.attention import Backend, attend
+from models.attention_reference import causal_mask
 
-BACKENDS = get_args(Backend)
+# What runs on a CPU; the others refuse it here and are held to the same in tests/gpu.
+BACKENDS: tuple[Backend, ...] = ("reference", "sdpa", "sdpa-flash")
+DROPPING: tuple[Backend, ...] = ("reference", "sdpa")
 SHAPES = [(2, 3, 5, 5, 8), (1, 2, 3, 7, 4), (2, 1, 1, 6, 16)]
 
 
@@ -56,8 +58,70 @@ def test_backends_agree_in_outputs_and_gradients(causal: bool, shape: tuple[int,
         out = attend(q, k, v, backend=backend, causal=causal, dropout_p=0.0)
         out.square().sum().backward()
         results[backend] = (out, q.grad, k.grad, v.grad)
-    for mine, other in zip(results["reference"], results["sdpa"], strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    for backend in BACKENDS[1:]:
+        for mine, other in zip(results["reference"], results[backend], strict=True):
+            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+LENGTHS = (1, 17, 785, 1568, 3137)
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("fewer", [1, 3])
+@pytest.mark.parametrize("m", LENGTHS)
+def test_backends_agree_at_the_lengths_of_video(backend: Backend, causal: bool, fewer: int, m: int) -> None:
+    """float32 within 1e-4, bfloat16 within what its 8 bits allow; N = M and N = M / 3."""
+    q, k, v = (x.detach() for x in make_qkv(1, 1, max(1, m // fewer), m, 16, dtype=torch.float32))
+    wanted = attend(q, k, v, backend="reference", causal=causal, dropout_p=0.0)
+    seen = attend(q, k, v, backend=backend, causal=causal, dropout_p=0.0)
+    assert (seen - wanted).abs().max() <= 1e-4
+    half = [x.bfloat16() for x in (q, k, v)]
+    wanted = attend(*(x.float() for x in half), backend="reference", causal=causal, dropout_p=0.0)
+    seen = attend(*half, backend=backend, causal=causal, dropout_p=0.0)
+    assert seen.dtype == torch.bfloat16
+    assert (seen.float() - wanted).abs().max() <= 2.0**-7 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_gradients_agree_at_the_length_of_a_clip(backend: Backend) -> None:
+    found = []
+    for each in ("reference", backend):
+        q, k, v = make_qkv(1, 2, 785, 785, 16, dtype=torch.float32)
+        attend(q, k, v, backend=each, causal=True, dropout_p=0.0).square().sum().backward()
+        found.append((q.grad, k.grad, v.grad))
+    for wanted, seen in zip(*found, strict=True):
+        assert (seen - wanted).abs().max() <= 1e-3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_the_reference_keeps_the_weights_for_the_backward_pass(backend: Backend) -> None:
+    saved = []
+    q, k, v = make_qkv(1, 2, 300, 300, 8, dtype=torch.float32)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+        attend(q, k, v, backend=backend, causal=False, dropout_p=0.0)
+    assert (max(saved) >= 2 * 300 * 300) == (backend == "reference")
+    assert max(saved) <= 2 * 300 * 300
+
+
+@pytest.mark.parametrize(
+    ("backend", "lack"),
+    [
+        ("sdpa-cudnn", "does not run on cpu"),
+        ("sdpa-efficient", "does not run on cpu"),
+        ("flash", "is not installed|does not run on cpu"),
+    ],
+)
+def test_what_does_not_run_here_refuses_and_says_why(backend: Backend, lack: str) -> None:
+    q, k, v = make_qkv(1, 1, 2, 2, 8, dtype=torch.float32)
+    with pytest.raises(ValueError, match=rf"backend '{backend}' ({lack})"):
+        attend(q, k, v, backend=backend, causal=False, dropout_p=0.0)
+
+
+def test_a_named_kernel_does_not_ignore_dropout() -> None:
+    q, k, v = make_qkv(1, 1, 2, 2, 8, dtype=torch.float32)
+    with pytest.raises(ValueError, match="'sdpa-flash' has no dropout on the CPU"):
+        attend(q, k, v, backend="sdpa-flash", causal=False, dropout_p=0.1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -81,7 +145,7 @@ def test_keeps_shape_and_dtype(backend: Backend, dtype: torch.dtype) -> None:
     assert out.dtype == dtype
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DROPPING)
 def test_dropout_drops_weights_and_keeps_their_mean(backend: Backend) -> None:
     """With equal logits and values of 1 each output is the kept share of M keys, scaled up by 1 / (1 - p)."""
     torch.manual_seed(0)
@@ -101,10 +165,10 @@ def test_no_dropout_is_deterministic(backend: Backend) -> None:
 
 
 def test_refuses_more_queries_than_keys_when_causal() -> None:
-    q, k, v = make_qkv(1, 1, 5, 3, 4)
-    with pytest.raises(ValueError, match="5 queries over 3 keys"):
+    q, k, v = make_qkv(1, 1, 4, 3, 4)
+    with pytest.raises(ValueError, match="4 queries over 3 keys"):
         attend(q, k, v, backend="sdpa", causal=True, dropout_p=0.0)
-    assert attend(q, k, v, backend="sdpa", causal=False, dropout_p=0.0).shape == (1, 1, 5, 4)
+    assert attend(q, k, v, backend="sdpa", causal=False, dropout_p=0.0).shape == (1, 1, 4, 4)
 
 
 def test_refuses_an_unknown_backend() -> None:

@@ -10,7 +10,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.block import Block, DropPath, SelfAttention, Stack, StackConfig, drop_path_rates, init_xavier
+from models.block import (
+    VIT_STACKS,
+    Block,
+    Checkpointing,
+    DropPath,
+    LayerScale,
+    QuickGELU,
+    SelfAttention,
+    Stack,
+    StackConfig,
+    drop_path_rates,
+    init_truncated_normal,
+    init_xavier,
+)
+from models.packing import make_packing
 
 CONFIG = StackConfig(width=16, depth=3, heads=4)
 
@@ -109,15 +123,18 @@ def test_drop_path_is_off_in_eval() -> None:
 def test_drop_path_rates_grow_linearly_to_the_last_block() -> None:
     assert drop_path_rates(StackConfig(width=8, depth=3, heads=1, drop_path=0.2)) == pytest.approx([0.0, 0.1, 0.2])
     assert drop_path_rates(StackConfig(width=8, depth=1, heads=1, drop_path=0.2)) == [0.0]
+    constant = StackConfig(width=8, depth=3, heads=1, drop_path=0.2, drop_path_rule="constant")
+    assert drop_path_rates(constant) == [0.2, 0.2, 0.2]
     stack = Stack(StackConfig(width=8, depth=3, heads=1, drop_path=0.2))
     assert [module.p for module in stack.modules() if isinstance(module, DropPath)] == pytest.approx([0.0, 0.1, 0.2])
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.5])
-def test_checkpointing_gives_the_same_gradients(drop_path: float) -> None:
+@pytest.mark.parametrize("checkpointing", ["block", "sqrt"])
+def test_checkpointing_gives_the_same_gradients(checkpointing: Checkpointing, drop_path: float) -> None:
     torch.manual_seed(0)
     x, plain = torch.randn(6, 5, 16), Stack(replace(CONFIG, drop_path=drop_path))
-    saving = Stack(replace(CONFIG, drop_path=drop_path, checkpoint_blocks=True))
+    saving = Stack(replace(CONFIG, drop_path=drop_path, checkpointing=checkpointing))
     saving.load_state_dict(plain.state_dict())
     torch.manual_seed(1)
     wanted = gradients(plain, x)
@@ -134,13 +151,113 @@ def test_checkpointing_computes_the_blocks_again() -> None:
     def count(*_: object) -> None:
         calls["forward"] += 1
 
-    for saving, wanted in ((False, 3), (True, 6)):
+    for checkpointing, wanted in (("none", 3), ("block", 6), ("sqrt", 6)):
         calls["forward"] = 0
-        stack = Stack(replace(CONFIG, checkpoint_blocks=saving))
+        stack = Stack(replace(CONFIG, checkpointing=checkpointing))
         for block in stack.blocks:
             block.attention.register_forward_hook(count)
         stack(torch.randn(1, 5, 16)).sum().backward()
         assert calls["forward"] == wanted
+
+
+def kept_bytes(model: nn.Module, x: Tensor) -> int:
+    """Bytes of activations that wait for the backward pass, weights not counted."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        out = model(x)
+    assert out.requires_grad
+    return sum(kept.values())
+
+
+def test_checkpointing_keeps_what_it_says() -> None:
+    """Of 9 blocks: each block's input, or that of each of √9 groups; x itself is the first."""
+    x = torch.randn(2, 50, 16, requires_grad=True)
+    config, one = replace(CONFIG, depth=9), x.numel() * 4
+    assert kept_bytes(Stack(replace(config, checkpointing="block")), x) == 9 * one
+    assert kept_bytes(Stack(replace(config, checkpointing="sqrt")), x) == 3 * one
+    assert kept_bytes(Stack(config), x) > 100 * one
+
+
+def test_checkpointing_costs_nothing_without_gradients() -> None:
+    stack, calls = Stack(replace(CONFIG, checkpointing="sqrt")).eval(), []
+    stack.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        stack(torch.randn(1, 5, 16))
+    assert calls == [1]
+
+
+def test_a_causal_stack_does_not_look_ahead() -> None:
+    torch.manual_seed(0)
+    stack, x = Stack(replace(CONFIG, causal=True)).eval(), torch.randn(1, 6, 16)
+    other = x.clone()
+    other[:, 4] += 1.0
+    with torch.no_grad():
+        same = [torch.equal(stack(x)[:, n], stack(other)[:, n]) for n in range(6)]
+    assert same == [True] * 4 + [False] * 2
+
+
+def test_layer_scale_is_a_learned_factor_of_each_branch() -> None:
+    torch.manual_seed(0)
+    scaled, plain, x = Stack(replace(CONFIG, layer_scale=0.1)), Stack(CONFIG), torch.randn(2, 5, 16)
+    missing = scaled.load_state_dict(plain.state_dict(), strict=False)
+    assert not missing.unexpected_keys
+    assert {name.split(".", 2)[2] for name in missing.missing_keys} == {"scale_attention.scale_D", "scale_mlp.scale_D"}
+    block, reference = scaled.blocks[0], plain.blocks[0]
+    with torch.no_grad():
+        y = x + 0.1 * reference.attention(reference.norm_attention(x))
+        torch.testing.assert_close(block(x), y + 0.1 * reference.mlp(reference.norm_mlp(y)))
+    assert isinstance(block.scale_mlp, LayerScale)
+    assert block.scale_mlp.scale_D.requires_grad
+
+
+def test_quick_gelu_is_its_equation_and_not_gelu() -> None:
+    x = torch.linspace(-4, 4, 41, dtype=torch.float64)
+    torch.testing.assert_close(QuickGELU()(x), x / (1 + (-1.702 * x).exp()))
+    assert (QuickGELU()(x) - nn.GELU()(x)).abs().max() > 0.01
+    block = Block(replace(CONFIG, activation="quick_gelu"), drop_path=0.0)
+    assert isinstance(block.mlp[1], QuickGELU)
+
+
+def test_packed_clips_are_blocked_one_by_one() -> None:
+    torch.manual_seed(0)
+    stack, lengths = Stack(CONFIG).eval(), [3, 1, 6]
+    clips = [torch.randn(1, n, 16) for n in lengths]
+    packed = stack(torch.cat(clips, dim=1), make_packing(lengths, device=torch.device("cpu")))
+    for seen, clip in zip(packed.split(lengths, dim=1), clips, strict=True):
+        torch.testing.assert_close(seen, stack(clip), atol=1e-5, rtol=1e-4)
+
+
+def test_drop_path_drops_whole_packed_clips() -> None:
+    torch.manual_seed(0)
+    packing = make_packing([2, 5] * 500, device=torch.device("cpu"))
+    out = DropPath(0.25).train()(torch.ones(1, packing.total, 3), packing)[0]
+    clips = out.split(packing.lengths)
+    assert all(float(clip.min()) == float(clip.max()) for clip in clips)
+    assert sum(not clip.any() for clip in clips) / 1000 == pytest.approx(0.25, abs=0.04)
+
+
+def test_vit_sizes_are_the_fields() -> None:
+    sizes = {name: (stack.width, stack.depth, stack.heads) for name, stack in VIT_STACKS.items()}
+    assert sizes == {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16), "huge": (1280, 32, 16)}
+
+
+def test_init_is_a_truncated_normal_with_zero_biases() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(300, 100)
+    init_truncated_normal(layer)
+    assert not layer.bias.any()
+    assert layer.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    norm = nn.LayerNorm(4)
+    init_truncated_normal(norm)
+    assert norm.weight.tolist() == [1.0] * 4
 
 
 def test_init_is_xavier_with_zero_biases() -> None:
@@ -161,7 +278,11 @@ def test_init_is_xavier_with_zero_biases() -> None:
         {"mlp_ratio": 0.0},
         {"drop_path": 1.0},
         {"attention_dropout": -0.1},
-        {"attention": "flash"},
+        {"attention": "flash9"},
+        {"activation": "relu"},
+        {"norm_eps": 0.0},
+        {"checkpointing": "all"},
+        {"drop_path_rule": "random"},
     ],
 )
 def test_config_refuses_what_makes_no_network(change: dict[str, Any]) -> None:

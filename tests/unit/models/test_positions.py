@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.positions import grid_positions, sincos_positions
+from models.positions import grid_positions, resize_cells, resize_slots, sincos_positions
 
 
 def test_equals_the_equation_entry_by_entry() -> None:
@@ -70,3 +70,53 @@ def test_on_a_grid_neighbours_along_any_axis_are_the_nearest() -> None:
 def test_a_grid_refuses_empty_axes_and_widths_that_do_not_divide(shape: tuple[int, int, int], width: int) -> None:
     with pytest.raises(ValueError, match=r"positions: (grid|width) is"):
         grid_positions(shape, width=width)
+
+
+def test_slots_are_interpolated_as_spans_of_time() -> None:
+    """4 slots to 8, by hand: a slot is a span, so new ones lie at ±1/4 of an old one; the ends hold."""
+    table = torch.tensor([[0.0], [4.0], [8.0], [4.0]])
+    wanted = torch.tensor([0.0, 1.0, 3.0, 5.0, 7.0, 7.0, 5.0, 4.0])
+    torch.testing.assert_close(resize_slots(table, slots=8).flatten(), wanted)
+    assert resize_slots(table, slots=4) is table
+
+
+def test_four_frames_become_sixteen_and_back() -> None:
+    """AVION's 4 → 16; back again keeps what a smooth table says."""
+    table = torch.linspace(-1, 1, 4)[:, None] * torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
+    longer = resize_slots(table, slots=16)
+    assert longer.shape == (16, 6)
+    torch.testing.assert_close(resize_slots(longer, slots=4)[1:3], table[1:3], atol=0.05, rtol=0)
+
+
+def test_cells_are_interpolated_by_cubics_along_rows_and_columns() -> None:
+    """By hand between two cells, with torch's a = -0.75; what changes along one axis only still does."""
+    rows, columns = torch.meshgrid(torch.randn(8), torch.zeros(6), indexing="ij")
+    seen = resize_cells((rows + columns).reshape(-1, 1), source=(8, 6), target=(16, 12)).view(16, 12)
+    torch.testing.assert_close(seen, seen[:, :1].expand(-1, 12))
+    a, near, far = -0.75, 0.25, 0.75  # new row 8 lies at 3.75: a quarter before old row 4
+    weights = {
+        2: a * (1 + far) ** 3 - 5 * a * (1 + far) ** 2 + 8 * a * (1 + far) - 4 * a,
+        3: (a + 2) * far**3 - (a + 3) * far**2 + 1,
+        4: (a + 2) * near**3 - (a + 3) * near**2 + 1,
+        5: a * (1 + near) ** 3 - 5 * a * (1 + near) ** 2 + 8 * a * (1 + near) - 4 * a,
+    }
+    wanted = sum(weight * float(rows[row, 0]) for row, weight in weights.items())
+    assert seen[8, 0].item() == pytest.approx(wanted, abs=1e-5)
+    turned = resize_cells((rows + columns).T.reshape(-1, 1), source=(6, 8), target=(12, 16)).view(12, 16)
+    torch.testing.assert_close(turned.T, seen)
+    table = rows.reshape(-1, 1)
+    assert resize_cells(table, source=(8, 6), target=(8, 6)) is table
+
+
+def test_resized_tables_keep_their_dtype() -> None:
+    table = torch.randn(4, 6, dtype=torch.bfloat16)
+    assert resize_slots(table, slots=3).dtype == torch.bfloat16
+    assert resize_cells(table, source=(2, 2), target=(3, 5)).shape == (15, 6)
+    assert resize_cells(table, source=(2, 2), target=(3, 5)).dtype == torch.bfloat16
+
+
+def test_resizing_refuses_tables_of_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"table is \(4, 6\), wanted \(2 x 3, D\)"):
+        resize_cells(torch.zeros(4, 6), source=(2, 3), target=(4, 6))
+    with pytest.raises(ValueError, match="for 0 slots"):
+        resize_slots(torch.zeros(4, 6), slots=0)

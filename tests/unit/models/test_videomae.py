@@ -200,7 +200,7 @@ def test_checkpointing_and_backends_give_the_same_gradients() -> None:
     encoder, decoder = CONFIG.encoder, CONFIG.decoder
     variants = [
         CONFIG,
-        replace(CONFIG, encoder=replace(encoder, checkpoint_blocks=True), decoder=replace(decoder, attention="sdpa")),
+        replace(CONFIG, encoder=replace(encoder, checkpointing="block"), decoder=replace(decoder, attention="sdpa")),
         replace(CONFIG, encoder=replace(encoder, attention="reference"), decoder=replace(decoder, depth=1)),
     ]
     found = []

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from decode_server.admission import Admission, Job, Limits
+from decode_server.service.admission import Admission, Job, Limits
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from decode_server.endpoint import Endpoint, parse_bind
+from decode_server.service.endpoint import Endpoint, parse_bind
 from framefeed.errors import BadInput
 
 
@@ -14,6 +14,7 @@ from framefeed.errors import BadInput
         ("tcp://127.0.0.1:5555", "tcp://127.0.0.1:5555", "127.0.0.1"),
         ("tcp://localhost:0", "tcp://127.0.0.1:0", "127.0.0.1"),
         ("tcp://[::1]:7", "tcp://[::1]:7", "::1"),
+        ("grpc://localhost:5555", "grpc://127.0.0.1:5555", "127.0.0.1"),
         ("ipc://@framefeed-0", "ipc://@framefeed-0", "127.0.0.1"),
     ],
 )
@@ -21,7 +22,9 @@ def test_loopback_needs_no_leave(bind: str, url: str, address: str) -> None:
     assert parse_bind(bind, public_allowed=False) == Endpoint(url=url, address=address, public=False)
 
 
-@pytest.mark.parametrize("bind", ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://10.0.0.7:5555", "tcp://[::]:5555"])
+@pytest.mark.parametrize(
+    "bind", ["tcp://*:5555", "tcp://0.0.0.0:5555", "tcp://10.0.0.7:5555", "grpc://*:5555", "tcp://[::]:5555"]
+)
 def test_a_public_address_needs_the_flag(bind: str) -> None:
     with pytest.raises(BadInput, match="--public"):
         parse_bind(bind, public_allowed=False)

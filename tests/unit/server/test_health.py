@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from decode_server.health import ALIVE_S, Pages, Status
-from decode_server.lifecycle import State
-from decode_server.metrics import Gauges, Metrics
+from decode_server.service.health import ALIVE_S, Pages, Status
+from decode_server.service.lifecycle import State
+from decode_server.service.metrics import Gauges, Metrics
 from tests.integration.serving import parse_metrics
 
 
@@ -48,6 +48,8 @@ def test_empty_and_full_time_of_the_queue_is_charged_to_what_it_was() -> None:
             queue_full=queued == 8,
             workers=2,
             workers_busy=busy,
+            stuck_reads=0,
+            zombies=0,
             slab_used_bytes=0,
         )
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from decode_server.outbox import MAX_UNREAD, SHARES, Outbox, Outgoing, Pixels
-from decode_server.router import ReaderFull, ReaderGone
-from decode_server.slab import ALIGN_BYTES, Slab
+from decode_server.service.listener import ReaderFull, ReaderGone
+from decode_server.service.outbox import MAX_UNREAD, SHARES, Outbox, Outgoing, Pixels
+from decode_server.service.slab import ALIGN_BYTES, Slab
 
 PAGES = 16
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
-from trainer_client.batch import Batch
-from trainer_client.compute import Compute
-from trainer_client.learning import LearningOptions
+from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
-from trainer_client.train_loop import TrainLoop
+from trainer_client.training.compute import Compute
+from trainer_client.training.learning import LearningOptions
+from trainer_client.training.train_loop import TrainLoop
 
 CPU = Compute(device=torch.device("cpu"))
 BATCH = 3

@@ -14,7 +14,16 @@ from torch.nn.functional import interpolate
 
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import BadInput
-from trainer_client.augment import IMAGENET, PixelNorm, Siting, normalise_rgb, normalise_yuv, yuv_to_rgb
+from trainer_client.training.augment import (
+    CLIP,
+    IMAGENET,
+    LAVILA,
+    PixelNorm,
+    Siting,
+    normalise_rgb,
+    normalise_yuv,
+    yuv_to_rgb,
+)
 
 HEIGHT_PX, WIDTH_PX = 48, 64
 ACCURATE = "bilinear+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
@@ -224,3 +233,11 @@ def test_refuses_missing_colours_and_unknown_sitings() -> None:
         yuv_to_rgb(clips, colours=[Colour()], siting="left")
     with pytest.raises(BadInput, match="siting is 'top'"):
         yuv_to_rgb(clips, colours=[Colour()] * 2, siting="top")  # type: ignore[arg-type]
+
+
+def test_lavilas_constants_are_clips_with_the_typo_that_its_weights_were_trained_with() -> None:
+    scaled = [255 * value for value in LAVILA.mean]
+    assert scaled == pytest.approx([108.3272985, 116.7460125, 104.09373615], abs=1e-4)
+    assert [255 * value for value in LAVILA.std] == pytest.approx([68.5005327, 66.6321579, 70.32316305], abs=1e-4)
+    assert 255 * CLIP.mean[0] == pytest.approx(122.7709, abs=1e-3)
+    assert (CLIP.mean[1:], CLIP.std) == (LAVILA.mean[1:], LAVILA.std)

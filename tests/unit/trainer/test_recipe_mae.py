@@ -9,9 +9,9 @@ import pytest
 from framefeed.command import main
 from framefeed.manifest import Manifest, VideoEntry
 from models.videomae import PRESETS
-from trainer_client.feed_options import FeedOptions
-from trainer_client.recipe_mae import TrainMae
-from trainer_client.session import SessionOptions
+from trainer_client.training.feed_options import FeedOptions
+from trainer_client.training.recipe_mae import TrainMae
+from trainer_client.training.session import SessionOptions
 
 NEEDED = ("--servers", "tcp://127.0.0.1:5555", "--metrics-port", "0", "--preset", "tiny", "--device", "cpu")
 
@@ -109,7 +109,7 @@ def test_the_defaults_are_videomaes() -> None:
     policy = made.policy(model)
     assert policy.shape == (16, 336, 224)
     assert policy.pixel_format == "yuv420p"
-    assert made.mask_ratio == 0.9
+    assert (made.mask_ratio, made.mask_shape) == (0.9, "tube")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -118,10 +118,10 @@ def test_a_preset_is_taken_whole(name: str) -> None:
 
 
 def test_what_is_chosen_is_built() -> None:
-    model = recipe(preset="tiny", frames=4, size_px=32, checkpoint_blocks=True).model()
+    model = recipe(preset="tiny", frames=4, size_px=32, attention="sdpa-flash", checkpointing="sqrt").model()
     assert (model.grid.frames, model.grid.height_px, model.grid.width_px) == (4, 32, 32)
-    assert model.encoder.checkpoint_blocks
-    assert model.decoder.checkpoint_blocks
+    for stack in (model.encoder, model.decoder):
+        assert (stack.attention, stack.checkpointing) == ("sdpa-flash", "sqrt")
     policy = recipe(pixel_format="rgb24", hflip=0.0, stride_frames=2).policy(model)
     assert (policy.shape, policy.hflip_probability) == ((4, 32, 32, 3), 0.0)
 
@@ -130,5 +130,9 @@ def test_the_configuration_names_what_decides_the_weights_and_no_more() -> None:
     made = recipe(preset="tiny")
     config = made.config(made.model(), samples=7)
     assert config["samples"] == 7
-    assert {"preset", "mask_ratio", "lr", "betas", "steps", "seed", "batch_clips", "precision"} <= set(config)
+    assert {"preset", "mask_ratio", "mask_shape", "lr", "betas", "steps", "seed", "batch_clips", "precision"} <= set(
+        config
+    )
+    how = recipe(preset="tiny", attention="reference", checkpointing="block")
+    assert how.config(how.model(), samples=7) == config, "how it is computed is not what is computed"
     assert not {"servers", "out", "resume", "log_every", "device", "prefetch_batches", "metrics_port"} & set(config)

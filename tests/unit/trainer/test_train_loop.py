@@ -12,9 +12,9 @@ import torch
 
 from framefeed.errors import CorruptMedia
 from tests.unit.trainer.small_run import LinearTask, MadeFeed, NoStops, make_loop
-from trainer_client.optimizer import NonFiniteStep
-from trainer_client.stop_signals import StopSignals
-from trainer_client.train_loop import Ending, Limits, StepRecord
+from trainer_client.training.optimizer import NonFiniteStep
+from trainer_client.training.stop_signals import StopSignals
+from trainer_client.training.train_loop import Ending, Limits, StepRecord
 
 
 def test_takes_every_batch_once_and_learns() -> None:

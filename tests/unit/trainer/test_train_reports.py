@@ -13,11 +13,11 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from framefeed.errors import BadInput
-from trainer_client.stats import Ledger, Standing, snapshot
-from trainer_client.train_log import TrainLog, interval_of
-from trainer_client.train_loop import StepRecord
-from trainer_client.train_metrics import TrainMetrics, metrics_page
-from trainer_client.train_summary import Summary, mean_of_ends
+from trainer_client.measures.stats import Ledger, Standing, snapshot
+from trainer_client.training.train_log import TrainLog, interval_of
+from trainer_client.training.train_loop import StepRecord
+from trainer_client.training.train_metrics import TrainMetrics, metrics_page
+from trainer_client.training.train_summary import Summary, mean_of_ends
 
 
 def record(step: int, *, loss: float = 1.0) -> StepRecord:

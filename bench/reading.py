@@ -1,0 +1,107 @@
+"""Clips read from one server by the product's own loader, or decoded without one: timed, in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.one_core import cpu_s
+from bench.ready_worker import ready_bytes
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from framefeed.crops import RandomResizedCrop
+from framefeed.errors import FramefeedError
+from framefeed.sampling import Segments
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.feed.sampler import Sampler, Share
+from trainer_client.loader import ClipLoader, LoaderOptions
+from trainer_client.samples import Sample
+
+POLICY = ClipPolicy(sampling=Segments(frames=4, jitter=True), crop=RandomResizedCrop(), width_px=224, height_px=224)
+BATCH_CLIPS, PREFETCH_BATCHES = 16, 3
+RUN_SEED = 1
+_WARM_BATCHES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """What reading took. CPU is of the client's whole process, and of the server's processes."""
+
+    clips: int
+    wall_s: float
+    client_cpu_s: float
+    feed_cpu_s: float
+    server_cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Read `clips` clips of the samples, in order, from the server with this process id; picklable."""
+
+    url: str
+    pid: int
+    clips: int
+    samples: Sequence[Sample]
+    ready: bool  # every clip must be the ready one
+
+    def __call__(self) -> Read:
+        """Raises FramefeedError if a clip is not what it should be."""
+        batches = _WARM_BATCHES + math.ceil(self.clips / BATCH_CLIPS)
+        options = LoaderOptions(
+            servers=[self.url],
+            batch_clips=BATCH_CLIPS,
+            run_seed=RUN_SEED,
+            steps=batches,
+            prefetch_batches=PREFETCH_BATCHES,
+            stall_s=30.0,
+        )
+        with ClipLoader(self.samples, POLICY, options) as loader:
+            for _ in range(_WARM_BATCHES):
+                self._prove(next(loader).pixels)
+            wall_s, client_s, server_s = time.perf_counter(), time.process_time(), cpu_s(self.pid)
+            feed_s, before = loader.stats.receive_cpu_s, loader.stats.used
+            for batch in loader:
+                last = batch.pixels
+            stats = loader.stats
+            read = Read(
+                clips=stats.used - before,
+                wall_s=time.perf_counter() - wall_s,
+                client_cpu_s=time.process_time() - client_s,
+                feed_cpu_s=stats.receive_cpu_s - feed_s,
+                server_cpu_s=cpu_s(self.pid) - server_s,
+            )
+            self._prove(last)
+        return read
+
+    def _prove(self, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+        if self.ready and not (pixels.reshape(len(pixels), -1) == ready_bytes(POLICY.clip_bytes)).all():
+            raise FramefeedError(f"bench: {self.url} gave other bytes than were ready")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """Decode the first clips that a Reading of these samples would read, without any server; picklable."""
+
+    root: Path
+    samples: Sequence[Sample]
+    clips: int
+
+    def __call__(self) -> float:
+        """Wall seconds."""
+        sampler = Sampler(samples=len(self.samples), run_seed=RUN_SEED, share=Share(batch_clips=self.clips))
+        places = sampler.batch(0)
+        pairs = zip(places.indices.tolist(), places.seeds.tolist(), strict=True)
+        requests = [POLICY.request(self.samples[index], seed) for index, seed in pairs]
+        engine = Engine(Library(self.root))
+        out = memoryview(bytearray(POLICY.clip_bytes))
+        for request in requests[:BATCH_CLIPS]:
+            engine.decode(request, out)
+        began_s = time.perf_counter()
+        for request in requests:
+            engine.decode(request, out)
+        return time.perf_counter() - began_s

@@ -1,0 +1,58 @@
+"""A worker whose clips are ready: it fills the slab once, and decoding is nothing. All else of it is the product's.
+
+The bytes repeat every page, and clips begin on a page, so every place of the slab holds the same clip.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+
+import numpy as np
+import numpy.typing as npt
+
+from decode_server.clips.read_watch import ReadWatch
+from decode_server.service.slab import ALIGN_BYTES
+from decode_server.service.worker import Kit, main
+from decode_server.service.worker_messages import Setup
+from framefeed.clip import ClipInfo, Colour
+from framefeed.crops import Box
+from framefeed.request import ClipRequest
+
+WORKER = (sys.executable, "-m", "bench.ready_worker")
+
+
+def ready_bytes(clip_bytes: int) -> npt.NDArray[np.uint8]:
+    """The flat pixels of every clip."""
+    page = np.random.default_rng(1).integers(0, 256, ALIGN_BYTES, np.uint8)
+    return np.resize(page, clip_bytes)
+
+
+class ReadyEngine:
+    """Says of each clip what the real engine says, at once."""
+
+    def decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:  # noqa: ARG002
+        """The clip lies there already."""
+        return ClipInfo(
+            pts_s=tuple(request.start_s + 0.25 * i for i in range(request.sampling.frames)),
+            box=Box(x_px=10, y_px=20, width_px=request.width_px, height_px=request.height_px),
+            flipped=False,
+            colour=Colour(),
+            read_bytes=100_000,
+            fed_packets=20,
+            stage_s={"read": 0.001, "decode": 0.002, "scale": 0.003},
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def ready_kit(setup: Setup) -> Kit:
+    """Fill the slab, and say so."""
+    with mmap.mmap(setup.slab, 0) as slab:
+        slab[:] = ready_bytes(len(slab)).tobytes()
+    return Kit(engine=ReadyEngine, codec=lambda _: "ready", watch=ReadWatch(), fingerprint="ready", videos=1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(ready_kit))

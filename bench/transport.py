@@ -1,0 +1,169 @@
+"""`framefeed bench transport`: clips per second of each transport, one core a side, the product's own parts.
+
+Decoding is replaced by a ready clip of 4x224x224x3; then with real decoding, against decoding in one process. Bytes are
+compared before a figure counts. The server and its worker share one core, the loader has the other; CPU is of whole
+processes, transport threads included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.machine import provenance
+from bench.one_core import on_core, run_on_core, two_cores
+from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, Decoding, Read, Reading
+from bench.tables import transport_table
+from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.profiles import profile_named
+from decode_server.chunking.synthetic import make_videos
+from decode_server.chunking.transcode import ChunkSettings
+from decode_server.clips.library import Library
+from decode_server.indexing.index import build_index
+from framefeed.errors import BadInput, FramefeedError
+from trainer_client.samples import Sample
+
+_START_S = 30.0
+_WITH_US = (sys.executable, "-m", "framefeed.parent_death")
+_READY_SERVER = (sys.executable, "-m", "bench.ready_server", "ready")
+_SERVE = (sys.executable, "-c", "from framefeed.command import main; raise SystemExit(main())", "serve")
+_BINDS = {"tcp": "tcp://127.0.0.1:0", "ipc": "ipc://@{}", "shm": "shm://@{}", "grpc": "grpc://127.0.0.1:0"}
+_READY_SAMPLES = tuple(Sample(video="ready", start_s=i, end_s=i + 1.0) for i in range(64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportBench:
+    """Ready clips over each transport, and real ones over the last, between two cores."""
+
+    transports: tuple[str, ...] = tuple(_BINDS)
+    """Which to measure."""
+    clips: int = 8000
+    """Ready clips a round."""
+    decoded_clips: int = 800
+    """Decoded clips a round; 0 leaves real decoding out."""
+    rounds: int = 5
+    """Interleaved rounds, of which the median counts."""
+    out: Path = Path("bench/results/transport.json")
+    """Where the result is written."""
+
+    def run(self) -> None:
+        """Measure, write and print. Raises FramefeedError if a clip is not what it should be."""
+        if unknown := set(self.transports) - set(_BINDS):
+            raise BadInput(f"--transports: {sorted(unknown)[0]!r} is none, wanted some of {', '.join(_BINDS)}")
+        if self.clips < 1 or self.rounds < 1:
+            raise BadInput(f"bench: clips is {self.clips} and rounds is {self.rounds}, wanted at least 1")
+        result: dict[str, Any] = {
+            **provenance(),
+            "clip_bytes": POLICY.clip_bytes,
+            "batch_clips": BATCH_CLIPS,
+            "prefetch_batches": PREFETCH_BATCHES,
+            "clips": self.clips,
+            "rounds": self.rounds,
+            "ready": self._ready(),
+        }
+        if self.decoded_clips:
+            result["decoded"] = self._decoded()
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(json.dumps(result, indent=1) + "\n")
+        Console().print(transport_table(result))
+
+    def _ready(self) -> dict[str, dict[str, float]]:
+        server_core, client_core = two_cores()
+        reads: dict[str, list[Read]] = {transport: [] for transport in self.transports}
+        with contextlib.ExitStack() as stack:
+            servers = {t: stack.enter_context(_server(_READY_SERVER, t, core=server_core)) for t in self.transports}
+            for _ in range(self.rounds):
+                for transport, (url, pid) in servers.items():
+                    reading = Reading(url=url, pid=pid, clips=self.clips, samples=_READY_SAMPLES, ready=True)
+                    reads[transport].append(run_on_core(client_core, reading))
+        return {transport: _row(found) for transport, found in reads.items()}
+
+    def _decoded(self) -> dict[str, dict[str, float]]:
+        """Served clips a second over decoding the same clips in one process on the server's core."""
+        server_core, client_core = two_cores()
+        alone_s: list[float] = []
+        reads: dict[str, list[Read]] = {transport: [] for transport in self.transports}
+        with tempfile.TemporaryDirectory() as work, contextlib.ExitStack() as stack:
+            root, samples = _material(Path(work))
+            command = (*_SERVE, str(root), "--threads", "1")
+            servers = {t: stack.enter_context(_server(command, t, core=server_core)) for t in self.transports}
+            for _ in range(self.rounds):
+                decoding = Decoding(root=root, samples=samples, clips=self.decoded_clips)
+                alone_s.append(run_on_core(server_core, decoding) / self.decoded_clips)
+                for transport, (url, pid) in servers.items():
+                    reading = Reading(url=url, pid=pid, clips=self.decoded_clips, samples=samples, ready=False)
+                    reads[transport].append(run_on_core(client_core, reading))
+        alone = {"clips_per_s": round(1 / statistics.median(alone_s), 1)}
+        rows = {
+            transport: {
+                **_row(found),
+                "of_in_process": round(
+                    _median(a / (r.wall_s / r.clips) for a, r in zip(alone_s, found, strict=True)), 3
+                ),
+            }
+            for transport, found in reads.items()
+        }
+        return {"in process": alone, **rows}
+
+
+def _row(reads: Sequence[Read]) -> dict[str, float]:
+    return {
+        "clips_per_s": round(_median(read.clips / read.wall_s for read in reads)),
+        "best_clips_per_s": round(max(read.clips / read.wall_s for read in reads)),
+        "client_cpu_ms": round(_median(1e3 * read.client_cpu_s / read.clips for read in reads), 3),
+        "feed_cpu_ms": round(_median(1e3 * read.feed_cpu_s / read.clips for read in reads), 3),
+        "server_cpu_ms": round(_median(1e3 * read.server_cpu_s / read.clips for read in reads), 3),
+    }
+
+
+def _median(values: Iterator[float]) -> float:
+    return statistics.median(values)
+
+
+@contextlib.contextmanager
+def _server(command: Sequence[str], transport: str, *, core: int) -> Iterator[tuple[str, int]]:
+    """A server on one core: its address and process id. Raises FramefeedError if it is not ready in time."""
+    with tempfile.TemporaryDirectory() as folder:
+        announce = Path(folder) / "announce.json"
+        bind = _BINDS[transport].format(f"framefeed-bench-{uuid.uuid4().hex[:12]}")
+        options = ("--bind", bind, "--metrics-port", "0", "--workers", "1", "--announce", str(announce))
+        with on_core(core):
+            server = subprocess.Popen([*_WITH_US, str(os.getpid()), *command, *options], stdout=subprocess.DEVNULL)
+        try:
+            until_s = time.monotonic() + _START_S
+            while not announce.exists():
+                if server.poll() is not None or time.monotonic() > until_s:
+                    raise FramefeedError(f"bench: the server at {bind} is not ready after {_START_S:g} s")
+                time.sleep(0.02)
+            yield json.loads(announce.read_text())["endpoints"][0], server.pid
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _material(work: Path) -> tuple[Path, list[Sample]]:
+    """Two minutes of synthetic video in `train` chunks, and a second of it from every half second."""
+    make_videos(work / "videos", videos=2, seconds=60, seed=1)
+    settings = ChunkSettings(profile=profile_named("train"), chunk_s=15)
+    chunk_videos([work / "videos"], work / "root", settings=settings)
+    build_index(work / "root")
+    with contextlib.closing(Library(work / "root")) as library:
+        entries = list(library.manifest.videos.values())
+    return work / "root", [
+        Sample(video=entry.video, start_s=at / 2, end_s=at / 2 + 1)
+        for entry in entries
+        for at in range(int(2 * entry.duration_s) - 2)
+    ]

@@ -1,0 +1,1 @@
+"""From people's videos to chunks that are cheap to read at random, and the check that they still are."""

@@ -1,0 +1,160 @@
+"""Several videos at once, one process each; knows how workers start, stop and die, and nothing of pixels.
+
+A worker ends with its parent, whatever ends the parent. A worker that dies (a decoder crash, no memory) takes its
+video with it and no other: the videos in flight are tried again alone, and the one that dies again is refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+
+from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, chunk_video
+from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
+from framefeed.parent_death import end_with_parent
+
+_POLL_S = 0.2
+_CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the parent's threads' locks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkTask:
+    """One video to make: its source, its folder, and a staging path of its own on the same file system."""
+
+    video: str
+    source: Path
+    folder: Path
+    staging: Path
+    settings: ChunkSettings
+
+
+Outcome = ChunkRecord | FramefeedError
+
+
+class _Stopped(Exception):
+    """The parent asked the worker to leave its video."""
+
+
+def run_chunk_tasks(
+    tasks: list[ChunkTask], *, jobs: int, on_bytes: Callable[[int], None]
+) -> Iterator[tuple[ChunkTask, Outcome]]:
+    """Do all tasks, `jobs` at a time, and give each with its record, or with the error that refused it, as it ends.
+
+    `on_bytes` is called about five times a second with the source bytes read so far. Closing the iterator early stops
+    the workers within a packet and leaves no half-made video.
+
+    Raises:
+        StorageFault: the chunks cannot be written; further videos would fail alike.
+    """
+    waiting = deque(tasks)
+    suspects: deque[ChunkTask] = deque()
+    read_bytes = 0
+    while waiting or suspects:
+        alone = bool(suspects)
+        queue = deque([suspects.popleft()]) if alone else waiting
+        with _Crew(1 if alone else jobs) as crew:
+            while (queue and not crew.broken) or crew.running:
+                while queue and not crew.broken and crew.free_slots:
+                    crew.start(queue.popleft())
+                for task, outcome in crew.finished():
+                    died = isinstance(outcome, _WorkerDied)
+                    if died and not alone:
+                        suspects.append(task)
+                        continue
+                    read_bytes += task.source.stat().st_size if task.source.exists() else 0
+                    yield task, CorruptMedia("its decoder crashed, twice") if died else outcome
+                on_bytes(read_bytes + crew.bytes_in_flight())
+
+
+class _WorkerDied(FramefeedError):
+    """The process that held the task ended without an answer."""
+
+
+class _Crew:
+    """A pool of workers with one task each; a slot of shared memory a worker tells how far it has read."""
+
+    def __init__(self, workers: int) -> None:
+        self._progress: Any = _CONTEXT.RawArray(ctypes.c_int64, workers)
+        self._stop: Any = _CONTEXT.RawValue(ctypes.c_bool, False)
+        self._pool = ProcessPoolExecutor(
+            workers, mp_context=_CONTEXT, initializer=_start_worker, initargs=(os.getpid(), self._progress, self._stop)
+        )
+        self.free_slots = list(range(workers))
+        self.running: dict[Future[Outcome], tuple[ChunkTask, int]] = {}
+        self.broken = False
+
+    def __enter__(self) -> _Crew:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.value = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, task: ChunkTask) -> None:
+        """Give `task` to a free worker."""
+        slot = self.free_slots.pop()
+        self._progress[slot] = 0
+        try:
+            self.running[self._pool.submit(_work, task, slot)] = (task, slot)
+        except BrokenProcessPool:
+            future: Future[Outcome] = Future()
+            future.set_result(_WorkerDied())
+            self.running[future] = (task, slot)
+
+    def finished(self) -> Iterator[tuple[ChunkTask, Outcome]]:
+        """Tasks that ended since the last call; waits a moment for the first."""
+        done, _ = wait(self.running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+        for future in done:
+            task, slot = self.running.pop(future)
+            self.free_slots.append(slot)
+            self._progress[slot] = 0
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                outcome = _WorkerDied()
+            self.broken = self.broken or isinstance(outcome, _WorkerDied)
+            yield task, outcome
+
+    def bytes_in_flight(self) -> int:
+        """Source bytes that the running tasks have read."""
+        return sum(self._progress)
+
+
+_worker_progress: Any = None
+_worker_stop: Any = None
+
+
+def _start_worker(parent: int, progress: Any, stop: Any) -> None:
+    global _worker_progress, _worker_stop  # shared memory reaches a spawned worker only this way
+    _worker_progress, _worker_stop = progress, stop
+    end_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops the crew
+    av.logging.set_level(None)  # what FFmpeg has to say arrives as exceptions and reasons
+
+
+def _work(task: ChunkTask, slot: int) -> Outcome:
+    def on_bytes(packet_bytes: int) -> None:
+        _worker_progress[slot] += packet_bytes
+        if _worker_stop.value:
+            raise _Stopped
+
+    try:
+        return chunk_video(task.source, task.folder, staging=task.staging, settings=task.settings, on_bytes=on_bytes)
+    except FramefeedError as error:
+        return error
+    except OSError as error:
+        raise StorageFault(f"chunks of {task.video} cannot be written: {error.strerror or error}") from None
+    except FFmpegError as error:
+        return UnsupportedMedia(f"has pictures that cannot be converted or encoded: {error.strerror}")

@@ -1,0 +1,300 @@
+"""The verb `verify`: every file of a root against its packet index, and the quarantine list of what is damaged.
+
+Fast: the index record is whole and the bytes of every packet are those that were indexed. Deep: besides, every frame
+decodes clean. The unit of damage is the stretch between key frames that depends on what is damaged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import av
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from decode_server.clips.decoder import Decoder
+from decode_server.clips.library import Library
+from decode_server.clips.packet_bytes import PacketBytes
+from decode_server.clips.plan import Run
+from decode_server.media.packet_index import HIDDEN, PacketIndex
+from framefeed.errors import CorruptMedia, StorageFault, UnsupportedMedia
+from framefeed.manifest import VideoEntry, read_manifest
+from framefeed.parent_death import end_with_parent
+from framefeed.quarantine import QUARANTINE_NAME, QuarantinedSpan, read_quarantine
+
+_TOUCHED = "changed on disk since it was indexed, with the same packets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Check every file of a root against its index, and quarantine what is damaged."""
+
+    root: Annotated[Path, tyro.conf.Positional]
+    """Folder of videos, made by 'framefeed chunk' or indexed by 'framefeed index'."""
+    index: Path | None = None
+    """Folder of the manifest and packet indices, if they do not lie in the root; the quarantine list goes there."""
+    deep: bool = False
+    """Decode every frame as well; without it only the bytes are compared."""
+    jobs: int = len(os.sched_getaffinity(0))
+    """Files checked at once."""
+
+    def run(self) -> None:
+        """Check, write the quarantine list and print a summary.
+
+        Raises CorruptMedia when anything is quarantined by this run, StorageFault when files could not be read, and
+        BadInput when the root has no usable manifest.
+        """
+        console = Console(stderr=True)
+        checks = verify_root(self.root, index_folder=self.index, deep=self.deep, jobs=self.jobs, console=console)
+        _print_summary(checks, Console(), deep=self.deep)
+        spans = [span for check in checks for span in check.spans]
+        unread = [check.unread for check in checks if check.unread]
+        if spans:
+            videos = len({span.video for span in spans})
+            where = (self.index or self.root) / QUARANTINE_NAME
+            raise CorruptMedia(f"{len(spans)} stretches of {videos} videos are quarantined, listed in {where}")
+        if unread:
+            raise StorageFault(f"{len(unread)} of {len(checks)} files could not be read; first: {unread[0]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTask:
+    """One file to check: a chunk of a video, by its number in the manifest's entry."""
+
+    root: Path
+    index_folder: Path
+    entry: VideoEntry
+    chunk: int
+    deep: bool
+
+    def span(self, reason: str, start_s: float | None = None, end_s: float | None = None) -> QuarantinedSpan:
+        """A stretch of the video to quarantine, by default the whole file's."""
+        starts_s = self.entry.chunk_start_s
+        last = self.chunk + 1 == len(starts_s)
+        file_end_s = max(self.entry.duration_s, starts_s[-1] + 1e-3) if last else starts_s[self.chunk + 1]
+        return QuarantinedSpan(
+            video=self.entry.video,
+            start_s=round(starts_s[self.chunk] if start_s is None else start_s, 6),
+            end_s=round(file_end_s if end_s is None else end_s, 6),
+            reason=reason,
+            found_by="verify",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileCheck:
+    """What a check found: damaged spans, a reason why the file could not be read now, a note; and what it looked at."""
+
+    video: str
+    checked_bytes: int = 0
+    checked_frames: int = 0
+    spans: tuple[QuarantinedSpan, ...] = ()
+    unread: str = ""
+    note: str = ""
+
+
+def verify_root(
+    root: Path, *, index_folder: Path | None = None, deep: bool = False, jobs: int = 1, console: Console | None = None
+) -> list[FileCheck]:
+    """Check every file of the manifest, in processes of their own, and write the quarantine list.
+
+    Blocks until all are checked, with a progress bar if `console` is a terminal. Lines that `framefeed chunk` wrote
+    stay, and so do those of videos of which a file could not be read. Raises BadInput as read_manifest does.
+    """
+    folder = index_folder or root
+    tasks = [
+        CheckTask(root=root, index_folder=folder, entry=entry, chunk=chunk, deep=deep)
+        for entry in read_manifest(folder).videos.values()
+        for chunk in range(len(entry.chunk_start_s))
+    ]
+    shown = track(
+        check_all(tasks, jobs=max(jobs, 1)),
+        description="verifying",
+        total=len(tasks),
+        console=console,
+        disable=console is None or not console.is_terminal,
+    )
+    checks = sorted(shown, key=lambda check: check.video)
+    unread = {check.video for check in checks if check.unread}
+    known = read_quarantine(folder)
+    fresh = {span.video for span in known.spans} - unread | {task.entry.video for task in tasks} - unread
+    spans = [span for check in checks for span in check.spans if span.video not in unread]
+    stuck = [span for check in checks for span in check.spans if span.video in unread and span not in known.spans]
+    known.replaced([*spans, *stuck], found_by="verify", videos=fresh).write(folder)
+    return checks
+
+
+def check_all(
+    tasks: list[CheckTask], *, jobs: int, check: Callable[[CheckTask], FileCheck] | None = None
+) -> Iterator[FileCheck]:
+    """Check files, `jobs` at a time, in any order. A file whose decoder crashes, twice, is damaged."""
+    waiting, suspects = deque(tasks), deque[CheckTask]()
+    while waiting or suspects:
+        alone = bool(suspects)
+        queue = deque([suspects.popleft()]) if alone else waiting
+        with ProcessPoolExecutor(
+            1 if alone else min(jobs, len(queue)),
+            mp_context=get_context("spawn"),
+            initializer=end_with_parent,
+            initargs=(os.getpid(),),
+        ) as pool:
+            running: dict[Future[FileCheck], CheckTask] = {}
+            broken = False
+            while (queue and not broken) or running:
+                while queue and not broken and len(running) < 2 * jobs:
+                    try:
+                        running[pool.submit(check or check_file, queue[0])] = queue[0]
+                        queue.popleft()
+                    except BrokenProcessPool:
+                        broken = True
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    task = running.pop(future)
+                    try:
+                        yield future.result()
+                    except BrokenProcessPool:
+                        broken = True
+                        if alone:
+                            spans = (task.span("its decoder crashes"),)
+                            yield FileCheck(video=task.entry.video, spans=spans)
+                        else:
+                            suspects.append(task)
+
+
+def check_file(task: CheckTask) -> FileCheck:
+    """Check one file. What is damaged is in the result; nothing is raised for it."""
+    av.logging.set_level(None)  # what FFmpeg has to say arrives as exceptions and reasons
+    with closing(Library(task.root, index_folder=task.index_folder, honour_quarantine=False)) as library:
+        try:
+            index = library.index(task.entry, task.chunk)
+            return _check_packets(task, library, index)
+        except CorruptMedia as error:
+            return FileCheck(video=task.entry.video, spans=(task.span(str(error)),))
+        except StorageFault as error:
+            return FileCheck(video=task.entry.video, unread=str(error))
+
+
+def _check_packets(task: CheckTask, library: Library, index: PacketIndex) -> FileCheck:
+    check = FileCheck(video=task.entry.video, note=_touched(task, index))
+    spans: list[QuarantinedSpan] = []
+    decoder = Decoder()
+    runs = gop_runs(index)
+    for number, run in enumerate(runs):
+        try:
+            _check_run(library, index, run, decoder if task.deep else None)
+        except (CorruptMedia, UnsupportedMedia) as error:
+            following = runs[number + 1] if number + 1 < len(runs) else None
+            spans.append(_span(task, index, run if number else None, following, str(error)))
+    return replace(
+        check,
+        checked_bytes=int(index.size.sum()),
+        checked_frames=len(index.shown) if task.deep else 0,
+        spans=tuple(_joined(spans)),
+        note="" if spans else check.note,
+    )
+
+
+def gop_runs(index: PacketIndex) -> list[Run]:
+    """All packets from the first key packet on, cut before each key packet that no picture leads.
+
+    Pictures that show before a key packet but follow it in decode order (open GOPs) may depend on the GOP before.
+    """
+    cuts = [int(index.keys[0])]
+    for key, end in pairwise([*index.keys[1:].tolist(), len(index.pts)]):
+        if not (index.pts[key:end] < index.pts[key]).any():
+            cuts.append(key)
+    runs = []
+    for start, end in zip(cuts, [*cuts[1:], len(index.pts)], strict=True):
+        feed = np.arange(start, end)
+        hidden = (index.flags[feed] & HIDDEN) != 0
+        feed = feed[~(hidden & (index.pts[feed] < index.pts[start]))]  # leads the first key packet: never decodes
+        runs.append(Run(feed=feed, keep={int(packet): (0,) for packet in feed if not index.flags[packet] & HIDDEN}))
+    return runs
+
+
+def _check_run(library: Library, index: PacketIndex, run: Run, decoder: Decoder | None) -> None:
+    """Raise CorruptMedia if the packets of a run are not those indexed or, with a decoder, do not decode clean."""
+    offsets, ends = index.offset[run.feed], index.offset[run.feed] + index.size[run.feed]
+    first, last = int(offsets.min()), int(ends.max())
+    packets = PacketBytes(library, index, ((first, last),))
+    if decoder is None:
+        for ordinal in run.feed.tolist():
+            packets.packet(ordinal)
+        return
+    shown = 0
+    for _, frame in decoder.frames(index, run, packets.packet):
+        if (frame.width, frame.height, frame.format.name) != (index.width_px, index.height_px, index.pixel_format):
+            raise CorruptMedia(f"{index.path} changes to {frame.width}x{frame.height} {frame.format.name} on the way")
+        shown += 1
+    if shown != len(run.keep):
+        raise CorruptMedia(f"{index.path} gives {shown} of {len(run.keep)} frames of a GOP")
+
+
+def _span(task: CheckTask, index: PacketIndex, run: Run | None, following: Run | None, reason: str) -> QuarantinedSpan:
+    """From the first frame of a run (the file's begin for the first) to the key frame of the next."""
+    start_s = end_s = None
+    if run is not None and run.keep:
+        start_s = _time_s(task, index, int(index.pts[list(run.keep)].min()))
+    if following is not None:
+        end_s = _time_s(task, index, int(index.pts[following.feed[0]]))
+    return task.span(reason, start_s, end_s)
+
+
+def _time_s(task: CheckTask, index: PacketIndex, pts: int) -> float:
+    numerator, denominator = index.time_base_s
+    return task.entry.chunk_start_s[task.chunk] + max(pts - index.origin_pts, 0) * numerator / denominator
+
+
+def _joined(spans: list[QuarantinedSpan]) -> Iterator[QuarantinedSpan]:
+    """Spans of one file with those that follow each other made one, under the first one's reason."""
+    while spans:
+        first, *spans = spans
+        while spans and spans[0].start_s <= first.end_s:
+            first = replace(first, end_s=max(first.end_s, spans[0].end_s))
+            spans = spans[1:]
+        yield first
+
+
+def _touched(task: CheckTask, index: PacketIndex) -> str:
+    """A note if the file is not of the size and time that were indexed. Raises CorruptMedia if it is gone."""
+    try:
+        status = (task.root / index.path).stat()
+    except FileNotFoundError:
+        raise CorruptMedia(f"{index.path} is gone") from None
+    except OSError as error:
+        raise StorageFault(f"{index.path}: cannot be read ({error.strerror})") from None
+    same = (status.st_size, status.st_mtime_ns) == (index.media_bytes, index.mtime_ns)
+    return "" if same else f"{index.path} {_TOUCHED}"
+
+
+def _print_summary(checks: list[FileCheck], console: Console, *, deep: bool) -> None:
+    spans = [span for check in checks for span in check.spans]
+    table = Table("videos", "files", "MB", "frames decoded", "quarantined", "seconds", "unread", "touched", box=None)
+    table.add_row(
+        str(len({check.video for check in checks})),
+        str(len(checks)),
+        f"{sum(check.checked_bytes for check in checks) / 1e6:.1f}",
+        str(sum(check.checked_frames for check in checks)) if deep else "-",
+        str(len(spans)),
+        f"{sum(span.end_s - span.start_s for span in spans):.1f}",
+        str(sum(bool(check.unread) for check in checks)),
+        str(sum(bool(check.note) for check in checks)),
+    )
+    console.print(table)
+    lines = [f"quarantined  {span}" for span in spans]
+    lines += [f"unread  {check.video}: {check.unread}" for check in checks if check.unread]
+    lines += [f"touched  {check.video}: {check.note}; 'framefeed index' notes it" for check in checks if check.note]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,118 @@
+"""One clip, whole: plan, read, decode, crop and scale into the caller's buffer.
+
+One Engine per thread. It knows no sockets and no queues, and draws no random number that the request does not seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from decode_server.clips.decoder import Decoder, Payload
+from decode_server.clips.framing import Framing
+from decode_server.clips.library import Library
+from decode_server.clips.orient import blacken
+from decode_server.clips.packet_bytes import PacketBytes
+from decode_server.clips.plan import ChunkPlan, ClipPlan, check_span, plan_clip
+from decode_server.clips.swscale import Scaler
+from framefeed.clip import ClipInfo
+from framefeed.errors import BadRequest, CorruptMedia
+from framefeed.request import ClipRequest
+
+
+class Engine:
+    """Decodes clips of a library. Owns its codec and scaler contexts; `close` frees them."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._decoder = Decoder()
+        self._scaler = Scaler()
+
+    def decode(self, request: ClipRequest, out: memoryview | npt.NDArray[np.uint8]) -> ClipInfo:
+        """Write the clip's pixels, `request.clip_bytes` of them, into `out` and say how it came about.
+
+        Blocks on storage and decoding. `out` holds undefined bytes if it raises: BadRequest, UnknownVideo,
+        CorruptMedia, UnsupportedMedia (no server can) or StorageFault (another try may).
+        """
+        plan = self.plan(request)
+        clip = _clip_view(request, out)
+        colour = plan.chunks[0].index.colour
+        for place in np.flatnonzero(plan.padding).tolist():
+            blacken(clip[place], full_range=colour.full_range)
+        stage_s = {"read": 0.0, "decode": 0.0, "scale": 0.0}
+        for chunk in plan.chunks:
+            self._decode_chunk(plan, chunk, clip, stage_s)
+        return ClipInfo(
+            pts_s=plan.pts_s,
+            box=plan.box,
+            flipped=plan.flipped,
+            colour=colour,
+            read_bytes=sum(end - start for chunk in plan.chunks for start, end in chunk.reads),
+            fed_packets=sum(len(run.feed) for chunk in plan.chunks for run in chunk.runs),
+            stage_s=stage_s,
+            placed=plan.placed,
+            padding=plan.padding,
+        )
+
+    def plan(self, request: ClipRequest) -> ClipPlan:
+        """The plan of a clip; reads packet indices, no media. Raises as `decode` does."""
+        entry = self._library.entry(request.video)
+        check_span(request, entry.duration_s)
+        chunks = self._library.chunks(entry, request.start_s, request.end_s)
+        return plan_clip(request, chunks, duration_s=entry.duration_s)
+
+    def frames(self, chunk: ChunkPlan, stage_s: dict[str, float]) -> Iterator[tuple[tuple[int, ...], av.VideoFrame]]:
+        """Yield (places in the clip, decoded frame) for the kept frames of a chunk, as the codec outputs them.
+
+        Adds the seconds spent reading to `stage_s`. The frame is valid until the next one is asked for.
+        """
+        began = perf_counter()
+        payload = self._read(chunk)
+        stage_s["read"] += perf_counter() - began
+        for run in chunk.runs:
+            for ordinal, frame in self._decoder.frames(chunk.index, run, payload):
+                yield run.keep[ordinal], frame
+
+    def close(self) -> None:
+        """Free the contexts; idempotent. The library is its owner's to close."""
+        self._decoder.close()
+        self._scaler.close()
+
+    def _read(self, chunk: ChunkPlan) -> Payload:
+        """Read the chunk's ranges; returns a function that gives a packet's bytes, checked."""
+        try:
+            return PacketBytes(self._library, chunk.index, chunk.reads).packet
+        except CorruptMedia as error:
+            raise CorruptMedia(f"{error} for its frame at {chunk.first_s:.3f} s") from None
+
+    def _decode_chunk(
+        self, plan: ClipPlan, chunk: ChunkPlan, clip: npt.NDArray[np.uint8], stage_s: dict[str, float]
+    ) -> None:
+        index = chunk.index
+        framing = Framing(self._scaler, plan, index, frame_shape=clip.shape[1:])
+        scale_s, began, read_s = 0.0, perf_counter(), stage_s["read"]
+        for places, frame in self.frames(chunk, stage_s):
+            if (frame.width, frame.height, frame.format.name) != (index.width_px, index.height_px, index.pixel_format):
+                raise CorruptMedia(
+                    f"{index.path} at {plan.pts_s[places[0]]:.3f} s is {frame.width}x{frame.height} "
+                    f"{frame.format.name}, and indexed as {index.width_px}x{index.height_px} {index.pixel_format}"
+                )
+            scaling = perf_counter()
+            first = clip[places[0]]
+            framing.write(frame, first)
+            for place in places[1:]:
+                clip[place] = first
+            scale_s += perf_counter() - scaling
+        stage_s["scale"] += scale_s
+        stage_s["decode"] += perf_counter() - began - scale_s - (stage_s["read"] - read_s)
+
+
+def _clip_view(request: ClipRequest, out: memoryview | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    flat = np.frombuffer(out, dtype=np.uint8) if isinstance(out, memoryview) else out.reshape(-1)
+    if flat.size < request.clip_bytes:
+        raise BadRequest(f"buffer holds {flat.size} bytes, the clip needs {request.clip_bytes}")
+    return flat[: request.clip_bytes].reshape(request.shape)

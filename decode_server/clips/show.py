@@ -1,0 +1,216 @@
+"""The verb `show`: what a request gives, drawn beside the frames that it comes from, as a contact sheet or a video.
+
+    framefeed show ROOT --video P01/P01_01 --start-s 12 --end-s 14 --seed 7 --out clip.png
+    framefeed show ROOT --samples train.jsonl --index 41307 --run-seed 0 --epoch 3     # the clip that training got
+    framefeed show ROOT --requests batch.json --out batch.mp4
+
+It decodes with the engine that serves, in this process; it decides nothing about the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import av
+import numpy as np
+import tyro
+
+from decode_server.clips.annotate import Picture, draw_box, draw_text, stack
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.clips.show_request import build_request, policy_from_text, read_requests, sample_at
+from framefeed.clip import Clip
+from framefeed.crops import Box, WholeFrame
+from framefeed.draws import clip_seed
+from framefeed.errors import BadInput
+from framefeed.request import ClipRequest
+
+_COLUMNS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Draw clips beside the frames they come from, with the box and the times: a PNG or an MP4."""
+
+    root: Annotated[Path, tyro.conf.Positional]
+    """Folder of chunks or videos, indexed."""
+    index_folder: Path | None = None
+    """Folder of the manifest when it is not ROOT."""
+    video: str | None = None
+    """Name of the video in the manifest. Default: the first."""
+    start_s: float = 0.0
+    """Start of the span, in seconds of the video."""
+    end_s: float | None = None
+    """End of the span. Default: the end of the video."""
+    sampling: str = "segments:frames=8"
+    """Sampling policy, NAME:field=value,…, such as dense:frames=16,stride=4 or published:rule=avion_sparse,frames=4."""
+    crop: str = "random_resized"
+    """Crop policy, such as resized_centre, view:view=2, letterbox or random_resized:scale=[0.5,1.0]."""
+    size_px: tuple[int, int] = (224, 224)
+    """Width and height of the clip."""
+    interpolation: str = "bilinear"
+    """bilinear or bicubic."""
+    hflip: float = 0.0
+    """Probability that the clip is mirrored."""
+    seed: int = 0
+    """The clip's own seed; given by --index with --run-seed and --epoch."""
+    samples: Path | None = None
+    """A dataset as JSON lines with video, start_s and end_s, of which --index is shown."""
+    index: int | None = None
+    """Index into the dataset: the seed is that of this sample, in this epoch of this run."""
+    epoch: int = 0
+    """Epoch of --index."""
+    run_seed: int = 0
+    """Seed of the run of --index."""
+    requests: Path | None = None
+    """A batch: a JSON list of whole requests as the wire spells them, in the place of all options above."""
+    out: Path = Path("show.png")
+    """File to write, .png or .mp4; an existing one is replaced."""
+    tile_px: int = 180
+    """Height of a source frame in it."""
+    fps: float = 4.0
+    """Frames of the clip shown in a second of an MP4."""
+
+    def run(self) -> None:
+        """Decode and write. Raises BadInput for options that say no clip, and what the engine raises for the clip."""
+        if self.out.suffix not in (".png", ".mp4"):
+            raise BadInput(f"show: out is {self.out}, wanted a file ending in .png or .mp4")
+        if not 16 <= self.tile_px <= 2000 or not 0.1 <= self.fps <= 240:
+            raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
+        with closing(Library(self.root, index_folder=self.index_folder)) as library, closing(Engine(library)) as engine:
+            shown = [_decode(engine, library, request, self.tile_px) for request in self.wanted(library)]
+        for item in shown:
+            print(item.describe())
+        if self.out.suffix == ".png":
+            _write_png(self.out, stack([_sheet(item) for item in shown], axis=0, gap_px=16))
+        else:
+            _write_mp4(self.out, [frame for item in shown for frame in _columns(item, axis=1)], fps=self.fps)
+        print(f"wrote {self.out}")
+
+    def wanted(self, library: Library) -> list[ClipRequest]:
+        """The requests that the options say."""
+        if self.requests is not None:
+            return read_requests(self.requests)
+        if self.samples is not None and self.index is None:
+            raise BadInput("show: --samples without --index; wanted which of them to show")
+        body: dict[str, Any]
+        if self.samples is not None and self.index is not None:
+            body = sample_at(self.samples, self.index)
+        else:
+            video = self.video or next(iter(library.manifest.videos))
+            end_s = library.entry(video).duration_s if self.end_s is None else self.end_s
+            body = {"video": video, "start_s": self.start_s, "end_s": end_s}
+        seed = self.seed if self.index is None else clip_seed(self.run_seed, epoch=self.epoch, index=self.index)
+        body |= {
+            "sampling": policy_from_text(self.sampling),
+            "crop": policy_from_text(self.crop),
+            "width_px": self.size_px[0],
+            "height_px": self.size_px[1],
+            "interpolation": self.interpolation,
+            "hflip_probability": self.hflip,
+            "seed": seed,
+        }
+        return [build_request(body, where="show")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """A clip and the whole frames it was cut from, both RGB; `box` is the clip's in these frames."""
+
+    request: ClipRequest
+    clip: Clip
+    source: Clip
+    box: Box
+
+    def describe(self) -> str:
+        """One line for people."""
+        request, info = self.request, self.clip.info
+        times = " ".join("pad" if padded else f"{t:.3f}" for t, padded in _times(self.clip))
+        return (
+            f"{request.video} [{request.start_s:g}, {request.end_s:g}) s, box {info.box}"
+            f"{', mirrored' if info.flipped else ''}, {request.width_px}x{request.height_px}, seed {request.seed}, "
+            f"frames at {times} s"
+        )
+
+
+def _decode(engine: Engine, library: Library, request: ClipRequest, tile_px: int) -> _Shown:
+    """Decode a clip, and the whole frames at its times `tile_px` high; both in RGB, whatever the request's format."""
+    clip = _clip(engine, replace(request, pixel_format="rgb24"))
+    entry = library.entry(request.video)
+    width_px = max(2 * round(entry.width_px * tile_px / entry.height_px / 2), 2)
+    height_px = max(tile_px & ~1, 2)
+    whole = replace(
+        request, pixel_format="rgb24", crop=WholeFrame(), width_px=width_px, height_px=height_px, hflip_probability=0.0
+    )
+    source = _clip(engine, whole)
+    frame = source.info.box
+    x_scale, y_scale = width_px / frame.width_px, height_px / frame.height_px
+    box, cut = clip.info.box, clip.info.box
+    box = Box(
+        x_px=min(round(cut.x_px * x_scale), width_px - 2),
+        y_px=min(round(cut.y_px * y_scale), height_px - 2),
+        width_px=max(round(cut.width_px * x_scale), 2),
+        height_px=max(round(cut.height_px * y_scale), 2),
+    )
+    return _Shown(request=request, clip=clip, source=source, box=box)
+
+
+def _clip(engine: Engine, request: ClipRequest) -> Clip:
+    pixels = np.empty(request.shape, np.uint8)
+    return Clip(pixels=pixels, info=engine.decode(request, pixels))
+
+
+def _times(clip: Clip) -> Iterator[tuple[float, bool]]:
+    padding = clip.info.padding or (False,) * len(clip.info.pts_s)
+    return zip(clip.info.pts_s, padding, strict=True)
+
+
+def _columns(shown: _Shown, *, axis: int) -> list[Picture]:
+    """For each frame of the clip: its source with box and time, and the frame, below (axis 0) or beside it (axis 1)."""
+    columns = []
+    pairs = zip(shown.source.pixels, shown.clip.pixels, _times(shown.clip), strict=True)
+    for number, (source, frame, (at_s, padded)) in enumerate(pairs):
+        tile = source.copy()
+        if not padded:
+            draw_box(tile, shown.box)
+        draw_text(tile, f"#{number} pad" if padded else f"#{number} {at_s:.3f} s")
+        columns.append(stack([tile, frame], axis=axis))
+    return columns
+
+
+def _sheet(shown: _Shown) -> Picture:
+    """Columns of a clip in lines of eight, under a line that says span, box and size."""
+    columns = _columns(shown, axis=0)
+    lines = [stack(columns[i : i + _COLUMNS], axis=1) for i in range(0, len(columns), _COLUMNS)]
+    request, info = shown.request, shown.clip.info
+    text = f"[{request.start_s:.3f}, {request.end_s:.3f}) s  {info.box}  {request.width_px}x{request.height_px}"
+    head = np.zeros((18, lines[0].shape[1], 3), np.uint8)
+    draw_text(head, text)
+    return stack([head, *lines], axis=0)
+
+
+def _write_png(path: Path, picture: Picture) -> None:
+    part = path.with_name(f"{path.stem}.part.png")
+    av.VideoFrame.from_ndarray(picture, format="rgb24").save(part)
+    part.rename(path)
+
+
+def _write_mp4(path: Path, pictures: Sequence[Picture], *, fps: float) -> None:
+    """H.264 that browsers play, of the largest picture's size; smaller ones lie at the top left of it."""
+    height_px, width_px = (max(picture.shape[axis] for picture in pictures) + 1 & ~1 for axis in (0, 1))
+    part = path.with_name(f"{path.stem}.part.mp4")
+    with av.open(str(part), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
+        stream.options = {"crf": "15"}
+        for picture in pictures:
+            canvas = np.zeros((height_px, width_px, 3), np.uint8)
+            canvas[: picture.shape[0], : picture.shape[1]] = picture
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(canvas, format="rgb24")))
+        container.mux(stream.encode(None))
+    part.rename(path)

@@ -1,0 +1,79 @@
+"""From what packets' headers say to the flags of the packet index: where decoding may begin and what may be left out.
+
+Pure. Where it cannot be sure it lets packets be fed, or refuses the video: a flag that is wrong is a wrong picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from decode_server.media.demux import Row
+from decode_server.media.packet_index import DAMAGED, DISPOSABLE, HIDDEN, KEY
+from decode_server.media.picture_kind import PictureKind
+from framefeed.errors import UnsupportedMedia
+
+Flags = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def packet_flags(rows: Sequence[Row], outside: frozenset[bytes]) -> Flags:
+    """Flags, uint8 (packets,); `outside` are the parameter sets that the decoder is opened with.
+
+    Raises UnsupportedMedia when parameter sets change in such a way that what a run decodes to would depend on what
+    was decoded before it.
+    """
+    kinds = _careful([row.kind or PictureKind(random_access=row.key) for row in rows])
+    flags = np.zeros(len(rows), np.uint8)
+    for i, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
+        flags[i] |= KEY * kind.random_access
+        flags[i] |= DISPOSABLE * (not kind.reference)
+        flags[i] |= HIDDEN * (row.discard or not kind.shown)
+        flags[i] |= DAMAGED * row.damaged
+    _check_parameters(kinds, outside)
+    return flags
+
+
+def hide_undecodable(flags: Flags, times: np.ndarray[Any, np.dtype[np.int64]]) -> Flags:
+    """Hide what comes before the first key packet, or shows before it and may depend on what is missing."""
+    keys = np.flatnonzero(flags & KEY)
+    if not len(keys):
+        return flags | np.uint8(HIDDEN)
+    first = int(keys[0])
+    lost = (np.arange(len(flags)) < first) | (times < times[first])
+    return np.where(lost, flags | HIDDEN, flags).astype(np.uint8)
+
+
+def _careful(kinds: list[PictureKind]) -> list[PictureKind]:
+    """Kinds with `reference` set wherever the packet is needed for a reason that its own headers do not tell."""
+    if any(kind.packed for kind in kinds):  # the packet after a packed pair lets the second picture of it out
+        return [replace(kind, reference=True) for kind in kinds]
+    highest = max(kind.sublayer for kind in kinds)
+    followed = [later.inherits and not later.random_access for _, later in pairwise(kinds)] + [False]
+    return [
+        # A non-reference picture of a lower sub-layer may still be used by the layers above it.
+        replace(kind, reference=True) if needed or kind.sublayer < highest else kind
+        for kind, needed in zip(kinds, followed, strict=True)
+    ]
+
+
+def _check_parameters(kinds: Sequence[PictureKind], outside: frozenset[bytes]) -> None:
+    """Raise unless each run meets the same parameter sets, whatever the decoder was fed before.
+
+    That holds when there are none but those it is opened with, or when each key packet brings all of its own.
+    """
+    if all(unit in outside for kind in kinds for unit in kind.parameters):
+        return
+    expected = len(next((kind.parameters for kind in kinds if kind.random_access), ()))
+    in_force: tuple[bytes, ...] = ()
+    for kind in kinds:
+        if kind.random_access:
+            in_force = kind.parameters
+            if len(in_force) == expected > 0:
+                continue
+        elif all(unit in in_force for unit in kind.parameters):
+            continue
+        raise UnsupportedMedia("its parameter sets change on the way, and not at every key frame; chunk it instead")

@@ -1,0 +1,1 @@
+"""What a video file is, packet by packet: container, codec headers, dependencies, times, orientation; no pictures."""

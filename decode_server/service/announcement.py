@@ -1,0 +1,114 @@
+"""What a server says of itself once it is ready: a line on stdout, and its entry in the files that others look at.
+
+It knows the server's parts by name only, and no clients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from decode_server.service.lifecycle import Lifecycle
+from decode_server.service.registry import Lease, advertised, entry_path
+from decode_server.service.topology import Seat
+from framefeed.errors import BadInput
+from framefeed.server_entry import ServerEntry, host_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where to write the entry: one file for whoever started the server, a folder that trainers share, or both.
+
+    `advertise` is the host that the URLs in it name, "" for what is bound or leads here; an entry that was not renewed
+    for `lease_s` may be taken for that of a dead server.
+    """
+
+    file: Path | None
+    folder: Path | None
+    advertise: str
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who announces itself: name, root, URLs as bound, seats of its workers, decoding threads of each, its life, and
+    what gives the workers' fingerprint once they are up.
+    """
+
+    server: str
+    root: Path
+    urls: Sequence[str]
+    seats: Sequence[Seat]
+    threads: int
+    lifecycle: Lifecycle
+    fingerprint: Callable[[], str]
+
+
+class Announcement:
+    """`publish` when ready, `withdraw` when draining, `close` at the end. `metrics_url` is set before the first."""
+
+    def __init__(self, who: Identity, places: Places) -> None:
+        """Raises BadInput where a file cannot be written."""
+        self.metrics_url = ""
+        self._who = who
+        self._urls = tuple(advertised(url, places.advertise) for url in who.urls)
+        self._advertise, self._lease_s = places.advertise, places.lease_s
+        self._host = host_id()
+        paths = [] if places.file is None else [(places.file, False)]
+        if places.folder is not None:
+            paths.append((entry_path(_made(places.folder), who.server), True))
+        self._leases = [Lease(path, self._entry, sweep=sweep, lease_s=places.lease_s) for path, sweep in paths]
+
+    def publish(self, videos: int) -> None:
+        """Print the line, then have the entries written. Returns at once."""
+        who = self._who
+        sockets = ", ".join(str(id) for id in self._sockets)
+        print(
+            f"serving {videos} videos of {who.root} on {', '.join(who.urls)}, metrics {self.metrics_url}, "
+            f"workers {len(who.seats)} (threads {who.threads}, CPU sockets {sockets})",
+            flush=True,
+        )
+        for lease in self._leases:
+            lease.start()
+
+    def withdraw(self) -> None:
+        """The server takes no more requests: have the entries removed. Returns at once; idempotent."""
+        for lease in self._leases:
+            lease.end()
+
+    def close(self) -> None:
+        """See that the entries are removed, for at most 2 s each. Idempotent."""
+        self.withdraw()
+        for lease in self._leases:
+            lease.close()
+
+    @property
+    def _sockets(self) -> tuple[int, ...]:
+        return tuple(sorted({seat.socket for seat in self._who.seats}))
+
+    def _entry(self, beat: int) -> ServerEntry:
+        who = self._who
+        return ServerEntry(
+            server=who.server,
+            endpoints=self._urls,
+            host=self._host,
+            state=who.lifecycle.state.value,
+            beat=beat,
+            lease_s=self._lease_s,
+            sockets=self._sockets,
+            threads=len(who.seats) * who.threads,
+            fingerprint=who.fingerprint(),
+            metrics_url=advertised(self.metrics_url, self._advertise),
+            pid=os.getpid(),
+        )
+
+
+def _made(folder: Path) -> Path:
+    """The folder, made if only it is missing: a mount that is not there is not made up for."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--registry: {folder} cannot be made ({error.strerror})") from None
+    return folder

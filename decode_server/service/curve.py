@@ -1,0 +1,116 @@
+"""CURVE for tcp://: who may connect, who was not let in, and the verb `keys` that makes key pairs.
+
+The door is a thread of its own: it answers ZeroMQ's questions about clients' keys (ZAP, rfc.zeromq.org/spec/27) and
+hears of handshakes that failed, with CURVE or without. It knows no messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+import zmq
+from zmq.auth import Authenticator
+from zmq.utils.monitor import recv_monitor_message
+
+from decode_server.service.refusals import Refusals
+from decode_server.service.security import Curve
+from framefeed.errors import BadInput
+from framefeed.key_files import write_public, write_secret
+
+_FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_JOIN_S = 5.0
+
+
+class Door:
+    """Watches a socket that is not bound yet. Ends by itself when the socket's context is terminated."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], refusals: Refusals) -> None:
+        self._context = context
+        self._refusals = refusals
+        self._monitor = socket.get_monitor_socket(_FAILURES)
+        self._keeper: Authenticator | None = None
+        self._allowed: frozenset[bytes] = frozenset()
+        self._thread = threading.Thread(target=self._run, name="zmq-door", daemon=True)
+
+    def lock(self, socket: zmq.Socket[bytes], curve: Curve) -> None:
+        """Let only clients in that have one of the keys. Before the door is opened."""
+        self._allowed = curve.allowed
+        self._keeper = Authenticator(self._context)
+        self._keeper.configure_curve_callback("*", self)
+        self._keeper.start()
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
+
+    def open(self) -> None:
+        """Begin to answer, before the socket is bound."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still answers."""
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, once the context is terminated."""
+        self._thread.join(_JOIN_S)
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether a client with this public key may connect: what pyzmq's Authenticator asks."""
+        del domain
+        if key in self._allowed:
+            return True
+        self._refusals.refuse("key", f"client key {key.decode()}", "it is not on the list of --curve-allow")
+        return False
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._monitor, zmq.POLLIN)
+        if self._keeper is not None:
+            poller.register(self._keeper.zap_socket, zmq.POLLIN)
+        with contextlib.suppress(zmq.ContextTerminated):
+            while True:
+                ready = dict(poller.poll())
+                if self._monitor in ready:
+                    happened = recv_monitor_message(self._monitor)
+                    if happened["event"] & _FAILURES:
+                        self._tell(happened["endpoint"])
+                if self._keeper is not None and self._keeper.zap_socket in ready:
+                    asyncio.run(self._keeper.handle_zap_message(self._keeper.zap_socket.recv_multipart()))
+        self._monitor.close(0)
+        if self._keeper is not None:
+            self._keeper.stop()
+
+    def _tell(self, endpoint: bytes) -> None:
+        wanted = "CURVE with this server's public key" if self._keeper is not None else "ZMTP without encryption"
+        self._refusals.refuse("handshake", f"a client of {endpoint.decode()}", f"its handshake failed, wanted {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """Make a CURVE key pair for a server or a trainer: FOLDER/NAME.secret and FOLDER/NAME.public.
+
+    The secret one stays where it is made. A server takes its own with --curve-key and the public keys of its trainers,
+    one a line in a file, with --curve-allow; a trainer takes its own with --curve-key and the servers' public one with
+    --curve-server.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Where the two files go; it is there already."""
+    name: Annotated[str, tyro.conf.Positional]
+    """Whose they are, e.g. server or trainer-0."""
+
+    def run(self) -> None:
+        """Write both files and say where. Raises BadInput if one is there already."""
+        if not self.name or "/" in self.name:
+            raise BadInput(f"keys: name is {self.name!r}, wanted a file's name")
+        public, secret = zmq.curve_keypair()
+        paths = [self.folder / f"{self.name}.{kind}" for kind in ("secret", "public")]
+        write_secret(paths[0], secret + b"\n")
+        write_public(paths[1], public + b"\n")
+        print(f"wrote {paths[0]} and {paths[1]}")

@@ -1,0 +1,57 @@
+"""Where a server listens: reads and judges the --bind string. Pure; it opens nothing.
+
+Without authentication a server stays on loopback unless its user says otherwise.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from framefeed.errors import BadInput
+
+_WANTED = (
+    "wanted tcp://ADDRESS:PORT or grpc(s)://ADDRESS:PORT (port 0 picks a free one), ipc://@NAME, shm://@NAME or "
+    "shm:///PATH"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What a listener binds, and the IP address that the metrics port shares with it; both loopback unless `public`."""
+
+    url: str
+    address: str
+    public: bool
+
+    @property
+    def scheme(self) -> str:
+        """What stands before `://`: the transport."""
+        return self.url.partition("://")[0]
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether the address is an IPv6 one."""
+        return ":" in self.address
+
+
+def parse_bind(bind: str, *, public_allowed: bool) -> Endpoint:
+    """The endpoint that `bind` names. Raises BadInput if it is none, or if it is public and that is not allowed."""
+    if re.fullmatch(r"(ipc|shm)://@[\w.-]{1,90}|shm:///[^\0]{1,100}", bind):
+        return Endpoint(url=bind, address="127.0.0.1", public=False)
+    if bind.startswith("ipc://"):
+        raise BadInput(f"--bind: {bind} would leave a file behind when the server is killed; {_WANTED}")
+    match = re.fullmatch(r"(tcp|grpcs?)://(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})", bind)
+    if not match or int(match[3]) > 65535:
+        raise BadInput(f"--bind: {bind!r} is no endpoint; {_WANTED}")
+    host = {"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(match[2], match[2].strip("[]"))  # noqa: S104 - judged below
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise BadInput(f"--bind: {match[2]!r} is no IP address, 'localhost' or '*'; {_WANTED}") from None
+    public = not address.is_loopback
+    if public and not public_allowed:
+        raise BadInput(f"--bind: {bind} lets anyone who can reach this machine in; add --public if that is meant")
+    shown = f"[{address}]" if address.version == 6 else str(address)
+    return Endpoint(url=f"{match[1]}://{shown}:{match[3]}", address=str(address), public=public)

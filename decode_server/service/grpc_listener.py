@@ -1,0 +1,240 @@
+"""grpc:// and grpcs://: framefeed.v1.DecodeService on an event loop in a thread of its own. Knows no clips.
+
+Beside it the standard health service, which follows the server's state, and server reflection. A reply's pixels are
+copied once, into the message that gRPC sends; at most one such message a call is on its way, the others wait in the
+slab, so a reader that does not read costs its calls' windows and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import errno
+import logging
+import socket
+import threading
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from decode_server.service.endpoint import Endpoint
+from decode_server.service.grpc_door import Doorman, HandshakeWatch, tls_credentials
+from decode_server.service.lifecycle import Lifecycle, State
+from decode_server.service.refusals import Refusals
+from decode_server.service.security import Guards
+from decode_server.service.streams import CALLS_PER_STREAM, Parcel, Stream, Streams
+from framefeed.errors import BadInput, BadRequest, FramefeedError
+from framefeed.proto_wire import header_of_call, proto_of_reply, proto_of_server
+from framefeed.v1 import decode_pb2
+from framefeed.wire import MAX_HEADER_BYTES, DescribeCall, pack_body, pack_call, unpack_body
+
+log = logging.getLogger("framefeed.serve")
+
+SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
+_START_S = 10.0
+_STOP_S = 2.0  # for gRPC to end calls that were cut off
+_HEALTH_S = 0.1  # how soon the health service knows
+_DESCRIBE_S = 10.0
+_CALLS = 256  # under way at once, of all clients: with the largest message, the bound on what gRPC holds
+_CALLS_PER_CONNECTION = 32
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a port in use is an error
+    ("grpc.max_receive_message_length", MAX_HEADER_BYTES),  # beyond it the call is cut before memory is taken
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", 16384),
+    ("grpc.max_concurrent_streams", _CALLS_PER_CONNECTION),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 50_000),  # a peer silent for that long is cut off, and what it held is freed
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),  # clients may ask as often whether we live
+)
+
+
+class GrpcListener:
+    """See Listener. Listens from construction on. Raises BadInput if the address cannot be had."""
+
+    def __init__(self, endpoint: Endpoint, *, lifecycle: Lifecycle, guards: Guards, refusals: Refusals) -> None:
+        self.url = endpoint.url
+        self._guards = guards
+        self._refusals = refusals
+        self._endpoint = endpoint
+        self._lifecycle = lifecycle
+        self._streams = Streams()
+        self._bound: concurrent.futures.Future[int] = concurrent.futures.Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = asyncio.Event()
+        self._linger_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="grpc", daemon=True)
+        self._thread.start()
+        try:
+            port = self._bound.result(_START_S)
+        except BaseException:
+            self.close(linger_s=0)
+            raise
+        self.url = f"{endpoint.url.rpartition(':')[0]}:{port}"
+
+    def fileno(self) -> int:
+        """See Listener."""
+        return self._streams.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """See Listener; also if the thread has ended, which `receive` raises."""
+        return self._streams.pending or not self._thread.is_alive()
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        """See Listener. Raises FramefeedError if the thread has ended."""
+        if not self._thread.is_alive():
+            raise FramefeedError(f"{self.url}: the thread that listens has ended")
+        return self._streams.receive()
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+        """See Listener."""
+        return self._streams.send(client, header, pixels)
+
+    def close(self, *, linger_s: float) -> None:
+        """See Listener; blocks 2 s longer at most."""
+        self._linger_s = linger_s
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed already
+                self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(linger_s + 2 * _STOP_S)
+        if not self._thread.is_alive():
+            self._streams.close()
+
+    # The thread's side.
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            if self._bound.done():
+                log.exception("%s: the thread that listens has failed", self.url)
+            else:
+                self._bound.set_exception(error)
+
+    async def _serve(self) -> None:
+        """Serve until close()."""
+        tls = self._guards.tls if self._endpoint.scheme == "grpcs" else None
+        watch = HandshakeWatch(self._refusals) if tls is not None else None
+        doorman = Doorman(self._guards.token, watch, self._refusals)
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS, interceptors=(doorman,))
+        server.add_generic_rpc_handlers((self._handlers(),))
+        servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        port = self._bind(server, None if tls is None or watch is None else tls_credentials(tls, watch))
+        self._loop = asyncio.get_running_loop()
+        await server.start()
+        tasks = [asyncio.create_task(self._follow(servicer))]
+        if watch is not None:
+            tasks.append(asyncio.create_task(watch.run()))
+        self._bound.set_result(port)
+        await self._closing.wait()
+        for task in tasks:
+            task.cancel()
+        await self._flush(self._linger_s)
+        await server.stop(0)
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        """Messages pass as bytes: proto_wire.py reads and writes them around the pixels."""
+        methods = {
+            "Decode": grpc.stream_stream_rpc_method_handler(self._decode),
+            "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    def _bind(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None) -> int:
+        url, address = self._endpoint.url, self._endpoint.url.partition("://")[2]
+        family = socket.AF_INET6 if self._endpoint.ipv6 else socket.AF_INET
+        try:
+            with socket.create_server((self._endpoint.address, int(url.rpartition(":")[2])), family=family):
+                pass  # gRPC does not say why an address cannot be had
+            if credentials is None:
+                return int(server.add_insecure_port(address))
+            return int(server.add_secure_port(address, credentials))
+        except OSError as error:
+            in_use = error.errno == errno.EADDRINUSE
+            why = " is in use; choose another with --bind" if in_use else f": {error.strerror}"
+            raise BadInput(f"bind: {url}{why}") from None
+        except RuntimeError as error:
+            raise BadInput(f"bind: {url}: {error}") from None
+
+    async def _follow(self, servicer: health.aio.HealthServicer) -> None:
+        """Tell the health service what the server is."""
+        while True:
+            ready = self._lifecycle.state is State.READY
+            status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in ("", SERVICE):
+                await servicer.set(name, status)
+            seen = self._lifecycle.state
+            while self._lifecycle.state is seen:
+                await asyncio.sleep(_HEALTH_S)
+
+    async def _flush(self, linger_s: float) -> None:
+        until_s = asyncio.get_running_loop().time() + linger_s
+        while not self._streams.idle and asyncio.get_running_loop().time() < until_s:
+            await asyncio.sleep(0.01)
+
+    async def _decode(self, _: object, context: grpc.aio.ServicerContext) -> None:
+        """The calls of one stream, until its client ends it and all are answered, or it is cut off."""
+        await context.send_initial_metadata(())  # by which a client sees at once that it is connected
+        stream = self._streams.open()
+        writer = asyncio.create_task(self._write(stream, context))
+        try:
+            reader = asyncio.create_task(self._read(stream, context))
+            done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except grpc.aio.BaseError as error:
+            log.debug("%s: a stream was cut off (%s)", context.peer(), error)
+        finally:
+            reader.cancel()
+            writer.cancel()
+            self._streams.end(stream)
+
+    async def _read(self, stream: Stream, context: grpc.aio.ServicerContext) -> None:
+        while True:
+            await stream.credits.acquire()
+            data = await context.read()
+            if data is grpc.aio.EOF:
+                break
+            self._streams.ask(stream, _header(data))
+        for _ in range(CALLS_PER_STREAM - 1):  # all are back when all calls are answered
+            await stream.credits.acquire()
+
+    async def _write(self, stream: Stream, context: grpc.aio.ServicerContext) -> None:
+        while True:
+            parcel = await stream.take()
+            answers = (
+                parcel.pixels is not None or unpack_body(parcel.header)[0] != "server"
+            )  # which answers no call here
+            data = proto_of_reply(parcel.header, parcel.pixels)
+            parcel.deliver()
+            await context.write(data)
+            if answers:
+                stream.credits.release()
+
+    async def _describe(self, _: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        stream = self._streams.open()
+        try:
+            self._streams.ask(stream, pack_call(DescribeCall(attempt=0)))
+            async with asyncio.timeout(_DESCRIBE_S):
+                return proto_of_server((await stream.take()).header)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the server did not turn for {_DESCRIBE_S:g} s")
+            raise
+        finally:
+            self._streams.end(stream)
+
+
+def _header(data: bytes) -> bytes:
+    """The header of a DecodeRequest; bytes that are none become one that the front refuses in the same words."""
+    try:
+        return header_of_call(data)
+    except BadRequest as error:
+        return pack_body(f"malformed ({error})", {})

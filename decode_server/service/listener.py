@@ -1,0 +1,104 @@
+"""What a server needs of a transport, and several transports as one. It knows no transport and no message.
+
+Whole messages in, replies out, nothing lost in silence: a slow or vanished reader is an error, never a loss.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+MAX_FRAMES = 2  # of a message that are kept: one more than a good one has
+
+
+class ReaderFull(Exception):
+    """The client reads more slowly than it is sent to; the same reply may be sent later."""
+
+
+class ReaderGone(Exception):
+    """The client is not connected."""
+
+
+class Delivery(Protocol):
+    """A message on its way: until it is `done`, its pixels belong to the transport."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the transport has let go of the pixels."""
+
+
+class Listener(Protocol):
+    """One address that clients connect to. Every method belongs to the front's thread, and none but close blocks."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens, as a client writes it."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable, at the latest, when `receive` has something again after it had nothing."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether `receive` may have something that the descriptor does not show; asked before each wait."""
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        """The next message as (client, first MAX_FRAMES frames), or None if there is none now.
+
+        A client's bytes name one connection, for as long as that stands and for ever after.
+        """
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
+        """Hand a reply over without copying its pixels; a Delivery if and only if there are pixels.
+
+        Raises ReaderFull or ReaderGone, having sent nothing.
+        """
+
+    def close(self, *, linger_s: float) -> None:
+        """Stop listening; blocks up to `linger_s` for replies still under way. Idempotent."""
+
+
+class Listeners:
+    """All addresses of one server. What it calls a client begins with the number of the listener that has it."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+        self._ready: deque[int] = deque()
+        self._poll = select.poll()
+        self._by_fd = {listener.fileno(): number for number, listener in enumerate(self._listeners)}
+        for fd in self._by_fd:
+            self.watch(fd)
+
+    def watch(self, fd: int) -> None:
+        """Let `wait` return when this descriptor is readable too."""
+        self._poll.register(fd, select.POLLIN)
+
+    def wait(self, timeout_s: float) -> None:
+        """Block until a message or a watched descriptor can be read, at most `timeout_s`."""
+        pending = {number for number, listener in enumerate(self._listeners) if listener.pending}
+        readable = self._poll.poll(0 if pending else math.ceil(max(timeout_s, 0.0) * 1000))
+        self._ready = deque(pending.union(self._by_fd[fd] for fd, _ in readable if fd in self._by_fd))
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        """The next message of those that `wait` found, the listeners in turn; None if there is none now."""
+        while self._ready:
+            number = self._ready[0]
+            message = self._listeners[number].receive()
+            if message is None:
+                self._ready.popleft()
+                continue
+            self._ready.rotate(-1)
+            client, frames = message
+            return bytes((number,)) + client, frames
+        return None
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
+        """As Listener.send, through the listener that has the client."""
+        return self._listeners[client[0]].send(client[1:], header, pixels)
+
+    def close(self, *, linger_s: float) -> None:
+        """Close all, one after the other. Idempotent."""
+        for listener in self._listeners:
+            listener.close(linger_s=linger_s)

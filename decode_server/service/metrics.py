@@ -1,0 +1,169 @@
+"""The server's metrics: one registry, written by the front, consistent at every scrape. It knows no HTTP.
+
+Names follow Prometheus practice; the conservation law holds in every rendering:
+requests_received = sum(requests) + sum(replies_dropped) + requests_in_flight.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from decode_server.clips.read_watch import FAULTS, RETRY
+from decode_server.service.lifecycle import State
+from framefeed.clip import STAGES
+from framefeed.errors import WIRE_ERRORS
+
+_BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+_TURN_LIMIT_S = 2.0
+DROP_REASONS = ("client_gone", "unread")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """What is so at the end of a turn of the front's loop, from the owners of the counts."""
+
+    state: State
+    in_flight: int
+    queued: int
+    queue_full: bool
+    workers: int
+    workers_busy: int
+    stuck_reads: int
+    zombies: int
+    slab_used_bytes: int
+
+
+class Metrics:
+    """All counts of one server. Hold `lock` over a turn of the loop: then no scrape sees half of it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # half of the text otherwise
+        self.registry = r = CollectorRegistry()
+        ProcessCollector(registry=r)
+        n = "framefeed_server_"
+        self._received = Counter(n + "requests_received_total", "Messages that came from clients.", registry=r)
+        self._requests = Counter(
+            n + "requests_total", "Requests replied to: clip, server, or the error's code.", ["outcome"], registry=r
+        )
+        self._dropped = Counter(
+            n + "replies_dropped_total", "Requests whose reply found no reader, by reason.", ["reason"], registry=r
+        )
+        self._in_flight = Gauge(n + "requests_in_flight", "Requests received and not yet replied to.", registry=r)
+        self._clips = Counter(n + "clips_total", "Clips decoded.", ["socket", "codec"], registry=r)
+        self._stages = Histogram(
+            n + "stage_duration_seconds",
+            "Time of a clip's stages: queue, read, decode, scale.",
+            ["stage"],
+            buckets=_BUCKETS_S,
+            registry=r,
+        )
+        self._read = Counter(n + "read_bytes_total", "Bytes of video read for clips.", registry=r)
+        self._sent = Counter(n + "sent_bytes_total", "Bytes of replies handed to the transport.", registry=r)
+        self._queued = Gauge(n + "queue_depth_requests", "Requests waiting for a worker.", registry=r)
+        self._empty = Counter(
+            n + "queue_empty_seconds_total", "Time with no request waiting and a worker idle.", registry=r
+        )
+        self._full = Counter(n + "queue_full_seconds_total", "Time with the queue at its limit.", registry=r)
+        self._workers = Gauge(n + "workers", "Worker processes that can take requests.", registry=r)
+        self._busy = Gauge(n + "workers_busy", "Worker processes that have a request.", registry=r)
+        self._restarts = Counter(n + "worker_restarts_total", "Worker processes that ended too early.", registry=r)
+        self._stuck = Gauge(n + "stuck_reads", "Decoding threads in a read that does not return.", registry=r)
+        self._zombies = Gauge(n + "worker_zombies", "Killed workers that a hung read keeps.", registry=r)
+        self._faults = Counter(
+            n + "storage_faults_total", "Reads of storage that went wrong, by kind.", ["kind"], registry=r
+        )
+        self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
+        self._slab = Gauge(n + "slab_used_bytes", "Reply memory in use.", registry=r)
+        self._state = Enum(n + "state", "What the server is.", states=[state.value for state in State], registry=r)
+        self._build = Gauge("framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint"], registry=r)
+        self._observed: tuple[float, Gauges] | None = None
+        self._by_codec: dict[tuple[int, str], Counter] = {}
+        self._by_outcome = {outcome: self._requests.labels(outcome) for outcome in ("clip", "server", *WIRE_ERRORS)}
+        for reason in DROP_REASONS:
+            self._dropped.labels(reason)
+        for kind in FAULTS:
+            self._faults.labels(kind)
+        self._by_stage = {stage: self._stages.labels(stage) for stage in STAGES}
+
+    def received(self) -> None:
+        """A message came from a client."""
+        self._received.inc()
+
+    def replied(self, outcome: str, sent_bytes: int) -> None:
+        """A reply was handed to the transport."""
+        child = self._by_outcome.get(outcome)
+        (child or self._requests.labels(outcome)).inc()
+        self._sent.inc(sent_bytes)
+
+    def dropped(self, reason: str) -> None:
+        """A request ends without a reply, for one of DROP_REASONS."""
+        self._dropped.labels(reason).inc()
+
+    def decoded(self, *, socket: int, codec: str, read_bytes: int, stage_s: dict[str, float]) -> None:
+        """A worker made a clip, whether or not anyone still wanted it."""
+        clips = self._by_codec.get((socket, codec))
+        if clips is None:
+            clips = self._by_codec[socket, codec] = self._clips.labels(str(socket), codec)
+        clips.inc()
+        self._read.inc(read_bytes)
+        for stage, duration_s in stage_s.items():
+            self._by_stage[stage].observe(duration_s)
+
+    def storage_met(self, counts: dict[str, int]) -> None:
+        """What a worker's reads went through, as ReadWatch.take gives it."""
+        for kind, times in counts.items():
+            (self._retries if kind == RETRY else self._faults.labels(kind)).inc(times)
+
+    def restarted(self, times: int) -> None:
+        """Workers ended."""
+        self._restarts.inc(times)
+
+    def built_with(self, fingerprint: str) -> None:
+        """The workers' fingerprint is known."""
+        self._build.labels(fingerprint).set(1)
+
+    def observe(self, gauges: Gauges, *, now_s: float) -> None:
+        """Note the gauges for who renders them, and charge the time since the last call to what they were in it."""
+        before_s, before = self._observed or (now_s, gauges)
+        self._observed = (now_s, gauges)
+        if before.queue_full:
+            self._full.inc(now_s - before_s)
+        elif not before.queued and before.workers_busy < before.workers:
+            self._empty.inc(now_s - before_s)
+
+    def render(self) -> bytes:
+        """The registry in Prometheus' text format, between two turns of the loop.
+
+        Waits for a turn to end, at most 2 s. Raises TimeoutError when the loop is stuck in one.
+        """
+        if not self.lock.acquire(timeout=_TURN_LIMIT_S):
+            raise TimeoutError(f"the loop has been in one turn for {_TURN_LIMIT_S:g} s")
+        try:
+            if self._observed is not None:
+                self._set(self._observed[1])
+            return generate_latest(self.registry)
+        finally:
+            self.lock.release()
+
+    def _set(self, gauges: Gauges) -> None:
+        self._in_flight.set(gauges.in_flight)
+        self._queued.set(gauges.queued)
+        self._workers.set(gauges.workers)
+        self._busy.set(gauges.workers_busy)
+        self._stuck.set(gauges.stuck_reads)
+        self._zombies.set(gauges.zombies)
+        self._slab.set(gauges.slab_used_bytes)
+        self._state.state(gauges.state.value)

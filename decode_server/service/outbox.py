@@ -1,0 +1,182 @@
+"""The outbox: replies on their way to their readers, kept while a reader is slow, never longer than they are of use.
+
+It owns the slab spans of finished clips until the transport lets go of them; it knows neither workers nor admission.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from decode_server.service.listener import Delivery, ReaderFull, ReaderGone
+from decode_server.service.slab import Slab, Span
+
+MAX_UNREAD = 1024  # replies kept for one client; more are dropped and counted
+SHARES = 4  # of the slab; a client that has one under way is sent no more until some is delivered
+_RETRY_S, _RETRY_MAX_S = 0.001, 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pixels:
+    """The slab span of a clip, its length, and until when its client wants it."""
+
+    span: Span
+    clip_bytes: int
+    due_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One reply; `late` makes the header that replaces a clip which its reader did not take in time."""
+
+    client: bytes
+    outcome: str
+    header: bytes
+    pixels: Pixels | None = None
+    late: Callable[[], Outgoing] | None = None
+
+
+class Books(Protocol):
+    """Who counts the replies."""
+
+    def replied(self, outcome: str, sent_bytes: int) -> None:
+        """A reply was handed to the transport."""
+
+    def dropped(self, reason: str) -> None:
+        """A reply has no reader any more."""
+
+
+class Sends(Protocol):
+    """The transport's part that the outbox uses."""
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
+        """Send or raise ReaderFull or ReaderGone."""
+
+
+@dataclass(slots=True)
+class _Reader:
+    unread: deque[Outgoing]
+    retry_s: float
+    delay_s: float = _RETRY_S
+
+
+@dataclass(slots=True)
+class _InTransit:
+    """The clips of one client that the transport still reads, and what they take of the slab."""
+
+    clips: deque[tuple[Delivery, Span]] = field(default_factory=deque)
+    length_bytes: int = 0
+
+
+class Outbox:
+    """Replies in the order they were put, for each client. `tend` retries, expires and frees."""
+
+    def __init__(self, transport: Sends, slab: Slab, books: Books) -> None:
+        self.waiting = 0  # replies that the transport has not taken
+        self._transport = transport
+        self._slab = slab
+        self._books = books
+        self._slow: dict[bytes, _Reader] = {}
+        self._in_transit: dict[bytes, _InTransit] = {}
+        self._share_bytes = slab.ranges.total_bytes // SHARES
+        self._gone: set[bytes] = set()
+
+    def blocks(self, client: bytes) -> bool:
+        """Whether a client has replies to read before it gets more: some wait, or its share of the slab is on its way.
+
+        So one client that does not read cannot take the slab from the others.
+        """
+        if client in self._slow:
+            return True
+        in_transit = self._in_transit.get(client)
+        return in_transit is not None and in_transit.length_bytes >= self._share_bytes
+
+    @property
+    def in_transit(self) -> int:
+        """Clips that the transport still reads from the slab."""
+        return sum(len(in_transit.clips) for in_transit in self._in_transit.values())
+
+    def put(self, reply: Outgoing, *, now_s: float) -> None:
+        """Send a reply, or keep it behind the others that its client has not read."""
+        self.waiting += 1
+        reader = self._slow.get(reply.client)
+        if reader is None:
+            if not self._try(reply):
+                self._slow[reply.client] = _Reader(deque([reply]), now_s + _RETRY_S)
+        elif len(reader.unread) >= MAX_UNREAD:
+            self._drop(reply, "unread")
+        else:
+            reader.unread.append(reply)
+
+    def tend(self, now_s: float) -> set[bytes]:
+        """Retry slow readers, replace what came too late, free what was delivered; returns clients found gone."""
+        self._collect()
+        for client, reader in list(self._slow.items()):
+            if now_s >= reader.retry_s:
+                self._retry(client, reader, now_s)
+        gone, self._gone = self._gone, set()
+        return gone
+
+    def next_timer_s(self) -> float:
+        """When to call `tend` next for a slow reader's sake."""
+        return min((reader.retry_s for reader in self._slow.values()), default=math.inf)
+
+    def _collect(self) -> None:
+        """Free the spans of clips that were delivered: a client's are, in the order in which they were sent."""
+        for client, in_transit in list(self._in_transit.items()):
+            while in_transit.clips and in_transit.clips[0][0].done:
+                _, span = in_transit.clips.popleft()
+                self._slab.ranges.free(span)
+                in_transit.length_bytes -= span.length_bytes
+            if not in_transit.clips:
+                del self._in_transit[client]
+
+    def _retry(self, client: bytes, reader: _Reader, now_s: float) -> None:
+        self._expire(reader, now_s)
+        before = len(reader.unread)
+        while reader.unread and self._try(reader.unread[0]):
+            reader.unread.popleft()
+        if not reader.unread:
+            del self._slow[client]
+            return
+        reader.delay_s = _RETRY_S if len(reader.unread) < before else min(2 * reader.delay_s, _RETRY_MAX_S)
+        reader.retry_s = now_s + reader.delay_s
+
+    def _expire(self, reader: _Reader, now_s: float) -> None:
+        for i, reply in enumerate(reader.unread):
+            if reply.pixels is not None and reply.late is not None and now_s >= reply.pixels.due_s:
+                self._slab.ranges.free(reply.pixels.span)
+                reader.unread[i] = reply.late()
+
+    def _try(self, reply: Outgoing) -> bool:
+        """Send it if its reader can take it; False leaves it waiting."""
+        pixels = reply.pixels
+        view = None if pixels is None else self._slab.view(pixels.span, pixels.clip_bytes)
+        try:
+            delivery = self._transport.send(reply.client, reply.header, view)
+        except ReaderFull:
+            return False
+        except ReaderGone:
+            self._gone.add(reply.client)
+            self._drop(reply, "client_gone")
+            return True
+        self.waiting -= 1
+        self._books.replied(reply.outcome, len(reply.header) + (pixels.clip_bytes if pixels else 0))
+        if pixels is not None:
+            assert delivery is not None, "outbox: pixels were sent without a way to know when they are delivered"
+            in_transit = self._in_transit.setdefault(reply.client, _InTransit())
+            in_transit.clips.append((delivery, pixels.span))
+            in_transit.length_bytes += pixels.span.length_bytes
+        return True
+
+    def _drop(self, reply: Outgoing, reason: str) -> None:
+        self.waiting -= 1
+        self._books.dropped(reason)
+        if reply.pixels is not None:
+            self._slab.ranges.free(reply.pixels.span)
+
+    def __repr__(self) -> str:
+        return f"Outbox({self.waiting} waiting for {len(self._slow)} readers, {self.in_transit} in transit)"

@@ -1,0 +1,108 @@
+"""The ROUTER socket: the listener for tcp:// and ipc://, and the one file here that knows ZeroMQ.
+
+It does not know what the frames say. ROUTER_MANDATORY makes a slow or vanished reader an error instead of a loss.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import cast
+
+import zmq
+
+from decode_server.service.curve import Door
+from decode_server.service.endpoint import Endpoint
+from decode_server.service.listener import MAX_FRAMES, Delivery, ReaderFull, ReaderGone
+from decode_server.service.refusals import Refusals
+from decode_server.service.security import Curve
+from framefeed.errors import BadInput, FramefeedError
+from framefeed.wire import MAX_HEADER_BYTES
+
+_REPLIES_PER_READER = 16  # that ZeroMQ holds for a client before it calls it slow
+_CALLS_PER_CLIENT = 256
+_HEARTBEAT_MS, _SILENCE_MS = 10_000, 60_000  # a peer silent for that long is cut off, and what it held is freed
+
+
+class Router:
+    """A bound ROUTER socket. It belongs to the thread that uses it. Raises BadInput if it cannot be bound."""
+
+    def __init__(self, endpoint: Endpoint, *, refusals: Refusals, curve: Curve | None = None) -> None:
+        """With `curve` only clients that have one of its keys can connect."""
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        for option, value in (
+            (zmq.ROUTER_MANDATORY, 1),
+            (zmq.ROUTER_HANDOVER, 1),  # a client that comes back under its name replaces its dead connection
+            (zmq.SNDHWM, _REPLIES_PER_READER),
+            (zmq.RCVHWM, _CALLS_PER_CLIENT),
+            (zmq.MAXMSGSIZE, 2 * MAX_HEADER_BYTES),  # beyond it the connection is cut before memory is taken
+            (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
+            (zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS),
+            (zmq.IPV6, int(endpoint.ipv6)),
+            (zmq.LINGER, 0),
+        ):
+            self._socket.setsockopt(option, value)
+        self._door = Door(self._context, self._socket, refusals)
+        if curve is not None:
+            self._door.lock(self._socket, curve)
+        self._door.open()
+        try:
+            self._socket.bind(endpoint.url)
+        except zmq.ZMQError as error:
+            self.close(linger_s=0)
+            raise BadInput(_explain(endpoint.url, error)) from None
+        self.url = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def fileno(self) -> int:
+        """ZeroMQ's own descriptor: it shows changes only, so `pending` must be asked before it is waited for."""
+        return cast(int, self._socket.getsockopt(zmq.FD))
+
+    @property
+    def pending(self) -> bool:
+        """Whether a message lies ready, or the door's thread has ended, which `receive` raises."""
+        return not self._door.alive or bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        """See Listener. Raises FramefeedError if the door's thread has ended."""
+        if not self._door.alive:
+            raise FramefeedError(f"{self.url}: the thread that lets clients in has ended")
+        try:
+            client = self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        frames: list[bytes] = []
+        while self._socket.getsockopt(zmq.RCVMORE):
+            frame = self._socket.recv()
+            if len(frames) < MAX_FRAMES:
+                frames.append(frame)
+        return client, frames
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
+        """Hand a reply to ZeroMQ without copying its pixels. Raises ReaderFull or ReaderGone, having sent nothing."""
+        try:
+            self._socket.send(client, zmq.SNDMORE | zmq.NOBLOCK)
+        except zmq.Again:
+            raise ReaderFull from None
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                raise ReaderGone from None
+            raise
+        if pixels is None:
+            self._socket.send(header)
+            return None
+        self._socket.send(header, zmq.SNDMORE)
+        return self._socket.send(pixels, copy=False, track=True)
+
+    def close(self, *, linger_s: float) -> None:
+        """Close the socket; blocks up to `linger_s` for replies still under way. Idempotent."""
+        self._socket.close(linger=int(linger_s * 1000))
+        self._context.term()
+        self._door.join()
+
+
+def _explain(url: str, error: zmq.ZMQError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"bind: {url} is in use; choose another with --bind"
+    if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
+        return f"bind: {url} is no address of this machine"
+    return f"bind: {url}: {error.strerror}"

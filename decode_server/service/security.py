@@ -1,0 +1,117 @@
+"""Who may talk to a server and under which encryption: the options, and what each address needs of them.
+
+It reads the files and knows no transport: gRPC's and ZeroMQ's listeners take what it has read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from decode_server.service.endpoint import Endpoint
+from framefeed.errors import BadInput
+from framefeed.key_files import read_curve_list, read_curve_secret, read_public, read_secret, read_token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Tls:
+    """PEM texts: the certificate that a server shows, its key, and whose clients' certificates it wants (None: any)."""
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Curve:
+    """A server's secret key and the public keys of the clients that may connect, as Z85."""
+
+    secret: bytes
+    allowed: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Guards:
+    """What was read; None where the option is not given."""
+
+    tls: Tls | None = None
+    token: bytes | None = None
+    curve: Curve | None = None
+
+    def authenticate(self, endpoint: Endpoint) -> bool:
+        """Whether only clients that were let in can ask at this address; local sockets are the system's to guard."""
+        match endpoint.scheme:
+            case "grpcs":
+                return self.token is not None or (self.tls is not None and self.tls.client_ca is not None)
+            case "grpc":
+                return self.token is not None
+            case "tcp":
+                return self.curve is not None
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecurityOptions:
+    """Who may talk to the server. Secrets are in files that only their owner may read."""
+
+    tls_cert: Path | None = None
+    """PEM certificate (with its chain) that grpcs:// addresses show."""
+    tls_key: Path | None = None
+    """Its PEM private key."""
+    tls_client_ca: Path | None = None
+    """PEM certificates of authorities: clients of grpcs:// must show a certificate that one of them signed."""
+    token_file: Path | None = None
+    """Clients of grpc:// and grpcs:// must send the token in this file."""
+    curve_key: Path | None = None
+    """Secret key, made by 'framefeed keys': tcp:// addresses then speak CURVE only."""
+    curve_allow: Path | None = None
+    """Public keys of the clients that may connect to tcp://, one a line."""
+
+    def __post_init__(self) -> None:
+        for one, other in (("tls_cert", "tls_key"), ("curve_key", "curve_allow")):
+            given = [name for name in (one, other) if getattr(self, name) is not None]
+            if len(given) == 1:
+                missing = other if given[0] == one else one
+                raise BadInput(f"{_flag(given[0])} is given without {_flag(missing)}, wanted both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise BadInput("--tls-client-ca is given without --tls-cert, wanted both")
+
+    def read(self, endpoints: Sequence[Endpoint]) -> Guards:
+        """Read the files. Raises BadInput for one that cannot be used, and for an option that no address needs."""
+        schemes = {endpoint.scheme for endpoint in endpoints}
+        if "grpcs" in schemes and self.tls_cert is None:
+            raise BadInput("--bind: grpcs:// needs --tls-cert and --tls-key")
+        wants = (("tls_cert", {"grpcs"}), ("token_file", {"grpc", "grpcs"}), ("curve_key", {"tcp"}))
+        for name, for_schemes in wants:
+            if getattr(self, name) is not None and not schemes & for_schemes:
+                raise BadInput(f"{_flag(name)} is for {' and '.join(sorted(for_schemes))}://, and no --bind is one")
+        for endpoint in endpoints:
+            if self.token_file is not None and endpoint.scheme == "grpc" and endpoint.public:
+                raise BadInput(f"--token-file: tokens would come in the clear to {endpoint.url}; wanted grpcs://")
+        return Guards(tls=self._tls(), token=self._token(), curve=self._curve())
+
+    def _tls(self) -> Tls | None:
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        ca = self.tls_client_ca
+        return Tls(
+            certificate=read_public(self.tls_cert, option="--tls-cert"),
+            key=read_secret(self.tls_key, option="--tls-key"),
+            client_ca=None if ca is None else read_public(ca, option="--tls-client-ca"),
+        )
+
+    def _token(self) -> bytes | None:
+        return None if self.token_file is None else read_token(self.token_file, option="--token-file")
+
+    def _curve(self) -> Curve | None:
+        if self.curve_key is None or self.curve_allow is None:
+            return None
+        return Curve(
+            secret=read_curve_secret(self.curve_key, option="--curve-key"),
+            allowed=read_curve_list(self.curve_allow, option="--curve-allow"),
+        )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

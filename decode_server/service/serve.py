@@ -1,0 +1,231 @@
+"""`framefeed serve ROOT`: puts a server's parts together, starts it, says where it is, and closes what it opened.
+
+It knows every part and none of their work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from decode_server.service.admission import Admission, Limits
+from decode_server.service.announcement import Announcement, Identity, Places
+from decode_server.service.endpoint import Endpoint, parse_bind
+from decode_server.service.front import Front, Parts
+from decode_server.service.grpc_listener import GrpcListener
+from decode_server.service.health import HealthServer
+from decode_server.service.lifecycle import Lifecycle
+from decode_server.service.listener import Listener, Listeners
+from decode_server.service.metrics import Metrics
+from decode_server.service.refusals import Refusals
+from decode_server.service.registry import LEASE_S
+from decode_server.service.router import Router
+from decode_server.service.security import Guards, SecurityOptions
+from decode_server.service.shm_listener import ShmListener
+from decode_server.service.signals import StopSignals
+from decode_server.service.slab import Slab
+from decode_server.service.topology import (
+    CGROUP,
+    SYSFS_CPUS,
+    Seat,
+    choose_sockets,
+    plan_seats,
+    read_cpu_quota,
+    read_sockets,
+)
+from decode_server.service.worker_pool import WORKER_COMMAND, PoolOptions, WorkerPool
+from framefeed.errors import BadInput
+
+log = logging.getLogger("framefeed.serve")
+
+DEFAULT_BIND = "tcp://127.0.0.1:5555"
+_MIB = 1 << 20
+_QUEUED_SLABS = 4  # the clips that wait may need this many times the slab
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Serve the clips of a folder of videos until SIGTERM or Ctrl-C."""
+
+    root: Annotated[Path, tyro.conf.Positional]
+    """Folder of videos, made by 'framefeed chunk' or indexed by 'framefeed index'."""
+    bind: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Where to listen: tcp://, grpc:// or grpcs://ADDRESS:PORT (port 0 picks a free one), and for trainers on this host
+    ipc://@NAME or, faster, shm://@NAME (or shm:///PATH). Give it again for each further address. Default:
+    tcp://127.0.0.1:5555."""
+    public: bool = False
+    """Allow a --bind that other machines can reach."""
+    metrics_port: int = 9555
+    """Port of /metrics, /healthz and /readyz on the same address (0 picks a free one)."""
+    index: Path | None = None
+    """Folder of the manifest and packet indices, if they do not lie in the root."""
+    workers: int | None = None
+    """Worker processes on each CPU socket. Default: one for each --threads of the CPUs this process may use there."""
+    threads: int = 2
+    """Decoding threads of a worker."""
+    sockets: str = ""
+    """CPU sockets to use, e.g. '0' or '0,1'. Default: all that this process may run on."""
+    slab_mib: int = 256
+    """Memory for clips on their way out, in MiB: the bound on what slow readers can hold."""
+    queue: int = 256
+    """Requests that may wait; more are told at once to try another server."""
+    drain_s: float = 30.0
+    """On the first signal, finish what is in flight for at most this long. A second signal stops at once."""
+    hang_s: float = 30.0
+    """A worker is killed and replaced when a decode is this long past its deadline, or all its threads were stuck in
+    reads for this long."""
+    read_s: float = 5.0
+    """A request whose read of storage lasts longer is sent elsewhere; its thread counts as stuck until it returns."""
+    announce: Path | None = None
+    """Write who this server is as JSON to this file once ready (name, endpoints, metrics_url, pid and more); removed
+    when draining."""
+    registry: Path | None = None
+    """Write the same into this folder, where trainers with --servers registry://FOLDER find it; it may be on NFS."""
+    advertise: str = ""
+    """Host or address that the endpoints written there name. Default: the one bound, or for 0.0.0.0 the one that leads
+    to this machine."""
+    lease_s: float = LEASE_S
+    """A trainer may take this server for dead when what it wrote was not renewed for so long; it is, nine times."""
+
+    security: Annotated[SecurityOptions, tyro.conf.arg(name="")] = field(default_factory=SecurityOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("read_s", "lease_s"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted more than 0")
+        least = {"workers": 1, "threads": 1, "slab_mib": 1, "queue": 1, "metrics_port": 0, "drain_s": 0, "hang_s": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise BadInput(f"--{name.replace('_', '-')} is {value}, wanted at least {low}")
+
+    def run(self) -> None:
+        """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        run_server(self)
+
+
+def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMAND) -> None:
+    """Serve until a stop signal; `worker_command` is what starts a worker. In the main thread only.
+
+    Raises BadInput for options or a root that cannot be used, FramefeedError if it could not end in good order.
+    """
+    binds = options.bind or (DEFAULT_BIND,)
+    endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
+    guards = options.security.read(endpoints)
+    seats = _seats(options)
+    with contextlib.ExitStack() as stack:
+        stops = stack.enter_context(StopSignals())
+        slab = stack.enter_context(contextlib.closing(_slab(options)))
+        metrics, lifecycle = Metrics(), Lifecycle()
+        refusals = Refusals(metrics.registry)
+        listening: list[Listener] = []
+        for endpoint in endpoints:
+            listening.append(_listen(endpoint, slab, lifecycle, guards, refusals))
+            stack.callback(listening[-1].close, linger_s=0)
+        urls = [listener.url for listener in listening]
+        server = _server_name(urls[0])
+        pool = stack.enter_context(contextlib.closing(_pool(options, seats, slab, server, worker_command)))
+        limits = Limits(requests=options.queue, clip_bytes=_QUEUED_SLABS * slab.ranges.total_bytes)
+        parts = Parts(
+            listeners=Listeners(listening),
+            admission=Admission(limits),
+            slab=slab,
+            pool=pool,
+            metrics=metrics,
+            stops=stops,
+            lifecycle=lifecycle,
+            refusals=refusals,
+        )
+        announcement = stack.enter_context(contextlib.closing(_announcement(options, urls, seats, pool, lifecycle)))
+        front = Front(
+            parts,
+            server=server,
+            drain_s=options.drain_s,
+            on_ready=announcement.publish,
+            on_drain=announcement.withdraw,
+        )
+        health = HealthServer(endpoints[0], options.metrics_port, status=lambda: front.status, metrics=metrics.render)
+        stack.callback(health.close)
+        announcement.metrics_url = f"{health.url}/metrics"
+        _warn_if_open(endpoints, guards)
+        front.run()
+
+
+def _announcement(
+    options: Serve, urls: Sequence[str], seats: tuple[Seat, ...], pool: WorkerPool, lifecycle: Lifecycle
+) -> Announcement:
+    identity = Identity(
+        server=_server_name(urls[0]),
+        root=options.root,
+        urls=urls,
+        seats=seats,
+        threads=options.threads,
+        lifecycle=lifecycle,
+        fingerprint=lambda: pool.fingerprint,
+    )
+    places = Places(
+        file=options.announce, folder=options.registry, advertise=options.advertise, lease_s=options.lease_s
+    )
+    return Announcement(identity, places)
+
+
+def _listen(endpoint: Endpoint, slab: Slab, lifecycle: Lifecycle, guards: Guards, refusals: Refusals) -> Listener:
+    """The listener of an endpoint's scheme. Raises BadInput if it cannot listen there."""
+    if endpoint.scheme == "shm":
+        return ShmListener(endpoint, slab, refusals=refusals)
+    if endpoint.scheme in ("grpc", "grpcs"):
+        return GrpcListener(endpoint, lifecycle=lifecycle, guards=guards, refusals=refusals)
+    return Router(endpoint, refusals=refusals, curve=guards.curve if endpoint.scheme == "tcp" else None)
+
+
+def _slab(options: Serve) -> Slab:
+    try:
+        return Slab(options.slab_mib * _MIB)
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"--slab-mib: {options.slab_mib} MiB of shared memory cannot be had ({error})") from None
+
+
+def _seats(options: Serve) -> tuple[Seat, ...]:
+    allowed = frozenset(os.sched_getaffinity(0))
+    sockets = choose_sockets(read_sockets(SYSFS_CPUS, allowed), options.sockets)
+    return plan_seats(sockets, workers=options.workers, threads=options.threads, quota_cpus=read_cpu_quota(CGROUP))
+
+
+def _pool(
+    options: Serve, seats: tuple[Seat, ...], slab: Slab, server: str, worker_command: tuple[str, ...]
+) -> WorkerPool:
+    pool_options = PoolOptions(
+        root=str(options.root),
+        index_folder=str(options.index or ""),
+        server=server,
+        threads=options.threads,
+        slab_fd=slab.fd,
+        hang_s=options.hang_s,
+        read_s=options.read_s,
+        command=worker_command,
+    )
+    return WorkerPool(seats, pool_options)
+
+
+def _server_name(url: str) -> str:
+    """The name that replies, logs and errors call this server by: its host and what tells it apart there."""
+    return f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
+
+
+def _warn_if_open(endpoints: Sequence[Endpoint], guards: Guards) -> None:
+    for endpoint in endpoints:
+        if endpoint.public and not guards.authenticate(endpoint):
+            log.warning(
+                "%s is open to other machines and lets anyone in: use a private network, or authentication "
+                "(--tls-client-ca or --token-file for grpcs://, --curve-key for tcp://)",
+                endpoint.url,
+            )

@@ -1,0 +1,127 @@
+"""The slab: one anonymous shared memory that workers write pixels into and the front sends them from.
+
+It hands out byte ranges; it knows neither clips nor sockets. An anonymous file (memfd) has no name, so nothing of it
+outlives its processes, however they end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import stat
+from bisect import bisect_left
+from dataclasses import dataclass
+
+ALIGN_BYTES = 4096  # ranges begin on a page, so two workers never write the same cache line or page
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of the slab that someone owns until it is freed."""
+
+    offset: int
+    length_bytes: int
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte after the range."""
+        return self.offset + self.length_bytes
+
+
+class Ranges:
+    """First-fit allocation of byte ranges: pure bookkeeping, ranges never overlap and none is lost."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes - total_bytes % ALIGN_BYTES
+        self.used_bytes = 0
+        self._free = [Span(0, self.total_bytes)] if self.total_bytes else []  # by offset, never two adjacent
+        self._taken: dict[int, Span] = {}
+
+    def fits(self, length_bytes: int) -> bool:
+        """Whether a range of this length can ever be had."""
+        return _aligned(length_bytes) <= self.total_bytes
+
+    def allocate(self, length_bytes: int) -> Span | None:
+        """The lowest free range of at least `length_bytes`, or None if there is none now."""
+        need = _aligned(length_bytes)
+        for i, hole in enumerate(self._free):
+            if hole.length_bytes < need:
+                continue
+            span = Span(hole.offset, need)
+            rest = Span(span.end, hole.length_bytes - need)
+            self._free[i : i + 1] = [rest] if rest.length_bytes else []
+            self._taken[span.offset] = span
+            self.used_bytes += need
+            return span
+        return None
+
+    def free(self, span: Span) -> None:
+        """Give a range back, once."""
+        assert self._taken.pop(span.offset, None) == span, f"slab: {span} is not allocated"
+        self.used_bytes -= span.length_bytes
+        i = bisect_left(self._free, span.offset, key=lambda hole: hole.offset)
+        start, end, low, high = span.offset, span.end, i, i
+        if i > 0 and self._free[i - 1].end == start:
+            start, low = self._free[i - 1].offset, i - 1
+        if i < len(self._free) and self._free[i].offset == end:
+            end, high = self._free[i].end, i + 1
+        self._free[low:high] = [Span(start, end - start)]
+
+
+def _aligned(length_bytes: int) -> int:
+    return max(-(-length_bytes // ALIGN_BYTES) * ALIGN_BYTES, ALIGN_BYTES)
+
+
+def _address(view: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+class Slab:
+    """The shared memory and its ranges. `fd` is for workers to inherit; `close` is idempotent.
+
+    Memory is taken from the system only where it is written, lowest addresses first. Raises OSError or
+    OverflowError if it cannot be made.
+    """
+
+    def __init__(self, total_bytes: int) -> None:
+        self.ranges = Ranges(total_bytes)
+        self.fd = os.memfd_create("framefeed-slab", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.fd, self.ranges.total_bytes)
+            # No worker, however broken, can shrink it and so kill the front with SIGBUS.
+            os.fchmod(self.fd, stat.S_IRUSR)  # who is handed a descriptor to read cannot make one to write of it
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._map = mmap.mmap(self.fd, self.ranges.total_bytes)
+        except (OSError, OverflowError):
+            os.close(self.fd)
+            raise
+        self._view = memoryview(self._map)
+        self._address = _address(self._view)
+
+    def view(self, span: Span, length_bytes: int) -> memoryview:
+        """The first bytes of a range, without a copy."""
+        return self._view[span.offset : span.offset + length_bytes]
+
+    def offset_of(self, view: memoryview) -> int:
+        """Where a view that `view` returned begins."""
+        return _address(view) - self._address
+
+    def open_to_read(self) -> int:
+        """A descriptor that cannot be written through; the caller closes it."""
+        return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give the memory back, unless a transport still holds a part of it: then it goes when that does."""
+        if self.fd < 0:
+            return
+        os.close(self.fd)
+        self.fd = -1
+        with contextlib.suppress(BufferError):
+            self._view.release()
+            self._map.close()
+
+    def __repr__(self) -> str:
+        return f"Slab({self.ranges.used_bytes} of {self.ranges.total_bytes} bytes used)"

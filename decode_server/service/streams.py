@@ -1,0 +1,149 @@
+"""Replies from the front's thread to the calls that an event loop serves, and calls the other way. Knows no transport.
+
+Each stream has a bound on what waits for it, and a clip's pixels stay in the slab until the loop takes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from decode_server.service.listener import ReaderFull, ReaderGone
+
+CALLS_PER_STREAM = 256  # unanswered; the next is not read before one is answered
+_REPLIES_PER_STREAM = 16  # that wait for a stream before it is called slow
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """A reply on its way; `done` when its pixels are no longer needed. As a Delivery, see listener.py."""
+
+    header: bytes
+    pixels: memoryview | None
+    done: bool = False
+
+    def deliver(self) -> None:
+        """Let go of the pixels."""
+        self.pixels, self.done = None, True
+
+
+class Stream:
+    """One call of a client. `put` belongs to the front's thread, all else to the loop."""
+
+    def __init__(self, name: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = name
+        self.credits = asyncio.Semaphore(CALLS_PER_STREAM)
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._parcels: deque[Parcel] = deque()
+        self._more = asyncio.Event()
+        self._ended = False
+
+    def put(self, header: bytes, pixels: memoryview | None) -> Parcel:
+        """Queue a reply. Raises ReaderFull or ReaderGone, having queued nothing."""
+        parcel = Parcel(header, pixels)
+        with self._lock:
+            if self._ended:
+                raise ReaderGone
+            if len(self._parcels) >= _REPLIES_PER_STREAM:
+                raise ReaderFull
+            if not self._parcels:  # otherwise the loop has still to look, or was told already
+                self._loop.call_soon_threadsafe(self._more.set)
+            self._parcels.append(parcel)
+        return parcel
+
+    async def take(self) -> Parcel:
+        """The next reply; waits for one for as long as there is none."""
+        while True:
+            self._more.clear()  # a put() after the look below has its set() still before it in the loop
+            with self._lock:
+                if self._parcels:
+                    return self._parcels.popleft()
+            await self._more.wait()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no reply waits."""
+        return not self._parcels
+
+    def end(self) -> None:
+        """Nobody reads any more: what waits is let go of, and put() raises. Idempotent."""
+        with self._lock:
+            self._ended = True
+            while self._parcels:
+                self._parcels.popleft().deliver()
+
+
+class Streams:
+    """All streams of a listener, and the calls that came over them."""
+
+    def __init__(self) -> None:
+        self._streams: dict[bytes, Stream] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._calls: deque[tuple[bytes, list[bytes]]] = deque()
+        self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    # The loop's side.
+
+    def open(self) -> Stream:
+        """A new stream, with a name that none had before."""
+        stream = Stream(next(self._numbers).to_bytes(8), asyncio.get_running_loop())
+        self._streams[stream.name] = stream
+        return stream
+
+    def ask(self, stream: Stream, header: bytes) -> None:
+        """Hand a call to the front."""
+        with self._lock:
+            if not self._calls:  # otherwise the front has still to look, or was told already
+                os.eventfd_write(self._rung, 1)
+            self._calls.append((stream.name, [header]))
+
+    def end(self, stream: Stream) -> None:
+        """The stream is over."""
+        del self._streams[stream.name]
+        stream.end()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no reply waits for any stream."""
+        return all(stream.empty for stream in list(self._streams.values()))
+
+    # The front's side.
+
+    def fileno(self) -> int:
+        """Readable when a call was handed over since `receive` had none."""
+        return self._rung
+
+    @property
+    def pending(self) -> bool:
+        """Whether a call waits."""
+        return bool(self._calls)
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        """The next call as (stream, [header]); None if there is none."""
+        with self._lock:
+            if self._calls:
+                return self._calls.popleft()
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._rung)
+        return None
+
+    def send(self, name: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+        """As Listener.send."""
+        stream = self._streams.get(name)
+        if stream is None:
+            raise ReaderGone
+        parcel = stream.put(header, pixels)
+        return None if pixels is None else parcel
+
+    def close(self) -> None:
+        """Once the loop has ended. Idempotent."""
+        if self._rung >= 0:
+            os.close(self._rung)
+            self._rung = -1

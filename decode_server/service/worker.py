@@ -1,0 +1,195 @@
+"""A worker process: threads that take tasks from one socket, decode them into the slab and answer.
+
+It knows nothing of clients, queues or deadlines. It ends when the front does: its socket closes, and the kernel kills
+it even while all its threads are stuck in a read.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
+from decode_server.clips.read_watch import ReadWatch
+from decode_server.clips.storage import Seams
+from decode_server.service.fingerprint import decoder_fingerprint
+from decode_server.service.worker_messages import (
+    MAX_MESSAGE_BYTES,
+    Done,
+    Hello,
+    NoStart,
+    Setup,
+    Stuck,
+    Task,
+    pack_message,
+    unpack_message,
+)
+from framefeed.clip import ClipInfo
+from framefeed.errors import FramefeedError, Permanent
+from framefeed.parent_death import end_with_parent
+from framefeed.request import ClipRequest
+from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_reply, unpack_call
+
+log = logging.getLogger("framefeed.worker")
+
+_WATCH_S = 0.5
+
+
+class Decodes(Protocol):
+    """What a worker thread needs of an engine."""
+
+    def decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:
+        """Write the clip's bytes into `out`; raise a FramefeedError if that cannot be done."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """What a worker decodes with: engines, one a thread, a video's codec (a metrics label), the watch over all reads,
+    and who it is.
+    """
+
+    engine: Callable[[], Decodes]
+    codec: Callable[[str], str]
+    watch: ReadWatch
+    fingerprint: str
+    videos: int
+
+
+class Worker:
+    """The tasks of one process. Each of its threads runs `serve` with an engine of its own."""
+
+    def __init__(self, channel: socket.socket, slab: memoryview, *, kit: Kit, server: str) -> None:
+        self._channel = channel
+        self._slab = slab
+        self._kit = kit
+        self._server = server
+        self._tasks: dict[int, int] = {}  # by thread
+
+    def serve(self) -> None:
+        """Take tasks and answer them until the front closes the socket. Blocks on the front while there are none.
+
+        All threads wait on one socket and the kernel gives each task to one of them; a datagram is never split.
+        """
+        engine = self._kit.engine()
+        try:
+            while datagram := self._channel.recv(MAX_MESSAGE_BYTES):
+                task = unpack_message(datagram)
+                assert isinstance(task, Task)
+                self._tasks[threading.get_ident()] = task.id
+                self._channel.send(pack_message(self._do(engine, task)))
+        except (ConnectionError, BrokenPipeError):
+            pass  # the front is gone, and so is whoever wanted the answer
+        finally:
+            engine.close()
+
+    def report_stuck(self, longer_than_s: float) -> None:
+        """Tell the front of each read that has lasted so long; of each one once."""
+        for read in self._kit.watch.overdue(longer_than_s=longer_than_s):
+            reason = f"a read of {read.path} has not returned for {longer_than_s:g} s"
+            if read.thread in self._tasks:
+                self._channel.send(pack_message(Stuck(self._tasks[read.thread], reason)))
+
+    def _do(self, engine: Decodes, task: Task) -> Done:
+        queue_s = max(time.monotonic() - task.received_s, 0.0)
+        call = unpack_call(task.header)
+        assert isinstance(call, DecodeCall)
+        out = self._slab[task.offset : task.offset + task.clip_bytes]
+        try:
+            info = engine.decode(call.request, out)
+        except FramefeedError as error:
+            return self._failed(task, call, code=error.code, message=str(error))
+        except Exception as error:
+            log.exception("decoding %s failed in a way that is a bug", call.request.video)
+            message = f"{call.request.video}: {type(error).__name__}: {error}"
+            return self._failed(task, call, code=Permanent.code, message=message)
+        info = replace(info, stage_s={"queue": queue_s, **info.stage_s})
+        reply = ClipReply(attempt=call.attempt, server=self._server, queued=task.queued, info=info)
+        codec = self._kit.codec(call.request.video)
+        storage = self._kit.watch.take()
+        return Done(task.id, "clip", pack_reply(reply), codec, info.read_bytes, info.stage_s, storage)
+
+    def _failed(self, task: Task, call: DecodeCall, *, code: str, message: str) -> Done:
+        reply = ErrorReply(attempt=call.attempt, server=self._server, code=code, message=message)
+        return Done(task.id, code, pack_reply(reply), "", 0, {}, self._kit.watch.take())
+
+
+def library_kit(setup: Setup, *, seams: Seams | None = None) -> Kit:
+    """The kit that decodes the videos of a root, opened through `seams`. Raises BadInput."""
+    index_folder = Path(setup.index_folder) if setup.index_folder else None
+    library = Library(Path(setup.root), index_folder=index_folder, seams=seams)
+    return Kit(
+        engine=lambda: Engine(library),
+        codec=lambda video: library.manifest.videos[video].codec,
+        watch=library.watch,
+        fingerprint=decoder_fingerprint(),
+        videos=len(library.manifest.videos),
+    )
+
+
+def run_worker(channel: socket.socket, make_kit: Callable[[Setup], Kit] = library_kit) -> int:
+    """Be a worker until the front closes the socket; returns the exit code if it could not become one.
+
+    This thread only watches the others' reads.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a stop of the whole group are the front's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    datagram = channel.recv(MAX_MESSAGE_BYTES)
+    setup = unpack_message(datagram) if datagram else None
+    if not isinstance(setup, Setup):
+        return 1
+    end_with_parent(setup.parent)
+    os.sched_setaffinity(0, setup.cpus)  # before any thread starts, so that all inherit it
+    try:
+        kit = make_kit(setup)
+    except FramefeedError as error:
+        channel.send(pack_message(NoStart(str(error))))
+        return 2
+    worker = Worker(channel, memoryview(mmap.mmap(setup.slab, 0)), kit=kit, server=setup.server)
+    channel.send(pack_message(Hello(kit.fingerprint, kit.videos)))
+    threads = [threading.Thread(target=_serve, args=(worker,), name=f"decode-{i}") for i in range(setup.threads)]
+    for thread in threads:
+        thread.start()
+    while True:  # a thread that ends takes the process with it
+        threads[0].join(min(setup.read_s / 4, _WATCH_S))
+        _watch(worker, setup.read_s)
+
+
+def _watch(worker: Worker, read_s: float) -> None:
+    try:
+        worker.report_stuck(read_s)
+    except OSError:
+        os._exit(0)  # the front is gone
+
+
+def _serve(worker: Worker) -> None:
+    """A thread that fails ends the process, so that the front sees it and replaces the whole worker."""
+    try:
+        worker.serve()
+    except BaseException:
+        log.exception("a decode thread failed")
+        os._exit(3)
+    os._exit(0)  # the socket is closed: at once, whatever the other threads are doing
+
+
+def main(make_kit: Callable[[Setup], Kit] = library_kit) -> int:
+    """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s")
+    return run_worker(socket.socket(fileno=int(sys.argv[1])), make_kit)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

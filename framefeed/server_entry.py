@@ -1,0 +1,106 @@
+"""What a server says of itself where trainers look for servers: a JSON file, written again and again while it lives.
+
+Both sides know this and no more of each other. It says nothing of how the files are written or found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+ENTRY_VERSION = 1
+SUFFIX = ".server.json"
+MAX_ENTRY_BYTES = 1 << 16
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NETWORK = Path("/proc/self/ns/net")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEntry:
+    """One server. `beat` grows with each writing, at least every `lease_s` seconds: who sees it stand still for longer,
+    by a clock of its own, may take the server for dead (clocks of different hosts are never compared). `endpoints` are
+    URLs, all of this one server; `host` is what host_id() gave it. `state` is starting or ready, `sockets` the CPU
+    sockets it decodes on, `threads` how many clips at a time, `fingerprint` what decides their bytes.
+    """
+
+    server: str
+    endpoints: tuple[str, ...]
+    host: str
+    state: str
+    beat: int
+    lease_s: float
+    sockets: tuple[int, ...]
+    threads: int
+    fingerprint: str
+    metrics_url: str
+    pid: int
+
+    def pack(self) -> str:
+        """The entry as JSON."""
+        return json.dumps({"framefeed_server": ENTRY_VERSION, **asdict(self)}) + "\n"
+
+
+def unpack_entry(text: str) -> ServerEntry:
+    """The entry of a file. Raises ValueError for anything else, half a file among it."""
+    try:
+        body = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested without end") from None
+    if not isinstance(body, dict) or body.pop("framefeed_server", None) != ENTRY_VERSION:
+        raise ValueError(f"no server entry of version {ENTRY_VERSION}")
+    wanted = {field.name: _KINDS[str(field.type)] for field in fields(ServerEntry)}
+    if set(body) != set(wanted):
+        raise ValueError(f"its fields are {', '.join(sorted(body))}")
+    for name, kind in wanted.items():
+        parts, of = (body[name], kind[0]) if isinstance(kind, list) else ([body[name]], kind)
+        if not isinstance(parts, list) or not all(isinstance(part, of) for part in parts):
+            raise ValueError(f"{name} is {body[name]!r}")
+    if not 0 < body["lease_s"] < math.inf:
+        raise ValueError(f"lease_s is {body['lease_s']}")
+    return ServerEntry(**{**body, "endpoints": tuple(body["endpoints"]), "sockets": tuple(body["sockets"])})
+
+
+_KINDS: dict[str, type | tuple[type, ...] | list[type]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "tuple[str, ...]": [str],
+    "tuple[int, ...]": [int],
+}
+
+
+def read_entry(path: Path) -> ServerEntry:
+    """The entry in a file. Raises ValueError if there is none in it, OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return unpack_entry(file.read(MAX_ENTRY_BYTES).decode())
+
+
+def host_id() -> str:
+    """What two processes share exactly if they reach one another over loopback: the kernel's boot and network."""
+    try:
+        return f"{_BOOT_ID.read_text().strip()}/{os.readlink(_NETWORK)}"
+    except OSError:
+        return ""
+
+
+class Standstill:
+    """How long each named number has stood still, by the reader's clock. Pure; what is first seen has just moved."""
+
+    def __init__(self) -> None:
+        self._moved: dict[str, tuple[int, float]] = {}
+
+    def saw(self, name: str, beat: int, now_s: float) -> float:
+        """Seconds since a number other than this one was seen under the name."""
+        before, since_s = self._moved.get(name, (beat, now_s))
+        if beat != before:
+            since_s = now_s
+        self._moved[name] = (beat, since_s)
+        return now_s - since_s
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all others."""
+        self._moved = {name: moved for name, moved in self._moved.items() if name in names}

@@ -1,0 +1,114 @@
+"""A video encoder and a text encoder that meet in one space; it knows no loss, no words and no processes.
+
+Axes: B clips or texts, T frames, Y rows, X columns, C channels, L tokens of a text, D a tower's width, E joint width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from models.block import VIT_STACKS, Activation, StackConfig
+from models.encoder import EncoderConfig, make_encoder
+from models.text import TextConfig, TextTransformer
+from models.vit import clip_vit
+
+INITIAL_TEMPERATURE = 0.07
+LARGEST_SCALE = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DualEncoderConfig:
+    """Two towers and the width of their joint space (AVION and LaViLa: 256; OpenAI's CLIP: the text's width).
+
+    `learn_temperature` off keeps the scale of the logits at 1 / 0.07, as AVION's recipes do.
+    """
+
+    video: EncoderConfig
+    text: TextConfig
+    joint: int = 256
+    learn_temperature: bool = True
+
+    def __post_init__(self) -> None:
+        if self.joint < 1:
+            raise ValueError(f"dual encoder: joint is {self.joint}, wanted at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DualEncoding:
+    """float32 rows of length 1, `video_BE` and `text_BE`, and the scalar float32 `scale` of their inner products."""
+
+    video_BE: Tensor
+    text_BE: Tensor
+    scale: Tensor
+
+    def logits(self) -> Tensor:
+        """scale · video_i · text_j, (B, B) (Radford et al. 2021, figure 3)."""
+        return self.scale * self.video_BE @ self.text_BE.T
+
+
+class DualEncoder(nn.Module):
+    """Clips and texts to the joint space: v = normalise(video(x) W_v), t = normalise(text(y) W_t), scale = exp(s)."""
+
+    def __init__(self, config: DualEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        video_width, text_width = config.video.stack.width, config.text.stack.width
+        self.video = make_encoder(config.video)
+        self.text = TextTransformer(config.text)
+        self.video_projection_DE = nn.Parameter(torch.randn(video_width, config.joint) * video_width**-0.5)
+        self.text_projection_DE = nn.Parameter(torch.randn(text_width, config.joint) * text_width**-0.5)
+        self.logit_scale = nn.Parameter(
+            torch.tensor(math.log(1 / INITIAL_TEMPERATURE)), requires_grad=config.learn_temperature
+        )
+
+    def forward(self, x_BCTYX: Tensor, tokens_BL: Tensor) -> DualEncoding:
+        """Encode float clips (B, C, T, Y, X) and token numbers (B, L). Raises ValueError for shapes that do not fit."""
+        return DualEncoding(
+            video_BE=self.encode_video(x_BCTYX), text_BE=self.encode_text(tokens_BL), scale=self.logit_scale.exp()
+        )
+
+    def encode_video(self, x_BCTYX: Tensor) -> Tensor:
+        """float32 rows (B, E) of length 1 for float clips (B, C, T, Y, X)."""
+        return normalize((self.video.pooled(x_BCTYX) @ self.video_projection_DE).float(), dim=-1)
+
+    def encode_text(self, tokens_BL: Tensor) -> Tensor:
+        """float32 rows (B, E) of length 1 for token numbers (B, L)."""
+        return normalize((self.text(tokens_BL) @ self.text_projection_DE).float(), dim=-1)
+
+    @torch.no_grad()
+    def clamp_scale(self) -> None:
+        """Keep the logit scale between 1 and 100, in place, after each optimizer step (Radford et al. 2021, §2.5)."""
+        self.logit_scale.clamp_(0.0, math.log(LARGEST_SCALE))
+
+
+def clip_text(width: int, *, depth: int = 12, activation: Activation = "gelu") -> TextConfig:
+    """CLIP's text transformer of a width (512: ViT-B, 768: ViT-L), heads of 64 channels, eps 1e-5."""
+    stack = StackConfig(width=width, depth=depth, heads=width // 64, activation=activation, norm_eps=1e-5, causal=True)
+    return TextConfig(stack=stack)
+
+
+def avion(size: str, *, frames: int = 4, activation: Activation = "gelu") -> DualEncoderConfig:
+    """AVION's dual encoders: "CLIP_VITB16", "CLIP_VITL14" or "CLIP_VITL14_336PX".
+
+    `activation` is "gelu" for AVION's own checkpoints, whose code drops `use_quick_gelu`, and "quick_gelu" for weights
+    of OpenAI and LaViLa. Raises ValueError for another name.
+    """
+    if size not in _AVION:
+        raise ValueError(f"dual encoder: size is {size!r}, wanted one of {', '.join(_AVION)}")
+    stack, size_px, patch_px, text_width = _AVION[size]
+    video = clip_vit(
+        replace(VIT_STACKS[stack], activation=activation), frames=frames, size_px=size_px, patch_px=patch_px
+    )
+    return DualEncoderConfig(video=video, text=clip_text(text_width, activation=activation))
+
+
+_AVION = {
+    "CLIP_VITB16": ("base", 224, 16, 512),
+    "CLIP_VITL14": ("large", 224, 14, 768),
+    "CLIP_VITL14_336PX": ("large", 336, 14, 768),
+}

@@ -1,0 +1,66 @@
+"""A model in a folder: model.safetensors and config.json, ours or the one that `transformers` loads.
+
+It knows folders, not what trained the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from models.weights.config_json import ModelConfig, build_model, config_from_json, config_to_json
+from models.weights.files import FOLDER_FILE, WeightsFileError, read_weights, write_weights
+from models.weights.key_table import Weights, export_weights, fill_model
+from models.weights.transformers_videomae import transformers_config, transformers_table
+from models.weights.videomae import AnyVideoMAE
+
+CONFIG_NAME = "config.json"
+FORMAT = 1
+
+
+def save_model(folder: Path, weights: Weights, config: ModelConfig) -> None:
+    """Write weights and configuration into a folder, which is made. Raises WeightsFileError if that cannot be done."""
+    _write(folder, weights, {"framefeed_model": FORMAT, "config": config_to_json(config)})
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
+    """The model in a folder that `save_model` has written, on the CPU, in eval mode.
+
+    Raises WeightsFileError for a folder that holds none, WeightsMismatchError if weights and configuration disagree.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict) or saved.get("framefeed_model") != FORMAT:
+            raise WeightsFileError(f"model {path} is none of ours, wanted framefeed_model {FORMAT}")
+        config = config_from_json(saved["config"])
+    except WeightsFileError:
+        raise
+    except OSError as error:
+        raise WeightsFileError(f"model {path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError) as error:
+        raise WeightsFileError(f"model {path} is damaged: {error}") from None
+    model = build_model(config)
+    fill_model(model, read_weights(folder))
+    return model.eval(), config
+
+
+def save_for_transformers(folder: Path, weights: Weights, config: AnyVideoMAE) -> None:
+    """Write a folder that `from_pretrained` of transformers' VideoMAE classes loads.
+
+    Raises ValueError for a model that its VideoMAE cannot be, WeightsFileError if the folder cannot be written.
+    """
+    saved = transformers_config(config)
+    _write(folder, export_weights(weights, transformers_table(config)), saved)
+
+
+def _write(folder: Path, weights: Weights, config: Mapping[str, object]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise WeightsFileError(f"model folder {folder} cannot be written: {error.strerror}") from None
+    write_weights(folder / FOLDER_FILE, weights)

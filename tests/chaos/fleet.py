@@ -1,0 +1,55 @@
+"""The small videos, servers and plans that chaos is done to; it knows none of the faults."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from decode_server.indexing.index import Index
+from tests.chaos.box import Box, fixed_bind
+from tests.chaos.schedule import chaos_seed
+from tests.chaos.trainer import Plan
+from tests.integration.serving import Server
+from tests.videos import make_numbered_video
+
+SERVER = ("--workers", "1", "--threads", "1", "--slab-mib", "16", "--drain-s", "10")
+ATTEMPT_S, GRACE_S = 2.0, 1.0  # what the plans choose, and what a server has beyond it to say that it was too slow
+
+
+def make_videos(folder: Path) -> Path:
+    """Three short indexed videos in a folder."""
+    for number in range(3):
+        make_numbered_video(folder / f"clip{number}.mp4", frames=90 + 30 * number, width_px=96, height_px=64)
+    Index(root=folder, jobs=1).run()
+    return folder
+
+
+@contextlib.contextmanager
+def boxes(folder: Path, root: Path, *, count: int, transport: str = "tcp", rough: bool = False) -> Iterator[list[Box]]:
+    """So many servers of the root, all ready, each behind a proxy of its own and on bad storage if `rough`."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for number in range(count):
+            seed = chaos_seed() + number if rough else None
+            made.append(Box(folder, root, *SERVER, bind=fixed_bind(transport), proxy_seed=seed))
+            stack.push(made[-1].__exit__)  # also when a later one does not start
+        for box in made:
+            box.wait()
+        yield made
+
+
+def plan(root: Path, folder: Path, servers: Sequence[Box | Server], **changes: Any) -> Plan:
+    """A plan over these servers; `changes` are fields of Plan, or of its LoaderOptions."""
+    loader = {
+        "servers": [server.url if isinstance(server, Box) else server.endpoint for server in servers],
+        "batch_clips": 20,
+        "steps": 100,
+        "run_seed": 3,
+        "prefetch_batches": 2,
+        "attempt_s": ATTEMPT_S,
+        "stall_s": 60.0,
+    }
+    fields = {name: changes.pop(name) for name in list(changes) if name in Plan.__dataclass_fields__}
+    return Plan(root=str(root), folder=str(folder), loader={**loader, **changes}, **fields)

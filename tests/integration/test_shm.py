@@ -1,0 +1,357 @@
+"""What only shm:// can do wrong: a listener over a real slab, and clients that speak to its socket by hand."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from decode_server.service.endpoint import parse_bind
+from decode_server.service.listener import ReaderFull, ReaderGone
+from decode_server.service.refusals import Refusals
+from decode_server.service.shm_listener import ShmListener
+from decode_server.service.slab import Slab
+from framefeed.errors import BadInput
+from framefeed.shm import HELLO, MAX_DATAGRAM_BYTES, pack_back, pack_call, socket_address, unpack_reply
+from tests.integration.serving import PATIENCE_S, wait_until
+from trainer_client.transports.shm_transport import ShmTransport
+from trainer_client.transports.transport import Kind, Signal, TransportLimits
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def slab() -> Iterator[Slab]:
+    slab = Slab(MIB)
+    slab.view(_span(slab, MIB), MIB)[:] = np.resize(np.arange(251, dtype=np.uint8), MIB).tobytes()
+    yield slab
+    slab.close()
+
+
+def _span(slab: Slab, length_bytes: int):  # type: ignore[no-untyped-def]
+    span = slab.ranges.allocate(length_bytes)
+    assert span is not None
+    slab.ranges.free(span)
+    return span
+
+
+@pytest.fixture
+def listener(slab: Slab, tmp_path: Path) -> Iterator[ShmListener]:
+    listener = listen(slab, f"shm://{tmp_path}/socket")
+    yield listener
+    listener.close(linger_s=0)
+
+
+def listen(slab: Slab, url: str) -> ShmListener:
+    return ShmListener(parse_bind(url, public_allowed=False), slab, refusals=Refusals(CollectorRegistry()))
+
+
+class Hand:
+    """A client by hand. `greeting` takes the slab."""
+
+    def __init__(self, listener: ShmListener) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect(socket_address(listener.url))
+        assert listener.receive() is None
+        hello, fds, _, _ = socket.recv_fds(self.socket, 100, 1)
+        assert hello == HELLO
+        (self.slab_fd,) = fds
+
+    def name(self, listener: ShmListener) -> bytes:
+        """What the listener calls it, learned by a call."""
+        self.socket.send(pack_call(b"who"))
+        message = listener.receive()
+        assert message is not None
+        assert message[1] == [b"who"]
+        return message[0]
+
+    def close(self) -> None:
+        self.socket.close()
+        os.close(self.slab_fd)
+
+
+@pytest.fixture
+def hand(listener: ShmListener) -> Iterator[Hand]:
+    hand = Hand(listener)
+    yield hand
+    hand.close()
+
+
+def test_the_slab_can_be_read_and_not_written(slab: Slab, hand: Hand) -> None:
+    assert fcntl.fcntl(hand.slab_fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    with pytest.raises(PermissionError):
+        mmap.mmap(hand.slab_fd, 0)
+    with mmap.mmap(hand.slab_fd, 0, prot=mmap.PROT_READ) as seen:
+        assert seen[:300] == bytes(slab.view(_span(slab, 300), 300))
+
+
+def test_a_loan_is_done_when_it_is_given_back_and_not_before(slab: Slab, listener: ShmListener, hand: Hand) -> None:
+    name = hand.name(listener)
+    first = slab.ranges.allocate(5000)
+    second = slab.ranges.allocate(5000)
+    assert first is not None
+    assert second is not None
+    lent = [listener.send(name, b"h", slab.view(span, 5000)) for span in (first, second)]
+    loans = [unpack_reply(hand.socket.recv(MAX_DATAGRAM_BYTES))[1] for _ in lent]
+    assert [(loan.offset, loan.length_bytes) for loan in loans if loan] == [(0, 5000), (second.offset, 5000)]
+    assert listener.receive() is None
+    assert [one.done for one in lent if one] == [False, False]
+    hand.socket.send(pack_back([loans[1].number]))  # type: ignore[union-attr]
+    assert listener.receive() is None
+    assert [one.done for one in lent if one] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "datagram", [pack_back([7]), pack_back([1, 1]), b"\0nonsense", b"C" + bytes(70_000), b"B123"], ids=lambda d: d[:4]
+)
+def test_who_says_nonsense_is_cut_off_and_its_loans_are_free(
+    slab: Slab, listener: ShmListener, hand: Hand, datagram: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Hand(listener)
+    name, other_name = hand.name(listener), other.name(listener)
+    lent = [listener.send(who, b"h", slab.view(_span(slab, 100), 100)) for who in (name, other_name)]
+    hand.socket.send(datagram)
+    assert listener.receive() is None
+    assert [one.done for one in lent if one] == [True, False]
+    assert "(nonsense): cut off" in caplog.text
+    with pytest.raises(ReaderGone):
+        listener.send(name, b"h", None)
+    assert listener.send(other_name, b"h", None) is None
+    other.close()
+
+
+def test_who_does_not_read_headers_is_full_and_not_lost(listener: ShmListener, hand: Hand) -> None:
+    name = hand.name(listener)
+    sent = 0
+
+    def send_on() -> None:
+        nonlocal sent
+        while sent < 100_000:
+            listener.send(name, bytes(1000), None)
+            sent += 1
+
+    with pytest.raises(ReaderFull):
+        send_on()
+    for _ in range(sent):
+        assert unpack_reply(hand.socket.recv(MAX_DATAGRAM_BYTES)) == (bytes(1000), None)
+    assert listener.send(name, b"h", None) is None
+
+
+def test_descriptors_that_a_client_sends_are_not_taken(listener: ShmListener, hand: Hand) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    socket.send_fds(hand.socket, [pack_call(b"x")], [hand.slab_fd] * 50)
+    message = listener.receive()
+    assert message is not None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_client_of_another_user_is_refused(
+    listener: ShmListener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("decode_server.service.shm_listener.is_trusted", lambda peer: False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.settimeout(PATIENCE_S)
+        stranger.connect(socket_address(listener.url))
+        assert listener.receive() is None
+        assert stranger.recv(100) == b""
+    assert "refused a client at shm://" in caplog.text
+    assert "(user): it runs as another user" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_the_kernel_says_who_a_client_is(slab: Slab) -> None:
+    code = """
+import os, socket, sys
+os.setuid(65534)
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.settimeout(20)
+s.connect(sys.argv[1].replace("@", chr(0)))
+print(s.recv(100))
+"""
+    listener = listen(slab, f"shm://@t{os.getpid()}")
+    address = socket_address(listener.url).replace("\0", "@")
+    child = subprocess.Popen([sys.executable, "-c", code, address], stdout=subprocess.PIPE, text=True)
+    wait_until("it is refused", lambda: listener.receive() is None and child.poll() is not None)
+    assert child.communicate()[0] == "b''\n"
+    listener.close(linger_s=0)
+
+
+def test_a_socket_file_of_a_killed_server_is_replaced_and_a_living_one_s_is_not(slab: Slab, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left.bind(str(path))
+    left.close()
+    assert path.is_socket()
+    first = listen(slab, f"shm://{path}")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(BadInput, match=f"bind: shm://{path} is in use; choose another"):
+        listen(slab, f"shm://{path}")
+    hand = Hand(first)
+    hand.close()
+    first.close(linger_s=0)
+    first.close(linger_s=0)
+    assert not path.exists()
+
+
+def test_no_file_but_a_socket_is_replaced(slab: Slab, tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(BadInput, match="in use"):
+        listen(slab, f"shm://{path}")
+    assert path.read_text() == "data"
+    with pytest.raises(BadInput, match="No such file"):
+        listen(slab, f"shm://{tmp_path}/nowhere/socket")
+
+
+class Impostor:
+    """A server by hand: greets with what it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"shm://{path}"
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        self.peers: list[socket.socket] = []
+
+    def greet(self, hello: bytes, fds: list[int]) -> None:
+        peer, _ = self._listening.accept()
+        self.peers.append(peer)
+        socket.send_fds(peer, [hello], fds)
+
+    def close(self) -> None:
+        for one in (*self.peers, self._listening):
+            one.close()
+
+
+@pytest.fixture
+def impostor(tmp_path: Path) -> Iterator[Impostor]:
+    impostor = Impostor(tmp_path / "impostor")
+    yield impostor
+    impostor.close()
+
+
+@pytest.fixture
+def transport() -> Iterator[ShmTransport]:
+    transport = ShmTransport(TransportLimits(clip_bytes=MIB))
+    yield transport
+    transport.close()
+
+
+def await_kinds(transport: ShmTransport, url: str, kind: Kind) -> None:
+    wait_until(f"{kind}", lambda: Signal(url, kind) in transport.signals())
+
+
+def test_a_greeting_without_a_sealed_slab_is_not_believed(transport: ShmTransport, impostor: Impostor) -> None:
+    """A slab that could shrink would kill the trainer by SIGBUS."""
+    unsealed = os.memfd_create("unsealed")
+    os.ftruncate(unsealed, 4096)
+    transport.connect(impostor.url)
+    for hello, fds in ((HELLO, []), (b"another", []), (HELLO, [unsealed])):
+        greeting = threading.Thread(target=impostor.greet, args=(hello, fds))
+        greeting.start()
+        wait_until("it is greeted", lambda g=greeting: transport.signals() == [] and not g.is_alive())
+        wait_until("it hangs up", lambda: transport.signals() == [] and _hung_up(impostor.peers[-1]))
+        assert not transport.send(impostor.url, b"call")
+    os.close(unsealed)
+
+
+def _hung_up(peer: socket.socket) -> bool:
+    peer.setblocking(False)
+    try:
+        return peer.recv(100) == b""
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        return error.errno == errno.ECONNRESET
+
+
+@pytest.mark.parametrize("offset", [4096, 1 << 63])
+def test_a_loan_outside_the_slab_ends_the_connection(
+    transport: ShmTransport, impostor: Impostor, slab: Slab, offset: int
+) -> None:
+    transport.connect(impostor.url)
+    assert transport.signals() == []
+    impostor.greet(HELLO, [slab.fd])
+    await_kinds(transport, impostor.url, Kind.CONNECTED)
+    impostor.peers[0].send(np.array([1, offset, MIB], np.uint64).tobytes() + b"header")
+    await_kinds(transport, impostor.url, Kind.MESSAGES)
+    assert transport.header(impostor.url) is None
+    await_kinds(transport, impostor.url, Kind.LOST)
+
+
+def _client_that_called(transport: ShmTransport, listener: ShmListener) -> bytes:
+    """Connect, greet and send one call; the client's id at the listener."""
+    transport.connect(listener.url)
+    assert transport.signals() == []
+    assert listener.receive() is None
+    await_kinds(transport, listener.url, Kind.CONNECTED)
+    assert transport.send(listener.url, b"call")
+    message = listener.receive()
+    assert message is not None
+    return message[0]
+
+
+def test_pixels_go_into_an_array_of_their_length_only(
+    transport: ShmTransport, listener: ShmListener, slab: Slab
+) -> None:
+    client = _client_that_called(transport, listener)
+    for rows in (3, 4, 5):
+        lent = listener.send(client, b"h", slab.view(_span(slab, 4000), 4000))
+        into = np.zeros((rows, 10, 100), np.uint8)
+        await_kinds(transport, listener.url, Kind.MESSAGES)
+        assert transport.header(listener.url) == b"h"
+        assert transport.pixels(listener.url, into) == 4000
+        assert transport.pixels(listener.url, into) == 0
+        assert np.array_equal(into.reshape(-1), np.arange(4000) % 251) == (rows == 4)
+        transport.signals()
+        assert listener.receive() is None
+        assert lent is not None
+        assert lent.done
+
+
+def test_a_header_whose_pixels_nobody_takes_gives_them_back(
+    transport: ShmTransport, listener: ShmListener, slab: Slab
+) -> None:
+    client = _client_that_called(transport, listener)
+    lent = [listener.send(client, b"h", slab.view(_span(slab, 4000), 4000)) for _ in range(3)]
+    while transport.header(listener.url) is not None:
+        pass
+    transport.signals()
+    assert listener.receive() is None
+    assert all(one.done for one in lent if one)
+
+
+def test_what_a_server_said_before_it_ended_is_read_before_it_is_lost(
+    transport: ShmTransport, listener: ShmListener, slab: Slab
+) -> None:
+    """With a call unread the kernel resets the connection, and the slab is gone with the server."""
+    client = _client_that_called(transport, listener)
+    for _ in range(3):
+        listener.send(client, b"last", slab.view(_span(slab, 4000), 4000))
+    transport.send(listener.url, b"unread")
+    listener.close(linger_s=0)
+    slab.close()
+    into = np.zeros(4000, np.uint8)
+    for _ in range(3):
+        await_kinds(transport, listener.url, Kind.MESSAGES)
+        assert transport.header(listener.url) == b"last"
+        assert transport.pixels(listener.url, into) == 4000
+        assert np.array_equal(into, np.arange(4000) % 251)
+    await_kinds(transport, listener.url, Kind.LOST)
+
+
+def test_an_address_too_long_for_a_socket_is_one_line(transport: ShmTransport) -> None:
+    with pytest.raises(BadInput, match="longer than a socket's may be"):
+        transport.connect("shm:///" + "x" * 108)

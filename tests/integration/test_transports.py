@@ -1,0 +1,347 @@
+"""One suite over every transport: real servers (fake engine), the client's own connections and loader."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framefeed.crops import RandomResizedCrop
+from framefeed.errors import BadInput
+from framefeed.sampling import Segments
+from framefeed.wire import MAX_HEADER_BYTES, ClipReply, DescribeCall, ErrorReply, Reply, ServerReply, pack_call
+from tests.integration.fake_worker import pattern_of
+from tests.integration.serving import FAKE_SERVE, PATIENCE_S, Server, outcome, request, wait_until
+from tests.integration.talker import MAX_CLIP_BYTES, Talker
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.feed.batch import Batch
+from trainer_client.fleet.addresses import FORMS
+from trainer_client.loader import ClipLoader, LoaderOptions
+from trainer_client.samples import Sample
+from trainer_client.transports.connection import TRANSPORTS, Connections
+from trainer_client.transports.transport import Kind, TransportLimits
+
+LARGE = {"side_px": 256, "frames": 4}  # 786,432 bytes
+SLEEPY_SERVE = ("-m", "tests.integration.sleepy_server", "tests.integration.fake_worker")
+SLAB_MIB = 16
+MIB = 1 << 20
+POLICY = ClipPolicy(sampling=Segments(frames=4), crop=RandomResizedCrop(), width_px=256, height_px=256)
+DATASET = [Sample(video="pattern", start_s=i, end_s=i + 1) for i in range(40)]
+
+# Takes a server's address and a number; asks for so many large clips and reads none, until it is killed.
+HOLDER = """
+import sys
+from tests.integration.serving import request
+from tests.integration.talker import Talker
+with Talker(sys.argv[1]) as talker:
+    for attempt in range(int(sys.argv[2])):
+        talker.ask(request("pattern", side_px=256, frames=4, seed=attempt), attempt=attempt)
+    if sys.argv[3] == "headers":
+        while not talker.wire.header(talker.url):
+            talker.wire.wait(1.0)
+    print("asked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def new_bind(transport: str) -> str:
+    """An address of the transport that nobody uses."""
+    name = uuid.uuid4().hex[:12]
+    return {
+        "tcp": "tcp://127.0.0.1:0",
+        "ipc": f"ipc://@framefeed-{name}",
+        "shm": f"shm://@{name}",
+        "grpc": "grpc://127.0.0.1:0",
+    }[transport]
+
+
+@pytest.fixture(scope="module", params=["tcp", "ipc", "shm", "grpc"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def start(folder: Path, transport: str, *args: str) -> Server:
+    bind = args if "--bind" in args else ("--bind", new_bind(transport), *args)
+    return Server(folder, "/videos", "--workers", "1", "--slab-mib", str(SLAB_MIB), *bind)
+
+
+@pytest.fixture(scope="module")
+def server(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with start(tmp_path_factory.mktemp(transport), transport) as server:
+        yield server
+
+
+@pytest.fixture
+def talker(server: Server) -> Iterator[Talker]:
+    with Talker(server.endpoint) as talker:
+        yield talker
+
+
+def slab_bytes(server: Server) -> float:
+    return server.metrics()["framefeed_server_slab_used_bytes"]
+
+
+def rss_bytes(pid: int) -> int:
+    """Memory of a process that is its own: what it shares with others, the slab above all, is bounded by itself."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024
+
+
+def test_bytes_are_the_ones_that_were_decoded(server: Server, talker: Talker) -> None:
+    """Large ones, many at a time, so that a place in the slab that is used again too early would show."""
+    wanted = {seed: request("pattern", seed=seed, **LARGE) for seed in range(80)}
+    for seed, one in wanted.items():
+        talker.ask(one, attempt=seed)
+    seen = set()
+    for _ in wanted:
+        reply, pixels = talker.receive()
+        assert isinstance(reply, ClipReply)
+        assert pixels == pattern_of(wanted[reply.attempt]).tobytes()
+        assert (reply.server, len(reply.info.pts_s)) == (server.name, 4)
+        seen.add(reply.attempt)
+    assert seen == set(wanted)
+    talker.turn()
+    wait_until("the slab is empty", lambda: slab_bytes(server) == 0)
+
+
+@pytest.mark.parametrize("side_px", [2, 32, 256])
+def test_clips_of_any_size(talker: Talker, side_px: int) -> None:
+    wanted = request("pattern", side_px=side_px, frames=3, seed=side_px)
+    reply, pixels = talker.decode(wanted)
+    assert isinstance(reply, ClipReply)
+    assert pixels == pattern_of(wanted).tobytes()
+
+
+def test_errors_come_as_errors(talker: Talker) -> None:
+    for attempt, (video, code) in enumerate((("corrupt", "corrupt_media"), ("bug", "permanent"))):
+        reply, pixels = talker.decode(request(video), attempt=attempt)
+        assert isinstance(reply, ErrorReply)
+        assert (reply.attempt, reply.code, pixels) == (attempt, code, b"")
+
+
+def test_a_server_says_who_it_is(server: Server, talker: Talker) -> None:
+    talker.send(DescribeCall(attempt=3))
+    reply, _ = talker.receive()
+    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready")
+
+
+def test_each_of_several_clients_gets_its_own(server: Server) -> None:
+    with Talker(server.endpoint) as one, Talker(server.endpoint) as two, Talker(server.endpoint) as three:
+        talkers = (one, two, three)
+        for attempt in range(20):
+            for number, talker in enumerate(talkers):
+                talker.ask(request("pattern", seed=100 * number + attempt), attempt=attempt)
+        for number, talker in enumerate(talkers):
+            for _ in range(20):
+                reply, pixels = talker.receive()
+                assert pixels == pattern_of(request("pattern", seed=100 * number + reply.attempt)).tobytes()
+
+
+def test_an_attempt_that_comes_twice_is_answered_twice(talker: Talker) -> None:
+    for _ in range(2):
+        talker.ask(request("pattern", seed=5), attempt=9)
+    replies = [talker.receive() for _ in range(2)]
+    assert [reply.attempt for reply, _ in replies] == [9, 9]
+    assert replies[0][1] == replies[1][1] == pattern_of(request("pattern", seed=5)).tobytes()
+
+
+@pytest.mark.parametrize("header", [b"", b"\xc1 no msgpack", b"\0" * 100, os.urandom(1000)], ids=len)
+def test_a_malformed_message_is_answered(talker: Talker, header: bytes) -> None:
+    talker.send_raw(header)
+    reply, _ = talker.receive()
+    assert isinstance(reply, ErrorReply)
+    assert (reply.attempt, reply.code) == (0, "bad_request")
+    assert isinstance(talker.decode(request())[0], ClipReply)
+
+
+@pytest.mark.parametrize("length_bytes", [MAX_HEADER_BYTES + 1, 100_000, 1 << 20])
+def test_an_oversize_message_harms_its_sender_at_most(server: Server, talker: Talker, length_bytes: int) -> None:
+    """It is not sent, is refused in a reply, or cuts its sender off; who is cut off may come again."""
+    with Talker(server.endpoint) as rude:
+        if rude.wire.send(rude.url, b"x" * length_bytes):
+            wait_until(
+                "an answer", lambda: Kind.LOST in {s.kind for s in rude.wire.wait(0.1)} or rude.wire.header(rude.url)
+            )
+        assert isinstance(talker.decode(request())[0], ClipReply)
+    with Talker(server.endpoint) as again:
+        assert isinstance(again.decode(request())[0], ClipReply)
+
+
+def test_who_does_not_read_costs_bounded_memory_and_loses_nothing(tmp_path: Path, transport: str) -> None:
+    """Asked for four slabs of clips: while nothing is read the server holds its slab and what the transport has."""
+    clips = 4 * SLAB_MIB * MIB // request(**LARGE).clip_bytes
+    with start(tmp_path, transport) as server, Talker(server.endpoint) as slow, Talker(server.endpoint) as quick:
+        quick.decode(request("pattern", **LARGE))
+        before_bytes = rss_bytes(server.pid)
+        for attempt in range(clips):
+            slow.ask(request("pattern", seed=attempt, **LARGE), attempt=attempt)
+        seen: list[float] = []
+
+        def at_rest() -> bool:
+            assert isinstance(quick.decode(request())[0], ClipReply)
+            seen.append(server.metrics()['framefeed_server_requests_total{outcome="clip"}'])
+            return len(seen) > 10 and seen[-1] - seen[-10] == 9  # none but ours
+
+        wait_until("it is sent no more", at_rest)
+        assert slab_bytes(server) <= SLAB_MIB * MIB
+        assert rss_bytes(server.pid) - before_bytes < 2 * SLAB_MIB * MIB
+        replies = {}
+        for _ in range(clips):
+            reply, pixels = slow.receive()
+            assert isinstance(reply, ClipReply)
+            assert pixels == pattern_of(request("pattern", seed=reply.attempt, **LARGE)).tobytes()
+            replies[reply.attempt] = reply
+        assert len(replies) == clips
+
+
+@pytest.mark.parametrize("holds", ["messages", "headers"])
+def test_what_a_killed_client_held_comes_back(tmp_path: Path, transport: str, holds: str) -> None:
+    with start(tmp_path, transport) as server:
+        command = [sys.executable, "-c", HOLDER, server.endpoint, "40", holds]
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "asked\n"
+            wait_until("it holds clips", lambda: outcome(server.metrics(), "clip") and slab_bytes(server) > 0)
+        finally:
+            holder.kill()
+            holder.communicate(timeout=PATIENCE_S)
+        wait_until("they come back", lambda: slab_bytes(server) == 0)
+        wait_until("nothing is in flight", lambda: server.metrics()["framefeed_server_requests_in_flight"] == 0)
+        with Talker(server.endpoint) as talker:
+            assert isinstance(talker.decode(request(**LARGE))[0], ClipReply)
+
+
+def test_a_killed_server_is_lost_and_found_again_at_its_address(tmp_path: Path, transport: str) -> None:
+    with start(tmp_path, transport) as server, Talker(server.endpoint) as talker:
+        for seed in range(3):
+            wanted = request("pattern", seed=seed, **LARGE)
+            assert talker.decode(wanted)[1] == pattern_of(wanted).tobytes()
+            server.signal(signal.SIGKILL)
+            server.wait()
+            talker.await_kind(Kind.LOST)
+            assert not talker.wire.send(talker.url, pack_call(DescribeCall(attempt=1)))
+            server.restart()
+            talker.await_kind(Kind.CONNECTED)
+
+
+def test_a_drain_loses_no_reply_in_transit(tmp_path: Path, transport: str) -> None:
+    with start(tmp_path, transport) as server, Talker(server.endpoint) as talker:
+        for attempt in range(20):
+            talker.ask(request("pattern", seed=attempt, **LARGE), attempt=attempt)
+        wait_until("all are taken", lambda: server.metrics()["framefeed_server_requests_received_total"] == 20)
+        server.signal(signal.SIGTERM)
+        replies: list[tuple[Reply, bytes]] = []
+        while len(replies) < 20:
+            reply, pixels = talker.receive()
+            if not isinstance(reply, ServerReply):  # the notice of the drain
+                replies.append((reply, pixels))
+        for reply, pixels in replies:
+            assert isinstance(reply, ClipReply)
+            assert pixels == pattern_of(request("pattern", seed=reply.attempt, **LARGE)).tobytes()
+        assert sorted(reply.attempt for reply, _ in replies) == [*range(20)]
+        talker.turn()
+        assert server.wait() == 0
+        talker.await_kind(Kind.LOST)
+
+
+def test_who_leaves_is_not_heard_of_again_and_may_come_back(server: Server, talker: Talker) -> None:
+    for attempt in range(5):
+        talker.ask(request("pattern", **LARGE), attempt=attempt)
+    talker.wire.disconnect(talker.url)
+    assert talker.wire.wait(0.2) == []
+    talker.wire.connect(talker.url)
+    talker.await_kind(Kind.CONNECTED)
+    assert isinstance(talker.decode(request())[0], ClipReply)
+    talker.turn()
+    wait_until("what it left is free", lambda: slab_bytes(server) == 0)
+
+
+def check(batch: Batch) -> None:
+    for row, sample in enumerate(batch.samples):
+        wanted = POLICY.request(sample, int(batch.seeds[row]))
+        assert np.array_equal(batch.pixels[row].reshape(-1), pattern_of(wanted))
+
+
+def run_loader(url: str, *, after_first: Callable[[ClipLoader], None] = lambda run: None) -> None:
+    options = LoaderOptions(servers=[url], batch_clips=4, steps=20, run_seed=3, prefetch_batches=3, stall_s=60.0)
+    with ClipLoader(DATASET, POLICY, options) as run:
+        batches = [next(run)]
+        after_first(run)
+        batches += list(run)
+        assert run.stats.conserved
+        assert run.stats.requested == run.stats.used == 80
+    assert [batch.step for batch in batches] == list(range(20))
+    for batch in batches:
+        check(batch)
+
+
+@pytest.mark.slow
+def test_no_wake_up_is_lost(tmp_path: Path, transport: str) -> None:
+    """A server without a periodic turn, and more asked for than the transport takes at once."""
+    args = ("/videos", "--workers", "1", "--bind", new_bind(transport))
+    samples = [Sample(video="seed", start_s=i, end_s=i + 1) for i in range(40)]
+    with Server(tmp_path, *args, program=SLEEPY_SERVE) as server:
+        options = LoaderOptions(
+            servers=[server.endpoint], batch_clips=4, steps=100, run_seed=3, prefetch_batches=16, stall_s=30.0
+        )
+        with ClipLoader(samples, POLICY, options) as run:
+            for batch in run:
+                assert (batch.pixels.reshape(4, -1) == (batch.seeds[:, None] % 256).astype(np.uint8)).all()
+            assert run.stats.requested == run.stats.used == 400
+
+
+def test_a_loader_gets_its_plan(server: Server) -> None:
+    run_loader(server.endpoint)
+
+
+def test_a_trainer_that_stops_reading_asks_for_no_more(server: Server) -> None:
+    def rest(run: ClipLoader) -> None:
+        wait_until("its slots are full", lambda: run.stats.held == 12 and run.stats.in_flight == 0)
+        assert run.stats.requested == 16
+        assert run.stats.inflight_bytes == 0
+
+    run_loader(server.endpoint, after_first=rest)
+
+
+def test_one_server_serves_all_transports_at_once(tmp_path: Path) -> None:
+    binds = [word for transport in ("tcp", "ipc", "shm", "grpc") for word in ("--bind", new_bind(transport))]
+    with Server(tmp_path, "/videos", *binds) as server:
+        assert [url.partition("://")[0] for url in server.endpoints] == ["tcp", "ipc", "shm", "grpc"]
+        assert all(url in server.first_line for url in server.endpoints)
+        options = LoaderOptions(servers=server.endpoints, batch_clips=4, steps=20, run_seed=3)
+        with ClipLoader(DATASET, POLICY, options) as run:
+            for batch in run:
+                check(batch)
+            assert all(run.stats.requests.get((url, "ok")) for url in server.endpoints)
+
+
+def test_every_form_of_address_has_its_transport() -> None:
+    assert set(FORMS) == set(TRANSPORTS)
+    with pytest.raises(BadInput, match=r"unknown transport 'carrier'; wanted one of .*shm://@NAME"):
+        LoaderOptions(servers=["carrier://pigeon:1"], batch_clips=1)
+
+
+def test_what_is_written_to_the_wake_socket_ends_a_wait() -> None:
+    wake, waker = socket.socketpair()
+    with wake, waker, Connections(TransportLimits(clip_bytes=MAX_CLIP_BYTES), wake=wake) as wire:
+        wake.setblocking(False)
+        waker.send(b"\0")
+        assert wire.wait(PATIENCE_S) == []
+        with pytest.raises(BlockingIOError):
+            wake.recv(1)
+
+
+def test_a_local_address_in_use_is_one_line_and_2(transport: str, server: Server, tmp_path: Path) -> None:
+    command = [sys.executable, *FAKE_SERVE, "/videos", "--bind", server.endpoint, "--metrics-port", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    line = f"framefeed: bind: {server.endpoint} is in use; choose another with --bind"
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (2, line)

@@ -1,0 +1,112 @@
+"""The glue between what is seen of servers and the fleet: connections are had to its servers and to no others."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from framefeed.errors import BadInput
+from tests.unit.client.clips import error, request, who
+from trainer_client.fleet.dispatch import Dispatch, DispatchLimits
+from trainer_client.fleet.fleet import Fleet, FleetLimits
+from trainer_client.fleet.lookout import Lookout
+from trainer_client.fleet.members import Members
+from trainer_client.fleet.membership import Candidate, Sighting
+from trainer_client.measures.stats import Ledger
+
+A, B = "tcp://a:1", "tcp://b:1"
+
+
+class Wire:
+    """Connections that are only noted."""
+
+    def __init__(self, *, refused: str = "") -> None:
+        self.now: list[str] = []
+        self.ever = 0
+        self._refused = refused
+
+    def connect(self, url: str) -> None:
+        if url == self._refused:
+            raise BadInput(f"server address {url!r}: a token would travel in the clear")
+        assert url not in self.now
+        self.now.append(url)
+        self.ever += 1
+
+    def disconnect(self, url: str) -> None:
+        self.now.remove(url)
+
+
+class Feed:
+    """Members, and all that they act upon."""
+
+    def __init__(self, *, refused: str = "") -> None:
+        self.now_s = 100.0
+        self.wire = Wire(refused=refused)
+        self.fleet = Fleet((), limits=FleetLimits(), seed=1, fingerprint=None, now_s=self.now_s)
+        self.dispatch = Dispatch(self.fleet, DispatchLimits(), ledger=Ledger())
+        self.lookout = Lookout((), every_s=1.0, on_report=lambda: None)
+        self.members = Members(self.lookout, fleet=self.fleet, dispatch=self.dispatch)
+
+    def saw(self, *urls: str) -> None:
+        seen = tuple(Candidate(name=url, urls=(url,)) for url in urls)
+        self.lookout._sightings.append(Sighting(source="s", seen=seen))
+        self.tend()
+
+    def tend(self, after_s: float = 1.0) -> None:
+        self.now_s += after_s
+        self.members.tend(self.wire, lock=threading.Lock(), now_s=self.now_s)
+
+    def up(self, url: str) -> None:
+        self.dispatch.connected(url, now_s=self.now_s)
+        self.dispatch.replied(url, who(1), pixel_bytes=0, now_s=self.now_s)
+
+
+def test_who_joins_is_connected_and_who_leaves_is_let_go() -> None:
+    feed = Feed()
+    feed.saw(A, B)
+    assert feed.wire.now == list(feed.fleet.servers) == [A, B]
+    feed.saw(B)
+    assert feed.wire.now == list(feed.fleet.servers) == [B]
+
+
+def test_a_draining_server_that_left_is_let_go_when_it_has_answered_and_may_come_back() -> None:
+    feed = Feed()
+    feed.saw(A)
+    feed.up(A)
+    feed.dispatch.want(0, request(0), now_s=feed.now_s)
+    (send,) = feed.dispatch.tick(feed.now_s)
+    feed.dispatch.replied(A, error(999, "draining"), pixel_bytes=0, now_s=feed.now_s)
+    feed.saw()
+    feed.tend(31.0)
+    assert feed.wire.now == [A], "it owes a clip"
+    feed.dispatch.replied(A, error(send.call.attempt, "busy"), pixel_bytes=0, now_s=feed.now_s)
+    feed.saw(A)
+    assert feed.wire.now == [A]
+    assert feed.wire.ever == 2, "on a new connection: the fleet knows of none"
+
+
+def test_one_address_that_cannot_be_used_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    feed = Feed(refused=A)
+    feed.saw(A, B)
+    feed.tend()
+    assert feed.wire.now == [B]
+    assert len([record for record in caplog.records if "is not used" in record.getMessage()]) == 1
+    feed.saw(B)
+    feed.saw(B, A)
+    assert len([record for record in caplog.records if "is not used" in record.getMessage()]) == 2
+
+
+def test_when_no_address_can_be_used_that_is_the_error() -> None:
+    with pytest.raises(BadInput, match="in the clear"):
+        Feed(refused=A).saw(A)
+
+
+def test_nothing_is_done_without_news_or_time() -> None:
+    feed = Feed()
+    feed.saw(A)
+    feed.fleet.servers.clear()
+    feed.tend(0.4)
+    assert feed.wire.now == [A]
+    feed.tend(0.2)
+    assert feed.wire.now == []

@@ -1,0 +1,91 @@
+"""Entries of servers: whole or refused, never half believed; standing still is judged by the reader's clock."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefeed.server_entry import ServerEntry, Standstill, host_id, unpack_entry
+from tests.entries import entry
+
+TEXT = st.text(max_size=20)
+
+
+@given(
+    st.builds(
+        ServerEntry,
+        server=TEXT,
+        endpoints=st.lists(TEXT, max_size=3).map(tuple),
+        host=TEXT,
+        state=TEXT,
+        beat=st.integers(1, 1 << 60),
+        lease_s=st.floats(0.1, 1e6),
+        sockets=st.lists(st.integers(0, 9), max_size=3).map(tuple),
+        threads=st.integers(1, 999),
+        fingerprint=TEXT,
+        metrics_url=TEXT,
+        pid=st.integers(1, 1 << 22),
+    )
+)
+def test_an_entry_comes_back_as_it_was_written(written: ServerEntry) -> None:
+    assert unpack_entry(written.pack()) == written
+
+
+@given(st.integers(0, 400))
+def test_a_part_of_an_entry_is_none(length: int) -> None:
+    text = entry().pack().rstrip()
+    if length < len(text):
+        with pytest.raises(ValueError, match=r"\w"):
+            unpack_entry(text[:length])
+
+
+@given(st.recursive(st.none() | st.integers() | TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)))
+def test_any_other_json_is_none(body: Any) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        unpack_entry(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"beat": "1"},
+        {"endpoints": "tcp://10.0.0.5:5555"},
+        {"endpoints": [5555]},
+        {"endpoints": {"tcp": 1}},
+        {"sockets": ["0"]},
+        {"lease_s": None},
+        {"lease_s": 0.0},
+        {"lease_s": float("nan")},
+        {"more": 1},
+        {"framefeed_server": 2},
+    ],
+)
+def test_an_entry_with_a_strange_field_is_none(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"is |are |no server entry"):
+        unpack_entry(json.dumps({"framefeed_server": 1, **asdict(entry()), **change}))
+
+
+def test_what_stands_still_is_told_by_the_readers_clock_alone() -> None:
+    still = Standstill()
+    assert still.saw("a", 7, 100.0) == 0
+    assert still.saw("b", 1, 100.0) == 0
+    assert still.saw("a", 7, 130.0) == 30
+    assert still.saw("a", 8, 140.0) == 0, "it moved"
+    assert still.saw("a", 3, 150.0) == 0, "backwards, after a restart, is a move too"
+    assert still.saw("a", 3, 155.0) == 5
+    still.keep({"a"})
+    assert still.saw("b", 1, 200.0) == 0, "forgotten"
+    assert still.saw("a", 3, 200.0) == 50
+
+
+def test_processes_of_this_host_agree_on_its_id() -> None:
+    assert host_id() == host_id()
+    assert "net:[" in host_id()
+
+
+def test_garbage_without_end_is_no_entry() -> None:
+    with pytest.raises(ValueError, match="nested without end"):
+        unpack_entry("[" * 60_000)

@@ -1,0 +1,78 @@
+"""Weights of one clip length and size fitted to another: what is learned is interpolated, what is computed is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.block import StackConfig
+from models.dual_encoder import DualEncoder, DualEncoderConfig
+from models.embedding import ClipEmbedding, fit_positions
+from models.positions import resize_cells, resize_slots
+from models.text import TextConfig
+from models.tubelets import TubeletGrid
+from models.vit import VideoViT, ViTConfig, clip_vit
+
+STACK = StackConfig(width=16, depth=1, heads=2)
+SHORT = clip_vit(STACK, frames=4, size_px=8, patch_px=4)
+LONG = clip_vit(STACK, frames=16, size_px=12, patch_px=4)
+
+
+def make_vit(config: ViTConfig) -> VideoViT:
+    torch.manual_seed(0)
+    model = VideoViT(config)
+    torch.nn.init.normal_(model.embedding.temporal_UD)
+    return model.eval()
+
+
+def test_four_frames_to_sixteen_and_to_larger_pictures() -> None:
+    short, long = make_vit(SHORT), make_vit(LONG)
+    weights = fit_positions(short.state_dict(), source=SHORT.grid, target=LONG.grid)
+    long.load_state_dict(weights)
+    times, cells = short.embedding.temporal_UD, short.embedding.position_cells_GD
+    assert torch.equal(long.embedding.temporal_UD, resize_slots(times, slots=16))
+    assert torch.equal(long.embedding.position_cells_GD, resize_cells(cells, source=(2, 2), target=(3, 3)))
+    others = [name for name in weights if "temporal" not in name and "cells" not in name]
+    assert all(torch.equal(weights[name], short.state_dict()[name]) for name in others)
+    assert long(torch.randn(1, 3, 16, 12, 12)).shape == (1, 1 + 16 * 9, 16)
+
+
+def test_what_fits_already_is_taken_as_it_is() -> None:
+    weights = make_vit(SHORT).state_dict()
+    same = fit_positions(weights, source=SHORT.grid, target=SHORT.grid)
+    assert all(same[name] is tensor for name, tensor in weights.items())
+
+
+def test_positions_inside_a_larger_model_are_found() -> None:
+    text = TextConfig(stack=replace(STACK, causal=True), vocabulary=9, context=4)
+    short, long = (DualEncoder(DualEncoderConfig(video=video, text=text, joint=8)) for video in (SHORT, LONG))
+    long.load_state_dict(fit_positions(short.state_dict(), source=SHORT.grid, target=LONG.grid))
+
+
+@pytest.mark.parametrize("change", [{"patch_px": 2}, {"channels": 1}, {"tubelet_frames": 2}])
+def test_cubes_of_another_size_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(change))} is .* in the weights, wanted the model's"):
+        fit_positions({}, source=SHORT.grid, target=replace(SHORT.grid, **change))
+
+
+def test_learned_positions_are_weights_and_fixed_ones_are_not() -> None:
+    grid = TubeletGrid(frames=4, height_px=8, width_px=8, patch_px=4)
+    for positions, class_token, wanted in (
+        ("learned", True, {"class_token_D", "position_class_D", "position_cells_GD", "temporal_UD"}),
+        ("learned", False, {"position_cells_GD", "temporal_UD"}),
+        ("flat", True, {"class_token_D"}),
+        ("grid", False, set()),
+    ):
+        embedding = ClipEmbedding(grid, width=16, positions=positions, class_token=class_token)
+        assert set(embedding.state_dict()) == wanted | {"projection.weight", "projection.bias"}
+
+
+def test_the_table_counts_time_first_then_cells() -> None:
+    embedding = make_vit(SHORT).embedding
+    table = embedding.table()
+    for u in range(4):
+        for g in range(4):
+            wanted = embedding.temporal_UD[u] + embedding.position_cells_GD[g]
+            torch.testing.assert_close(table[u * 4 + g], wanted)

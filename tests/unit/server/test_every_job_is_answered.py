@@ -1,0 +1,219 @@
+"""Whatever clients, workers and readers do, each offered job gets one reply, and no byte is held that has no owner.
+
+The real admission, outbox and slab ranges over a fake transport, fake workers and a fake clock, put together as the
+front does; Hypothesis plays everybody else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from decode_server.service.admission import Admission, Job, Limits
+from decode_server.service.listener import ReaderFull, ReaderGone
+from decode_server.service.outbox import Outbox, Outgoing, Pixels
+from decode_server.service.slab import ALIGN_BYTES, Slab, Span
+
+CLIENTS = (b"a", b"b", b"c")
+LIMITS = Limits(requests=6, clip_bytes=5 * ALIGN_BYTES)
+PAGES, WORKERS = 16, 3
+
+
+class Parcel:
+    """A clip on its way to its reader."""
+
+    def __init__(self, span_bytes: int) -> None:
+        self.done = False
+        self.span_bytes = span_bytes
+
+
+class Post:
+    """Readers that are quick, full or gone; what each was sent is kept by the number of the job."""
+
+    def __init__(self) -> None:
+        self.full: set[bytes] = set()
+        self.gone: set[bytes] = set()
+        self.sent: Counter[int] = Counter()
+        self.parcels: list[Parcel] = []
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+        if client in self.gone:
+            raise ReaderGone
+        if client in self.full:
+            raise ReaderFull
+        self.sent[int(header)] += 1
+        if pixels is None:
+            return None
+        self.parcels.append(Parcel(len(pixels)))
+        return self.parcels[-1]
+
+
+class Books:
+    """Counts what the outbox says it dropped."""
+
+    def __init__(self) -> None:
+        self.dropped_replies = 0
+
+    def replied(self, outcome: str, sent_bytes: int) -> None:
+        """Counted by the post."""
+
+    def dropped(self, reason: str) -> None:
+        self.dropped_replies += 1
+
+
+class Office(RuleBasedStateMachine):
+    """Jobs are offered, started, finished, lost and expired; readers stall, read on and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.post, self.books, self.slab = Post(), Books(), Slab(PAGES * ALIGN_BYTES)
+        self.admission = Admission(LIMITS)
+        self.outbox = Outbox(self.post, self.slab, self.books)
+        self.working: list[tuple[Job, Span]] = []
+        self.offered: list[Job] = []
+        self.forgotten = 0
+
+    def turn(self) -> None:
+        for job in self.admission.expire(now_s=self.now_s):
+            self.refuse(job)
+        while len(self.working) < WORKERS:
+            job = self.admission.first(blocked=self.outbox.blocks)
+            span = self.slab.ranges.allocate(job.clip_bytes) if job else None
+            if job is None or span is None:
+                break
+            self.admission.take(job)
+            self.working.append((job, span))
+        for client in self.outbox.tend(self.now_s):
+            self.forgotten += len(self.admission.forget(client))
+
+    def refuse(self, job: Job) -> None:
+        self.outbox.put(self.error(job), now_s=self.now_s)
+
+    def error(self, job: Job) -> Outgoing:
+        return Outgoing(client=job.client, outcome="error", header=str(job.id).encode())
+
+    @rule(client=st.sampled_from(CLIENTS), pages=st.integers(1, 6), lasts_s=st.sampled_from([0.0, 0.5, 3.0, 100.0]))
+    def offer(self, client: bytes, pages: int, lasts_s: float) -> None:
+        job = Job(
+            id=len(self.offered),
+            client=client,
+            attempt=len(self.offered),
+            what="a clip",
+            header=b"",
+            clip_bytes=pages * ALIGN_BYTES,
+            received_s=self.now_s,
+            due_s=self.now_s + lasts_s,
+        )
+        self.offered.append(job)
+        if self.admission.offer(job, now_s=self.now_s) is not None:
+            self.refuse(job)
+        self.turn()
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data(), how=st.sampled_from(["clip", "clip for one who stalled", "clip for one who left", "error"]))
+    def finish(self, data: st.DataObject, how: str) -> None:
+        job, span = self.working.pop(data.draw(st.integers(0, len(self.working) - 1)))
+        if how.endswith("stalled"):
+            self.post.full.add(job.client)
+        elif how.endswith("left"):
+            self.post.gone.add(job.client)
+        if how == "error":
+            self.slab.ranges.free(span)
+            self.refuse(job)
+        else:
+            reply = Outgoing(
+                client=job.client,
+                outcome="clip",
+                header=str(job.id).encode(),
+                pixels=Pixels(span=span, clip_bytes=job.clip_bytes, due_s=job.due_s),
+                late=lambda: self.error(job),
+            )
+            self.outbox.put(reply, now_s=self.now_s)
+        self.turn()
+
+    @rule(after_s=st.sampled_from([0.0, 0.01, 0.6, 5.0]))
+    def time_passes(self, after_s: float) -> None:
+        self.now_s += after_s
+        self.turn()
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def stall(self, client: bytes) -> None:
+        self.post.full.add(client)
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def read_on(self, client: bytes) -> None:
+        self.post.full.discard(client)
+        self.turn()
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def go(self, client: bytes) -> None:
+        self.post.gone.add(client)
+        self.turn()
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def come(self, client: bytes) -> None:
+        self.post.gone.discard(client)
+
+    @precondition(lambda self: self.post.parcels)
+    @rule(data=st.data())
+    def deliver(self, data: st.DataObject) -> None:
+        self.post.parcels.pop(data.draw(st.integers(0, len(self.post.parcels) - 1))).done = True
+        self.turn()
+
+    @rule()
+    def drain(self) -> None:
+        self.admission.draining = True
+        for job in self.admission.clear():
+            self.refuse(job)
+
+    @rule()
+    def serve_again(self) -> None:
+        self.admission.draining = False
+
+    @invariant()
+    def no_job_has_two_replies_and_each_is_somewhere(self) -> None:
+        assert not self.post.sent or max(self.post.sent.values()) == 1
+        answered = len(self.post.sent) + self.books.dropped_replies + self.forgotten
+        assert len(self.offered) == answered + len(self.admission) + len(self.working) + self.outbox.waiting
+
+    @invariant()
+    def the_queue_keeps_its_bounds(self) -> None:
+        assert len(self.admission) <= LIMITS.requests
+        assert self.admission.queued_bytes <= LIMITS.clip_bytes or len(self.admission) == 1
+
+    @invariant()
+    def the_slab_holds_what_somebody_owns(self) -> None:
+        used_bytes = self.slab.ranges.used_bytes
+        owned_bytes = sum(span.length_bytes for _, span in self.working) + sum(p.span_bytes for p in self.post.parcels)
+        assert owned_bytes <= used_bytes <= self.slab.ranges.total_bytes
+        if not self.outbox.waiting and self.outbox.in_transit == len(self.post.parcels):
+            assert used_bytes == owned_bytes
+
+    def teardown(self) -> None:
+        """When everybody reads and time passes, all is answered and all memory is free."""
+        self.post.full.clear()
+        self.drain()
+        for job, span in self.working:
+            self.slab.ranges.free(span)
+            self.refuse(job)
+        self.working.clear()
+        for parcel in self.post.parcels:
+            parcel.done = True
+        self.post.parcels.clear()
+        for _ in range(3):
+            self.now_s += 1000.0
+            self.turn()
+            for parcel in self.post.parcels:
+                parcel.done = True
+            self.post.parcels.clear()
+        self.no_job_has_two_replies_and_each_is_somewhere()
+        assert self.outbox.waiting == len(self.admission) == self.slab.ranges.used_bytes == 0
+        self.slab.close()
+
+
+TestOffice = Office.TestCase
+TestOffice.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)

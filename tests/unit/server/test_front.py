@@ -1,0 +1,157 @@
+"""The front's loop over a fake transport and fake workers: what it waits for, and that it never waits in vain."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import cast
+
+import pytest
+
+from decode_server.service.admission import Admission, Job, Limits
+from decode_server.service.front import Front, Parts
+from decode_server.service.lifecycle import Lifecycle
+from decode_server.service.listener import Listeners, ReaderFull
+from decode_server.service.metrics import Metrics
+from decode_server.service.refusals import Refusals
+from decode_server.service.signals import StopSignals
+from decode_server.service.slab import Slab, Span
+from decode_server.service.worker_messages import Done
+from decode_server.service.worker_pool import Event, Finished, WorkerPool
+from framefeed.wire import DecodeCall, pack_call
+from tests.integration.serving import PATIENCE_S, request
+
+CLIENT = b"client"
+
+
+class Parcel:
+    """Delivered at the next look but one."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    @property
+    def done(self) -> bool:
+        self._looks += 1
+        return self._looks > 2
+
+
+class FakeListeners:
+    """One client that asks for everything at once, and is full at every `full_every`-th reply, once."""
+
+    def __init__(self, calls: int, *, full_every: int) -> None:
+        self.calls = deque(
+            pack_call(DecodeCall(attempt=attempt, deadline_s=60.0, request=request())) for attempt in range(calls)
+        )
+        self.sent = 0
+        self._full_every = full_every
+        self._was_full = False
+        self.waits_s: list[float] = []
+
+    def watch(self, fd: int) -> None:
+        assert fd == -1
+
+    def wait(self, timeout_s: float) -> None:
+        self.waits_s.append(timeout_s)
+        time.sleep(min(max(timeout_s, 0.0), 0.002))
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        first_turn = len(self.waits_s) == 1  # in which the server is not ready yet
+        return (CLIENT, [self.calls.popleft()]) if self.calls and not first_turn else None
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+        assert client == CLIENT
+        if pixels is None:
+            return None  # the farewell
+        if self.sent % self._full_every == 1 and not self._was_full:
+            self._was_full = True
+            raise ReaderFull
+        self.sent, self._was_full = self.sent + 1, False
+        return Parcel()
+
+    def close(self, *, linger_s: float) -> None:
+        pass
+
+
+class FakePool:
+    """Does `room` jobs at a time; each is done at the next poll."""
+
+    fingerprint, videos, capacity, size, ready, restarts, stuck_reads, zombies = "fake", 1, 1, 1, 1, 0, 0, 0
+
+    def __init__(self, *, room: int) -> None:
+        self._room = room
+        self._running: list[tuple[Job, Span]] = []
+
+    @property
+    def unanswered(self) -> int:
+        return len(self._running)
+
+    busy = unanswered
+
+    def fileno(self) -> int:
+        return -1
+
+    def has_room(self) -> bool:
+        return len(self._running) < self._room
+
+    def start(self, job: Job, span: Span, *, queued: int) -> None:
+        self._running.append((job, span))
+
+    def poll(self, now_s: float) -> list[Event]:
+        running, self._running = self._running, []
+        done = [Done(job.id, "clip", b"header", "fake", 1, {}, {}) for job, _ in running]
+        return [Finished(job, span, end, 0, False) for (job, span), end in zip(running, done, strict=True)]
+
+    def next_timer_s(self, now_s: float) -> float:
+        return now_s + (0.0 if self._running else 1000.0)  # a worker's descriptor, in short
+
+    def hopeless(self) -> None:
+        return None
+
+    def abandon(self) -> list[Job]:
+        return []
+
+
+class FakeStops:
+    count, last = 0, "SIGTERM"
+
+    def fileno(self) -> int:
+        return -1
+
+    def clear(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("room", [1, 5])
+@pytest.mark.parametrize("slab_pages", [2, 64])
+@pytest.mark.parametrize("full_every", [2, 3])
+def test_the_front_never_waits_while_a_job_could_start(room: int, slab_pages: int, full_every: int) -> None:
+    """A reader that was full for a moment, or a slab that was, has no event of its own when it is so no longer."""
+    listeners, pool, stops = FakeListeners(20, full_every=full_every), FakePool(room=room), FakeStops()
+    slab, admission = Slab(slab_pages * 8192), Admission(Limits(requests=100, clip_bytes=1 << 30))
+    metrics = Metrics()
+    parts = Parts(
+        listeners=cast(Listeners, listeners),
+        admission=admission,
+        slab=slab,
+        pool=cast(WorkerPool, pool),
+        metrics=metrics,
+        stops=cast(StopSignals, stops),
+        lifecycle=Lifecycle(),
+        refusals=Refusals(metrics.registry),
+    )
+    front = Front(parts, server="fake", drain_s=5.0, on_ready=lambda _: None, on_drain=lambda: None)
+    wait = listeners.wait
+    began_s = time.monotonic()
+
+    def watched(timeout_s: float) -> None:
+        assert time.monotonic() < began_s + PATIENCE_S, front
+        assert timeout_s < 0.1 or not front.in_flight, f"it waits {timeout_s} s, and {front!r}"
+        stops.count = int(listeners.sent == 20)
+        wait(timeout_s)
+
+    listeners.wait = watched  # type: ignore[method-assign]
+    front.run()
+    assert listeners.sent == 20
+    assert slab.ranges.used_bytes == 0
+    slab.close()

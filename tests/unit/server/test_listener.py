@@ -1,0 +1,132 @@
+"""Several listeners as one, over fakes whose descriptors are pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterator
+
+import pytest
+
+from decode_server.service.listener import Delivery, Listeners, ReaderGone
+
+
+class FakeListener:
+    """Its descriptor is readable while `shown` messages lie in it; others are `pending`, as ZeroMQ's may be."""
+
+    def __init__(self, name: str) -> None:
+        self.url = f"fake://{name}"
+        self.messages: deque[tuple[bytes, list[bytes]]] = deque()
+        self.sent: list[tuple[bytes, bytes]] = []
+        self.closed_s: list[float] = []
+        self.pending = False
+        self._read_end, self._write_end = os.pipe()
+
+    def put(self, client: bytes, frame: bytes, *, shown: bool = True) -> None:
+        self.messages.append((client, [frame]))
+        if shown:
+            os.write(self._write_end, b"x")
+        else:
+            self.pending = True
+
+    def fileno(self) -> int:
+        return self._read_end
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        if self.messages:
+            return self.messages.popleft()
+        self.pending = False
+        os.set_blocking(self._read_end, False)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._read_end, 100)
+        return None
+
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
+        if client == b"gone":
+            raise ReaderGone
+        self.sent.append((client, header))
+        return None
+
+    def close(self, *, linger_s: float) -> None:
+        self.closed_s.append(linger_s)
+
+    def drop(self) -> None:
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+
+@pytest.fixture
+def three() -> Iterator[list[FakeListener]]:
+    fakes = [FakeListener(name) for name in "abc"]
+    yield fakes
+    for fake in fakes:
+        fake.drop()
+
+
+def receive_all(listeners: Listeners) -> list[tuple[bytes, list[bytes]]]:
+    found = []
+    while (message := listeners.receive()) is not None:
+        found.append(message)
+    return found
+
+
+def test_the_same_client_of_two_listeners_is_two_clients(three: list[FakeListener]) -> None:
+    listeners = Listeners(three)
+    three[0].put(b"me", b"one")
+    three[2].put(b"me", b"two")
+    listeners.wait(10)
+    (one, frames_one), (two, frames_two) = receive_all(listeners)
+    assert one != two
+    assert (frames_one, frames_two) == ([b"one"], [b"two"])
+    listeners.send(two, b"to two", None)
+    listeners.send(one, b"to one", None)
+    assert [fake.sent for fake in three] == [[(b"me", b"to one")], [], [(b"me", b"to two")]]
+
+
+def test_a_talkative_listener_does_not_keep_the_others_waiting(three: list[FakeListener]) -> None:
+    listeners = Listeners(three)
+    for number in range(50):
+        three[0].put(b"loud", str(number).encode())
+    three[1].put(b"quiet", b"now")
+    listeners.wait(10)
+    assert [listeners.receive() for _ in range(3)][1] == (b"\1quiet", [b"now"])
+    assert len(receive_all(listeners)) == 48
+
+
+def test_what_a_descriptor_does_not_show_ends_a_wait(three: list[FakeListener]) -> None:
+    listeners = Listeners(three)
+    three[1].put(b"me", b"hidden", shown=False)
+    listeners.wait(3600)
+    assert receive_all(listeners) == [(b"\1me", [b"hidden"])]
+
+
+def test_what_was_left_in_one_turn_is_found_in_the_next(three: list[FakeListener]) -> None:
+    listeners = Listeners(three)
+    for number in range(5):
+        three[0].put(b"me", str(number).encode())
+    listeners.wait(3600)
+    assert listeners.receive() is not None
+    listeners.wait(3600)
+    assert len(receive_all(listeners)) == 4
+    listeners.wait(0)
+    assert listeners.receive() is None
+
+
+def test_a_watched_descriptor_ends_a_wait(three: list[FakeListener]) -> None:
+    listeners = Listeners(three)
+    read_end, write_end = os.pipe()
+    listeners.watch(read_end)
+    os.write(write_end, b"x")
+    listeners.wait(3600)
+    assert listeners.receive() is None
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_errors_and_the_end_are_passed_on(three: list[FakeListener]) -> None:
+    listeners = Listeners(three)
+    with pytest.raises(ReaderGone):
+        listeners.send(b"\1gone", b"x", None)
+    listeners.close(linger_s=2.0)
+    assert [fake.closed_s for fake in three] == [[2.0]] * 3

@@ -1,0 +1,123 @@
+"""The verb `export`: a run's newest checkpoint as a folder that loads elsewhere, and what cannot be exported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from framefeed.errors import BadInput
+from models.tubelets import TubeletGrid
+from models.videomae import PRESETS, VideoMAE, VideoMAEConfig
+from models.weights.files import read_weights
+from models.weights.saved_model import load_model
+from trainer_client.training.checkpoint import Checkpoints
+from trainer_client.training.export import Export, videomae_config
+from trainer_client.training.feed_options import FeedOptions
+from trainer_client.training.recipe_mae import TrainMae
+from trainer_client.training.session import SessionOptions
+from trainer_client.training.train_loop import TrainState
+
+TINY = PRESETS["tiny"]
+FLAT = VideoMAEConfig(
+    grid=TubeletGrid(frames=4, height_px=32, width_px=32, patch_px=8),
+    encoder=replace(TINY.encoder, width=32, heads=2),
+    decoder=replace(TINY.decoder, width=16, heads=2),
+)
+
+
+def recipe_config(model: VideoMAEConfig) -> dict[str, object]:
+    """What `train mae` writes into its checkpoints."""
+    recipe = TrainMae(
+        root=Path("/r"),
+        preset="tiny",
+        feed=FeedOptions(servers=["tcp://127.0.0.1:1"]),
+        session=SessionOptions(out=Path("/o")),
+    )
+    return recipe.config(model, samples=3)
+
+
+def save_run(folder: Path, model: VideoMAEConfig, *, steps: tuple[int, ...] = (3,)) -> VideoMAE:
+    """A run's folder with checkpoints; the model of the last."""
+    for step in steps:
+        torch.manual_seed(step)
+        videomae = VideoMAE(model)
+        state = TrainState(
+            **{name: {"step": step, "model": videomae.state_dict()}.get(name, {}) for name in TrainState.__slots__}
+        )
+        Checkpoints(folder, config=recipe_config(model), keep=9).save(state)
+    return videomae.eval()
+
+
+def test_the_newest_checkpoint_becomes_a_folder_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = save_run(tmp_path / "run", TINY, steps=(3, 12))
+    Export(checkpoint=tmp_path / "run", out=tmp_path / "out").run()
+    model, config = load_model(tmp_path / "out")
+    assert config == TINY
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+    assert "weights after step 12" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_one_checkpoint_and_its_encoder(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", FLAT, steps=(3, 12))
+    Export(checkpoint=tmp_path / "run/step_000000003.pt", out=tmp_path / "out", part="encoder").run()
+    model, config = load_model(tmp_path / "out")
+    torch.manual_seed(3)
+    assert config == FLAT.vit
+    assert torch.equal(model.state_dict()["norm.weight"], VideoMAE(FLAT).encoder.norm.weight)
+
+
+@pytest.mark.parametrize("part", ["model", "encoder"])
+def test_transformers_loads_it(part: str, tmp_path: Path) -> None:
+    trained = save_run(tmp_path / "run", FLAT)
+    Export(checkpoint=tmp_path / "run", out=tmp_path / "out", format="transformers", part=part).run()
+    kind = transformers.VideoMAEForPreTraining if part == "model" else transformers.VideoMAEModel
+    theirs, loading = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(loading.values()), loading
+    clips = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    base = theirs.videomae if part == "model" else theirs
+    with torch.no_grad():
+        wanted = base.eval()(clips.transpose(1, 2)).last_hidden_state
+        assert (trained.encoder(clips) - wanted).abs().max() <= 1e-4
+
+
+def test_what_cannot_be_exported_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    save_run(tmp_path / "run", TINY)
+    (tmp_path / "empty").mkdir()
+    other = recipe_config(TINY) | {"recipe": "clip"}
+    state = TrainState(**{name: {"step": 1, "model": {}}.get(name, {}) for name in TrainState.__slots__})
+    Checkpoints(tmp_path / "clip", config=other, keep=1).save(state)
+    for checkpoint, form, complaint in (
+        (tmp_path / "empty", "framefeed", "holds no checkpoint"),
+        (tmp_path / "none.pt", "framefeed", "does not exist"),
+        (tmp_path / "clip", "framefeed", "recipe is 'clip', wanted 'mae'"),
+        (tmp_path / "run", "transformers", "positions is 'grid', wanted 'flat'"),
+    ):
+        with pytest.raises(BadInput, match=complaint) as caught:
+            Export(checkpoint=checkpoint, out=out, format=form).run()
+        assert "\n" not in str(caught.value)
+        assert not out.exists()
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", TINY)
+    export = Export(checkpoint=tmp_path / "run", out=tmp_path / "out")
+    export.run()
+    before = read_weights(tmp_path / "out")
+    with pytest.raises(BadInput, match=r"has a config\.json and a model\.safetensors already"):
+        export.run()
+    assert read_weights(tmp_path / "out").keys() == before.keys()
+
+
+def test_the_configuration_of_a_run_is_its_model() -> None:
+    options = json.loads(json.dumps(recipe_config(TINY)))
+    assert videomae_config(options) == TINY
+    with pytest.raises(ValueError, match="VideoMAEConfig has no typo"):
+        videomae_config(options | {"model.typo": 1})
+    with pytest.raises(ValueError, match="model part is 3"):
+        videomae_config(options | {"model.grid": 3})

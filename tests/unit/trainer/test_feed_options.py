@@ -1,0 +1,68 @@
+"""What a recipe's user chooses about feeding reaches the loader."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from framefeed.errors import BadInput
+from tests.unit.client.clips import POLICY
+from tests.unit.trainer.small_run import CPU
+from trainer_client.loader import LoaderOptions
+from trainer_client.samples import Sample
+from trainer_client.training.feed_options import FeedOptions, FeedPlan
+
+PLAN = FeedPlan(dataset=[Sample(video="a", start_s=0, end_s=1)] * 9, policy=POLICY, seed=3, steps=5)
+
+
+def opened(**options: object) -> LoaderOptions:
+    feed = FeedOptions(servers=("tcp://a:1",), **options)  # type: ignore[arg-type]
+    with feed.open(PLAN, compute=CPU, registry=CollectorRegistry()) as loader:
+        return loader.options
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attempt_s", 3.0),
+        ("attempt_min_s", 0.5),
+        ("hedge_share", 0.01),
+        ("affinity_slack", None),
+        ("on_stall", "log"),
+        ("order", "window:4"),
+        ("allow_mixed_decoders", True),
+    ],
+)
+def test_an_option_reaches_the_loader_under_its_name(name: str, value: object) -> None:
+    chosen, default = opened(**{name: value}), opened()
+    assert getattr(chosen, name) == value
+    assert dataclasses.replace(default, **{name: value}) == chosen, "and changes nothing else"
+
+
+def test_what_becomes_of_poison_reaches_the_loader(tmp_path: Path) -> None:
+    poison = opened(poison="skip", poison_servers=3, poison_budget=7, poison_list=tmp_path).poison
+    assert (poison.policy, poison.servers, poison.budget, poison.folder) == ("skip", 3, 7, tmp_path)
+    assert opened().poison.policy == "raise"
+    assert opened(watchdog_s=33.0).stall_s == 33.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "window"},
+        {"poison": "ignore"},
+        {"poison_budget": -1},
+        {"poison_servers": 0},
+        {"hedge_share": 2},
+        {"affinity_slack": 0},
+        {"attempt_min_s": 0},
+        {"on_stall": "panic"},
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(options: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match="loader: ") as refused:
+        opened(**options)
+    assert "\n" not in str(refused.value)

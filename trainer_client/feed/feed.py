@@ -1,0 +1,310 @@
+"""The feed: the thread that moves messages between the wire, the dispatch and the prefetcher, and who waits for it.
+
+All decisions are theirs; this file knows the clock, the lock and the liveness of the thread. The consumer only waits on
+a condition, at most a tick at a time; whatever kills the thread is raised at the consumer within one tick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from framefeed.errors import BadRequest, FramefeedError
+from framefeed.wire import ClipReply, Reply, pack_call, peek_attempt, unpack_reply
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.feed.batch import Batch
+from trainer_client.feed.prefetch import BatchPlan, Prefetch
+from trainer_client.feed.stand_ins import StandIns
+from trainer_client.fleet.dispatch import Dispatch, Failed, Got, Send
+from trainer_client.fleet.fleet import Fleet
+from trainer_client.fleet.lookout import Lookout
+from trainer_client.fleet.member_sources import Source
+from trainer_client.fleet.members import Members
+from trainer_client.fleet.watchdog import Stalled
+from trainer_client.measures.stats import FeedStats, Ledger, Standing, snapshot
+from trainer_client.measures.wait import ClipLife, to_ns
+from trainer_client.transports.transport import Kind, Signal
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+_JOIN_S = 5.0
+_NOTICE_S = 10.0
+_BURST_MESSAGES = 32  # of one server, before the others and the clock have their turn
+
+
+class Wire(Protocol):
+    """What the feed needs of its connections; every call is made by the feed's thread."""
+
+    def connect(self, url: str) -> None: ...
+
+    def disconnect(self, url: str) -> None: ...
+
+    def send(self, url: str, header: bytes) -> bool: ...
+
+    def wait(self, timeout_s: float) -> list[Signal]: ...
+
+    def header(self, url: str) -> bytes | None: ...
+
+    def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int: ...
+
+    def cpu_s(self) -> float: ...
+
+
+OpenWire = Callable[[socket.socket], AbstractContextManager[Wire]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a feed is made of: where its servers come from and how often to look, the decisions, where they are counted,
+    and how long its thread may be silent.
+    """
+
+    sources: Sequence[Source]
+    look_every_s: float
+    fleet: Fleet
+    dispatch: Dispatch
+    prefetch: Prefetch
+    policy: ClipPolicy
+    stand_ins: StandIns
+    ledger: Ledger
+    rank: int
+    stall_s: float
+
+
+class Feed:
+    """One running plan. Whoever builds it closes it; `start()` is called once, `next_batch()` by one thread."""
+
+    def __init__(self, plan: Iterator[BatchPlan], parts: Parts, *, open_wire: OpenWire) -> None:
+        self._plan = plan
+        self._parts = parts
+        self._dispatch, self._prefetch, self._ledger = parts.dispatch, parts.prefetch, parts.ledger
+        self._open_wire = open_wire
+        self._changed = threading.Condition()
+        self._plan_over = False
+        self._closing = False
+        self._error: BaseException | None = None
+        self._beat_s = time.monotonic()
+        self._wire_cpu_s = 0.0
+        lookout = Lookout(parts.sources, every_s=parts.look_every_s, on_report=self._rouse)
+        self._members = Members(lookout, fleet=parts.fleet, dispatch=parts.dispatch)
+        self._wake, self._waker = socket.socketpair()
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name=f"framefeed-feed-{parts.rank}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to prefetch. Returns at once."""
+        self._thread.start()
+
+    def next_batch(self) -> Batch | None:
+        """The next batch in plan order; None when the plan is over. Blocks while clips arrive somewhere.
+
+        Raises the error of a clip that no server can give (at its batch, again at every call), Stalled when no clip
+        came for `stall_s`, BadInput for a foreign decoder, and RuntimeError when the thread died or after close().
+        """
+        began_s = time.monotonic()  # before the lock: waiting for it is waiting as well
+        notice_s = _NOTICE_S
+        with self._changed:
+            try:
+                while (delivery := self._prefetch.take()) is None:
+                    if self._plan_over and self._prefetch.empty:
+                        return None
+                    self._check_alive()
+                    notice_s = self._notice(began_s, notice_s)
+                    self._changed.wait(TICK_S)
+            except BaseException:
+                self._count_wait(began_s, None, None)
+                raise
+            self._count_wait(began_s, delivery.last, delivery.later_ready_s)
+            self._ledger.batches += 1
+            self._ledger.used += len(delivery.batch)
+            self._ledger.stood_in += len(delivery.batch.stand_ins)
+        self._rouse()
+        return delivery.batch
+
+    def stats(self) -> FeedStats:
+        """A snapshot of the counts. Blocks for the microseconds that the feed's thread holds its lock."""
+        with self._changed:
+            fleet = self._parts.fleet
+            standing = Standing(
+                in_flight=self._dispatch.in_flight,
+                held=self._prefetch.held,
+                inflight_bytes=fleet.inflight_bytes,
+                deadline_s=self._dispatch.deadline_s,
+                servers={url: server.state.value for url, server in fleet.servers.items()},
+                circuits={url: server.breaker.circuit.value for url, server in fleet.servers.items()},
+            )
+            return snapshot(self._ledger, standing, rank=self._parts.rank)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The decoder of the run's servers; None before the first said it."""
+        return self._parts.fleet.fingerprint
+
+    def close(self) -> None:
+        """Stop the thread and drop what is in flight. Idempotent; blocks for at most 5 s.
+
+        Raises RuntimeError if the thread does not end in that time; it can then not be trusted with anything.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._rouse()
+        self._members.close()
+        if self._thread.ident is not None:
+            self._thread.join(_JOIN_S)
+            if self._thread.is_alive():
+                raise RuntimeError(f"the feed's thread did not end within {_JOIN_S:g} s of close()")
+        self._wake.close()
+        self._waker.close()
+        with self._changed:
+            self._dispatch.close()
+            self._ledger.discarded += self._prefetch.discard()
+
+    # The consumer's side.
+
+    def _check_alive(self) -> None:
+        if self._closing:
+            raise RuntimeError("the loader is closed")
+        if isinstance(self._error, FramefeedError):
+            raise self._error
+        if self._error is not None or not self._thread.is_alive():
+            raise RuntimeError("the feed's thread died") from self._error
+        silent_s = time.monotonic() - self._beat_s
+        if silent_s > self._parts.stall_s + TICK_S:
+            raise Stalled(f"the feed's thread has not turned for {silent_s:.0f} s")
+
+    def _count_wait(self, began_s: float, last: ClipLife | None, later_ready_s: float | None) -> None:
+        later_ns = None if later_ready_s is None else to_ns(later_ready_s)
+        self._ledger.waits.add((to_ns(began_s), to_ns(time.monotonic())), last, later_ready_ns=later_ns)
+
+    def _notice(self, began_s: float, due_s: float) -> float:
+        """Say in the log who waits for what, at a wait of 10 s, 20 s, 40 s… Returns when it is due next."""
+        now_s = time.monotonic()
+        if now_s - began_s < due_s:
+            return due_s
+        situation = f"{self._dispatch.situation(now_s)}; servers come from {self._members}"
+        _log.warning("waited %.0f s for a batch: %s", now_s - began_s, situation)
+        return 2 * due_s
+
+    def _rouse(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is awake already; closed: it is gone
+            self._waker.send(b"\0")
+
+    # The thread's side.
+
+    def _run(self) -> None:
+        try:
+            with self._open_wire(self._wake) as wire:
+                self._members.start()
+                while not self._closing:
+                    self._turn(wire)
+        except BaseException as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _turn(self, wire: Wire) -> None:
+        cpu_s = time.thread_time()
+        self._plan_ahead()
+        now_s = self._beat_s = time.monotonic()
+        self._members.tend(wire, lock=self._changed, now_s=now_s)
+        with self._changed:
+            try:
+                sends = self._dispatch.tick(now_s)
+            except Stalled as stalled:
+                raise Stalled(f"{stalled}; servers come from {self._members}") from None
+            self._settle()
+            wake_s = self._dispatch.wake_s(now_s)
+            busy = self._prefetch.has_room and not self._plan_over
+        for send in sends:
+            self._send(wire, send)
+        timeout_s = TICK_S if wake_s is None else min(max(wake_s - time.monotonic(), 0.0), TICK_S)
+        for signal in wire.wait(0.0 if busy else timeout_s):
+            self._hear(wire, signal)
+        before_s, self._wire_cpu_s = self._wire_cpu_s, wire.cpu_s()
+        with self._changed:
+            self._ledger.receive_cpu_s += time.thread_time() - cpu_s + self._wire_cpu_s - before_s
+
+    def _plan_ahead(self) -> None:
+        """Open one batch if there is room; planning itself is done outside the lock."""
+        with self._changed:
+            if self._plan_over or not self._prefetch.has_room:
+                return
+        plan = next(self._plan, None)
+        with self._changed:
+            if plan is None:
+                self._plan_over = True
+                self._changed.notify_all()
+                return
+            now_s = time.monotonic()
+            for ticket, request in zip(self._prefetch.open(plan), plan.requests, strict=True):
+                self._dispatch.want(ticket, request, now_s=now_s)
+
+    def _send(self, wire: Wire, send: Send) -> None:
+        if not wire.send(send.url, pack_call(send.call)):
+            with self._changed:
+                self._dispatch.unsent(send, now_s=time.monotonic())
+
+    def _hear(self, wire: Wire, signal: Signal) -> None:
+        if signal.kind is Kind.MESSAGES:
+            for _ in range(_BURST_MESSAGES):
+                header = wire.header(signal.url)
+                if header is None:
+                    return
+                self._receive(wire, signal.url, header)
+            return
+        with self._changed:
+            happened = self._dispatch.connected if signal.kind is Kind.CONNECTED else self._dispatch.disconnected
+            happened(signal.url, now_s=time.monotonic())
+            self._settle()
+
+    def _receive(self, wire: Wire, url: str, header: bytes) -> None:
+        reply: Reply | str
+        try:
+            reply = unpack_reply(header)
+        except (BadRequest, ValueError, TypeError) as error:
+            reply = str(error)
+        into = None
+        if isinstance(reply, ClipReply):
+            with self._changed:
+                ticket = self._dispatch.expects(url, reply.attempt)
+                into = None if ticket is None else self._prefetch.row(ticket)
+        pixel_bytes = wire.pixels(url, into)
+        with self._changed:
+            now_s = time.monotonic()
+            if isinstance(reply, str):
+                self._dispatch.garbled(url, peek_attempt(header), now_s=now_s, why=reply)
+            else:
+                self._dispatch.replied(url, reply, pixel_bytes=pixel_bytes, now_s=now_s)
+            self._settle()
+
+    def _refill(self, end: Failed) -> None:
+        """Another sample stands in for one that no server can give, or its batch fails."""
+        stand_in = self._prefetch.stand_in(end.ticket, self._parts.stand_ins.after, end.error)
+        if stand_in is not None:
+            request = self._parts.policy.request(stand_in.sample, stand_in.seed)
+            self._dispatch.want(end.ticket, request, now_s=time.monotonic())
+
+    def _settle(self) -> None:
+        """Hand what became of clips to the prefetcher, and wake the consumer when its batch is ready."""
+        finished = self._dispatch.finished()
+        for end in finished:
+            if isinstance(end, Got):
+                self._prefetch.fill(end.ticket, end.reply.info, end.life)
+            else:
+                self._refill(end)
+        if finished and self._prefetch.ready:
+            self._changed.notify_all()

@@ -1,0 +1,1 @@
+"""Which servers there are, which is asked, and again which other: pure decisions, no sockets."""

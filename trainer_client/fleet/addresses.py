@@ -1,0 +1,84 @@
+"""Server addresses as users write them; knows how they are checked, not what speaks there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from framefeed.errors import BadInput
+
+FORMS = {
+    "tcp": "tcp://HOST:PORT",
+    "ipc": "ipc://@NAME",
+    "shm": "shm://@NAME",
+    "grpc": "grpc://HOST:PORT",
+    "grpcs": "grpcs://HOST:PORT",
+}
+"""The schemes of addresses and how each is written."""
+DNS, REGISTRY = "dns+", "registry://"
+"""What stands before an address whose name is resolved again and again, and before a folder of entries."""
+_STRANGE = frozenset("*?;, \t\n")  # in no name or address of a host
+
+
+def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
+    """What a user may give: addresses, dns+ before one, registry:///FOLDER, each well formed and given once.
+
+    Raises BadInput naming the first that is not.
+    """
+    if isinstance(urls, str):
+        raise BadInput(f"servers is the string {urls!r}, wanted a list of addresses like ['tcp://10.0.0.5:5555']")
+    if not urls:
+        raise BadInput("servers is empty, wanted at least one address like tcp://10.0.0.5:5555")
+    for at, url in enumerate(urls):
+        _check_given(url)
+        if url in urls[:at]:
+            raise BadInput(f"server address {url!r} is given twice; wanted each server once")
+    return tuple(urls)
+
+
+def _check_given(url: str) -> None:
+    if url.startswith(REGISTRY):
+        if not url.startswith(f"{REGISTRY}/"):
+            raise BadInput(f"server address {url!r} names no folder; wanted {REGISTRY}/PATH, an absolute one")
+        return
+    check_server(url.removeprefix(DNS))
+    if url.startswith(DNS) and "HOST" not in FORMS[scheme_of(url.removeprefix(DNS))]:
+        raise BadInput(f"server address {url!r} has no host to look up; wanted {DNS}tcp://HOST:PORT")
+
+
+def check_server(url: str) -> None:
+    """Raises BadInput if this is no address of a known transport."""
+    scheme, wanted = scheme_of(url), ", ".join(FORMS.values())
+    if "://" not in url:
+        raise BadInput(f"server address {url!r} names no transport; wanted one of {wanted}")
+    if scheme not in FORMS:
+        raise BadInput(f"server address {url!r} has the unknown transport {scheme!r}; wanted one of {wanted}")
+    if why := _wrong_with_host(url) if "HOST" in FORMS[scheme] else _wrong_with_name(url):
+        raise BadInput(f"server address {url!r} {why}; wanted {FORMS[scheme]}")
+
+
+def scheme_of(url: str) -> str:
+    """What stands before `://`."""
+    return url.partition("://")[0]
+
+
+def _wrong_with_name(url: str) -> str:
+    return "" if re.fullmatch(r"\w+://@[\w.-]{1,90}|shm:///.{1,100}", url) else "names no local socket"
+
+
+def _wrong_with_host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        return f"is no address ({error})"
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    faults = (
+        (not parts.hostname or _STRANGE & set(parts.hostname), "names no host"),
+        (not port, "names no port from 1 to 65535"),
+        (bool(parts.path or parts.query or parts.fragment or "@" in url), "says more than a host and a port"),
+    )
+    return next((fault for wrong, fault in faults if wrong), "")

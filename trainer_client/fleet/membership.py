@@ -1,0 +1,136 @@
+"""Who is a server of a run: decides from what its sources saw, and when, which URLs join and which leave.
+
+A pure state machine: no clock, no sockets and no files. What a source sees is advice; a connection that stands is
+better evidence that a server lives than a lease that nobody renewed or a name that no longer leads there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from framefeed.server_entry import Standstill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One server as a source sees it. `name` is the same each time it is seen; `urls` all lead to it, best first.
+
+    A server that lives makes `beat` move at least every `lease_s` seconds; one without a lease lives while it is seen.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    beat: int = 0
+    lease_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """All servers that a source saw at one look; None, and why, when it could not look."""
+
+    source: str
+    seen: tuple[Candidate, ...] | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is to be done to the connections."""
+
+    joined: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberLimits:
+    """A server that its source no longer names, but that is connected, stays for `linger_s`: it may be draining. The
+    next URL of a server is tried when one did not connect within `try_s`.
+    """
+
+    linger_s: float = 30.0
+    try_s: float = 5.0
+
+
+@dataclass(slots=True)
+class _Known:
+    urls: tuple[str, ...]
+    stood_s: float = 0.0  # when its source last looked
+    lease_s: float = math.inf
+    gone_s: float | None = None  # since when it is not seen any more
+    member: bool = False
+    tried: int = 0
+    tried_s: float = 0.0
+
+    @property
+    def url(self) -> str:
+        return self.urls[self.tried % len(self.urls)]
+
+
+class Membership:
+    """The members of one run. Times are of one monotonic clock that the caller reads."""
+
+    def __init__(self, limits: MemberLimits | None = None) -> None:
+        self._limits = limits or MemberLimits()
+        self._known: dict[tuple[str, str], _Known] = {}
+        self._still: dict[str, Standstill] = {}
+        self._troubles: dict[str, str] = {}
+        self._members: dict[str, None] = {}
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The URLs that joined and have not left."""
+        return tuple(self._members)
+
+    def saw(self, sighting: Sighting, now_s: float) -> None:
+        """A source looked. What one that could not look saw before stands."""
+        source, seen = sighting.source, sighting.seen
+        if seen is None:
+            self._troubles[source] = sighting.why
+            return
+        self._troubles[source] = "" if seen else "names no server"
+        still = self._still.setdefault(source, Standstill())
+        for candidate in seen:
+            known = self._known.setdefault((source, candidate.name), _Known(candidate.urls))
+            if known.urls != candidate.urls:
+                known.urls, known.tried = candidate.urls, 0
+            known.stood_s, known.lease_s = still.saw(candidate.name, candidate.beat, now_s), candidate.lease_s
+            known.gone_s = None
+        names = {candidate.name for candidate in seen}
+        still.keep(names)
+        for (of, name), known in self._known.items():
+            if of == source and name not in names and known.gone_s is None:
+                known.gone_s = now_s
+
+    def decide(self, now_s: float, *, connected: Collection[str]) -> Change:
+        """Who joins and who leaves now, given the members whose connections stand."""
+        wanted: dict[str, None] = {}
+        for key, known in list(self._known.items()):
+            if self._belongs(known, now_s, connected=known.member and known.url in connected):
+                self._choose(known, now_s, connected)
+                wanted[known.url] = None
+            else:
+                known.member = False
+                if known.gone_s is not None:
+                    del self._known[key]
+        joined = tuple(url for url in wanted if url not in self._members)
+        left = tuple(url for url in self._members if url not in wanted)
+        self._members = wanted
+        return Change(joined=joined, left=left)
+
+    def __str__(self) -> str:
+        """Where servers come from, for people, and what is wrong there."""
+        return "; ".join(f"{source} {trouble}".rstrip() for source, trouble in self._troubles.items())
+
+    def _belongs(self, known: _Known, now_s: float, *, connected: bool) -> bool:
+        if known.gone_s is not None:
+            return connected and now_s < known.gone_s + self._limits.linger_s
+        return connected or known.stood_s <= known.lease_s
+
+    def _choose(self, known: _Known, now_s: float, connected: Collection[str]) -> None:
+        """Keep to its URL, or try the next one where it did not connect in time."""
+        if not known.member or known.url in connected:
+            known.member, known.tried_s = True, now_s
+        elif len(known.urls) > 1 and now_s >= known.tried_s + self._limits.try_s:
+            known.tried, known.tried_s = known.tried + 1, now_s

@@ -1,0 +1,1 @@
+"""From narrations to token ids; knows no torch."""

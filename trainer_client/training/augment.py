@@ -1,0 +1,150 @@
+"""Decoded uint8 clips to normalised float clips, on whatever device they are on; knows pixels, not tasks or models.
+
+Axes: B clips, T frames, Y rows, X columns, C channels, R rows of an I420 buffer (R = 3/2 Y).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from framefeed.clip import Colour, Matrix
+from framefeed.errors import BadInput
+
+Siting = Literal["left", "center"]
+
+# (Kr, Kb): luma is Kr R + (1 - Kr - Kb) G + Kb B. ITU-R BT.601-7 §2.5.1, BT.709-6 §3.2, BT.2020-2 table 4.
+_LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
+    "bt601": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "bt2020": (0.2627, 0.0593),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelNorm:
+    """Per-channel mean and standard deviation, red, green, blue, of pixels scaled to [0, 1].
+
+    Raises BadInput if a deviation is not positive.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if min(self.std) <= 0:
+            raise BadInput(f"pixel norm: std is {self.std}, wanted positive numbers")
+
+
+IMAGENET = PixelNorm(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+# For OpenAI's and open_clip's weights.
+CLIP = PixelNorm(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+# For LaViLa's and AVION's weights, which were trained with a typo in CLIP's red mean: 108.33 / 255, not 122.77 / 255.
+LAVILA = PixelNorm(mean=(108.3272985 / 255, *CLIP.mean[1:]), std=CLIP.std)
+
+
+def normalise_rgb(rgb_BTYXC: Tensor, *, norm: PixelNorm = IMAGENET, dtype: torch.dtype = torch.float32) -> Tensor:
+    """RGB clips, uint8 (B, T, Y, X, C), to (x / 255 - mean) / std, (B, C, T, Y, X) of `dtype`, computed in float32.
+
+    Raises BadInput if the clips are not that.
+    """
+    if rgb_BTYXC.ndim != 5 or rgb_BTYXC.shape[-1] != 3 or rgb_BTYXC.dtype != torch.uint8:
+        raise BadInput(f"RGB clips are {_seen(rgb_BTYXC)}, wanted uint8 (B, T, Y, X, 3)")
+    return _normalise(rgb_BTYXC.permute(0, 4, 1, 2, 3).float(), norm).to(dtype).contiguous()
+
+
+def normalise_yuv(
+    i420_BTRX: Tensor,
+    *,
+    colours: Sequence[Colour],
+    siting: Siting,
+    norm: PixelNorm = IMAGENET,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """I420 clips to what `normalise_rgb` makes of their RGB pixels, (B, C, T, Y, X) of `dtype`; see `yuv_to_rgb`."""
+    return _normalise(yuv_to_rgb(i420_BTRX, colours=colours, siting=siting), norm).to(dtype)
+
+
+def yuv_to_rgb(i420_BTRX: Tensor, *, colours: Sequence[Colour], siting: Siting) -> Tensor:
+    """I420 clips, uint8 (B, T, 3/2 Y, X), to RGB in [0, 255], float32 (B, C, T, Y, X), clamped but not rounded.
+
+    Each frame is one I420 buffer: Y plane (Y, X), then U and V planes (Y/2, X/2), without padding. `colours` names one
+    matrix and range for each clip. Chroma is upsampled bilinearly from where its samples lie: half way between two
+    rows, and across a row by `siting`, on which libraries disagree: on even columns (`left`, what H.264 and H.265 mean
+    unless they say otherwise) or half way between two (`center`: JPEG's, and libswscale's unless told otherwise, so
+    that of clips it has scaled). Within half a code of FFmpeg's accurate conversion.
+    Raises BadInput if the clips are not that, the number of colours is not that of clips, or a name is unknown.
+    """
+    if i420_BTRX.ndim != 4 or i420_BTRX.dtype != torch.uint8 or i420_BTRX.shape[2] % 3 or i420_BTRX.shape[3] % 2:
+        raise BadInput(f"YUV clips are {_seen(i420_BTRX)}, wanted uint8 (B, T, 3/2 Y, X) of even Y and X")
+    if len(colours) != i420_BTRX.shape[0]:
+        raise BadInput(f"YUV clips: {len(colours)} colours for {i420_BTRX.shape[0]} clips, wanted one for each clip")
+    if siting not in get_args(Siting):
+        raise BadInput(f"YUV clips: siting is {siting!r}, wanted one of {get_args(Siting)}")
+    height, width = i420_BTRX.shape[2] // 3 * 2, i420_BTRX.shape[3]
+    frames_BTV = i420_BTRX.flatten(2)
+    b, t = i420_BTRX.shape[:2]
+    luma_BTYX = frames_BTV[:, :, : height * width].reshape(b, t, height, width).float()
+    chroma_BT2yx = frames_BTV[:, :, height * width :].reshape(b, t, 2, height // 2, width // 2)
+    chroma_B2Tyx = chroma_BT2yx.transpose(1, 2).float()
+    chroma_B2TYX = _upsample(chroma_B2Tyx, siting)
+    matrix_B33111, offset_B3111 = _conversions(colours, i420_BTRX.device)
+    # Sums of products, not a matrix product: that would run in bf16 under autocast and in TF32 where it is allowed.
+    rgb_B3TYX = offset_B3111 + matrix_B33111[:, :, 0] * luma_BTYX[:, None]
+    for plane in (0, 1):
+        rgb_B3TYX = rgb_B3TYX.addcmul_(matrix_B33111[:, :, plane + 1], chroma_B2TYX[:, plane, None])
+    return rgb_B3TYX.clamp_(0.0, 255.0)
+
+
+def _upsample(chroma_B2Tyx: Tensor, siting: Siting) -> Tensor:
+    # A doubled axis holds each sample twice, moved towards its neighbour before and its neighbour after: half way
+    # sited ones by a quarter of a chroma pixel, left-sited ones by none on the even column and half of one on the odd.
+    before, after = (0.0, 0.5) if siting == "left" else (0.25, 0.25)
+    columns = _double(chroma_B2Tyx, before=before, after=after)
+    return _double(columns.transpose(-1, -2), before=0.25, after=0.25).transpose(-1, -2)
+
+
+def _double(samples: Tensor, *, before: float, after: float) -> Tensor:
+    previous = torch.cat((samples[..., :1], samples[..., :-1]), dim=-1)
+    following = torch.cat((samples[..., 1:], samples[..., -1:]), dim=-1)
+    pair = (samples.lerp(previous, before), samples.lerp(following, after))
+    return torch.stack(pair, dim=-1).flatten(-2)
+
+
+# The affine maps rgb = matrix · yuv + offset of each clip, in units of 8-bit codes.
+def _conversions(colours: Sequence[Colour], device: torch.device) -> tuple[Tensor, Tensor]:
+    matrices = torch.stack([_conversion(colour) for colour in colours])
+    zeros = torch.tensor([(0.0 if c.full_range else 16.0, 128.0, 128.0) for c in colours], dtype=torch.float64)
+    offsets = -(matrices @ zeros[:, :, None])[:, :, 0]
+    shape = (len(colours), 3, 3, 1, 1, 1)
+    return matrices.float().to(device).view(shape), offsets.float().to(device).view(shape[:2] + shape[3:])
+
+
+def _conversion(colour: Colour) -> Tensor:
+    red, blue = _LUMA_WEIGHTS[colour.matrix]
+    green = 1.0 - red - blue
+    # R = Y + 2 (1 - Kr) V, B = Y + 2 (1 - Kb) U, and G from the definition of luma.
+    matrix = torch.tensor(
+        [
+            [1.0, 0.0, 2 * (1 - red)],
+            [1.0, -2 * (1 - blue) * blue / green, -2 * (1 - red) * red / green],
+            [1.0, 2 * (1 - blue), 0.0],
+        ],
+        dtype=torch.float64,
+    )
+    # Limited range holds luma in 219 codes and chroma in 224 (BT.601-7 §2.5.3).
+    spans = (255.0, 255.0, 255.0) if colour.full_range else (219.0, 224.0, 224.0)
+    return matrix * (255.0 / torch.tensor(spans, dtype=torch.float64))
+
+
+def _normalise(rgb_BCTYX: Tensor, norm: PixelNorm) -> Tensor:
+    mean, std = (torch.tensor(v, device=rgb_BCTYX.device).view(3, 1, 1, 1) for v in (norm.mean, norm.std))
+    return (rgb_BCTYX - mean * 255.0) / (std * 255.0)
+
+
+def _seen(clips: Tensor) -> str:
+    return f"{str(clips.dtype).removeprefix('torch.')} {tuple(clips.shape)}"

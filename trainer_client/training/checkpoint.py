@@ -1,0 +1,111 @@
+"""Checkpoints of a run: files that are whole or not there, of one configuration, the newest few kept.
+
+It knows what a TrainState holds, not what made it. Files are read without executing anything in them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from framefeed.errors import BadInput, StorageFault
+from trainer_client.training.train_loop import TrainState
+
+CHECKPOINT_VERSION = 1
+_NAME = re.compile(r"step_(\d{9,})\.pt")
+
+Config = Mapping[str, object]
+
+
+class Checkpoints:
+    """The checkpoints in FOLDER/step_*.pt of a run with this `config`: options that decide which weights come out.
+
+    `config` holds what JSON can say; the newest `keep` files stay.
+    """
+
+    def __init__(self, folder: Path, *, config: Config, keep: int) -> None:
+        if keep < 1:
+            raise BadInput(f"checkpoints: {keep} are to be kept, wanted at least 1")
+        self.folder = folder
+        self._config = _plain(config)
+        self._keep = keep
+
+    def save(self, state: TrainState) -> Path:
+        """Write a checkpoint and let the oldest beyond `keep` go. Blocks until it is on storage.
+
+        Raises StorageFault if it cannot be written; what was there before stays.
+        """
+        body = {name: getattr(state, name) for name in TrainState.__slots__}
+        body |= {"framefeed_checkpoint": CHECKPOINT_VERSION, "config": json.dumps(self._config)}
+        path = self.folder / f"step_{state.step:09d}.pt"
+        part = path.with_name(path.name + ".part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(body, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+            for _, old in _numbered(self.folder)[: -self._keep]:
+                old.unlink()
+        except OSError as error:
+            raise StorageFault(f"checkpoint {path} cannot be written: {error.strerror}") from None
+        return path
+
+    def latest(self) -> Path | None:
+        """The checkpoint with the most steps; None if there is none."""
+        return newest_checkpoint(self.folder)
+
+    def load(self, path: Path) -> TrainState:
+        """The state in a checkpoint, on the CPU. Raises BadInput if it is damaged, or of another version or run."""
+        state, config = read_checkpoint(path)
+        if differences := differing(config, self._config):
+            raise BadInput(f"checkpoint {path} is of another run: {differences}; use the same or another --out")
+        return state
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps in a run's folder; None if there is none."""
+    found = _numbered(folder)
+    return found[-1][1] if found else None
+
+
+def read_checkpoint(path: Path) -> tuple[TrainState, Config]:
+    """The state in a checkpoint, on the CPU, and the configuration of its run.
+
+    Raises BadInput if it is damaged or of another version.
+    """
+    try:
+        body = torch.load(path, map_location="cpu", weights_only=True)
+        version, config = body["framefeed_checkpoint"], json.loads(body["config"])
+    except FileNotFoundError:
+        raise BadInput(f"checkpoint {path} does not exist") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInput(f"checkpoint {path} cannot be read ({why}); remove it to go on from the one before") from None
+    if version != CHECKPOINT_VERSION:
+        raise BadInput(f"checkpoint {path} has version {version}, wanted {CHECKPOINT_VERSION}")
+    return TrainState(**{name: body[name] for name in TrainState.__slots__}), config
+
+
+def differing(theirs: Config, ours: Config) -> str:
+    """What differs between two configurations, as one line; empty if nothing does."""
+    seen = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+    return "; ".join(f"{name} was {theirs.get(name)} and is {ours.get(name)}" for name in seen)
+
+
+def _plain(config: Config) -> dict[str, object]:
+    """The configuration as JSON gives it back, so that a tuple equals the list it was saved as."""
+    plain: dict[str, object] = json.loads(json.dumps(dict(config)))
+    return plain
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    names = ((_NAME.fullmatch(path.name), path) for path in folder.glob("step_*.pt"))
+    return sorted((int(match[1]), path) for match, path in names if match)

@@ -1,0 +1,89 @@
+"""The verb `export`: a run's weights as files that others load; it knows recipes' configurations, not their training.
+
+framefeed export runs/mae --out mae-base                             # model.safetensors and config.json
+framefeed export runs/mae --out hub --format transformers            # VideoMAEForPreTraining.from_pretrained("hub")
+framefeed export runs/mae --out hub --format transformers --part encoder    # VideoMAEModel.from_pretrained("hub")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from torch import Tensor
+
+from framefeed.errors import BadInput
+from models.videomae import VideoMAEConfig
+from models.vit import ViTConfig
+from models.weights.config_json import config_from_json
+from models.weights.key_table import Weights
+from models.weights.saved_model import save_for_transformers, save_model
+from trainer_client.training.checkpoint import newest_checkpoint, read_checkpoint
+
+_ENCODER = "encoder."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the weights of a run as safetensors with a JSON configuration, or as a folder that transformers loads."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, whose newest checkpoint is taken, or one checkpoint (step_*.pt)."""
+    out: Path
+    """Folder to write model.safetensors and config.json into: a new one, or one without them."""
+    format: Literal["framefeed", "transformers"] = "framefeed"
+    """framefeed: our names, for models.weights.saved_model.load_model. transformers: for its from_pretrained."""
+    part: Literal["model", "encoder"] = "model"
+    """model: all of it, decoder included. encoder: what fine-tuning and feature extraction take."""
+
+    def run(self) -> None:
+        """Read, convert and write; blocks for as long as the files take. Raises BadInput, with nothing written, for
+        a run that is none, a model that the format cannot hold, or a folder that is taken."""
+        path = newest_checkpoint(self.checkpoint) if self.checkpoint.is_dir() else self.checkpoint
+        if path is None:
+            raise BadInput(f"{self.checkpoint} holds no checkpoint, wanted a run's folder with step_*.pt")
+        if taken := [name for name in ("config.json", "model.safetensors") if (self.out / name).exists()]:
+            raise BadInput(f"--out {self.out} has a {' and a '.join(taken)} already; wanted a new folder")
+        state, options = read_checkpoint(path)
+        try:
+            config, weights = self._chosen(videomae_config(options), state.model)
+            if self.format == "transformers":
+                save_for_transformers(self.out, weights, config)
+            else:
+                save_model(self.out, weights, config)
+        except ValueError as error:
+            raise BadInput(f"export of {path}: {error}") from None
+        count = sum(tensor.numel() for tensor in weights.values())
+        Console().print(f"{path}: {count:,} weights after step {state.step} to {self.out}", highlight=False)
+
+    def _chosen(self, config: VideoMAEConfig, weights: Weights) -> tuple[VideoMAEConfig | ViTConfig, Weights]:
+        return (config, weights) if self.part == "model" else (config.vit, encoder_weights(weights))
+
+
+def videomae_config(options: Mapping[str, object]) -> VideoMAEConfig:
+    """The model in the configuration of a run of `train mae`. Raises ValueError for a run of another recipe."""
+    if options.get("recipe") != "mae":
+        raise ValueError(f"recipe is {options.get('recipe')!r}, wanted 'mae'")
+    kinds = {"grid": "TubeletGrid", "encoder": "StackConfig", "decoder": "StackConfig"}
+    shape = {name.removeprefix("model."): value for name, value in options.items() if name.startswith("model.")}
+    parts = {
+        name: {"kind": kinds[name], **_mapping(value)} if name in kinds else value for name, value in shape.items()
+    }
+    config = config_from_json({"kind": "VideoMAEConfig", **parts})
+    assert isinstance(config, VideoMAEConfig)
+    return config
+
+
+def encoder_weights(weights: Weights) -> dict[str, Tensor]:
+    """The weights of a VideoMAE's encoder, under the encoder's own names."""
+    return {name.removeprefix(_ENCODER): tensor for name, tensor in weights.items() if name.startswith(_ENCODER)}
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"model part is {value!r}, wanted its fields")
+    return value

@@ -1,0 +1,97 @@
+"""What a recipe's user chooses about feeding, and the loader it makes; knows no task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from prometheus_client import CollectorRegistry
+
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
+from trainer_client.loader import ClipLoader, LoaderOptions
+from trainer_client.samples import Dataset
+from trainer_client.training.compute import Compute
+from trainer_client.transports.credentials import Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedPlan:
+    """What a run feeds on: the samples, the clips made of them, and for how many steps in which order."""
+
+    dataset: Dataset
+    policy: ClipPolicy
+    seed: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedOptions:
+    """What a recipe's user chooses about feeding."""
+
+    servers: tuple[str, ...]
+    """Decode servers, e.g. tcp://HOST:PORT or shm://@NAME; dns+tcp://HOST:PORT, every address of the name; or
+    registry:///FOLDER, those that were started with --registry FOLDER. They may come, go and come back during the run.
+    """
+    batch_clips: int = 64
+    """Clips of one step."""
+    prefetch_batches: int = 8
+    """Batches made ahead of the step that uses them."""
+    prefetch_mib: int = 2048
+    """Bound on the memory of batches made ahead, in MiB."""
+    attempt_s: float = 10.0
+    """A clip is asked of another server after so many seconds, or sooner: three times the p99 of recent answers."""
+    attempt_min_s: float = 2.0
+    """But not before so many seconds."""
+    hedge_share: float = 0.05
+    """A clip that takes longer than 95 % of them is asked of a second server too, for up to this share; 0 is never."""
+    affinity_slack: float | None = 0.25
+    """A part of a video is asked of the same server while its load is below 1 + this of the mean. None: no affinity."""
+    watchdog_s: float = 120.0
+    """Without any clip for so many seconds the run says who waits for what, and ends unless --on-stall is log."""
+    on_stall: Literal["fail", "log"] = "fail"
+    """What a standstill of --watchdog-s does: end the run, or only say so each time."""
+    order: str = "strict"
+    """strict is plan order; with window:W a ready batch may overtake within W, and what was used when is recorded."""
+    poison: PoisonPolicy = "raise"
+    """A clip no server can give ends the run, is replaced at its place, or (skip) is dropped for good."""
+    poison_servers: int = 2
+    """So many different servers, or all there are, must have failed it."""
+    poison_budget: float = 0.01
+    """So many samples a rank may do without: a count from 1 on, below it a share of all."""
+    poison_list: Path | None = None
+    """Folder that gets framefeed.quarantine.jsonl with the spans of such clips. Default: none is written."""
+    look_every_s: float = 5.0
+    """The name or the folder is looked at for servers that came or went every so many seconds."""
+    allow_mixed_decoders: bool = False
+    """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
+    credentials: Credentials = field(default_factory=Credentials)
+
+    def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
+        """A loader that gives the plan's batches; closing it is the caller's. Raises BadInput for unusable options."""
+        options = LoaderOptions(
+            servers=self.servers,
+            batch_clips=self.batch_clips,
+            run_seed=plan.seed,
+            steps=plan.steps,
+            prefetch_batches=self.prefetch_batches,
+            prefetch_bytes=self.prefetch_mib << 20,
+            attempt_s=self.attempt_s,
+            attempt_min_s=self.attempt_min_s,
+            hedge_share=self.hedge_share,
+            affinity_slack=self.affinity_slack,
+            stall_s=self.watchdog_s,
+            on_stall=self.on_stall,
+            order=self.order,
+            poison=PoisonOptions(
+                policy=self.poison,
+                servers=self.poison_servers,
+                budget=self.poison_budget,
+                folder=self.poison_list,
+            ),
+            look_every_s=self.look_every_s,
+            allow_mixed_decoders=self.allow_mixed_decoders,
+            credentials=self.credentials,
+        )
+        return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)

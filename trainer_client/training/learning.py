@@ -1,0 +1,66 @@
+"""How fast and how far weights move: the options of a recipe's optimizer, and what the loop makes of them.
+
+It knows no task and no data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from framefeed.errors import BadInput
+from trainer_client.training.optimizer import AdamWConfig, build_adamw
+from trainer_client.training.schedule import WarmupCosine, scale_rate
+
+_REFERENCE_CLIPS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """An optimizer, the rate of each of its steps, and the norm that gradients are clipped to (None: not)."""
+
+    optimizer: torch.optim.Optimizer
+    schedule: WarmupCosine
+    clip_norm: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningOptions:
+    """What a recipe's user chooses about learning."""
+
+    lr: float | None = None
+    """Peak learning rate. Default: --base-lr x global batch / 256."""
+    base_lr: float = 1.5e-4
+    """Peak learning rate of a global batch of 256 clips, scaled linearly to the batch; not used with --lr."""
+    warmup: float = 0.1
+    """Share of all steps in which the rate climbs to its peak; half a cosine takes it down again."""
+    weight_decay: float = 0.05
+    """AdamW's decay of weight matrices; biases, norms and tokens do not decay."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the mean and the square of gradients."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup <= 1:
+            raise BadInput(f"--warmup is {self.warmup:g}, wanted a share of the steps, 0 to 1")
+        if not self.clip_norm >= 0:
+            raise BadInput(f"--clip-norm is {self.clip_norm:g}, wanted 0 or more")
+
+    def build(self, model: nn.Module, *, steps: int, batch_clips: int) -> Learning:
+        """AdamW over the model, warm-up and cosine over `steps`. Raises BadInput for what makes no such thing."""
+        scaled = scale_rate(self.base_lr, batch_clips=batch_clips, reference_clips=_REFERENCE_CLIPS)
+        peak = scaled if self.lr is None else self.lr
+        return Learning(
+            optimizer=build_adamw(model, AdamWConfig(weight_decay=self.weight_decay, betas=self.betas)),
+            schedule=WarmupCosine(
+                peak=peak,
+                warmup_steps=round(self.warmup * steps),
+                total_steps=steps,
+                start=min(1e-6, peak),
+                end=min(1e-5, peak),
+            ),
+            clip_norm=self.clip_norm or None,
+        )

@@ -1,0 +1,86 @@
+"""What a run says while it trains: a bar or lines on the terminal, curves for TensorBoard; knows steps, not tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from trainer_client.training.train_loop import StepRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Some steps taken together, up to `step`: means, clips a second, and the share of the time spent waiting."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    clips_per_s: float
+    wait_share: float
+
+    def __str__(self) -> str:
+        return (
+            f"loss {self.loss:.4f}  lr {self.learning_rate:.2e}  norm {self.grad_norm:.2f}  "
+            f"{self.clips_per_s:.1f} clips/s  waiting {self.wait_share:.0%}"
+        )
+
+
+def interval_of(records: list[StepRecord]) -> Interval:
+    """The interval that these steps make; at least one."""
+    total_s = sum(record.step_s for record in records) or 1e-9
+    return Interval(
+        step=records[-1].step,
+        loss=sum(record.loss for record in records) / len(records),
+        learning_rate=records[-1].learning_rate,
+        grad_norm=sum(record.grad_norm for record in records) / len(records),
+        clips_per_s=sum(record.clips for record in records) / total_s,
+        wait_share=sum(record.wait_s for record in records) / total_s,
+    )
+
+
+class TrainLog:
+    """Speaks every `every` steps. On a terminal it is a bar, else a line; `folder` gets TensorBoard's event file."""
+
+    def __init__(self, folder: Path, *, total_steps: int, every: int, first_step: int, console: Console) -> None:
+        self._every = every
+        self._total_steps = total_steps
+        self._records: list[StepRecord] = []
+        self._console = console
+        # A run that resumes may have logged steps beyond its checkpoint: those curves end where it begins.
+        self._board = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", total=total_steps, completed=first_step, now="waiting for the first batch")
+
+    def record(self, record: StepRecord) -> None:
+        """Take one step in, and speak if it is time."""
+        self._records.append(record)
+        if record.step % self._every == 0 or record.step == self._total_steps:
+            self._speak()
+
+    def __enter__(self) -> TrainLog:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._records:
+            self._speak()
+        self._bar.stop()
+        self._board.close()
+
+    def _speak(self) -> None:
+        interval = interval_of(self._records)
+        self._records.clear()
+        for name in ("loss", "learning_rate", "grad_norm", "clips_per_s", "wait_share"):
+            self._board.add_scalar(f"train/{name}", getattr(interval, name), interval.step)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=interval.step, now=str(interval))
+        else:
+            line = f"step {interval.step}/{self._total_steps}  {interval}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,59 @@
+"""A training run's own metrics in Prometheus form, and the page that shows them; the feed's metrics are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from framefeed.errors import BadInput
+from trainer_client.training.train_loop import StepRecord
+
+_STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class TrainMetrics:
+    """Steps, their duration, and loss, rate and gradient norm of the last one, in a registry shared with the feed."""
+
+    def __init__(self, registry: CollectorRegistry, *, rank: int = 0) -> None:
+        steps = Counter("framefeed_trainer_steps", "Optimizer steps of this process.", ["rank"], registry=registry)
+        text = "Seconds from one optimizer step to the next, data wait included."
+        name = "framefeed_trainer_step_duration_seconds"
+        duration = Histogram(name, text, ["rank"], registry=registry, buckets=_STEP_BOUNDS_S)
+        self._steps, self._duration = steps.labels(str(rank)), duration.labels(str(rank))
+        self._gauges = {
+            field: Gauge(f"framefeed_trainer_{field}", text, ["rank"], registry=registry).labels(str(rank))
+            for field, text in (
+                ("step", "Optimizer steps of the whole run."),
+                ("loss", "Loss of the last step."),
+                ("learning_rate", "Learning rate of the last step."),
+                ("grad_norm", "Gradient norm of the last step, before clipping."),
+            )
+        }
+
+    def record(self, record: StepRecord) -> None:
+        """Count one step."""
+        self._steps.inc()
+        self._duration.observe(record.step_s)
+        for field, gauge in self._gauges.items():
+            gauge.set(getattr(record, field))
+
+
+@contextmanager
+def metrics_page(registry: CollectorRegistry, *, host: str, port: int) -> Iterator[str]:
+    """Serve the registry from a thread within the `with`; gives its address. Port 0 takes a free one.
+
+    Raises BadInput if the address cannot be taken.
+    """
+    try:
+        server, thread = start_http_server(port, addr=host, registry=registry)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BadInput(f"metrics: {host}:{port} cannot be taken ({why}); wanted a free port, or 0 for any") from None
+    try:
+        yield f"http://{host}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

@@ -1,0 +1,71 @@
+"""What a run was, in numbers, once it is over: summary.json. It knows steps and the feed's counts, not the task."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer_client.measures.stats import FeedStats
+from trainer_client.training.train_loop import StepRecord
+
+SUMMARY_NAME = "summary.json"
+
+
+class Summary:
+    """Takes every step of this process in; eight bytes a step."""
+
+    def __init__(self) -> None:
+        self._losses = array("d")
+        self._first_step = self._last_step = self._clips = 0
+        self._ran_s = self._first_wait_s = 0.0
+
+    def record(self, record: StepRecord) -> None:
+        """Take one step in."""
+        if not self._losses:
+            self._first_step, self._first_wait_s = record.step, record.wait_s
+        self._losses.append(record.loss)
+        self._last_step = record.step
+        self._clips += record.clips
+        self._ran_s += record.step_s
+
+    def write(self, folder: Path, stats: FeedStats, *, ending: str) -> dict[str, object]:
+        """Write FOLDER/summary.json atomically and return what it says.
+
+        Losses are means over the first and the last 20th of the steps. Starvation is the share of the steps' time that
+        next(loader) was blocked, the wait for the first batch (`first_batch_s`) included.
+        """
+        first, last = mean_of_ends(self._losses) if self._losses else (None, None)
+        blocked_s = stats.blocked_ns * 1e-9
+        body: dict[str, object] = {
+            "framefeed_summary": 1,
+            "ending": ending,
+            "first_step": self._first_step,
+            "last_step": self._last_step,
+            "steps": len(self._losses),
+            "clips": self._clips,
+            "seconds": self._ran_s,
+            "videos_per_s": self._clips / self._ran_s if self._ran_s else 0.0,
+            "starvation_percent": 100 * blocked_s / self._ran_s if self._ran_s else 0.0,
+            "first_batch_s": self._first_wait_s,
+            "wait_s": stats.wait_s,
+            "loss_first": first,
+            "loss_last": last,
+            "retries": dict(stats.retries),
+            "requests": {f"{server} {outcome}": count for (server, outcome), count in stats.requests.items()},
+            "servers": dict(stats.servers),
+            "read_bytes_per_clip": stats.read_bytes_per_clip,
+            "received_bytes": stats.received_bytes,
+            "conserved": stats.conserved,
+        }
+        part = folder / (SUMMARY_NAME + ".part")
+        part.write_text(json.dumps(body, indent=1) + "\n")
+        part.rename(folder / SUMMARY_NAME)
+        return body
+
+
+def mean_of_ends(values: Sequence[float], *, share: float = 0.05) -> tuple[float, float]:
+    """Means over the first and the last `share` of the values, at least one each: where a curve came from and went."""
+    count = max(round(len(values) * share), 1)
+    return sum(values[:count]) / count, sum(values[-count:]) / count

@@ -1,0 +1,66 @@
+"""Who a client is to its servers, and which servers it trusts: the options, and what their files say.
+
+It knows no transport: gRPC's and ZeroMQ's connections take what it has read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from framefeed.errors import BadInput
+from framefeed.key_files import read_curve_public, read_curve_secret, read_public, read_secret, read_token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Secrets:
+    """What was read; None where the option is not given. `tls_*` are PEM texts, `curve_*` Z85."""
+
+    tls_ca: bytes | None = None
+    tls_cert: bytes | None = None
+    tls_key: bytes | None = None
+    token: bytes | None = None
+    curve_key: bytes | None = None
+    curve_server: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """How a trainer shows who it is. Secrets are in files that only their owner may read."""
+
+    tls_ca: Path | None = None
+    """PEM certificates of the authorities that signed those of grpcs:// servers. Default: the system's."""
+    tls_cert: Path | None = None
+    """PEM certificate (with its chain) to show to grpcs:// servers."""
+    tls_key: Path | None = None
+    """Its PEM private key."""
+    token_file: Path | None = None
+    """Token to send to grpcs:// servers, and to grpc:// ones on this host."""
+    curve_key: Path | None = None
+    """Secret key, made by 'framefeed keys', to show to tcp:// servers."""
+    curve_server: Path | None = None
+    """Public key of the tcp:// servers, one for all; they are spoken to in CURVE only."""
+
+    def __post_init__(self) -> None:
+        for one, other in (("tls_cert", "tls_key"), ("curve_key", "curve_server")):
+            given = [name for name in (one, other) if getattr(self, name) is not None]
+            if len(given) == 1:
+                missing = other if given[0] == one else one
+                raise BadInput(f"credentials: {given[0]} is given without {missing}, wanted both or neither")
+
+    def read(self) -> Secrets:
+        """Read the files. Raises BadInput for one that cannot be used or is not kept secret."""
+        readers = {
+            "tls_ca": read_public,
+            "tls_cert": read_public,
+            "tls_key": read_secret,
+            "token_file": read_token,
+            "curve_key": read_curve_secret,
+            "curve_server": read_curve_public,
+        }
+        found = {
+            name.removesuffix("_file"): read(path, option="--" + name.replace("_", "-"))
+            for name, read in readers.items()
+            if (path := getattr(self, name)) is not None
+        }
+        return Secrets(**found)

@@ -1,0 +1,235 @@
+"""shm:// for servers on this host: headers over a Unix socket, pixels copied from the server's slab. Knows no clips.
+
+That copy, into the batch's slot, is the only one. What was copied is given back in groups, at every call of signals().
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import select
+import socket
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from framefeed.errors import BadInput
+from framefeed.shm import (
+    HELLO,
+    MAX_BACK,
+    MAX_DATAGRAM_BYTES,
+    Loan,
+    is_trusted,
+    pack_back,
+    pack_call,
+    socket_address,
+    unpack_reply,
+)
+from trainer_client.transports.transport import RETRY_MAX_S, RETRY_S, Kind, Signal, TransportLimits
+
+_MAX_ADDRESS_BYTES = 107
+_GROUP = 8  # loans are given back by so many, so that the server can use them again soon
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """A server: not connected (no socket), connected (no slab yet), or greeted with its slab."""
+
+    url: str
+    socket: socket.socket | None = None
+    slab: npt.NDArray[np.uint8] | None = None
+    loan: Loan | None = None  # of the message whose header was just read
+    back: list[int] = field(default_factory=list)
+    retry_at_s: float = 0.0
+    retry_s: float = RETRY_S
+
+
+class ShmTransport:
+    """See Transport."""
+
+    def __init__(self, _limits: TransportLimits) -> None:
+        """Nothing is allocated for what a server sends, so nothing needs a limit."""
+        self._epoll = select.epoll()
+        self._links: dict[str, _Link] = {}
+        self._by_fd: dict[int, _Link] = {}
+        self._away: dict[str, _Link] = {}  # to be connected to
+        self._changes: list[Signal] = []
+
+    def connect(self, url: str) -> None:
+        """See Transport; the first try is the next call of signals()."""
+        if len(socket_address(url).encode()) > _MAX_ADDRESS_BYTES:
+            raise BadInput(f"server address {url!r} is longer than a socket's may be")
+        self._links[url] = self._away[url] = _Link(url)
+
+    def disconnect(self, url: str) -> None:
+        """See Transport."""
+        self._let_go(self._links.pop(url))
+        self._away.pop(url, None)
+        self._changes = [signal for signal in self._changes if signal.url != url]
+
+    def fileno(self) -> int:
+        """See Transport; that a server is there again is found by the calls of signals()."""
+        return self._epoll.fileno()
+
+    def signals(self) -> list[Signal]:
+        """See Transport."""
+        if self._away:
+            now_s = time.monotonic()
+            for link in [link for link in self._away.values() if now_s >= link.retry_at_s]:
+                self._try(link)
+        messages = []
+        for link, what in [(self._by_fd[fd], what) for fd, what in self._epoll.poll(0)]:
+            if link.slab is None:
+                self._greet(link)
+            elif what & select.EPOLLHUP and _ended(link.socket):
+                self._lose(link)
+            else:
+                messages.append(Signal(link.url, Kind.MESSAGES))
+        for link in self._links.values():
+            if link.back:
+                self._give_back(link)
+        changes, self._changes = self._changes, []
+        return messages + changes
+
+    def send(self, url: str, header: bytes) -> bool:
+        """See Transport."""
+        link = self._links[url]
+        if link.socket is None or link.slab is None:
+            return False
+        try:
+            link.socket.send(pack_call(header))
+        except OSError:  # full, or lost: then its end of file follows
+            return False
+        return True
+
+    def header(self, url: str) -> bytes | None:
+        """See Transport."""
+        link = self._links[url]
+        self._drop(link)
+        if link.socket is None or link.slab is None:
+            return None
+        try:
+            datagram = _receive(link.socket)
+            header, link.loan = unpack_reply(datagram)
+            loan = link.loan
+            if loan and loan.offset + loan.length_bytes > link.slab.nbytes:
+                raise ValueError(f"{loan} lies outside the slab")
+        except BlockingIOError:
+            return None
+        except (OSError, ValueError):
+            self._lose(link)
+            return None
+        return header
+
+    def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int:
+        """See Transport."""
+        link = self._links[url]
+        loan = link.loan
+        if loan is None:
+            return 0
+        if into is not None and into.nbytes == loan.length_bytes and link.slab is not None:
+            np.copyto(into.reshape(-1), link.slab[loan.offset : loan.offset + loan.length_bytes])
+        self._drop(link)
+        return loan.length_bytes
+
+    def cpu_s(self) -> float:
+        """See Transport."""
+        return 0.0
+
+    def close(self) -> None:
+        """See Transport."""
+        for url in list(self._links):
+            self.disconnect(url)
+        self._epoll.close()
+
+    def _try(self, link: _Link) -> None:
+        """Connect to the server if it is there; its greeting follows."""
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            server.connect(socket_address(link.url))
+            if not is_trusted(server):
+                raise PermissionError
+        except OSError:
+            server.close()
+            self._later(link)
+            return
+        del self._away[link.url]
+        link.socket = server
+        self._by_fd[server.fileno()] = link
+        self._epoll.register(server, select.EPOLLIN)
+
+    def _greet(self, link: _Link) -> None:
+        """Map the slab that came with the greeting."""
+        assert link.socket is not None
+        fds: list[int] = []
+        try:
+            hello, fds, _, _ = socket.recv_fds(link.socket, len(HELLO) + 1, 1)
+            if hello != HELLO or len(fds) != 1 or not fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+                raise ValueError("wanted a greeting with a sealed slab")
+            slab = mmap.mmap(fds[0], 0, prot=mmap.PROT_READ)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            self._lose(link)
+            return
+        finally:
+            for fd in fds:
+                os.close(fd)
+        link.slab, link.retry_s = np.frombuffer(slab, np.uint8), RETRY_S
+        self._changes.append(Signal(link.url, Kind.CONNECTED))
+
+    def _drop(self, link: _Link) -> None:
+        """Owe the server what its last message lent."""
+        if link.loan is not None:
+            link.back.append(link.loan.number)
+            link.loan = None
+            if len(link.back) >= _GROUP:
+                self._give_back(link)
+
+    def _give_back(self, link: _Link) -> None:
+        group = link.back[:MAX_BACK]
+        if link.socket is not None:
+            with contextlib.suppress(OSError):  # full: again later; lost: its end of file follows
+                link.socket.send(pack_back(group))
+                del link.back[: len(group)]
+
+    def _lose(self, link: _Link) -> None:
+        """The connection is gone; the next one is tried soon, and ever less often."""
+        if link.slab is not None:
+            self._changes.append(Signal(link.url, Kind.LOST))
+        self._let_go(link)
+        self._later(link)
+        self._away[link.url] = link
+
+    def _later(self, link: _Link) -> None:
+        link.retry_at_s = time.monotonic() + link.retry_s
+        link.retry_s = min(2 * link.retry_s, RETRY_MAX_S)
+
+    def _let_go(self, link: _Link) -> None:
+        if link.socket is not None:
+            del self._by_fd[link.socket.fileno()]
+            link.socket.close()
+        link.socket = link.slab = link.loan = None  # the mapping goes with the last array over it
+        link.back.clear()
+
+
+def _ended(server: socket.socket | None) -> bool:
+    """Whether a server that hung up has left nothing to read."""
+    try:
+        return server is None or not server.recv(1, socket.MSG_PEEK)
+    except ConnectionResetError:
+        return _ended(server)
+    except OSError:
+        return True
+
+
+def _receive(server: socket.socket) -> bytes:
+    """The next datagram. A server that ends with calls unread resets the connection, but what it sent before counts."""
+    try:
+        return server.recv(MAX_DATAGRAM_BYTES + 1)
+    except ConnectionResetError:
+        return server.recv(MAX_DATAGRAM_BYTES + 1)

@@ -1,0 +1,82 @@
+"""What the client needs of a transport, and what one tells it. Knows no transport, no clips and no retries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer_client.transports.credentials import Secrets
+
+RETRY_S, RETRY_MAX_S = 0.05, 1.0  # between two tries to connect, doubling
+HEARTBEAT_MS = 1000  # where a host may die without a word
+HEARTBEAT_LOST_MS = 5000  # longer than a server may be kept from the CPU by a busy box
+
+
+class Kind(Enum):
+    """What a signal says."""
+
+    MESSAGES = "messages"  # some lie ready
+    CONNECTED = "connected"
+    LOST = "lost"  # the connection is gone, with all that was asked over it
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something happened at a server's connection."""
+
+    url: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportLimits:
+    """What a transport accepts from a server: no pixels of more than `clip_bytes`, whatever a message says.
+
+    And what it shows to one, and wants of it: `secrets`.
+    """
+
+    clip_bytes: int
+    secrets: Secrets = field(default_factory=Secrets)
+
+
+class Transport(Protocol):
+    """The connections of some URL schemes. Every method belongs to the one thread that made it, and none blocks.
+
+    A connection that cannot be made, or is lost, is made again for as long as its URL is connected, and nothing is
+    queued for a server that is not there.
+    """
+
+    def connect(self, url: str) -> None:
+        """Begin to connect to a server that is not connected. Raises BadInput for an address that cannot be used."""
+
+    def disconnect(self, url: str) -> None:
+        """Let go of a connected server: no signal names it after this, and what it still sends is dropped."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable, at the latest, when `signals` has something again after it had nothing."""
+
+    def signals(self) -> list[Signal]:
+        """What happened since the last call, messages first; MESSAGES comes again and again while some lie ready."""
+
+    def send(self, url: str, header: bytes) -> bool:
+        """Hand a message over to the connection; False if there is none or it is full."""
+
+    def header(self, url: str) -> bytes | None:
+        """The header of the next message; None if none lies ready."""
+
+    def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int:
+        """The rest of the message whose header was just read: at most one copy puts its pixels into the array.
+
+        Returns their bytes, 0 if there are none; without an array, or one of another length, they are dropped, and
+        what lies in the array is undefined.
+        """
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far of threads that work for this transport beside the one that calls it."""
+
+    def close(self) -> None:
+        """Close every connection; what was not sent is dropped. Idempotent."""
