@@ -12,6 +12,7 @@ from av.video.frame import PictureType
 
 from decode_server.chunking.audio import SAMPLES_PER_S, Samples, encode_audio
 from decode_server.chunking.profiles import EncodingProfile
+from decode_server.chunking.steady_encoder import steady_options
 
 
 class ChunkEncoder:
@@ -48,7 +49,7 @@ class ChunkEncoder:
             self._container.mux(packet)
 
     def _open_stream(self, frame: av.VideoFrame) -> av.VideoStream:
-        stream = self._container.add_stream(self._profile.codec, rate=self._rate, options=self._profile.encoder_options)
+        stream = self._container.add_stream(self._profile.codec, rate=self._rate, options=steady_options(self._profile))
         assert isinstance(stream, av.VideoStream)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = frame.width, frame.height, self._profile.pix_fmt

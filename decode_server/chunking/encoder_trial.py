@@ -12,6 +12,7 @@ import av
 from av.error import FFmpegError
 
 from decode_server.chunking.profiles import EncodingProfile
+from decode_server.chunking.steady_encoder import steady_options
 from framefeed.errors import BadInput
 
 _SIZE_PX = (128, 96)
@@ -44,7 +45,7 @@ def try_encoder(profile: EncodingProfile) -> None:
 def _encode(profile: EncodingProfile) -> list[str]:
     """Names of the options that nothing took."""
     with av.open(io.BytesIO(), "w", format="mp4") as container:
-        stream = container.add_stream(profile.codec, rate=30, options=profile.encoder_options)
+        stream = container.add_stream(profile.codec, rate=30, options=steady_options(profile))
         assert isinstance(stream, av.VideoStream)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = *_SIZE_PX, profile.pix_fmt

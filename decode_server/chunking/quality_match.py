@@ -20,6 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from decode_server.chunking.profiles import PROFILES, EncodingProfile
 from decode_server.chunking.source import usable_stream
+from decode_server.chunking.steady_encoder import steady_options
 from decode_server.media.picture import PictureFilter, describe_picture
 from framefeed.errors import UnsupportedMedia
 
@@ -117,7 +118,7 @@ def _squared_errors(profile: EncodingProfile, part: Part) -> list[float]:
     encoder.width, encoder.height, encoder.pix_fmt = first.width, first.height, profile.pix_fmt
     encoder.time_base, encoder.framerate = Fraction(1, 30), Fraction(30)
     encoder.gop_size = profile.gop_frames
-    encoder.options = profile.encoder_options
+    encoder.options = steady_options(profile)
     packets = []
     for number, frame in enumerate(part):
         frame.pts, frame.time_base, frame.pict_type = number, Fraction(1, 30), 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from decode_server.chunking.quality_match import matched
 from decode_server.chunking.synthetic import make_videos
 
 TRAIN = PROFILES["train"]
+CHUNK = (sys.executable, "-c", "import sys; from framefeed.command import main; sys.exit(main())", "chunk")
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +58,15 @@ def test_a_source_that_does_not_decode_keeps_the_profile(tmp_path: Path) -> None
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"\0" * 1000)
     assert matched(TRAIN, broken, short_side_px=108) is TRAIN
+
+
+def test_what_lay_in_memory_before_changes_no_byte(source: Path, tmp_path: Path) -> None:
+    """glibc fills what it hands out and takes back with the given byte; 192 px are no multiple of 256."""
+    digests = set()
+    for fill in ("0", "85", "255"):
+        root = tmp_path / fill
+        command = [*CHUNK, str(source), "--out", str(root), "--short-side-px", "108"]
+        subprocess.run(command, env=os.environ | {"MALLOC_PERTURB_": fill}, check=True, capture_output=True)
+        (chunk,) = root.glob("*/*.mp4")
+        digests.add(hashlib.sha256(chunk.read_bytes()).hexdigest())
+    assert len(digests) == 1
