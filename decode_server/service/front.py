@@ -45,6 +45,7 @@ log = logging.getLogger("framefeed.serve")
 
 _TURN_S = 0.5  # the loop turns at least this often, so /healthz can tell whether it does
 _CALLS_PER_TURN = 256
+_GATHER_S = 0.02  # no call can begin while all workers are full: those that come are taken in when one is done
 _SLAB_POLL_S, _SLAB_POLL_MAX_S = 0.001, 0.02  # how often to ask for spans back while a clip waits for them
 _FLUSH_S = 2.0  # for a listener to hand over its last replies
 
@@ -102,7 +103,8 @@ class Front:
         self._listeners.watch(self._pool.fileno())
         self._listeners.watch(self._stops.fileno())
         while self.lifecycle.state is not State.STOPPED:
-            self._listeners.wait(self._until_next_turn_s())
+            gather_s = 0.0 if self._pool.has_room() else _GATHER_S
+            self._listeners.wait(self._until_next_turn_s(), gather_s=gather_s)
             with self._metrics.lock:
                 self._turn(time.monotonic())
         self._flush()

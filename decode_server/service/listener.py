@@ -66,19 +66,26 @@ class Listeners:
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
         self._ready: deque[int] = deque()
-        self._poll = select.poll()
+        self._poll, self._watched = select.poll(), select.poll()
         self._by_fd = {listener.fileno(): number for number, listener in enumerate(self._listeners)}
         for fd in self._by_fd:
-            self.watch(fd)
+            self._poll.register(fd, select.POLLIN)
 
     def watch(self, fd: int) -> None:
         """Let `wait` return when this descriptor is readable too."""
-        self._poll.register(fd, select.POLLIN)
+        for poll in (self._poll, self._watched):
+            poll.register(fd, select.POLLIN)
 
-    def wait(self, timeout_s: float) -> None:
-        """Block until a message or a watched descriptor can be read, at most `timeout_s`."""
+    def wait(self, timeout_s: float, *, gather_s: float = 0.0) -> None:
+        """Block until a message or a watched descriptor can be read, at most `timeout_s`.
+
+        Messages alone do not end the first `gather_s` of it: they gather and are then received together.
+        """
+        gather_s = min(gather_s, timeout_s)
+        if gather_s > 0:
+            timeout_s = 0.0 if self._watched.poll(_ms(gather_s)) else timeout_s - gather_s
         pending = {number for number, listener in enumerate(self._listeners) if listener.pending}
-        readable = self._poll.poll(0 if pending else math.ceil(max(timeout_s, 0.0) * 1000))
+        readable = self._poll.poll(0 if pending else _ms(timeout_s))
         self._ready = deque(pending.union(self._by_fd[fd] for fd, _ in readable if fd in self._by_fd))
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
@@ -102,3 +109,7 @@ class Listeners:
         """Close all, one after the other. Idempotent."""
         for listener in self._listeners:
             listener.close(linger_s=linger_s)
+
+
+def _ms(duration_s: float) -> int:
+    return math.ceil(max(duration_s, 0.0) * 1000)

@@ -169,6 +169,11 @@ class Server:
         """Process ids of its children."""
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
+    def has_replaced(self, before: list[int]) -> bool:
+        """Whether other workers than `before` are up."""
+        log, workers = self.log(), self.workers()
+        return bool(workers) and all(pid not in before and f"worker {pid} is up" in log for pid in workers)
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 

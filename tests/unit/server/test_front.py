@@ -51,7 +51,8 @@ class FakeListeners:
     def watch(self, fd: int) -> None:
         assert fd == -1
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float, *, gather_s: float = 0.0) -> None:
+        del gather_s
         self.waits_s.append(timeout_s)
         time.sleep(min(max(timeout_s, 0.0), 0.002))
 
@@ -144,7 +145,8 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, slab_pages: in
     wait = listeners.wait
     began_s = time.monotonic()
 
-    def watched(timeout_s: float) -> None:
+    def watched(timeout_s: float, *, gather_s: float = 0.0) -> None:
+        assert (gather_s == 0) == pool.has_room(), "calls gather only while no worker has room"
         assert time.monotonic() < began_s + PATIENCE_S, front
         assert timeout_s < 0.1 or not front.in_flight, f"it waits {timeout_s} s, and {front!r}"
         stops.count = int(listeners.sent == 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -130,3 +131,23 @@ def test_errors_and_the_end_are_passed_on(three: list[FakeListener]) -> None:
         listeners.send(b"\1gone", b"x", None)
     listeners.close(linger_s=2.0)
     assert [fake.closed_s for fake in three] == [[2.0]] * 3
+
+
+def test_messages_gather_until_a_watched_descriptor_ends_it_or_its_time_is_up(three: list[FakeListener]) -> None:
+    listeners = Listeners(three)
+    read_end, write_end = os.pipe()
+    listeners.watch(read_end)
+    three[0].put(b"me", b"one")
+    began_s = time.monotonic()
+    listeners.wait(3600, gather_s=0.05)
+    assert time.monotonic() >= began_s + 0.05, "a message alone ended it"
+    assert receive_all(listeners) == [(b"\0me", [b"one"])]
+    three[0].put(b"me", b"two")
+    os.write(write_end, b"x")
+    listeners.wait(3600, gather_s=3600)
+    assert receive_all(listeners) == [(b"\0me", [b"two"])]
+    os.read(read_end, 1)
+    listeners.wait(0, gather_s=3600)
+    assert receive_all(listeners) == []
+    os.close(read_end)
+    os.close(write_end)
