@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,12 +56,16 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramefeedStart:
-    """The engine over a root, and its clips in one pixel format; `scale` False feeds packets and converts nothing."""
+    """The engine over a root, and its clips in one pixel format; `scale` False feeds packets and converts nothing.
+
+    So many neighbouring clips are decoded `together`.
+    """
 
     root: Path
     requests: Sequence[ClipRequest]
     pixel_format: PixelFormat
     scale: bool = True
+    together: int = 1
 
     def __call__(self) -> Framefeed:
         return Framefeed(self)
@@ -73,19 +77,32 @@ class Framefeed:
     def __init__(self, start: FramefeedStart) -> None:
         self._engine = Engine(Library(start.root))
         self._requests = [replace(request, pixel_format=start.pixel_format) for request in start.requests]
-        self._slab = np.zeros(max(request.clip_bytes for request in self._requests), np.uint8)
+        longest_bytes = max(request.clip_bytes for request in self._requests)
+        self._slabs = [np.zeros(longest_bytes, np.uint8) for _ in range(start.together)]
         self._scale = start.scale
         self.infos: list[ClipInfo] = []
 
     def round(self) -> None:
         """All clips once."""
         if self._scale:
-            self.infos = [self._engine.decode(request, self._slab) for request in self._requests]
+            self.infos = [info for group in self._groups() for info in self._engine.decode_together(*group)]
             return
         for request in self._requests:
             for chunk in self._engine.plan(request).chunks:
                 for _ in self._engine.frames(chunk, {"read": 0.0}):
                     pass
+
+    def _groups(self) -> Iterator[tuple[list[ClipRequest], list[Pixels]]]:
+        for first in range(0, len(self._requests), len(self._slabs)):
+            requests = self._requests[first : first + len(self._slabs)]
+            yield requests, self._slabs[: len(requests)]
+
+    def together(self, number: int) -> list[Pixels]:
+        """A group of clips, decoded together."""
+        requests = self._requests[number * len(self._slabs) :][: len(self._slabs)]
+        outs = [np.empty(request.shape, np.uint8) for request in requests]
+        self._engine.decode_together(requests, outs)
+        return outs
 
     def clip(self, number: int) -> Pixels:
         """One clip in its pixel format."""

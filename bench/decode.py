@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,6 +30,7 @@ from bench.tables import decode_tables
 from bench.task import Pixels, Task
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
+from framefeed.crops import ViewCrop
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.request import ClipRequest, PixelFormat
 
@@ -85,6 +86,7 @@ class DecodeBench:
                 "psnr_db": {way: round(material.psnr_db(way), 2) for way in ("train", "archive")},
             },
             "chunks_of_300_s_over_15_s": _long_chunks(material, sparse, self.rounds),
+            "three_crops_together_over_alone": _three_crops(material, self.clips, self.rounds),
             "scaling": scaling(material.roots["train"], sparse, rounds=self.rounds),
             "profile_ms": profile(material, self.clips),
         }
@@ -177,6 +179,22 @@ def _long_chunks(material: Material, requests: list[ClipRequest], rounds: int) -
         own.round()
         read_bytes[way] = sum(info.read_bytes for info in own.infos)
     return {"time": _ratio(times_s, "15", "300"), "read_bytes": round(read_bytes["300"] / read_bytes["15"], 3)}
+
+
+def _three_crops(material: Material, clips: int, rounds: int) -> float:
+    """Clips a second of the three crops of one span, as tests of a model have them: together over one by one."""
+    root = material.roots["train"]
+    spans = draw_requests(root, DENSE, max(clips // 3, 1))
+    requests = [replace(request, crop=ViewCrop(view=view)) for request in spans for view in range(3)]
+    alone = FramefeedStart(root=root, requests=requests, pixel_format="rgb24")
+    starts = {"alone": alone, "together": replace(alone, together=3)}
+    one_by_one, together = (start() for start in starts.values())
+    for number in range(min(_PROVED_CLIPS, len(spans))):
+        for view, pixels in enumerate(together.together(number)):
+            if not np.array_equal(pixels, one_by_one.clip(3 * number + view)):
+                raise FramefeedError(f"bench: crop {view} of span {number} differs when decoded together")
+    with contest(starts) as running:
+        return _ratio(running.cpu_seconds(rounds), "together", "alone")
 
 
 def profile(material: Material, clips: int) -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +32,24 @@ def ready_bytes(clip_bytes: int) -> npt.NDArray[np.uint8]:
 class ReadyEngine:
     """Says of each clip what the real engine says, at once."""
 
-    def decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:  # noqa: ARG002
-        """The clip lies there already."""
-        return ClipInfo(
-            pts_s=tuple(request.start_s + 0.25 * i for i in range(request.sampling.frames)),
-            box=Box(x_px=10, y_px=20, width_px=request.width_px, height_px=request.height_px),
-            flipped=False,
-            colour=Colour(),
-            read_bytes=100_000,
-            fed_packets=20,
-            stage_s={"read": 0.001, "decode": 0.002, "scale": 0.003},
-        )
+    def decode_together(
+        self,
+        requests: Sequence[ClipRequest],
+        outs: Sequence[memoryview],  # noqa: ARG002
+    ) -> list[ClipInfo]:
+        """The clips lie there already."""
+        return [
+            ClipInfo(
+                pts_s=tuple(request.start_s + 0.25 * i for i in range(request.sampling.frames)),
+                box=Box(x_px=10, y_px=20, width_px=request.width_px, height_px=request.height_px),
+                flipped=False,
+                colour=Colour(),
+                read_bytes=100_000,
+                fed_packets=20,
+                stage_s={"read": 0.001, "decode": 0.002, "scale": 0.003},
+            )
+            for request in requests
+        ]
 
     def close(self) -> None:
         """Nothing is open."""

@@ -57,6 +57,7 @@ def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if "yuv_over_feeding_only" in case:
             yield f"YUV clip over feeding only ({case['title']})", f"{case['yuv_over_feeding_only']}"
     yield "300 s over 15 s chunks", f"time {long['time']}, bytes read {long['read_bytes']}"
+    yield "three crops of one span together over one by one", f"{result['three_crops_together_over_alone']}"
     yield "two threads over one", f"{result['scaling']['two threads']}"
     yield "two processes over one", f"{result['scaling']['two processes']}"
 

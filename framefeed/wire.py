@@ -76,11 +76,15 @@ CROP_POLICIES: dict[str, type[Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeCall:
-    """A request on its way: `attempt` names this try among all of a client's, `deadline_s` is the time it still has."""
+    """A request on its way: `attempt` names this try among all of a client's, `deadline_s` is the time it still has.
+
+    `alone` asks the server to decode it together with no other clip: a try of it failed, or of one beside it.
+    """
 
     attempt: int
     deadline_s: float
     request: ClipRequest
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +139,8 @@ def pack_call(call: Call) -> bytes:
     if isinstance(call, DescribeCall):
         return pack_body("describe", {"attempt": call.attempt})
     request = map_of_request(call.request)
-    return pack_body("decode", {"attempt": call.attempt, "deadline_s": call.deadline_s, "request": request})
+    body = {"attempt": call.attempt, "deadline_s": call.deadline_s, "request": request, "alone": call.alone}
+    return pack_body("decode", body)
 
 
 def map_of_request(request: ClipRequest) -> dict[str, Any]:

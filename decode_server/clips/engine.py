@@ -1,11 +1,11 @@
-"""One clip, whole: plan, read, decode, crop and scale into the caller's buffer.
+"""One clip, whole, or several of one video together: plan, read, decode, crop and scale into the caller's buffers.
 
 One Engine per thread. It knows no sockets and no queues, and draws no random number that the request does not seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 import av
@@ -17,11 +17,14 @@ from decode_server.clips.framing import Framing
 from decode_server.clips.library import Library
 from decode_server.clips.orient import blacken
 from decode_server.clips.packet_bytes import PacketBytes
-from decode_server.clips.plan import ChunkPlan, ClipPlan, check_span, plan_clip
+from decode_server.clips.plan import ChunkPlan, ClipPlan, check_span, merged, plan_clip
 from decode_server.clips.swscale import Scaler
 from framefeed.clip import ClipInfo
 from framefeed.errors import BadRequest, CorruptMedia
 from framefeed.request import ClipRequest
+
+Buffer = memoryview | npt.NDArray[np.uint8]
+Clip = npt.NDArray[np.uint8]
 
 
 class Engine:
@@ -32,31 +35,46 @@ class Engine:
         self._decoder = Decoder()
         self._scaler = Scaler()
 
-    def decode(self, request: ClipRequest, out: memoryview | npt.NDArray[np.uint8]) -> ClipInfo:
+    def decode(self, request: ClipRequest, out: Buffer) -> ClipInfo:
         """Write the clip's pixels, `request.clip_bytes` of them, into `out` and say how it came about.
 
         Blocks on storage and decoding. `out` holds undefined bytes if it raises: BadRequest, UnknownVideo,
         CorruptMedia, UnsupportedMedia (no server can) or StorageFault (another try may).
         """
-        plan = self.plan(request)
-        clip = _clip_view(request, out)
-        colour = plan.chunks[0].index.colour
-        for place in np.flatnonzero(plan.padding).tolist():
-            blacken(clip[place], full_range=colour.full_range)
+        return self.decode_together([request], [out])[0]
+
+    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[Buffer]) -> list[ClipInfo]:
+        """As `decode` for each of several clips, which costs least if they are of one video and their spans overlap:
+        a packet that several need is read and decoded once. Bytes, packets and times are shared out evenly.
+
+        Raises as `decode` does, for any of the clips: which one it is shows when each is decoded by itself.
+        """
+        plans = [self.plan(request) for request in requests]
+        clips = [_clip_view(request, out) for request, out in zip(requests, outs, strict=True)]
+        for plan, clip in zip(plans, clips, strict=True):
+            for place in np.flatnonzero(plan.padding).tolist():
+                blacken(clip[place], full_range=plan.colour.full_range)
+        chunks = merged(plans)
         stage_s = {"read": 0.0, "decode": 0.0, "scale": 0.0}
-        for chunk in plan.chunks:
-            self._decode_chunk(plan, chunk, clip, stage_s)
-        return ClipInfo(
-            pts_s=plan.pts_s,
-            box=plan.box,
-            flipped=plan.flipped,
-            colour=colour,
-            read_bytes=sum(end - start for chunk in plan.chunks for start, end in chunk.reads),
-            fed_packets=sum(len(run.feed) for chunk in plan.chunks for run in chunk.runs),
-            stage_s=stage_s,
-            placed=plan.placed,
-            padding=plan.padding,
-        )
+        for chunk in chunks:
+            self._decode_chunk(plans, chunk, clips, stage_s)
+        share = 1 / len(plans)
+        read_bytes = _shares(sum(end - start for chunk in chunks for start, end in chunk.reads), len(plans))
+        fed_packets = _shares(sum(len(run.feed) for chunk in chunks for run in chunk.runs), len(plans))
+        return [
+            ClipInfo(
+                pts_s=plan.pts_s,
+                box=plan.box,
+                flipped=plan.flipped,
+                colour=plan.colour,
+                read_bytes=read_bytes[number],
+                fed_packets=fed_packets[number],
+                stage_s={stage: spent_s * share for stage, spent_s in stage_s.items()},
+                placed=plan.placed,
+                padding=plan.padding,
+            )
+            for number, plan in enumerate(plans)
+        ]
 
     def plan(self, request: ClipRequest) -> ClipPlan:
         """The plan of a clip; reads packet indices, no media. Raises as `decode` does."""
@@ -90,28 +108,39 @@ class Engine:
             raise CorruptMedia(f"{error} for its frame at {chunk.first_s:.3f} s") from None
 
     def _decode_chunk(
-        self, plan: ClipPlan, chunk: ChunkPlan, clip: npt.NDArray[np.uint8], stage_s: dict[str, float]
+        self, plans: list[ClipPlan], chunk: ChunkPlan, clips: list[Clip], stage_s: dict[str, float]
     ) -> None:
         index = chunk.index
-        framing = Framing(self._scaler, plan, index, frame_shape=clip.shape[1:])
+        targets = [(number, frame) for number, clip in enumerate(clips) for frame in clip]  # by place
+        framings: dict[int, Framing] = {}
         scale_s, began, read_s = 0.0, perf_counter(), stage_s["read"]
         for places, frame in self.frames(chunk, stage_s):
             if (frame.width, frame.height, frame.format.name) != (index.width_px, index.height_px, index.pixel_format):
                 raise CorruptMedia(
-                    f"{index.path} at {plan.pts_s[places[0]]:.3f} s is {frame.width}x{frame.height} "
+                    f"{index.where(frame.pts or 0)}: the frame is {frame.width}x{frame.height} "
                     f"{frame.format.name}, and indexed as {index.width_px}x{index.height_px} {index.pixel_format}"
                 )
             scaling = perf_counter()
-            first = clip[places[0]]
-            framing.write(frame, first)
-            for place in places[1:]:
-                clip[place] = first
+            written: dict[int, Clip] = {}
+            for number, target in map(targets.__getitem__, places):
+                if number in written:
+                    target[...] = written[number]
+                    continue
+                written[number] = target
+                if number not in framings:
+                    framings[number] = Framing(self._scaler, plans[number], index, frame_shape=target.shape)
+                framings[number].write(frame, target)
             scale_s += perf_counter() - scaling
         stage_s["scale"] += scale_s
         stage_s["decode"] += perf_counter() - began - scale_s - (stage_s["read"] - read_s)
 
 
-def _clip_view(request: ClipRequest, out: memoryview | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _shares(total: int, parts: int) -> list[int]:
+    """A total in nearly equal parts."""
+    return [total // parts + (part < total % parts) for part in range(parts)]
+
+
+def _clip_view(request: ClipRequest, out: Buffer) -> Clip:
     flat = np.frombuffer(out, dtype=np.uint8) if isinstance(out, memoryview) else out.reshape(-1)
     if flat.size < request.clip_bytes:
         raise BadRequest(f"buffer holds {flat.size} bytes, the clip needs {request.clip_bytes}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decode_server.media.packet_index import DISPOSABLE, PacketIndex
+from framefeed.clip import Colour
 from framefeed.crops import Box
 from framefeed.errors import BadRequest, UnsupportedMedia
 from framefeed.request import ClipRequest, Interpolation
@@ -62,6 +63,11 @@ class ClipPlan:
     flipped: bool
     chunks: tuple[ChunkPlan, ...]
 
+    @property
+    def colour(self) -> Colour:
+        """How the video spells colour; the same in all its chunks."""
+        return self.chunks[0].index.colour
+
 
 def plan_clip(request: ClipRequest, chunks: Sequence[tuple[float, PacketIndex]], *, duration_s: float) -> ClipPlan:
     """Plan a clip over the chunks, (start in the video in s, index) in time order, that its span touches.
@@ -88,7 +94,10 @@ def plan_clip(request: ClipRequest, chunks: Sequence[tuple[float, PacketIndex]],
         count = len(index.shown)
         places = np.flatnonzero((frames >= base) & (frames < base + count))
         if len(places):
-            plans.append(_plan_chunk(index, frames[places] - base, places))
+            keep: dict[int, list[int]] = {}
+            for packet, place in zip(index.shown[frames[places] - base].tolist(), places.tolist(), strict=True):
+                keep.setdefault(packet, []).append(place)
+            plans.append(_chunk_plan(index, keep))
         base += count
     return ClipPlan(
         pts_s=_times_of(frames, times_s),
@@ -99,6 +108,24 @@ def plan_clip(request: ClipRequest, chunks: Sequence[tuple[float, PacketIndex]],
         flipped=request.flipped,
         chunks=tuple(plans),
     )
+
+
+def merged(plans: Sequence[ClipPlan]) -> tuple[ChunkPlan, ...]:
+    """What to read and decode for several clips of one video, every packet once.
+
+    Places count on from clip to clip, as if each lay behind the one before.
+    """
+    if len(plans) == 1:
+        return plans[0].chunks
+    keeps: dict[int, tuple[PacketIndex, dict[int, list[int]]]] = {}
+    base = 0
+    for plan in plans:
+        for chunk in plan.chunks:
+            _, keep = keeps.setdefault(id(chunk.index), (chunk.index, {}))
+            for packet, places in (kept for run in chunk.runs for kept in run.keep.items()):
+                keep.setdefault(packet, []).extend(base + place for place in places)
+        base += len(plan.pts_s)
+    return tuple(_chunk_plan(index, keep) for index, keep in keeps.values())
 
 
 def _times_of(frames: FrameIds, times_s: Times) -> tuple[float, ...]:
@@ -117,10 +144,7 @@ def check_span(request: ClipRequest, duration_s: float) -> None:
         )
 
 
-def _plan_chunk(index: PacketIndex, frames: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> ChunkPlan:
-    keep: dict[int, list[int]] = {}
-    for packet, place in zip(index.shown[frames].tolist(), places.tolist(), strict=True):
-        keep.setdefault(packet, []).append(place)
+def _chunk_plan(index: PacketIndex, keep: dict[int, list[int]]) -> ChunkPlan:
     runs = tuple(_runs(index, keep))
     return ChunkPlan(index=index, reads=_reads(index, runs), runs=runs)
 

@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,7 @@ from decode_server.service.metrics import Gauges, Metrics
 from decode_server.service.outbox import Outbox, Outgoing, Pixels
 from decode_server.service.refusals import REQUEST_REASONS, Refusals
 from decode_server.service.signals import StopSignals
-from decode_server.service.slab import Slab
+from decode_server.service.slab import Slab, Span
 from decode_server.service.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.worker_messages import Done
 from decode_server.service.worker_pool import WorkerPool
@@ -177,6 +177,10 @@ class Front:
             clip_bytes=request.clip_bytes,
             received_s=now_s,
             due_s=now_s + min(left_s, MAX_DEADLINE_S),
+            video=request.video,
+            start_s=request.start_s,
+            end_s=request.end_s,
+            alone=call.alone,
         )
         refusal = self._admission.offer(job, now_s=now_s)
         if refusal is not None:
@@ -224,8 +228,19 @@ class Front:
                 self._slab_poll_s = min(2 * self._slab_poll_s, _SLAB_POLL_MAX_S)
                 return
             self._slab_poll_s = _SLAB_POLL_S
-            self._admission.take(job)
-            self._pool.start(job, span, queued=len(self._admission))
+            together = [(job, span), *self._with_spans(self._admission.companions(job))]
+            for started, _ in together:
+                self._admission.take(started)
+            self._metrics.started(together=len(together))
+            self._pool.start(together, queued=len(self._admission))
+
+    def _with_spans(self, jobs: list[Job]) -> Iterator[tuple[Job, Span]]:
+        """As many of the jobs as the slab has room for, each with its span."""
+        for job in jobs:
+            span = self._slab.ranges.allocate(job.clip_bytes)
+            if span is None:
+                return
+            yield job, span
 
     def _tend_readers(self, now_s: float) -> None:
         for client in self._outbox.tend(now_s):

@@ -62,6 +62,7 @@ class Metrics:
             n + "replies_dropped_total", "Requests whose reply found no reader, by reason.", ["reason"], registry=r
         )
         self._in_flight = Gauge(n + "requests_in_flight", "Requests received and not yet replied to.", registry=r)
+        self._together = Counter(n + "clips_together_total", "Clips decoded together with others.", registry=r)
         self._clips = Counter(n + "clips_total", "Clips decoded.", ["socket", "codec"], registry=r)
         self._stages = Histogram(
             n + "stage_duration_seconds",
@@ -111,6 +112,11 @@ class Metrics:
     def dropped(self, reason: str) -> None:
         """A request ends without a reply, for one of DROP_REASONS."""
         self._dropped.labels(reason).inc()
+
+    def started(self, *, together: int) -> None:
+        """So many jobs went to one thread."""
+        if together > 1:
+            self._together.inc(together)
 
     def decoded(self, *, socket: int, codec: str, read_bytes: int, stage_s: dict[str, float]) -> None:
         """A worker made a clip, whether or not anyone still wanted it."""

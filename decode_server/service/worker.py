@@ -14,10 +14,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
@@ -32,6 +32,7 @@ from decode_server.service.worker_messages import (
     Setup,
     Stuck,
     Task,
+    Tasks,
     pack_message,
     unpack_message,
 )
@@ -49,8 +50,8 @@ _WATCH_S = 0.5
 class Decodes(Protocol):
     """What a worker thread needs of an engine."""
 
-    def decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:
-        """Write the clip's bytes into `out`; raise a FramefeedError if that cannot be done."""
+    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[memoryview]) -> list[ClipInfo]:
+        """Write each clip's bytes into its place in `outs`; raise a FramefeedError if that cannot be done for one."""
 
     def close(self) -> None:
         """Free what it holds."""
@@ -69,6 +70,23 @@ class Kit:
     videos: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """A task, taken up: its call, where its pixels go, and how long it waited."""
+
+    task: Task
+    call: DecodeCall
+    out: memoryview
+    queue_s: float
+
+    @classmethod
+    def of(cls, task: Task, slab: memoryview) -> Self:
+        call = unpack_call(task.header)
+        assert isinstance(call, DecodeCall)
+        out = slab[task.offset : task.offset + task.clip_bytes]
+        return cls(task, call, out, max(time.monotonic() - task.received_s, 0.0))
+
+
 class Worker:
     """The tasks of one process. Each of its threads runs `serve` with an engine of its own."""
 
@@ -77,7 +95,7 @@ class Worker:
         self._slab = slab
         self._kit = kit
         self._server = server
-        self._tasks: dict[int, int] = {}  # by thread
+        self._tasks: dict[int, int] = {}  # by thread: the id of the first of those that it decodes
 
     def serve(self) -> None:
         """Take tasks and answer them until the front closes the socket. Blocks on the front while there are none.
@@ -87,10 +105,11 @@ class Worker:
         engine = self._kit.engine()
         try:
             while datagram := self._channel.recv(MAX_MESSAGE_BYTES):
-                task = unpack_message(datagram)
-                assert isinstance(task, Task)
-                self._tasks[threading.get_ident()] = task.id
-                self._channel.send(pack_message(self._do(engine, task)))
+                message = unpack_message(datagram)
+                assert isinstance(message, Tasks)
+                self._tasks[threading.get_ident()] = message.tasks[0].id
+                for done in self._do(engine, [_Clip.of(task, self._slab) for task in message.tasks]):
+                    self._channel.send(pack_message(done))
         except (ConnectionError, BrokenPipeError):
             pass  # the front is gone, and so is whoever wanted the answer
         finally:
@@ -103,28 +122,37 @@ class Worker:
             if read.thread in self._tasks:
                 self._channel.send(pack_message(Stuck(self._tasks[read.thread], reason)))
 
-    def _do(self, engine: Decodes, task: Task) -> Done:
-        queue_s = max(time.monotonic() - task.received_s, 0.0)
-        call = unpack_call(task.header)
-        assert isinstance(call, DecodeCall)
-        out = self._slab[task.offset : task.offset + task.clip_bytes]
+    def _do(self, engine: Decodes, clips: Sequence[_Clip]) -> Iterator[Done]:
+        """The end of each. What fails together is decoded one by one, so that none is refused for another's fault."""
         try:
-            info = engine.decode(call.request, out)
-        except FramefeedError as error:
-            return self._failed(task, call, code=error.code, message=str(error))
+            infos = engine.decode_together([clip.call.request for clip in clips], [clip.out for clip in clips])
         except Exception as error:
-            log.exception("decoding %s failed in a way that is a bug", call.request.video)
-            message = f"{call.request.video}: {type(error).__name__}: {error}"
-            return self._failed(task, call, code=Permanent.code, message=message)
-        info = replace(info, stage_s={"queue": queue_s, **info.stage_s})
+            if len(clips) == 1:
+                yield self._failed(clips[0], error)
+                return
+            for clip in clips:
+                yield from self._do(engine, [clip])
+            return
+        for clip, info in zip(clips, infos, strict=True):
+            yield self._decoded(clip, info)
+
+    def _decoded(self, clip: _Clip, info: ClipInfo) -> Done:
+        task, call = clip.task, clip.call
+        info = replace(info, stage_s={"queue": clip.queue_s, **info.stage_s})
         reply = ClipReply(attempt=call.attempt, server=self._server, queued=task.queued, info=info)
         codec = self._kit.codec(call.request.video)
         storage = self._kit.watch.take()
         return Done(task.id, "clip", pack_reply(reply), codec, info.read_bytes, info.stage_s, storage)
 
-    def _failed(self, task: Task, call: DecodeCall, *, code: str, message: str) -> Done:
-        reply = ErrorReply(attempt=call.attempt, server=self._server, code=code, message=message)
-        return Done(task.id, code, pack_reply(reply), "", 0, {}, self._kit.watch.take())
+    def _failed(self, clip: _Clip, error: Exception) -> Done:
+        if isinstance(error, FramefeedError):
+            code, message = error.code, str(error)
+        else:
+            video = clip.call.request.video
+            log.error("decoding %s failed in a way that is a bug", video, exc_info=error)
+            code, message = Permanent.code, f"{video}: {type(error).__name__}: {error}"
+        reply = ErrorReply(attempt=clip.call.attempt, server=self._server, code=code, message=message)
+        return Done(clip.task.id, code, pack_reply(reply), "", 0, {}, self._kit.watch.take())
 
 
 def library_kit(setup: Setup, *, seams: Seams | None = None) -> Kit:

@@ -33,7 +33,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Front to worker: decode `header`'s clip into `clip_bytes` bytes of the slab at `offset`.
+    """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the slab at `offset`.
 
     `received_s` is when the front got it (the monotonic clock is one for all processes), `queued` its queue's length.
     """
@@ -44,6 +44,13 @@ class Task:
     received_s: float
     queued: int
     header: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Front to worker: what one thread is to decode together. Each task gets its own Done."""
+
+    tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +87,31 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """Worker to front: a task's read has not returned in time and its thread waits in it. Its Done may follow."""
+    """Worker to front: a read of the Tasks that begin with this id has not returned in time and their thread waits in
+    it. A Done of each may follow.
+    """
 
     id: int
     reason: str
 
 
-Message = Setup | Task | Hello | NoStart | Done | Stuck
-_KINDS: tuple[type[Message], ...] = (Setup, Task, Hello, NoStart, Done, Stuck)
+Message = Setup | Tasks | Hello | NoStart | Done | Stuck
+_KINDS: tuple[type[Message], ...] = (Setup, Tasks, Hello, NoStart, Done, Stuck)
 
 
 def pack_message(message: Message) -> bytes:
     """A message as one datagram."""
-    values = [getattr(message, name) for name in message.__slots__]
+    values = [_values(task) for task in message.tasks] if isinstance(message, Tasks) else _values(message)
     return cast(bytes, msgpack.packb([_KINDS.index(type(message)), *values]))
 
 
 def unpack_message(datagram: bytes) -> Message:
     """The message of a datagram. Raises ValueError or TypeError for what no worker of this version sends."""
     kind, *values = msgpack.unpackb(datagram)
+    if _KINDS[kind] is Tasks:
+        return Tasks(tuple(Task(*task) for task in values))
     return cast(Message, _KINDS[kind](*values))
+
+
+def _values(record: Message | Task) -> list[object]:
+    return [getattr(record, name) for name in record.__slots__]

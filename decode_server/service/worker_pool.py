@@ -32,6 +32,7 @@ from decode_server.service.worker_messages import (
     Setup,
     Stuck,
     Task,
+    Tasks,
     pack_message,
     unpack_message,
 )
@@ -61,6 +62,7 @@ class WorkerState(enum.Enum):
 class _Running:
     job: Job
     span: Span
+    first: int  # id of the first of the jobs that one thread decodes together
     answered: bool = False
     stuck_s: float | None = None  # since when its thread waits in a read
 
@@ -79,7 +81,12 @@ class _Worker:
     @property
     def stuck(self) -> int:
         """Threads that wait in a read that does not return."""
-        return sum(running.stuck_s is not None for running in self.running.values())
+        return len({running.first for running in self.running.values() if running.stuck_s is not None})
+
+    @property
+    def load(self) -> int:
+        """Threads that its jobs take."""
+        return len({running.first for running in self.running.values()})
 
 
 @dataclass(slots=True, eq=False)
@@ -161,16 +168,19 @@ class WorkerPool:
         """Whether a worker can take a task now."""
         return self._least_loaded() is not None
 
-    def start(self, job: Job, span: Span, *, queued: int) -> None:
-        """Hand a job to the least loaded worker; there must be room. A worker that died meanwhile loses it later."""
+    def start(self, together: Sequence[tuple[Job, Span]], *, queued: int) -> None:
+        """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
+        them later.
+        """
         worker = self._least_loaded()
         assert worker is not None, "worker pool: no room"
-        worker.running[job.id] = _Running(job, span)
-        self.unanswered += 1
-        self._next_due_s = min(self._next_due_s, job.due_s)
-        task = Task(job.id, span.offset, job.clip_bytes, job.received_s, queued, job.header)
+        for job, span in together:
+            worker.running[job.id] = _Running(job, span, together[0][0].id)
+            self._next_due_s = min(self._next_due_s, job.due_s)
+        self.unanswered += len(together)
+        tasks = tuple(Task(j.id, span.offset, j.clip_bytes, j.received_s, queued, j.header) for j, span in together)
         try:
-            worker.channel.send(pack_message(task))
+            worker.channel.send(pack_message(Tasks(tasks)))
         except OSError as error:
             log.warning("worker %d does not take tasks: %s", worker.process.pid, error)  # its end of file follows
 
@@ -230,8 +240,8 @@ class WorkerPool:
 
     def _least_loaded(self) -> _Worker | None:
         most = self._options.threads + _SPARE_TASKS
-        free = [w for w in self._live() if self._usable(w) and len(w.running) < most]
-        return min(free, key=lambda worker: len(worker.running), default=None)
+        free = [w for w in self._live() if self._usable(w) and w.load < most]
+        return min(free, key=lambda worker: worker.load, default=None)
 
     def _usable(self, worker: _Worker) -> bool:
         return worker.state is WorkerState.READY and worker.stuck < self._options.threads
@@ -320,13 +330,14 @@ class WorkerPool:
             self._condemn(worker, f"it sent {message!r:.200}, this server decodes with {self.fingerprint}", now_s)
 
     def _read_hangs(self, worker: _Worker, message: Stuck, now_s: float, events: list[Event]) -> None:
-        running = worker.running.get(message.id)
-        if running is None or running.stuck_s is not None:
+        hung = [r for r in worker.running.values() if r.first == message.id and r.stuck_s is None]
+        if not hung:
             return  # its end and this crossed
-        running.stuck_s = now_s
-        late = running.answered
-        job = running.job if late else self._answered(running)
-        events.append(Hung(job, f"{job.what}: {message.reason}", late))
+        for running in hung:
+            running.stuck_s = now_s
+            late = running.answered
+            job = running.job if late else self._answered(running)
+            events.append(Hung(job, f"{job.what}: {message.reason}", late))
         log.warning("worker %d: %s; %d of its threads are stuck", worker.process.pid, message.reason, worker.stuck)
         if not self._usable(worker):
             self._next_due_s = min(self._next_due_s, now_s + self._options.hang_s)

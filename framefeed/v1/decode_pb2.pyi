@@ -50,14 +50,16 @@ MATRIX_BT709: Matrix
 MATRIX_BT2020: Matrix
 
 class DecodeRequest(_message.Message):
-    __slots__ = ("attempt", "deadline_s", "request")
+    __slots__ = ("attempt", "deadline_s", "request", "alone")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     deadline_s: float
     request: ClipRequest
-    def __init__(self, attempt: _Optional[int] = ..., deadline_s: _Optional[float] = ..., request: _Optional[_Union[ClipRequest, _Mapping]] = ...) -> None: ...
+    alone: bool
+    def __init__(self, attempt: _Optional[int] = ..., deadline_s: _Optional[float] = ..., request: _Optional[_Union[ClipRequest, _Mapping]] = ..., alone: _Optional[bool] = ...) -> None: ...
 
 class ClipRequest(_message.Message):
     __slots__ = ("video", "start_s", "end_s", "segments", "dense", "linspace", "dense_view", "frame_window", "resampled", "at_seconds", "at_frames", "published", "random_resized", "resized_centre", "explicit_box", "multi_scale", "random", "centre", "view", "whole", "letterbox", "width_px", "height_px", "seed", "hflip_probability", "pixel_format", "interpolation")

@@ -1,8 +1,8 @@
 """A worker whose engine does what the video's name says: the real process, channel and threads, no codecs.
 
-Names: `crash`, `corrupt`, `bug`, `wait:PATH` (until the gate at PATH is opened), `read:PATH` (the same, as a read of
-storage), `stale` (after a fault that passed), `pattern` (pixels that no two places share by chance); any other gives
-its seed as pixels.
+Names: `crash` (with an even seed), `corrupt`, `odd` (corrupt with an odd seed), `bug`, `wait:PATH` (until the gate at
+PATH is opened), `read:PATH` (the same, as a read of storage), `stale` (after a fault that passed), `pattern` (pixels
+that no two places share by chance); any other gives its seed as pixels.
 Roots: `refuses` cannot be read, `dies` ends the process at once, `differs` has a
 fingerprint of its own in every process.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,14 @@ class FakeEngine:
     def __init__(self, watch: ReadWatch) -> None:
         self._watch = watch
 
-    def decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:
+    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[memoryview]) -> list[ClipInfo]:
+        return [self._decode(request, out) for request, out in zip(requests, outs, strict=True)]
+
+    def _decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:
         name, _, path = request.video.partition(":")
-        if name == "crash":
+        if name == "crash" and request.seed % 2 == 0:
             ctypes.string_at(0)
-        if name == "corrupt":
+        if name == "corrupt" or (name == "odd" and request.seed % 2):
             raise CorruptMedia("corrupt: nothing decodes at 1.5 s")
         if name == "bug":
             raise RuntimeError("an oversight")

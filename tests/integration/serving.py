@@ -202,6 +202,7 @@ class Gate:
     """Holds the fake decodes of its video until it is opened, for good. A FIFO: no side has to ask again and again."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self._path = folder / "gate"
         os.mkfifo(self._path)
         self.video = f"wait:{self._path}"

@@ -17,10 +17,10 @@ from decode_server.chunking.transcode import ChunkSettings
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
-from framefeed.crops import Box, ExplicitBox, RandomResizedCrop
+from framefeed.crops import Box, ExplicitBox, Letterbox, RandomResizedCrop, ViewCrop
 from framefeed.errors import BadRequest, CorruptMedia, FramefeedError, UnknownVideo
 from framefeed.request import ClipRequest
-from framefeed.sampling import Segments
+from framefeed.sampling import Dense, Segments
 from framefeed.wire import DecodeCall, pack_call
 from tests.videos import make_numbered_video
 
@@ -113,6 +113,38 @@ def test_stage_times_and_costs_are_reported(library: Library) -> None:
     assert all(seconds > 0 for seconds in info.stage_s.values())
     assert 4 <= info.fed_packets < 60
     assert info.read_bytes > 1000
+
+
+def test_clips_decoded_together_are_those_decoded_alone_and_cost_less(library: Library) -> None:
+    _, second = library.manifest.videos
+    crops = [_request(library, crop=ViewCrop(view=view)) for view in range(3)]
+    mixed = [
+        _request(library, seed=1, pixel_format="yuv420p"),
+        _request(library, start_s=2.0, end_s=6.0, seed=2, hflip_probability=1.0, width_px=96),
+        _request(library, start_s=9.0, end_s=11.5, sampling=Dense(frames=9, stride=2, short="hold")),
+        _request(library, start_s=19.5, end_s=20.0, sampling=Dense(frames=8, stride=4, short="pad")),
+        _request(library, video=second, crop=Letterbox()),
+    ]
+    for group in (crops, mixed, mixed[::-1], [*mixed, *crops, mixed[0]], crops[:1]):
+        engine = Engine(library)
+        outs = [np.full(request.shape, 77, np.uint8) for request in group]
+        infos = engine.decode_together(group, outs)
+        alone = [engine.decode(request, np.empty(request.shape, np.uint8)) for request in group]
+        for request, out, info, by_itself in zip(group, outs, infos, alone, strict=True):
+            assert np.array_equal(out, _decode(engine, request)), request
+            costs = {"read_bytes": 0, "fed_packets": 0, "stage_s": {}}
+            assert replace(info, **costs) == replace(by_itself, **costs)
+        assert sum(info.fed_packets for info in infos) <= sum(info.fed_packets for info in alone)
+    together = Engine(library).decode_together(crops, [np.empty(request.shape, np.uint8) for request in crops])
+    by_itself = Engine(library).decode(crops[0], np.empty(crops[0].shape, np.uint8))
+    assert sum(info.fed_packets for info in together) == by_itself.fed_packets
+    assert sum(info.read_bytes for info in together) == by_itself.read_bytes
+
+
+def test_what_one_of_several_lacks_is_raised_for_all(library: Library) -> None:
+    group = [_request(library), _request(library, start_s=100.0, end_s=101.0)]
+    with pytest.raises(BadRequest, match="lies outside"):
+        Engine(library).decode_together(group, [np.empty(request.shape, np.uint8) for request in group])
 
 
 def test_the_same_request_gives_the_same_bytes_whatever_came_before(library: Library) -> None:

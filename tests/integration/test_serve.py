@@ -13,6 +13,7 @@ import msgpack
 import pytest
 import zmq
 
+from framefeed.request import ClipRequest
 from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, ServerReply, pack_call, sealed
 from tests.integration.serving import (
     FAKE_SERVE,
@@ -158,7 +159,7 @@ def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path:
     args = ("/videos", "--workers", "1", "--threads", "1", "--queue", "2")
     with Server(tmp_path, *args) as server, Client(server.endpoint) as client, Client(server.endpoint) as other:
         for attempt in (1, 2):  # one that runs, one that its worker keeps to go on with
-            client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request(gate.video)))
+            client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request(gate.video), alone=True))
         wait_until("the worker is at the gate", gate.entered)
         late, _ = other.decode(request(), deadline_s=0.1)
         assert isinstance(late, ErrorReply)
@@ -233,6 +234,81 @@ def test_a_reader_that_stops_reading_loses_nothing_takes_bounded_memory_and_harm
         assert sorted(reply.attempt for reply, _ in replies) == list(range(45))
         assert all(isinstance(reply, ClipReply) and len(pixels) == clip.clip_bytes for reply, pixels in replies)
         assert total(server.metrics(), "replies_dropped_total") == 0
+
+
+def ask_behind_the_gate(server: Server, client: Client, gate: Gate, wanted: list[ClipRequest]) -> None:
+    """Attempts 0 and 1 keep the one thread of the only worker busy and its next place taken; then come the wanted."""
+    for attempt in (0, 1):
+        client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request(gate.video), alone=True))
+    wait_until("the worker is at the gate", gate.entered)
+    for attempt, clip in enumerate(wanted, 2):
+        client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=clip))
+    received = "framefeed_server_requests_received_total"
+    wait_until("all are in", lambda: server.metrics()[received] == 2 + len(wanted))
+    gate.open()
+
+
+ONE_THREAD = ("/videos", "--workers", "1", "--threads", "1")
+
+
+def test_clips_of_one_span_are_decoded_together(tmp_path: Path, gate: Gate) -> None:
+    with Server(tmp_path, *ONE_THREAD) as server, Client(server.endpoint) as client:
+        ask_behind_the_gate(server, client, gate, [request("a", seed=2), request("b", seed=3), request("a", seed=4)])
+        for _ in range(5):
+            reply, pixels = client.receive()
+            assert isinstance(reply, ClipReply)
+            assert reply.attempt < 2 or pixels == bytes([reply.attempt]) * request().clip_bytes
+        values = server.metrics()
+        assert values["framefeed_server_clips_together_total"] == 2
+        assert values['framefeed_server_requests_total{outcome="clip"}'] == 5
+        wait_until("the slab is empty", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+
+
+def test_what_fails_together_is_decoded_one_by_one(tmp_path: Path, gate: Gate) -> None:
+    with Server(tmp_path, *ONE_THREAD) as server, Client(server.endpoint) as client:
+        ask_behind_the_gate(server, client, gate, [request("odd", seed=seed) for seed in (2, 3, 4, 5)])
+        outcomes = {}
+        for _ in range(6):
+            reply, pixels = client.receive()
+            outcomes[reply.attempt] = reply.code if isinstance(reply, ErrorReply) else pixels[:1]
+        assert [outcomes[attempt] for attempt in range(2, 6)] == [b"\2", "corrupt_media", b"\4", "corrupt_media"]
+        assert server.metrics()["framefeed_server_clips_together_total"] == 4
+
+
+def test_a_crash_costs_all_that_were_together_and_alone_only_the_cause(tmp_path: Path, gate: Gate) -> None:
+    wanted = [request("crash", seed=seed) for seed in (0, 1)]
+    with Server(tmp_path, *ONE_THREAD) as server, Client(server.endpoint) as client:
+        before = server.workers()
+        ask_behind_the_gate(server, client, gate, wanted)
+        replies = {reply.attempt: reply for reply, _ in (client.receive() for _ in range(4))}
+        assert [getattr(replies[attempt], "code", "clip") for attempt in range(4)] == ["clip"] * 2 + ["server_lost"] * 2
+        wait_until("it is replaced", lambda: server.has_replaced(before))
+        client.send(DecodeCall(attempt=9, deadline_s=60.0, request=wanted[1], alone=True))
+        assert isinstance(client.receive()[0], ClipReply)
+
+
+def test_a_hung_read_costs_all_that_were_together_and_one_thread(tmp_path: Path, gate: Gate) -> None:
+    args = ("/videos", "--workers", "1", "--threads", "2", "--read-s", "0.2")
+    hung = request(gate.video.replace("wait:", "read:"))
+    with Server(tmp_path, *args) as server, Client(server.endpoint) as client:
+        gates = [Gate(tmp_path / name) for name in "ab"]
+        for number, other in enumerate(gates):
+            client.send(DecodeCall(attempt=number, deadline_s=60.0, request=request(other.video), alone=True))
+            wait_until("a thread is at its gate", other.entered)
+        client.send(DecodeCall(attempt=2, deadline_s=60.0, request=request("next")))  # the worker keeps it ready
+        for attempt in (3, 4, 5):
+            client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=hung))
+        wait_until("three wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 3)
+        gates[0].open()
+        replies = [client.receive()[0] for _ in range(5)]
+        assert {r.attempt for r in replies if isinstance(r, ErrorReply) and r.code == "storage_fault"} == {3, 4, 5}
+        assert {r.attempt for r in replies if isinstance(r, ClipReply)} == {0, 2}
+        assert server.metrics()["framefeed_server_stuck_reads"] == 1
+        gates[1].open()
+        assert isinstance(client.receive()[0], ClipReply)
+        assert isinstance(client.decode(request())[0], ClipReply)
+        for other in gates:
+            other.close()
 
 
 def test_a_client_that_leaves_is_counted_and_its_requests_with_it(tmp_path: Path, gate: Gate) -> None:

@@ -21,7 +21,8 @@ class Wanted:
     """A clip that is wanted: what failed so far, how much of its wait had no server, and the servers it is asked of.
 
     `key` is the part of a video that it lies in; `done` once its ticket ended, though attempts may still be in flight;
-    `owed_hedges` are those that it may cost beyond the budget: one for each attempt that got no answer.
+    `owed_hedges` are those that it may cost beyond the budget: one for each attempt that got no answer; `alone` once a
+    try failed, since what a server decodes together falls together.
     """
 
     ticket: int
@@ -36,6 +37,7 @@ class Wanted:
     asked: list[str] = field(default_factory=list)
     avoid: set[str] = field(default_factory=set)
     blame: Blame = field(default_factory=Blame)
+    alone: bool = False
     trouble: str = "not asked yet"
 
     def __str__(self) -> str:

@@ -26,6 +26,7 @@ from trainer_client.fleet.watchdog import Stalled, Watchdog
 from trainer_client.measures.stats import Durations, Ledger
 from trainer_client.measures.wait import ClipLife
 
+_HARMLESS = frozenset({"ok", "outrun", "unsent", "busy", "draining"})  # ends of attempts that no decoding failed in
 _NAMED = 3  # waiting clips that a message names
 
 
@@ -276,7 +277,7 @@ class Dispatch:
         self.attempts.add(attempt, hedge_at_s=None if after_s is None or not hedges else now_s + after_s)
         self._fleet.sent(url, attempt=attempt.number, clip_bytes=wanted.request.clip_bytes)
         self._ledger.requested += 1
-        call = DecodeCall(attempt=attempt.number, deadline_s=deadline_s, request=wanted.request)
+        call = DecodeCall(attempt=attempt.number, deadline_s=deadline_s, request=wanted.request, alone=wanted.alone)
         return Send(url=url, call=call)
 
     def _others(self, *urls: str) -> list[str]:
@@ -398,6 +399,7 @@ class Dispatch:
 
     def _drop(self, attempt: Attempt, outcome: str) -> None:
         self.attempts.remove(attempt)
+        attempt.wanted.alone |= outcome not in _HARMLESS
         self._ledger.outcomes[attempt.url, outcome] += 1
         if attempt.hedge and outcome != "ok":
             self._ledger.hedges["first" if attempt.wanted.done else "neither"] += 1

@@ -137,6 +137,8 @@ def test_a_dead_server_s_requests_go_elsewhere_at_once() -> None:
     desk.dispatch.disconnected(A, now_s=desk.now_s)
     again = desk.tick()
     assert [s.url for s in again] == [B] * len(mine)
+    alone = [s.call.alone for s in (*sends, *again) if isinstance(s.call, DecodeCall)]
+    assert alone == [False] * len(sends) + [True] * len(mine), "one of those beside it may be what ended the server"
     assert desk.ledger.outcomes[A, "server_lost"] == len(mine) > 0
 
 

@@ -71,7 +71,7 @@ def test_every_value_of_a_call_survives_to_the_last_bit(
         sampling=AtSeconds(offsets_s=tuple(offsets_s)),
         crop=RandomResizedCrop(scale=scale),
     )
-    call = DecodeCall(attempt=number, deadline_s=length_s, request=request)
+    call = DecodeCall(attempt=number, deadline_s=length_s, request=request, alone=bool(number % 2))
     assert over_protobuf(call) == call == unpack_call(pack_call(call))
 
 

@@ -9,20 +9,34 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from decode_server.service.admission import Admission, Job, Limits
+from decode_server.service.admission import TOGETHER, Admission, Job, Limits
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining
 
 
-def job(id: int, *, client: bytes = b"a", clip_bytes: int = 10, due_s: float = 100.0) -> Job:
+def job(
+    id: int,
+    *,
+    client: bytes = b"a",
+    clip_bytes: int = 10,
+    due_s: float = 100.0,
+    video: str = "",
+    span_s: tuple[float, float] = (0.0, 1.0),
+    alone: bool = False,
+    header: bytes = b"",
+) -> Job:
     return Job(
         id=id,
         client=client,
         attempt=id,
         what=f"v{id} [0, 1) s",
-        header=b"",
+        header=header,
         clip_bytes=clip_bytes,
         received_s=0.0,
         due_s=due_s,
+        video=video or f"v{id}",
+        start_s=span_s[0],
+        end_s=span_s[1],
+        alone=alone,
     )
 
 
@@ -103,6 +117,39 @@ def test_draining_refuses_the_new_and_keeps_the_old() -> None:
 def test_limits_of_nothing_are_refused() -> None:
     with pytest.raises(BadInput, match="0 requests"):
         Limits(requests=0, clip_bytes=1)
+
+
+def test_jobs_of_nearly_one_span_of_a_video_are_companions() -> None:
+    admission = Admission(Limits(requests=100, clip_bytes=100_000))
+    first = job(0, video="v", span_s=(10.0, 12.0))
+    jobs = [
+        first,
+        job(1, video="v", span_s=(10.0, 12.0)),
+        job(2, video="w", span_s=(10.0, 12.0)),
+        job(3, video="v", span_s=(10.4, 12.4)),
+        job(4, video="v", span_s=(11.0, 13.0)),
+        job(5, video="v", span_s=(10.0, 20.0)),
+        job(6, video="v", span_s=(10.0, 12.0), alone=True),
+        job(7, video="v", span_s=(10.0, 12.0), client=b"other"),
+        job(8, video="v", span_s=(10.0, 12.0), header=bytes(5000)),
+        job(9, video="v", span_s=(9.9, 11.9)),
+    ]
+    for offered in jobs:
+        assert admission.offer(offered, now_s=0) is None
+    assert [companion.id for companion in admission.companions(first)] == [1, 3, 9]
+    assert admission.companions(jobs[2]) == []
+    assert admission.companions(jobs[6]) == [], "a job that is to be alone has none either"
+    for taken in (first, *admission.companions(first)):
+        admission.take(taken)
+    assert drained(admission) == [7, 2, 4, 5, 6, 8]
+
+
+def test_companions_are_few() -> None:
+    admission = Admission(Limits(requests=100, clip_bytes=100_000))
+    jobs = [job(id, video="v") for id in range(20)]
+    for offered in jobs:
+        admission.offer(offered, now_s=0)
+    assert [companion.id for companion in admission.companions(jobs[0])] == list(range(1, TOGETHER))
 
 
 class AdmissionModel(RuleBasedStateMachine):

@@ -85,8 +85,13 @@ class Office(RuleBasedStateMachine):
             span = self.slab.ranges.allocate(job.clip_bytes) if job else None
             if job is None or span is None:
                 break
-            self.admission.take(job)
-            self.working.append((job, span))
+            together = [(job, span)]
+            for companion in self.admission.companions(job):
+                span = self.slab.ranges.allocate(companion.clip_bytes)
+                together += [(companion, span)] if span else []
+            for started, _ in together:
+                self.admission.take(started)
+            self.working += together
         for client in self.outbox.tend(self.now_s):
             self.forgotten += len(self.admission.forget(client))
 
@@ -107,6 +112,9 @@ class Office(RuleBasedStateMachine):
             clip_bytes=pages * ALIGN_BYTES,
             received_s=self.now_s,
             due_s=self.now_s + lasts_s,
+            video=f"v{pages}",
+            start_s=0.0,
+            end_s=1.0,
         )
         self.offered.append(job)
         if self.admission.offer(job, now_s=self.now_s) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -95,8 +96,8 @@ class FakePool:
     def has_room(self) -> bool:
         return len(self._running) < self._room
 
-    def start(self, job: Job, span: Span, *, queued: int) -> None:
-        self._running.append((job, span))
+    def start(self, together: Sequence[tuple[Job, Span]], *, queued: int) -> None:
+        self._running.extend(together)
 
     def poll(self, now_s: float) -> list[Event]:
         running, self._running = self._running, []
