@@ -43,7 +43,8 @@ def test_the_ready_clip_is_the_same_at_every_place_of_the_slab() -> None:
 
 def test_the_ready_engine_s_info_fits_the_request() -> None:
     request = POLICY.request(Sample(video="any", start_s=0.0, end_s=1.0), seed=1)
-    assert len(ReadyEngine().decode(request, memoryview(b"")).pts_s) == request.sampling.frames
+    infos = ReadyEngine().decode_together([request, request], [memoryview(b""), memoryview(b"")])
+    assert [len(info.pts_s) for info in infos] == [request.sampling.frames] * 2
 
 
 def test_other_bytes_than_the_ready_ones_are_no_figure() -> None:
