@@ -121,15 +121,16 @@ class Engine:
                     f"{frame.format.name}, and indexed as {index.width_px}x{index.height_px} {index.pixel_format}"
                 )
             scaling = perf_counter()
-            written: dict[int, Clip] = {}
-            for number, target in map(targets.__getitem__, places):
-                if number in written:
-                    target[...] = written[number]
+            clip, written = -1, targets[places[0]][1]
+            for place in places:  # clip by clip
+                number, target = targets[place]
+                if number == clip:
+                    target[...] = written
                     continue
-                written[number] = target
                 if number not in framings:
                     framings[number] = Framing(self._scaler, plans[number], index, frame_shape=target.shape)
                 framings[number].write(frame, target)
+                clip, written = number, target
             scale_s += perf_counter() - scaling
         stage_s["scale"] += scale_s
         stage_s["decode"] += perf_counter() - began - scale_s - (stage_s["read"] - read_s)
