@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,24 +95,24 @@ class TransportBench:
     def _decoded(self) -> dict[str, dict[str, float]]:
         """Served clips a second over decoding the same clips in one process on the server's core."""
         server_core, client_core = two_cores()
-        alone_s: list[float] = []
+        alone_s: dict[str, list[float]] = {transport: [] for transport in self.transports}
         reads: dict[str, list[Read]] = {transport: [] for transport in self.transports}
         with tempfile.TemporaryDirectory() as work, contextlib.ExitStack() as stack:
             root, samples = _material(Path(work))
             command = (*_SERVE, str(root), "--threads", "1")
             servers = {t: stack.enter_context(_server(command, t, core=server_core)) for t in self.transports}
+            decoding = Decoding(root=root, samples=samples, clips=self.decoded_clips)
             for _ in range(self.rounds):
-                decoding = Decoding(root=root, samples=samples, clips=self.decoded_clips)
-                alone_s.append(run_on_core(server_core, decoding) / self.decoded_clips)
-                for transport, (url, pid) in servers.items():
+                for transport, (url, pid) in servers.items():  # each beside its own: the machine's pace changes
+                    alone_s[transport].append(run_on_core(server_core, decoding) / self.decoded_clips)
                     reading = Reading(url=url, pid=pid, clips=self.decoded_clips, samples=samples, ready=False)
                     reads[transport].append(run_on_core(client_core, reading))
-        alone = {"clips_per_s": round(1 / statistics.median(alone_s), 1)}
+        alone = {"clips_per_s": round(1 / statistics.median(chain(*alone_s.values())), 1)}
         rows = {
             transport: {
                 **_row(found),
                 "of_in_process": round(
-                    _median(a / (r.wall_s / r.clips) for a, r in zip(alone_s, found, strict=True)), 3
+                    _median(a / (r.wall_s / r.clips) for a, r in zip(alone_s[transport], found, strict=True)), 3
                 ),
             }
             for transport, found in reads.items()
