@@ -43,7 +43,10 @@ def ideal_clip(
 def all_frames(path: Path) -> list[Pixels]:
     """Every frame of a file by sequential decode, full-resolution RGB with FFmpeg's accurate conversion."""
     with av.open(str(path)) as container:
-        frames = (frame.reformat(format="rgb24", interpolation=_ACCURATE) for frame in container.decode(video=0))
+        frames = (
+            frame.reformat(format="rgb24", interpolation=_ACCURATE)
+            for frame in container.decode(container.streams.best("video"))
+        )
         return [np.asarray(frame.to_ndarray(), np.uint8) for frame in frames]
 
 

@@ -33,7 +33,7 @@ def proto_of_call(header: bytes) -> bytes:
 
 def proto_of_body(body: dict[str, Any]) -> bytes:
     """The DecodeRequest of what unpack_body found in a decode call's header; takes the body apart."""
-    message = pb.DecodeRequest(attempt=body["attempt"], deadline_s=body["deadline_s"], alone=body["alone"])
+    message = pb.DecodeRequest(attempt=body["attempt"], deadline_s=body["deadline_s"], alone=body.get("alone", False))
     request = body["request"]
     sampling, crop = request.pop("sampling"), request.pop("crop")
     _fill(message.request, request)
@@ -54,8 +54,8 @@ def header_of_call(data: bytes) -> bytes:
     request = _plain(message.request)
     request["sampling"] = _policy(message.request, "sampling")
     request["crop"] = _policy(message.request, "crop")
-    head = {"attempt": message.attempt, "deadline_s": message.deadline_s, "alone": message.alone}
-    return pack_body("decode", {**head, "request": request})
+    body = {"attempt": message.attempt, "deadline_s": message.deadline_s, "request": request}
+    return pack_body("decode", body | {"alone": True} if message.alone else body)
 
 
 def proto_of_reply(header: bytes, pixels: memoryview | None) -> bytes:

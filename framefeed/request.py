@@ -78,6 +78,14 @@ class ClipRequest:
         return math.prod(self.shape)
 
     @property
+    def frames_key(self) -> tuple[object, ...]:
+        """What decides the frames: requests with equal keys have the same ones, whatever becomes of them."""
+        sampling = self.sampling
+        # Policies with jitter draw if it is on; rules without more than one view may draw whatever their name.
+        draws = getattr(sampling, "jitter", getattr(sampling, "views", 2) < 2)
+        return self.video, self.start_s, self.end_s, sampling, self.seed if draws else 0
+
+    @property
     def flipped(self) -> bool:
         """Whether this clip is mirrored left to right: a draw of its seed."""
         return draw_uniform(self.seed, stream=FLIP) < self.hflip_probability

@@ -139,8 +139,8 @@ def pack_call(call: Call) -> bytes:
     if isinstance(call, DescribeCall):
         return pack_body("describe", {"attempt": call.attempt})
     request = map_of_request(call.request)
-    body = {"attempt": call.attempt, "deadline_s": call.deadline_s, "request": request, "alone": call.alone}
-    return pack_body("decode", body)
+    body = {"attempt": call.attempt, "deadline_s": call.deadline_s, "request": request}
+    return pack_body("decode", body | {"alone": True} if call.alone else body)
 
 
 def map_of_request(request: ClipRequest) -> dict[str, Any]:

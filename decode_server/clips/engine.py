@@ -45,7 +45,7 @@ class Engine:
 
     def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[Buffer]) -> list[ClipInfo]:
         """As `decode` for each of several clips, which costs least if they are of one video and their spans overlap:
-        a packet that several need is read and decoded once. Bytes, packets and times are shared out evenly.
+        a packet that several need is read and decoded once. Bytes and packets are shared out evenly; times are of all.
 
         Raises as `decode` does, for any of the clips: which one it is shows when each is decoded by itself.
         """
@@ -58,7 +58,6 @@ class Engine:
         stage_s = {"read": 0.0, "decode": 0.0, "scale": 0.0}
         for chunk in chunks:
             self._decode_chunk(plans, chunk, clips, stage_s)
-        share = 1 / len(plans)
         read_bytes = _shares(sum(end - start for chunk in chunks for start, end in chunk.reads), len(plans))
         fed_packets = _shares(sum(len(run.feed) for chunk in chunks for run in chunk.runs), len(plans))
         return [
@@ -69,7 +68,7 @@ class Engine:
                 colour=plan.colour,
                 read_bytes=read_bytes[number],
                 fed_packets=fed_packets[number],
-                stage_s={stage: spent_s * share for stage, spent_s in stage_s.items()},
+                stage_s=dict(stage_s),
                 placed=plan.placed,
                 padding=plan.padding,
             )

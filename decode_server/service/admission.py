@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import islice
 
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining, FramefeedError
 
 TOGETHER = 8  # jobs at most that one thread decodes together
-_COMMON_SHARE = 0.75  # of the longer span
+_LOOK_AHEAD = 4 * TOGETHER  # jobs of a client that may be overtaken by one that is decoded together with its first
 _LONG_HEADER_BYTES = 4096  # the tasks of TOGETHER jobs with shorter ones are one message to a worker
 MAX_DEADLINE_S = 600.0  # nothing waits for ever, whatever a client asks for
 
@@ -23,8 +23,8 @@ MAX_DEADLINE_S = 600.0  # nothing waits for ever, whatever a client asks for
 class Job:
     """A valid decode request in this server; times are on this machine's monotonic clock.
 
-    `what` names it for people; `header` is the call as it came, which workers read again. The video's span [start_s,
-    end_s) may be decoded together with others', unless it is to be `alone`.
+    `what` names it for people; `header` is the call as it came, which workers read again. Jobs with equal `frames` may
+    be decoded together, except those that are to be `alone`.
     """
 
     id: int
@@ -35,16 +35,8 @@ class Job:
     clip_bytes: int
     received_s: float
     due_s: float
-    video: str
-    start_s: float
-    end_s: float
+    frames: Hashable
     alone: bool = False
-
-    def shares_frames_with(self, other: Job) -> bool:
-        """Whether both want nearly the same span of a video, so that decoding them together saves most of one."""
-        common_s = min(self.end_s, other.end_s) - max(self.start_s, other.start_s)
-        longer_s = max(self.end_s - self.start_s, other.end_s - other.start_s)
-        return self.video == other.video and common_s >= _COMMON_SHARE * longer_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +52,10 @@ class Limits:
 
 
 class Admission:
-    """The queue: first come, first served for each client, and clients in turn, so none starves another."""
+    """The queue: first come, first served for each client, and clients in turn, so none starves another.
+
+    A job may come earlier, and with another in one turn, if its frames are decoded for that one anyway.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -68,7 +63,7 @@ class Admission:
         self.queued_bytes = 0
         self._queued = 0
         self._clients: OrderedDict[bytes, deque[Job]] = OrderedDict()  # the client whose turn it is comes first
-        self._wanted: Counter[tuple[bytes, str]] = Counter()  # queued jobs of a client and a video
+        self._wanted: Counter[tuple[bytes, Hashable]] = Counter()  # queued jobs of a client that want the same frames
         self._next_due_s = math.inf  # a lower bound: exact after each expire
 
     def __len__(self) -> int:
@@ -95,7 +90,7 @@ class Admission:
         if self._queued and self.queued_bytes + job.clip_bytes > self.limits.clip_bytes:
             return Busy(f"queue is full with {self.queued_bytes} bytes of clips; try another server, or later")
         self._clients.setdefault(job.client, deque()).append(job)
-        self._wanted[job.client, job.video] += 1
+        self._wanted[job.client, job.frames] += 1
         self._queued += 1
         self.queued_bytes += job.clip_bytes
         self._next_due_s = min(self._next_due_s, job.due_s)
@@ -110,9 +105,10 @@ class Admission:
 
     def companions(self, job: Job) -> list[Job]:
         """Other queued jobs of its client to decode together with it, oldest first, at most TOGETHER - 1."""
-        if job.alone or self._wanted[job.client, job.video] < 2:
+        if job.alone or self._wanted[job.client, job.frames] < 2:
             return []
-        others = (other for other in self._clients[job.client] if other is not job and other.shares_frames_with(job))
+        near = islice(self._clients[job.client], _LOOK_AHEAD)
+        others = (other for other in near if other is not job and other.frames == job.frames)
         fit = (other for other in others if not other.alone and len(other.header) <= _LONG_HEADER_BYTES)
         return list(islice(fit, TOGETHER - 1))
 
@@ -148,9 +144,9 @@ class Admission:
         return gone
 
     def _removed(self, job: Job) -> None:
-        self._wanted[job.client, job.video] -= 1
-        if not self._wanted[job.client, job.video]:
-            del self._wanted[job.client, job.video]
+        self._wanted[job.client, job.frames] -= 1
+        if not self._wanted[job.client, job.frames]:
+            del self._wanted[job.client, job.frames]
         self._queued -= 1
         self.queued_bytes -= job.clip_bytes
 

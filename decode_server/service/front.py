@@ -103,7 +103,7 @@ class Front:
         self._listeners.watch(self._pool.fileno())
         self._listeners.watch(self._stops.fileno())
         while self.lifecycle.state is not State.STOPPED:
-            gather_s = 0.0 if self._pool.has_room() else _GATHER_S
+            gather_s = 0.0 if self._pool.room else _GATHER_S
             self._listeners.wait(self._until_next_turn_s(), gather_s=gather_s)
             with self._metrics.lock:
                 self._turn(time.monotonic())
@@ -177,9 +177,7 @@ class Front:
             clip_bytes=request.clip_bytes,
             received_s=now_s,
             due_s=now_s + min(left_s, MAX_DEADLINE_S),
-            video=request.video,
-            start_s=request.start_s,
-            end_s=request.end_s,
+            frames=request.frames_key,
             alone=call.alone,
         )
         refusal = self._admission.offer(job, now_s=now_s)
@@ -220,7 +218,7 @@ class Front:
     def _dispatch(self) -> None:
         """Start jobs while a worker and the slab have room; the first one in line is never overtaken."""
         self._short_of_slab = False
-        while len(self._admission) and self._pool.has_room():
+        while len(self._admission) and self._pool.room:
             job = self._admission.first(blocked=self._outbox.blocks)
             span = self._slab.ranges.allocate(job.clip_bytes) if job else None
             if job is None or span is None:
@@ -228,19 +226,25 @@ class Front:
                 self._slab_poll_s = min(2 * self._slab_poll_s, _SLAB_POLL_MAX_S)
                 return
             self._slab_poll_s = _SLAB_POLL_S
-            together = [(job, span), *self._with_spans(self._admission.companions(job))]
+            together = [(job, span), *self._companions(job)]
             for started, _ in together:
                 self._admission.take(started)
             self._metrics.started(together=len(together))
             self._pool.start(together, queued=len(self._admission))
 
-    def _with_spans(self, jobs: list[Job]) -> Iterator[tuple[Job, Span]]:
-        """As many of the jobs as the slab has room for, each with its span."""
-        for job in jobs:
-            span = self._slab.ranges.allocate(job.clip_bytes)
+    def _companions(self, job: Job) -> Iterator[tuple[Job, Span]]:
+        """Jobs to decode together with this one, and their spans: no more than leaves every thread its share of the
+        queue, and half of the slab to others.
+        """
+        ranges = self._slab.ranges
+        share = len(self._admission) // self._pool.room
+        for companion in self._admission.companions(job)[: max(share - 1, 0)]:
+            span = None
+            if ranges.used_bytes + companion.clip_bytes <= ranges.total_bytes // 2:
+                span = ranges.allocate(companion.clip_bytes)
             if span is None:
                 return
-            yield job, span
+            yield companion, span
 
     def _tend_readers(self, now_s: float) -> None:
         for client in self._outbox.tend(now_s):

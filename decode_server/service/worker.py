@@ -37,7 +37,7 @@ from decode_server.service.worker_messages import (
     unpack_message,
 )
 from framefeed.clip import ClipInfo
-from framefeed.errors import FramefeedError, Permanent
+from framefeed.errors import FramefeedError, Permanent, StorageFault
 from framefeed.parent_death import end_with_parent
 from framefeed.request import ClipRequest
 from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_reply, unpack_call
@@ -123,26 +123,30 @@ class Worker:
                 self._channel.send(pack_message(Stuck(self._tasks[read.thread], reason)))
 
     def _do(self, engine: Decodes, clips: Sequence[_Clip]) -> Iterator[Done]:
-        """The end of each. What fails together is decoded one by one, so that none is refused for another's fault."""
+        """The end of each. What fails together is decoded one by one, so that none is refused for another's fault; but
+        storage that fails one fails all.
+        """
         try:
             infos = engine.decode_together([clip.call.request for clip in clips], [clip.out for clip in clips])
         except Exception as error:
-            if len(clips) == 1:
-                yield self._failed(clips[0], error)
-                return
             for clip in clips:
-                yield from self._do(engine, [clip])
+                if len(clips) == 1 or isinstance(error, StorageFault):
+                    yield self._failed(clip, error)
+                else:
+                    yield from self._do(engine, [clip])
             return
         for clip, info in zip(clips, infos, strict=True):
-            yield self._decoded(clip, info)
+            yield self._decoded(clip, info, among=len(clips))
 
-    def _decoded(self, clip: _Clip, info: ClipInfo) -> Done:
+    def _decoded(self, clip: _Clip, info: ClipInfo, *, among: int) -> Done:
+        """The end of one of several clips, whose times are those of all: the metrics are to count them once."""
         task, call = clip.task, clip.call
         info = replace(info, stage_s={"queue": clip.queue_s, **info.stage_s})
         reply = ClipReply(attempt=call.attempt, server=self._server, queued=task.queued, info=info)
         codec = self._kit.codec(call.request.video)
         storage = self._kit.watch.take()
-        return Done(task.id, "clip", pack_reply(reply), codec, info.read_bytes, info.stage_s, storage)
+        stage_s = {stage: spent_s if stage == "queue" else spent_s / among for stage, spent_s in info.stage_s.items()}
+        return Done(task.id, "clip", pack_reply(reply), codec, info.read_bytes, stage_s, storage)
 
     def _failed(self, clip: _Clip, error: Exception) -> Done:
         if isinstance(error, FramefeedError):

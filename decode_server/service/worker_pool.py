@@ -164,9 +164,11 @@ class WorkerPool:
         """Clips that are decoded at a time when all workers are up."""
         return len(self._places) * self._options.threads
 
-    def has_room(self) -> bool:
-        """Whether a worker can take a task now."""
-        return self._least_loaded() is not None
+    @property
+    def room(self) -> int:
+        """How often `start` can be called now."""
+        most = self._options.threads + _SPARE_TASKS
+        return sum(max(most - worker.load, 0) for worker in self._live() if self._usable(worker))
 
     def start(self, together: Sequence[tuple[Job, Span]], *, queued: int) -> None:
         """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses

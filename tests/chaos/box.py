@@ -97,6 +97,10 @@ class Box:
             self.server.process.stdout.close()
             self.server = self._spawn()
 
+    def metrics_url(self) -> str:
+        """Of the server that lives here now. Raises OSError while none does."""
+        return self.server.metrics_url
+
     def processes(self) -> list[int]:
         """Process ids of the server and its workers."""
         front = self.server.process.pid

@@ -1,10 +1,10 @@
 """A worker whose engine does what the video's name says: the real process, channel and threads, no codecs.
 
-Names: `crash` (with an even seed), `corrupt`, `odd` (corrupt with an odd seed), `bug`, `wait:PATH` (until the gate at
-PATH is opened), `read:PATH` (the same, as a read of storage), `stale` (after a fault that passed), `pattern` (pixels
-that no two places share by chance); any other gives its seed as pixels.
-Roots: `refuses` cannot be read, `dies` ends the process at once, `differs` has a
-fingerprint of its own in every process.
+Names: `crash` (if its seed is even), `corrupt`, `odd` (corrupt if its seed is odd), `bug`, `fault` (of storage),
+`wait:PATH` (until the gate at PATH is opened), `read:PATH` (the same, as a read of storage), `stale` (after a fault
+that passed), `pattern` (pixels that no two places share by chance); any other gives its seed as pixels.
+Roots: `refuses` cannot be read, `dies` ends the process at once, `differs` has a fingerprint of its own in every
+process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from decode_server.service.worker import Kit, main
 from decode_server.service.worker_messages import Setup
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
-from framefeed.errors import BadInput, CorruptMedia
+from framefeed.errors import BadInput, CorruptMedia, StorageFault
 from framefeed.request import ClipRequest
 
 
@@ -50,6 +50,9 @@ class FakeEngine:
             raise CorruptMedia("corrupt: nothing decodes at 1.5 s")
         if name == "bug":
             raise RuntimeError("an oversight")
+        if name == "fault":
+            self._watch.count("io")
+            raise StorageFault("fault: the read failed")
         if name == "wait":
             Path(path).with_suffix(".entered").touch()
             os.close(os.open(path, os.O_RDONLY))

@@ -141,6 +141,11 @@ class Server:
     def announced(self) -> bool:
         return self._announce.exists()
 
+    @property
+    def metrics_url(self) -> str:
+        """Of whichever process serves now. Raises OSError while none does."""
+        return str(json.loads(self._announce.read_text())["metrics_url"])
+
     def log(self) -> str:
         return self._log.read_text()
 
@@ -156,13 +161,7 @@ class Server:
     def metrics(self) -> dict[str, float]:
         """All samples; the conservation law is checked at every scrape."""
         values = parse_metrics(self.get("/metrics")[1])
-        received = values["framefeed_server_requests_received_total"]
-        assert (
-            received
-            == total(values, "requests_total")
-            + total(values, "replies_dropped_total")
-            + values["framefeed_server_requests_in_flight"]
-        ), "requests are lost or counted twice"
+        assert conserved(values), "requests are lost or counted twice"
         return values
 
     def workers(self) -> list[int]:
@@ -191,6 +190,13 @@ def parse_metrics(text: str) -> dict[str, float]:
 def total(values: dict[str, float], name: str) -> float:
     """The sum over all labels of a server metric."""
     return sum(value for key, value in values.items() if key.startswith(f"framefeed_server_{name}{{"))
+
+
+def conserved(values: dict[str, float]) -> bool:
+    """Whether a server's requests received = replied to + dropped + in flight."""
+    ended = total(values, "requests_total") + total(values, "replies_dropped_total")
+    in_flight = values["framefeed_server_requests_in_flight"]
+    return values["framefeed_server_requests_received_total"] == ended + in_flight
 
 
 def outcome(values: dict[str, float], label: str) -> float:

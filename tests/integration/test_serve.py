@@ -236,52 +236,69 @@ def test_a_reader_that_stops_reading_loses_nothing_takes_bounded_memory_and_harm
         assert total(server.metrics(), "replies_dropped_total") == 0
 
 
-def ask_behind_the_gate(server: Server, client: Client, gate: Gate, wanted: list[ClipRequest]) -> None:
-    """Attempts 0 and 1 keep the one thread of the only worker busy and its next place taken; then come the wanted."""
-    for attempt in (0, 1):
-        client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request(gate.video), alone=True))
-    wait_until("the worker is at the gate", gate.entered)
+def ask_behind_gates(server: Server, client: Client, folder: Path, wanted: list[ClipRequest]) -> None:
+    """Have the one thread of the only worker end attempt 0 and take 1 while the wanted wait: they are next.
+
+    Attempt 0 is received here, 1 is let through.
+    """
+    gates = [Gate(folder / name) for name in ("first", "second")]
+    for attempt, gate in enumerate(gates):
+        client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request(gate.video)))
+        wait_until("the first is at its gate", gates[0].entered)
     for attempt, clip in enumerate(wanted, 2):
         client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=clip))
     received = "framefeed_server_requests_received_total"
     wait_until("all are in", lambda: server.metrics()[received] == 2 + len(wanted))
-    gate.open()
+    gates[0].open()
+    assert client.receive()[0].attempt == 0
+    server.metrics()  # waits for the end of that turn
+    gates[1].open()
 
 
 ONE_THREAD = ("/videos", "--workers", "1", "--threads", "1")
 
 
-def test_clips_of_one_span_are_decoded_together(tmp_path: Path, gate: Gate) -> None:
+def test_clips_of_one_span_are_decoded_together(tmp_path: Path) -> None:
     with Server(tmp_path, *ONE_THREAD) as server, Client(server.endpoint) as client:
-        ask_behind_the_gate(server, client, gate, [request("a", seed=2), request("b", seed=3), request("a", seed=4)])
-        for _ in range(5):
+        ask_behind_gates(server, client, tmp_path, [request("a", seed=2), request("b", seed=3), request("a", seed=4)])
+        for _ in range(4):
             reply, pixels = client.receive()
             assert isinstance(reply, ClipReply)
-            assert reply.attempt < 2 or pixels == bytes([reply.attempt]) * request().clip_bytes
+            assert reply.attempt == 1 or pixels == bytes([reply.attempt]) * request().clip_bytes
         values = server.metrics()
         assert values["framefeed_server_clips_together_total"] == 2
+        decode_s = values['framefeed_server_stage_duration_seconds_sum{stage="decode"}']
+        assert decode_s == pytest.approx(4 * 0.002), "the time of the two is counted once"
         assert values['framefeed_server_requests_total{outcome="clip"}'] == 5
         wait_until("the slab is empty", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
 
 
-def test_what_fails_together_is_decoded_one_by_one(tmp_path: Path, gate: Gate) -> None:
+def test_what_fails_together_is_decoded_one_by_one(tmp_path: Path) -> None:
     with Server(tmp_path, *ONE_THREAD) as server, Client(server.endpoint) as client:
-        ask_behind_the_gate(server, client, gate, [request("odd", seed=seed) for seed in (2, 3, 4, 5)])
+        ask_behind_gates(server, client, tmp_path, [request("odd", seed=seed) for seed in (2, 3, 4, 5)])
         outcomes = {}
-        for _ in range(6):
+        for _ in range(5):
             reply, pixels = client.receive()
             outcomes[reply.attempt] = reply.code if isinstance(reply, ErrorReply) else pixels[:1]
         assert [outcomes[attempt] for attempt in range(2, 6)] == [b"\2", "corrupt_media", b"\4", "corrupt_media"]
         assert server.metrics()["framefeed_server_clips_together_total"] == 4
 
 
-def test_a_crash_costs_all_that_were_together_and_alone_only_the_cause(tmp_path: Path, gate: Gate) -> None:
+def test_storage_that_fails_clips_together_is_not_asked_for_each(tmp_path: Path) -> None:
+    with Server(tmp_path, *ONE_THREAD) as server, Client(server.endpoint) as client:
+        ask_behind_gates(server, client, tmp_path, [request("fault", seed=seed) for seed in (2, 3, 4)])
+        codes = sorted(getattr(client.receive()[0], "code", "clip") for _ in range(4))
+        assert codes == ["clip", *["storage_fault"] * 3]
+        assert server.metrics()['framefeed_server_storage_faults_total{kind="io"}'] == 1
+
+
+def test_a_crash_costs_all_that_were_together_and_alone_only_the_cause(tmp_path: Path) -> None:
     wanted = [request("crash", seed=seed) for seed in (0, 1)]
     with Server(tmp_path, *ONE_THREAD) as server, Client(server.endpoint) as client:
         before = server.workers()
-        ask_behind_the_gate(server, client, gate, wanted)
-        replies = {reply.attempt: reply for reply, _ in (client.receive() for _ in range(4))}
-        assert [getattr(replies[attempt], "code", "clip") for attempt in range(4)] == ["clip"] * 2 + ["server_lost"] * 2
+        ask_behind_gates(server, client, tmp_path, wanted)
+        replies = {reply.attempt: reply for reply, _ in (client.receive() for _ in range(3))}
+        assert [getattr(replies[attempt], "code", "clip") for attempt in (1, 2, 3)] == ["clip"] + ["server_lost"] * 2
         wait_until("it is replaced", lambda: server.has_replaced(before))
         client.send(DecodeCall(attempt=9, deadline_s=60.0, request=wanted[1], alone=True))
         assert isinstance(client.receive()[0], ClipReply)
@@ -291,18 +308,22 @@ def test_a_hung_read_costs_all_that_were_together_and_one_thread(tmp_path: Path,
     args = ("/videos", "--workers", "1", "--threads", "2", "--read-s", "0.2")
     hung = request(gate.video.replace("wait:", "read:"))
     with Server(tmp_path, *args) as server, Client(server.endpoint) as client:
-        gates = [Gate(tmp_path / name) for name in "ab"]
+        gates = [Gate(tmp_path / name) for name in "abc"]  # two for the threads, one for what the worker keeps ready
         for number, other in enumerate(gates):
-            client.send(DecodeCall(attempt=number, deadline_s=60.0, request=request(other.video), alone=True))
-            wait_until("a thread is at its gate", other.entered)
-        client.send(DecodeCall(attempt=2, deadline_s=60.0, request=request("next")))  # the worker keeps it ready
+            client.send(DecodeCall(attempt=number, deadline_s=60.0, request=request(other.video)))
+            wait_until("a thread is at its gate", other.entered if number < 2 else lambda: True)
         for attempt in (3, 4, 5):
             client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=hung))
         wait_until("three wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 3)
         gates[0].open()
-        replies = [client.receive()[0] for _ in range(5)]
+        assert client.receive()[0].attempt == 0
+        wait_until(
+            "the next three are together", lambda: server.metrics()["framefeed_server_clips_together_total"] == 3
+        )
+        gates[2].open()
+        replies = [client.receive()[0] for _ in range(4)]
         assert {r.attempt for r in replies if isinstance(r, ErrorReply) and r.code == "storage_fault"} == {3, 4, 5}
-        assert {r.attempt for r in replies if isinstance(r, ClipReply)} == {0, 2}
+        assert {r.attempt for r in replies if isinstance(r, ClipReply)} == {2}
         assert server.metrics()["framefeed_server_stuck_reads"] == 1
         gates[1].open()
         assert isinstance(client.receive()[0], ClipReply)

@@ -17,7 +17,7 @@ import pytest
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.sampling import Segments
-from framefeed.wire import MAX_HEADER_BYTES, ClipReply, DescribeCall, ErrorReply, ServerReply, pack_call
+from framefeed.wire import MAX_HEADER_BYTES, ClipReply, DescribeCall, ErrorReply, Reply, ServerReply, pack_call
 from tests.integration.fake_worker import pattern_of
 from tests.integration.serving import FAKE_SERVE, PATIENCE_S, Server, outcome, request, wait_until
 from tests.integration.talker import MAX_CLIP_BYTES, Talker
@@ -239,14 +239,18 @@ def test_a_drain_loses_no_reply_in_transit(tmp_path: Path, transport: str) -> No
             talker.ask(request("pattern", seed=attempt, **LARGE), attempt=attempt)
         wait_until("all are taken", lambda: server.metrics()["framefeed_server_requests_received_total"] == 20)
         server.signal(signal.SIGTERM)
-        came = [talker.receive() for _ in range(21)]
-        replies = [(reply, pixels) for reply, pixels in came if not isinstance(reply, ServerReply)]  # that: the notice
+        replies: list[tuple[Reply, bytes]] = []
+        while len(replies) < 20:
+            reply, pixels = talker.receive()
+            if not isinstance(reply, ServerReply):  # the notice of the drain
+                replies.append((reply, pixels))
         for reply, pixels in replies:
             assert isinstance(reply, ClipReply)
             assert pixels == pattern_of(request("pattern", seed=reply.attempt, **LARGE)).tobytes()
         assert sorted(reply.attempt for reply, _ in replies) == [*range(20)]
         talker.turn()
         assert server.wait() == 0
+        talker.wire.header(talker.url)  # the notice, if it came last: what was said is read before the loss is told
         talker.await_kind(Kind.LOST)
 
 

@@ -26,7 +26,7 @@ from trainer_client.fleet.watchdog import Stalled, Watchdog
 from trainer_client.measures.stats import Durations, Ledger
 from trainer_client.measures.wait import ClipLife
 
-_HARMLESS = frozenset({"ok", "outrun", "unsent", "busy", "draining"})  # ends of attempts that no decoding failed in
+_HARMLESS = frozenset({"ok", "outrun", "unsent", "busy", "draining", "deadline_exceeded"})  # mere overload, at worst
 _NAMED = 3  # waiting clips that a message names
 
 

@@ -3,12 +3,17 @@
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from framefeed.crops import Box, Letterbox, RandomResizedCrop
+from framefeed.crops import Box, CentreCrop, Letterbox, RandomResizedCrop
 from framefeed.errors import BadRequest
 from framefeed.request import ClipRequest
-from framefeed.sampling import Segments
+from framefeed.sampling import Sampling, Segments
+from framefeed.sampling_rules import PUBLISHED, PublishedRule
+from tests.unit.contract.test_sampling import POLICIES
 
 REQUEST = ClipRequest(
     video="P01/P01_01", start_s=1.0, end_s=2.0, sampling=Segments(frames=4), crop=RandomResizedCrop(),
@@ -65,3 +70,30 @@ def test_the_flip_is_a_draw_of_the_seed() -> None:
 def test_a_request_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         REQUEST.seed = 6  # type: ignore[misc]
+
+
+def _published() -> list[PublishedRule]:
+    """Each rule in training and in its tests."""
+    rules = [PublishedRule(rule=rule, frames=5, train="train" in known.takes) for rule, known in PUBLISHED.items()]
+    tested = [rule for rule, known in PUBLISHED.items() if "views" in known.takes]
+    return rules + [PublishedRule(rule=rule, frames=5, view=1, views=3) for rule in tested]
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, *_published()], ids=str)
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=60), st.floats(0.001, 30), st.integers(0, 2**63))
+@settings(max_examples=40)
+def test_equal_frames_keys_are_equal_frames(policy: Sampling, gaps_s: list[float], length_s: float, seed: int) -> None:
+    one = replace(REQUEST, sampling=policy, seed=seed)
+    two = replace(one, seed=seed + 1)
+    times_s = np.cumsum(gaps_s) - gaps_s[0]
+    equal = np.array_equal(*(policy.pick(times_s, (0.0, length_s), request.seed) for request in (one, two)))
+    assert equal or one.frames_key != two.frames_key
+    crop = CentreCrop(width_px=64, height_px=64)
+    assert one.frames_key == replace(one, crop=crop, pixel_format="yuv420p", width_px=64).frames_key
+    assert one.frames_key != replace(one, end_s=one.end_s + 1).frames_key
+
+
+def test_the_crops_of_a_test_have_one_frames_key() -> None:
+    for sampling in (Segments(frames=4), PublishedRule(rule="avion_views", frames=4, view=1, views=5)):
+        keys = {replace(REQUEST, sampling=sampling, seed=seed).frames_key for seed in range(3)}
+        assert len(keys) == 1

@@ -19,8 +19,7 @@ def job(
     client: bytes = b"a",
     clip_bytes: int = 10,
     due_s: float = 100.0,
-    video: str = "",
-    span_s: tuple[float, float] = (0.0, 1.0),
+    frames: str = "",
     alone: bool = False,
     header: bytes = b"",
 ) -> Job:
@@ -33,9 +32,7 @@ def job(
         clip_bytes=clip_bytes,
         received_s=0.0,
         due_s=due_s,
-        video=video or f"v{id}",
-        start_s=span_s[0],
-        end_s=span_s[1],
+        frames=frames or id,
         alone=alone,
     )
 
@@ -119,37 +116,37 @@ def test_limits_of_nothing_are_refused() -> None:
         Limits(requests=0, clip_bytes=1)
 
 
-def test_jobs_of_nearly_one_span_of_a_video_are_companions() -> None:
+def test_jobs_of_the_same_frames_are_companions() -> None:
     admission = Admission(Limits(requests=100, clip_bytes=100_000))
-    first = job(0, video="v", span_s=(10.0, 12.0))
+    first = job(0, frames="f")
     jobs = [
         first,
-        job(1, video="v", span_s=(10.0, 12.0)),
-        job(2, video="w", span_s=(10.0, 12.0)),
-        job(3, video="v", span_s=(10.4, 12.4)),
-        job(4, video="v", span_s=(11.0, 13.0)),
-        job(5, video="v", span_s=(10.0, 20.0)),
-        job(6, video="v", span_s=(10.0, 12.0), alone=True),
-        job(7, video="v", span_s=(10.0, 12.0), client=b"other"),
-        job(8, video="v", span_s=(10.0, 12.0), header=bytes(5000)),
-        job(9, video="v", span_s=(9.9, 11.9)),
+        job(1, frames="f"),
+        job(2, frames="g"),
+        job(3, frames="f"),
+        job(4, frames="f", alone=True),
+        job(5, frames="f", client=b"other"),
+        job(6, frames="f", header=bytes(5000)),
     ]
     for offered in jobs:
         assert admission.offer(offered, now_s=0) is None
-    assert [companion.id for companion in admission.companions(first)] == [1, 3, 9]
+    assert [companion.id for companion in admission.companions(first)] == [1, 3]
     assert admission.companions(jobs[2]) == []
-    assert admission.companions(jobs[6]) == [], "a job that is to be alone has none either"
+    assert admission.companions(jobs[4]) == [], "a job that is to be alone has none either"
     for taken in (first, *admission.companions(first)):
         admission.take(taken)
-    assert drained(admission) == [7, 2, 4, 5, 6, 8]
+    assert drained(admission) == [5, 2, 4, 6]
 
 
-def test_companions_are_few() -> None:
+def test_companions_are_few_and_near() -> None:
     admission = Admission(Limits(requests=100, clip_bytes=100_000))
-    jobs = [job(id, video="v") for id in range(20)]
+    jobs = [job(id, frames="f" if id < 20 or id == 90 else "") for id in range(100)]
     for offered in jobs:
         admission.offer(offered, now_s=0)
     assert [companion.id for companion in admission.companions(jobs[0])] == list(range(1, TOGETHER))
+    for taken in jobs[1:20]:
+        admission.take(taken)
+    assert admission.companions(jobs[0]) == [], "it would overtake seventy others"
 
 
 class AdmissionModel(RuleBasedStateMachine):

@@ -112,9 +112,7 @@ class Office(RuleBasedStateMachine):
             clip_bytes=pages * ALIGN_BYTES,
             received_s=self.now_s,
             due_s=self.now_s + lasts_s,
-            video=f"v{pages}",
-            start_s=0.0,
-            end_s=1.0,
+            frames=pages,
         )
         self.offered.append(job)
         if self.admission.offer(job, now_s=self.now_s) is not None:

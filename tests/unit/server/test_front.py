@@ -82,25 +82,28 @@ class FakePool:
 
     def __init__(self, *, room: int) -> None:
         self._room = room
-        self._running: list[tuple[Job, Span]] = []
+        self._running: list[Sequence[tuple[Job, Span]]] = []
+        self.together: list[int] = []
 
     @property
     def unanswered(self) -> int:
-        return len(self._running)
+        return sum(map(len, self._running))
 
     busy = unanswered
 
     def fileno(self) -> int:
         return -1
 
-    def has_room(self) -> bool:
-        return len(self._running) < self._room
+    @property
+    def room(self) -> int:
+        return max(self._room - len(self._running), 0)
 
     def start(self, together: Sequence[tuple[Job, Span]], *, queued: int) -> None:
-        self._running.extend(together)
+        self._running.append(together)
+        self.together.append(len(together))
 
     def poll(self, now_s: float) -> list[Event]:
-        running, self._running = self._running, []
+        running, self._running = [one for together in self._running for one in together], []
         done = [Done(job.id, "clip", b"header", "fake", 1, {}, {}) for job, _ in running]
         return [Finished(job, span, end, 0, False) for (job, span), end in zip(running, done, strict=True)]
 
@@ -147,7 +150,7 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, slab_pages: in
     began_s = time.monotonic()
 
     def watched(timeout_s: float, *, gather_s: float = 0.0) -> None:
-        assert (gather_s == 0) == pool.has_room(), "calls gather only while no worker has room"
+        assert (gather_s == 0) == (pool.room > 0), "calls gather only while no worker has room"
         assert time.monotonic() < began_s + PATIENCE_S, front
         assert timeout_s < 0.1 or not front.in_flight, f"it waits {timeout_s} s, and {front!r}"
         stops.count = int(listeners.sent == 20)
@@ -156,5 +159,7 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, slab_pages: in
     listeners.wait = watched  # type: ignore[method-assign]
     front.run()
     assert listeners.sent == 20
+    assert max(pool.together) <= (8 if room == 1 else 20 // room), "a thread has more than its share of the queue"
+    assert slab_pages == 2 or max(pool.together) > 1, "none of twenty jobs of the same frames were together"
     assert slab.ranges.used_bytes == 0
     slab.close()
