@@ -12,30 +12,27 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args
 
-import av
 import numpy as np
 from rich.console import Console
 
-from bench.clips import DENSE, SIZE_PX, SPARSE, Shape, draw_requests, tasks_of
-from bench.contest import Contest, Start, contest
-from bench.contestants import FramefeedStart, PeerStart, installed_peers
-from bench.fidelity import all_frames, ideal_clip, psnr_db
+from bench.clips import DENSE, SPARSE, Shape, draw_requests, tasks_of
+from bench.contest import Start, contest
+from bench.contestants import Framefeed, FramefeedStart, PeerStart, installed_peers
 from bench.machine import provenance
 from bench.material import Material, make_material
+from bench.proof import prove
 from bench.scaling import scaling
+from bench.stages import timed_stages
 from bench.tables import decode_tables
-from bench.task import Pixels, Task
-from decode_server.clips.engine import Engine
-from decode_server.clips.library import Library
 from framefeed.crops import ViewCrop
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.request import ClipRequest, PixelFormat
 
 RGB, YUV, FEED = "framefeed RGB", "framefeed YUV", "feeding only"
-_FLOOR_DB = 25.0  # a contestant below this decodes other frames or another box
 _PROVED_CLIPS = 12
 
 
@@ -50,7 +47,7 @@ class DecodeBench:
     rounds: int = 5
     """Interleaved rounds, of which the median counts."""
     profile: bool = False
-    """Only print where the time of a clip goes."""
+    """Only print where the time of a clip goes, in ms."""
     work: Path | None = None
     """Keep the chunks in this folder, to be found again by the next run."""
     out: Path = Path("bench/results/decode.json")
@@ -64,7 +61,7 @@ class DecodeBench:
             material = make_material(self.videos, work)
             console = Console()
             if self.profile:
-                console.print_json(data=profile(material, self.clips))
+                console.print_json(data=profile(material.roots["train"], self.clips, self.rounds))
                 return
             result = {**provenance(), "clips": self.clips, "rounds": self.rounds, **self._measure(material)}
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +85,7 @@ class DecodeBench:
             "chunks_of_300_s_over_15_s": _long_chunks(material, sparse, self.rounds),
             "three_crops_together_over_alone": _three_crops(material, self.clips, self.rounds),
             "scaling": scaling(material.roots["train"], sparse, rounds=self.rounds),
-            "profile_ms": profile(material, self.clips),
+            "profile_ms": profile(material.roots["train"], self.clips, self.rounds),
         }
 
     def _case(self, material: Material, shape: Shape, way: str) -> dict[str, Any]:
@@ -105,7 +102,8 @@ class DecodeBench:
         peers = installed_peers()
         starts |= {name: PeerStart(module=module, tasks=tasks) for name, module in peers.items()}
         with contest(starts) as running:
-            worst_db = _prove(running, material, requests, {RGB: root, **dict.fromkeys(peers, material.roots[way])})
+            roots = {RGB: root, YUV: root, **dict.fromkeys(peers, material.roots[way])}
+            worst_db = prove(running, requests[:_PROVED_CLIPS], exact=root, roots=roots)
             times_s = running.cpu_seconds(self.rounds)
         return {
             "title": shape.title,
@@ -128,43 +126,6 @@ def _row(times_s: list[float], clips: int, worst_db: float | None) -> dict[str, 
 def _ratio(times_s: dict[str, list[float]], ours: str, theirs: str) -> float:
     """How many times the CPU time of `ours` `theirs` takes: the median of the rounds' ratios."""
     return round(statistics.median(t / o for o, t in zip(times_s[ours], times_s[theirs], strict=True)), 2)
-
-
-def _prove(
-    running: Contest, material: Material, requests: list[ClipRequest], roots: dict[str, Path]
-) -> dict[str, float]:
-    """Kept frames equal a sequential decode bit for bit; each contestant's worst clip is close to the ideal one."""
-    worst_db: dict[str, float] = {}
-    proved = requests[:_PROVED_CLIPS]
-    _prove_exact(material.roots["train"], proved)
-    sequential: dict[Path, list[Pixels]] = {}
-    for name, root in roots.items():
-        for number, task in enumerate(tasks_of(root, proved)):
-            frames = sequential.get(task.path) or sequential.setdefault(task.path, all_frames(task.path))
-            ideal = ideal_clip([frames[n] for n in task.frames], task.box, SIZE_PX)
-            seen_db = psnr_db(running.clip(name, number), ideal)
-            if seen_db < _FLOOR_DB:
-                raise FramefeedError(f"bench: {name} is at {seen_db:.1f} dB on {task.path.name}, wanted {_FLOOR_DB}")
-            worst_db[name] = round(min(seen_db, worst_db.get(name, seen_db)), 1)
-    return worst_db
-
-
-def _prove_exact(root: Path, requests: list[ClipRequest]) -> None:
-    engine = Engine(Library(root))
-    truth: dict[Path, list[Pixels]] = {}
-    for request, task in zip(requests, tasks_of(root, requests), strict=True):
-        if task.path not in truth:
-            truth[task.path] = _decoded(task)
-        for chunk in engine.plan(request).chunks:
-            for places, frame in engine.frames(chunk, {"read": 0.0}):
-                for place in places:
-                    if not np.array_equal(frame.to_ndarray(), truth[task.path][task.frames[place]]):
-                        raise FramefeedError(f"bench: frame {task.frames[place]} of {task.path.name} is not exact")
-
-
-def _decoded(task: Task) -> list[Pixels]:
-    with av.open(str(task.path)) as container:
-        return [np.asarray(frame.to_ndarray(), np.uint8) for frame in container.decode(video=0)]
 
 
 def _long_chunks(material: Material, requests: list[ClipRequest], rounds: int) -> dict[str, float]:
@@ -197,24 +158,36 @@ def _three_crops(material: Material, clips: int, rounds: int) -> float:
         return _ratio(running.cpu_seconds(rounds), "together", "alone")
 
 
-def profile(material: Material, clips: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of a clip by stage: read, decode (feeding included), scale, and the rest, which is Python."""
-    found = {}
-    root = material.roots["train"]
+def profile(root: Path, clips: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of CPU time of a clip by stage, and its packets; the stages and `python`, the rest, make `total`.
+
+    Of each case's rounds, which take turns, the one of median time.
+    """
+    cases = {}
     for shape in (SPARSE, DENSE):
+        requests = draw_requests(root, shape, clips)
         for pixel_format in get_args(PixelFormat):
-            requests = draw_requests(root, shape, clips)
             own = FramefeedStart(root=root, requests=requests, pixel_format=pixel_format)()
             own.round()
-            began = time.process_time()
-            own.round()
-            total_ms = 1e3 * (time.process_time() - began) / clips
-            stages = {
-                stage: 1e3 * statistics.mean(info.stage_s[stage] for info in own.infos)
-                for stage in ("read", "decode", "scale")
-            }
-            packets = statistics.mean(info.fed_packets for info in own.infos)
-            rest = total_ms - sum(stages.values())
-            row = {**stages, "python": rest, "total": total_ms, "packets": packets}
-            found[f"{shape.title}, {pixel_format}"] = {name: round(value, 2) for name, value in row.items()}
+            cases[f"{shape.title}, {pixel_format}"] = own
+    timed = [{title: _timed_round(own) for title, own in cases.items()} for _ in range(rounds)]
+    found = {}
+    for title, own in cases.items():
+        total_s, spent_s = sorted((of_all[title] for of_all in timed), key=itemgetter(0))[rounds // 2]
+        packets = statistics.mean(info.fed_packets for info in own.infos)
+        found[title] = {**_profile_ms(total_s, spent_s, clips), "packets": round(packets, 1)}
     return found
+
+
+def _timed_round(own: Framefeed) -> tuple[float, dict[str, float]]:
+    with timed_stages() as spent_s:
+        began = time.process_time()
+        own.round()
+        return time.process_time() - began, spent_s
+
+
+def _profile_ms(total_s: float, spent_s: dict[str, float], clips: int) -> dict[str, float]:
+    """Of one clip, in hundredths of a millisecond that add up."""
+    stages_ms = {stage: round(1e3 * stage_s / clips, 2) for stage, stage_s in spent_s.items()}
+    total_ms = round(1e3 * total_s / clips, 2)
+    return {**stages_ms, "python": round(total_ms - sum(stages_ms.values()), 2), "total": total_ms}

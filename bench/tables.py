@@ -11,7 +11,7 @@ _HEADS = ("", "clips/s/core", "ms a clip", "worst PSNR", "RGB is faster", "YUV i
 
 
 def decode_tables(result: dict[str, Any]) -> Iterator[Table]:
-    """One table a case of `bench decode`, then one of single figures."""
+    """One table a case of `bench decode`, then one of single figures and one of where a clip's time goes."""
     for case in result["cases"]:
         table = Table(title=_title(case))
         for head in _HEADS:
@@ -22,6 +22,10 @@ def decode_tables(result: dict[str, Any]) -> Iterator[Table]:
     table = Table("figure", "value", title="beside them")
     for name, value in _figures(result):
         table.add_row(name, value)
+    yield table
+    table = Table(*_PROFILE_HEADS, title="where a clip's time goes, ms")
+    for cells in _profile_rows(result):
+        table.add_row(*cells)
     yield table
 
 
@@ -60,6 +64,20 @@ def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "three crops of one span together over one by one", f"{result['three_crops_together_over_alone']}"
     yield "two threads over one", f"{result['scaling']['two threads']}"
     yield "two processes over one", f"{result['scaling']['two processes']}"
+
+
+_PROFILE_HEADS = ("", "read", "feed", "decode", "scale", "convert", "Python", "total", "packets")
+
+
+def profile_markdown(result: dict[str, Any]) -> str:
+    """Where a clip's time goes, in ms, in Markdown: a row a case of `bench decode --profile`."""
+    lines = ["| " + " | ".join(_PROFILE_HEADS) + " |", "|---" * len(_PROFILE_HEADS) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in _profile_rows(result))])
+
+
+def _profile_rows(result: dict[str, Any]) -> Iterator[list[str]]:
+    for name, row in result["profile_ms"].items():
+        yield [name, *(str(row[head.lower()]) for head in _PROFILE_HEADS[1:])]
 
 
 _TRANSPORT_HEADS = ("", "clips/s", "client CPU, ms a clip", "server CPU, ms a clip", "of decoding in one process")

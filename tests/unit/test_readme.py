@@ -1,5 +1,6 @@
 """The README tells the truth where a test can know it."""
 
+import json
 import re
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -37,3 +38,10 @@ def test_every_verb_it_shows_exists() -> None:
 def test_the_commands_it_shows_are_targets() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert {"demo", "test"} <= set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+
+
+def test_both_pixel_formats_are_proved_in_every_case() -> None:
+    cases = json.loads((ROOT / "bench/results/decode.json").read_text())["cases"]
+    assert len(cases) == 4
+    for case in cases:
+        assert min(case["rows"][f"framefeed {way}"]["psnr_db"] for way in ("RGB", "YUV")) >= 25
