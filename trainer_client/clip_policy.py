@@ -6,17 +6,26 @@ One policy makes clips of one shape, so a batch of them is one array.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from framefeed.crops import Crop
+from framefeed.crops import Crop, ViewCrop
+from framefeed.errors import BadRequest
 from framefeed.request import ClipRequest, Interpolation, PixelFormat
-from framefeed.sampling import Sampling
+from framefeed.sampling import DenseView, Sampling
+from framefeed.sampling_rules import PublishedRule
 from trainer_client.samples import Sample
+
+_Part = TypeVar("_Part", bound=Sampling | Crop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipPolicy:
-    """Which frames, which box, which size and pixel format. Raises BadRequest when a field is out of its limits."""
+    """Which frames, which box, which size and pixel format. Raises BadRequest when a field is out of its limits.
+
+    A sampling or a crop of several views has all of them for samples to choose from; one whose `view` is not 0 has that
+    one only.
+    """
 
     sampling: Sampling
     crop: Crop
@@ -30,13 +39,23 @@ class ClipPolicy:
         self.request(Sample(video="any", start_s=0.0, end_s=1.0), seed=0)
 
     def request(self, sample: Sample, seed: int) -> ClipRequest:
-        """The request for one sample; `seed` is framefeed.draws.clip_seed of (run seed, epoch, index)."""
+        """The request for one sample; `seed` is framefeed.draws.clip_seed of (run seed, epoch, index).
+
+        The crops of one window of frames are neighbours among the sample's views: servers may decode them together.
+        Raises BadRequest for a view that the policy has not.
+        """
+        if not 0 <= sample.view < self.views:
+            raise BadRequest(
+                f"policy: view of [{sample.start_s:g}, {sample.end_s:g}) s of {sample.video} is {sample.view}, "
+                f"wanted 0 to {self.views - 1}"
+            )
+        window, box = divmod(sample.view, _views(self.crop))
         return ClipRequest(
             video=sample.video,
             start_s=sample.start_s,
             end_s=sample.end_s,
-            sampling=self.sampling,
-            crop=self.crop,
+            sampling=_at(self.sampling, window),
+            crop=_at(self.crop, box),
             width_px=self.width_px,
             height_px=self.height_px,
             seed=seed,
@@ -44,6 +63,11 @@ class ClipPolicy:
             pixel_format=self.pixel_format,
             interpolation=self.interpolation,
         )
+
+    @property
+    def views(self) -> int:
+        """Clips that make up one sample: windows of its frames x boxes of each; trainer_client.views lists them."""
+        return _views(self.sampling) * _views(self.crop)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,3 +78,11 @@ class ClipPolicy:
     def clip_bytes(self) -> int:
         """Bytes of one clip."""
         return math.prod(self.shape)
+
+
+def _views(part: Sampling | Crop) -> int:
+    return part.views if isinstance(part, DenseView | PublishedRule | ViewCrop) and part.view == 0 else 1
+
+
+def _at(part: _Part, view: int) -> _Part:
+    return replace(part, view=view) if view and isinstance(part, DenseView | PublishedRule | ViewCrop) else part

@@ -47,9 +47,10 @@ class LoaderOptions:
 
     `servers` are addresses; dns+ before one means every address of its name, looked up every `look_every_s`, and
     registry:///FOLDER the servers that have an entry there, looked at as often. `batch_clips` is per rank. The run ends
-    after `steps` steps or `epochs` epochs, or never. Prefetched batches are at most `prefetch_batches` and
-    `prefetch_bytes`; clips asked for and not yet received at most `inflight_bytes`; client memory is bounded by the sum
-    of both and the batches that the user holds.
+    after `steps` steps or `epochs` epochs, or never. Without `shuffle` every epoch is in the dataset's order.
+
+    Prefetched batches are at most `prefetch_batches` and `prefetch_bytes`; clips asked for and not yet received at most
+    `inflight_bytes`; client memory is bounded by the sum of both and the batches that the user holds.
 
     A clip is asked of another server after three times the p99 of recent answers, from `attempt_min_s` to
     `attempt_s`, and of a second one beside the first when it takes longer than 95 % of them, for up to
@@ -71,6 +72,7 @@ class LoaderOptions:
     world_size: int = 1
     steps: int | None = None
     epochs: float | None = None
+    shuffle: bool = True
     prefetch_batches: int = 8
     prefetch_bytes: int = 2 << 30
     inflight_bytes: int = 256 << 20
@@ -155,7 +157,7 @@ class ClipLoader:
         """
         share = Share(batch_clips=options.batch_clips, rank=options.rank, world_size=options.world_size)
         self._dataset, self._policy, self.options = dataset, policy, options
-        self._sampler = Sampler(samples=len(dataset), run_seed=options.run_seed, share=share)
+        self._sampler = Sampler(samples=len(dataset), run_seed=options.run_seed, share=share, shuffle=options.shuffle)
         self._depth_batches = options.depth_batches(policy.clip_bytes)
         self._limits, self._fleet_limits = options.dispatch_limits(), options.fleet_limits()
         self._secrets = options.credentials.read()
@@ -246,8 +248,8 @@ class ClipLoader:
         """Go on where the run with this state stood; what is prefetched is discarded. Blocks as close() does.
 
         Batches that were overtaken and not used yet come first. Raises BadInput, naming both values, when run seed,
-        number of samples or global batch differ, or when batches were overtaken at another rank or world size; servers
-        with another decoder than the run's are refused when they show themselves.
+        number of samples, global batch or shuffling differ, or when batches were overtaken at another rank or world
+        size; servers with another decoder than the run's are refused when they show themselves.
         """
         steps = self._sampler.step_of(state)
         order = Order.read(state.get("order"), steps=steps)

@@ -17,12 +17,16 @@ _EDGE_S = 1e-6  # a video this much shorter than a whole number of windows still
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The span [start_s, end_s) of a video, and what the task should learn from it (a class, a sentence, nothing)."""
+    """The span [start_s, end_s) of a video, and what the task should learn from it (a class, a sentence, nothing).
+
+    `view` is which of the views that a ClipPolicy has of it, 0 where it has one.
+    """
 
     video: str
     start_s: float
     end_s: float
     target: object = None
+    view: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start_s) and math.isfinite(self.end_s) and 0 <= self.start_s < self.end_s):

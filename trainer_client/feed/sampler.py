@@ -1,8 +1,9 @@
 """The plan: which sample stands at which place of the run, for every rank; knows neither videos nor servers.
 
 A run is one line of positions 0, 1, 2…, counted over all ranks: position p is sample permutation[p % n] of epoch
-p // n. Step s takes the next G = B x world positions and rank r its r-th share, so the global batches do not depend on
-how many ranks share them, every rank takes every step, and the whole state is one integer.
+p // n; without shuffling, sample p % n. Step s takes the next G = B x world positions and rank r its r-th share, so the
+global batches do not depend on how many ranks share them, every rank takes every step, and the whole state is one
+integer.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ class Share:
 class Sampler:
     """Batches by step: a pure function of (run seed, number of samples, share), with two epochs' orders kept at hand.
 
-    The first batch of an epoch sorts n keys (about 0.1 s a million samples); all others are index arithmetic.
+    The first batch of an epoch sorts n keys (about 0.1 s a million samples); all others are index arithmetic. Without
+    `shuffle` nothing is sorted: each epoch is in the dataset's order, its clips' seeds the same.
     """
 
-    def __init__(self, *, samples: int, run_seed: int, share: Share) -> None:
+    def __init__(self, *, samples: int, run_seed: int, share: Share, shuffle: bool = True) -> None:
         """Raises BadInput for an empty dataset or a seed outside 0 to 2**64 - 1."""
         if samples < 1:
             raise BadInput(f"loader: the dataset has {samples} samples, wanted at least 1")
@@ -67,6 +69,7 @@ class Sampler:
         self.samples = samples
         self.run_seed = run_seed
         self.share = share
+        self.shuffle = shuffle
         self._orders: OrderedDict[int, npt.NDArray[np.int64]] = OrderedDict()
 
     def batch(self, step: int) -> PlannedBatch:
@@ -74,8 +77,8 @@ class Sampler:
         first = step * self.share.global_batch_clips + self.share.rank * self.share.batch_clips
         positions = np.arange(first, first + self.share.batch_clips, dtype=np.int64)
         epochs, places = np.divmod(positions, self.samples)
-        indices = np.empty_like(positions)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        indices = places.copy()
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1) if self.shuffle else ():
             chosen = epochs == epoch
             indices[chosen] = self._order(epoch)[places[chosen]]
         pairs = zip(epochs.tolist(), indices.tolist(), strict=True)
@@ -90,23 +93,25 @@ class Sampler:
 
     def state_at(self, step: int) -> dict[str, int]:
         """The state of a run that has done `step` steps, made of integers only: fit for JSON or a checkpoint."""
-        return {
+        state = {
             "version": STATE_VERSION,
             "position": step * self.share.global_batch_clips,
             "run_seed": self.run_seed,
             "samples": self.samples,
             "global_batch_clips": self.share.global_batch_clips,
         }
+        return state if self.shuffle else state | {"shuffle": False}
 
     def step_of(self, state: Mapping[str, object]) -> int:
         """The step at which a run with this state goes on.
 
-        Raises BadInput, naming both values, for the state of another plan: run seed, dataset length or global batch.
+        Raises BadInput, naming both values, for the state of another plan: run seed, dataset length, global batch or
+        shuffling.
         """
-        mine = self.state_at(0)
-        for name in ("version", "run_seed", "samples", "global_batch_clips"):
-            if state.get(name) != mine[name]:
-                seen = state.get(name)
+        mine, theirs = {"shuffle": True} | self.state_at(0), {"shuffle": True, **state}
+        for name in ("version", "run_seed", "samples", "global_batch_clips", "shuffle"):
+            seen = theirs.get(name)
+            if seen != mine[name]:
                 raise BadInput(f"resume: {name} is {seen} in the state and {mine[name]} here; wanted the same")
         position = state.get("position")
         if not isinstance(position, int) or position < 0 or position % self.share.global_batch_clips:

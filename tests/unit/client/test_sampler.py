@@ -103,3 +103,27 @@ def test_what_makes_no_plan_is_refused() -> None:
         sampler(0, batch=1)
     with pytest.raises(BadInput, match="run_seed is -1"):
         sampler(1, batch=1, seed=-1)
+
+
+@given(samples=st.integers(1, 60), batch=st.integers(1, 25), step=st.integers(0, 30), world=st.sampled_from([1, 3]))
+def test_without_shuffling_each_epoch_is_in_the_datasets_order(samples: int, batch: int, step: int, world: int) -> None:
+    share = Share(batch_clips=batch, rank=world - 1, world_size=world)
+    planned = Sampler(samples=samples, run_seed=5, share=share, shuffle=False).batch(step)
+    assert planned.indices.tolist() == (planned.positions % samples).tolist()
+    pairs = zip(planned.epochs.tolist(), planned.indices.tolist(), strict=True)
+    assert planned.seeds.tolist() == [clip_seed(5, epoch=epoch, index=index) for epoch, index in pairs]
+
+
+def test_the_state_of_a_shuffled_run_is_what_it_was_before_there_were_others() -> None:
+    state = {"version": 1, "position": 12, "run_seed": 5, "samples": 10, "global_batch_clips": 4}
+    assert sampler(10, batch=4).state_at(3) == state
+    assert sampler(10, batch=4).step_of(state) == 3
+
+
+def test_a_run_goes_on_with_or_without_shuffling_as_it_began() -> None:
+    ordered = Sampler(samples=10, run_seed=5, share=Share(batch_clips=4), shuffle=False)
+    assert ordered.step_of(ordered.state_at(3)) == 3
+    with pytest.raises(BadInput, match="shuffle is False in the state and True here"):
+        sampler(10, batch=4).step_of(ordered.state_at(3))
+    with pytest.raises(BadInput, match="shuffle is True in the state and False here"):
+        ordered.step_of(sampler(10, batch=4).state_at(3))
