@@ -46,6 +46,7 @@ def all_frames(path: Path) -> list[Pixels]:
         frames = (
             frame.reformat(format="rgb24", interpolation=_ACCURATE)
             for frame in container.decode(container.streams.best("video"))
+            if isinstance(frame, av.VideoFrame)
         )
         return [np.asarray(frame.to_ndarray(), np.uint8) for frame in frames]
 
