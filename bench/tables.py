@@ -24,7 +24,6 @@ def decode_tables(result: dict[str, Any]) -> Iterator[Table]:
         table.add_row(name, value)
     yield table
     table = Table(*_PROFILE_HEADS, title="where a clip's time goes, ms")
-    table.columns[0].no_wrap = True
     for cells in _profile_rows(result):
         table.add_row(*cells)
     yield table
