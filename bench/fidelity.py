@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
+from decode_server.media.demux import best_stream
 from framefeed.crops import Box
 
 Pixels = npt.NDArray[np.uint8]
@@ -43,12 +44,9 @@ def ideal_clip(
 def all_frames(path: Path) -> list[Pixels]:
     """Every frame of a file by sequential decode, full-resolution RGB with FFmpeg's accurate conversion."""
     with av.open(str(path)) as container:
-        frames = (
-            frame.reformat(format="rgb24", interpolation=_ACCURATE)
-            for frame in container.decode(container.streams.best("video"))
-            if isinstance(frame, av.VideoFrame)
-        )
-        return [np.asarray(frame.to_ndarray(), np.uint8) for frame in frames]
+        best = best_stream(container)
+        frames = (f.reformat(format="rgb24", interpolation=_ACCURATE) for f in container.decode(best))
+        return [np.asarray(frame.to_ndarray(), np.uint8) for frame in frames if isinstance(frame, av.VideoFrame)]
 
 
 def _weights(length: int, out: int, kernel: Callable[[Weights], Weights]) -> Weights:

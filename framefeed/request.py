@@ -81,8 +81,7 @@ class ClipRequest:
     def frames_key(self) -> tuple[object, ...]:
         """What decides the frames: requests with equal keys have the same ones, whatever becomes of them."""
         sampling = self.sampling
-        # Policies with jitter draw if it is on; rules without more than one view may draw whatever their name.
-        draws = getattr(sampling, "jitter", getattr(sampling, "views", 2) < 2)
+        draws = getattr(sampling, "jitter", getattr(sampling, "train", False))
         return self.video, self.start_s, self.end_s, sampling, self.seed if draws else 0
 
     @property
