@@ -6,8 +6,8 @@ It refuses at once rather than let a request wait in vain. It knows neither sock
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -35,7 +35,7 @@ class Job:
     clip_bytes: int
     received_s: float
     due_s: float
-    frames: Hashable
+    frames: object
     alone: bool = False
 
 
@@ -63,7 +63,6 @@ class Admission:
         self.queued_bytes = 0
         self._queued = 0
         self._clients: OrderedDict[bytes, deque[Job]] = OrderedDict()  # the client whose turn it is comes first
-        self._wanted: Counter[tuple[bytes, Hashable]] = Counter()  # queued jobs of a client that want the same frames
         self._next_due_s = math.inf  # a lower bound: exact after each expire
 
     def __len__(self) -> int:
@@ -90,7 +89,6 @@ class Admission:
         if self._queued and self.queued_bytes + job.clip_bytes > self.limits.clip_bytes:
             return Busy(f"queue is full with {self.queued_bytes} bytes of clips; try another server, or later")
         self._clients.setdefault(job.client, deque()).append(job)
-        self._wanted[job.client, job.frames] += 1
         self._queued += 1
         self.queued_bytes += job.clip_bytes
         self._next_due_s = min(self._next_due_s, job.due_s)
@@ -105,7 +103,7 @@ class Admission:
 
     def companions(self, job: Job) -> list[Job]:
         """Other queued jobs of its client to decode together with it, oldest first, at most TOGETHER - 1."""
-        if job.alone or self._wanted[job.client, job.frames] < 2:
+        if job.alone:
             return []
         near = islice(self._clients[job.client], _LOOK_AHEAD)
         others = (other for other in near if other is not job and other.frames == job.frames)
@@ -144,9 +142,6 @@ class Admission:
         return gone
 
     def _removed(self, job: Job) -> None:
-        self._wanted[job.client, job.frames] -= 1
-        if not self._wanted[job.client, job.frames]:
-            del self._wanted[job.client, job.frames]
         self._queued -= 1
         self.queued_bytes -= job.clip_bytes
 

@@ -239,9 +239,8 @@ class Front:
         ranges = self._slab.ranges
         share = len(self._admission) // self._pool.room
         for companion in self._admission.companions(job)[: max(share - 1, 0)]:
-            span = None
-            if ranges.used_bytes + companion.clip_bytes <= ranges.total_bytes // 2:
-                span = ranges.allocate(companion.clip_bytes)
+            leaves_half = ranges.used_bytes + companion.clip_bytes <= ranges.total_bytes // 2
+            span = ranges.allocate(companion.clip_bytes) if leaves_half else None
             if span is None:
                 return
             yield companion, span

@@ -167,15 +167,15 @@ class WorkerPool:
     @property
     def room(self) -> int:
         """How often `start` can be called now."""
-        most = self._options.threads + _SPARE_TASKS
-        return sum(max(most - worker.load, 0) for worker in self._live() if self._usable(worker))
+        return sum(map(self._room_of, self._live()))
 
     def start(self, together: Sequence[tuple[Job, Span]], *, queued: int) -> None:
         """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
         them later.
         """
-        worker = self._least_loaded()
+        worker = max(self._live(), key=self._room_of, default=None)
         assert worker is not None, "worker pool: no room"
+        assert self._room_of(worker) > 0, "worker pool: no room"
         for job, span in together:
             worker.running[job.id] = _Running(job, span, together[0][0].id)
             self._next_due_s = min(self._next_due_s, job.due_s)
@@ -240,10 +240,8 @@ class WorkerPool:
         yield from self._live()
         yield from (worker for worker in self._dying if worker.place.worker is not worker)
 
-    def _least_loaded(self) -> _Worker | None:
-        most = self._options.threads + _SPARE_TASKS
-        free = [w for w in self._live() if self._usable(w) and w.load < most]
-        return min(free, key=lambda worker: worker.load, default=None)
+    def _room_of(self, worker: _Worker) -> int:
+        return self._options.threads + _SPARE_TASKS - worker.load if self._usable(worker) else 0
 
     def _usable(self, worker: _Worker) -> bool:
         return worker.state is WorkerState.READY and worker.stuck < self._options.threads

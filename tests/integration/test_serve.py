@@ -182,7 +182,7 @@ def test_a_crash_costs_its_request_and_the_worker_is_replaced(tmp_path: Path) ->
         assert reply.code == "server_lost"
         assert f"worker {before[0]} died by signal 11" in reply.message
         assert "while decoding crash [1, 2) s" in reply.message
-        wait_until("it is ready again", lambda: server.has_replaced(before))
+        wait_until("it is ready again", lambda: server.has_replaced(before) and server.get("/readyz")[0] == 200)
         assert isinstance(client.decode(request())[0], ClipReply)
         assert server.metrics()["framefeed_server_worker_restarts_total"] == 1
 
@@ -209,7 +209,7 @@ def test_a_hung_decode_is_answered_in_time_and_its_worker_killed(tmp_path: Path,
         reply, _ = client.decode(request(gate.video), deadline_s=0.2)
         assert isinstance(reply, ErrorReply)
         assert reply.code == "deadline_exceeded"
-        wait_until("it is replaced", lambda: server.has_replaced(before))
+        wait_until("it is replaced", lambda: server.has_replaced(before) and server.get("/readyz")[0] == 200)
         assert isinstance(client.decode(request())[0], ClipReply)
         assert server.metrics()["framefeed_server_slab_used_bytes"] < 2 * (1 << 20)
         assert "past its deadline" in server.log()
@@ -299,7 +299,7 @@ def test_a_crash_costs_all_that_were_together_and_alone_only_the_cause(tmp_path:
         ask_behind_gates(server, client, tmp_path, wanted)
         replies = {reply.attempt: reply for reply, _ in (client.receive() for _ in range(3))}
         assert [getattr(replies[attempt], "code", "clip") for attempt in (1, 2, 3)] == ["clip"] + ["server_lost"] * 2
-        wait_until("it is replaced", lambda: server.has_replaced(before))
+        wait_until("it is replaced", lambda: server.has_replaced(before) and server.get("/readyz")[0] == 200)
         client.send(DecodeCall(attempt=9, deadline_s=60.0, request=wanted[1], alone=True))
         assert isinstance(client.receive()[0], ClipReply)
 
@@ -555,7 +555,7 @@ def test_a_worker_whose_threads_all_hang_for_long_is_replaced(tmp_path: Path, ga
         before = server.workers()
         for _ in range(2):
             assert client.decode(hung, deadline_s=60.0)[0].code == "storage_fault"
-        wait_until("it is replaced", lambda: server.has_replaced(before))
+        wait_until("it is replaced", lambda: server.has_replaced(before) and server.get("/readyz")[0] == 200)
         assert isinstance(client.decode(request())[0], ClipReply)
         assert "all its threads were stuck in reads for" in server.log()
         wait_until("the slab is whole again", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
