@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from decode_server.clips.read_watch import ReadWatch
-from decode_server.service.slab import ALIGN_BYTES
-from decode_server.service.worker import Kit, main
-from decode_server.service.worker_messages import Setup
+from decode_server.service.buffer_pool import ALIGN_BYTES
+from decode_server.service.workers.worker import Kit, main
+from decode_server.service.workers.worker_messages import Setup
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
 from framefeed.request import ClipRequest

@@ -30,7 +30,7 @@ from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
 from trainer_client.fleet.member_sources import sources_of
-from trainer_client.fleet.patience import PatienceLimits
+from trainer_client.fleet.timeout_estimator import PatienceLimits
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedStats, Ledger, Standing, snapshot
 from trainer_client.samples import Dataset

@@ -22,8 +22,8 @@ import av
 from av.error import FFmpegError
 
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, chunk_video
+from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
-from framefeed.parent_death import end_with_parent
 
 _POLL_S = 0.2
 _CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the parent's threads' locks

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
+from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import BadInput
-from framefeed.parent_death import end_with_parent
 
 Plane = npt.NDArray[np.uint8]
 Picture = tuple[Plane, Plane, Plane]  # Y, U, V of 4:2:0

@@ -30,9 +30,9 @@ from decode_server.clips.library import Library
 from decode_server.clips.packet_bytes import PacketBytes
 from decode_server.clips.plan import Run
 from decode_server.media.packet_index import HIDDEN, PacketIndex
+from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import CorruptMedia, StorageFault, UnsupportedMedia
 from framefeed.manifest import VideoEntry, read_manifest
-from framefeed.parent_death import end_with_parent
 from framefeed.quarantine import QUARANTINE_NAME, QuarantinedSpan, read_quarantine
 
 _TOUCHED = "changed on disk since it was indexed, with the same packets"

@@ -22,9 +22,9 @@ from rich.progress import track
 from decode_server.indexing.probe import probe
 from decode_server.indexing.sidecar import drop_sidecars
 from decode_server.media.packet_index import PacketIndex, unpack_index
+from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
-from framefeed.parent_death import end_with_parent
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from decode_server.service.admission import MAX_DEADLINE_S, Admission, Job
-from decode_server.service.farewell import Farewell
+from decode_server.service.buffer_pool import Slab, Span
+from decode_server.service.drain_notice import Farewell
 from decode_server.service.health import Status
 from decode_server.service.lifecycle import Lifecycle, State
-from decode_server.service.listener import Listeners, ReaderFull, ReaderGone
+from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
 from decode_server.service.metrics import Gauges, Metrics
 from decode_server.service.outbox import Outbox, Outgoing, Pixels
 from decode_server.service.refusals import REQUEST_REASONS, Refusals
 from decode_server.service.signals import StopSignals
-from decode_server.service.slab import Slab, Span
-from decode_server.service.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
-from decode_server.service.worker_messages import Done
-from decode_server.service.worker_pool import WorkerPool
+from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
+from decode_server.service.workers.worker_messages import Done
+from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.errors import BadRequest, Busy, DeadlineExceeded, Draining, FramefeedError, ServerLost, StorageFault
 from framefeed.request import ClipRequest
 from framefeed.wire import (

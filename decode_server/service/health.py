@@ -17,8 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from decode_server.service.endpoint import Endpoint
 from decode_server.service.lifecycle import State
+from decode_server.service.listeners.endpoint import Endpoint
 from framefeed.errors import BadInput
 
 log = logging.getLogger("framefeed.serve")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from decode_server.service.listener import Delivery, ReaderFull, ReaderGone
-from decode_server.service.slab import Slab, Span
+from decode_server.service.buffer_pool import Slab, Span
+from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 
 MAX_UNREAD = 1024  # replies kept for one client; more are dropped and counted
 SHARES = 4  # of the slab; a client that has one under way is sent no more until some is delivered

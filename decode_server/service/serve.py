@@ -17,22 +17,22 @@ from typing import Annotated
 import tyro
 
 from decode_server.service.admission import Admission, Limits
-from decode_server.service.announcement import Announcement, Identity, Places
-from decode_server.service.endpoint import Endpoint, parse_bind
+from decode_server.service.buffer_pool import Slab
 from decode_server.service.front import Front, Parts
-from decode_server.service.grpc_listener import GrpcListener
 from decode_server.service.health import HealthServer
 from decode_server.service.lifecycle import Lifecycle
-from decode_server.service.listener import Listener, Listeners
+from decode_server.service.listeners.endpoint import Endpoint, parse_bind
+from decode_server.service.listeners.grpc_listener import GrpcListener
+from decode_server.service.listeners.listener import Listener, Listeners
+from decode_server.service.listeners.security import Guards, SecurityOptions
+from decode_server.service.listeners.shm_listener import ShmListener
+from decode_server.service.listeners.zmq_listener import Router
+from decode_server.service.membership.announcement import Announcement, Identity, Places
+from decode_server.service.membership.registry import LEASE_S
 from decode_server.service.metrics import Metrics
 from decode_server.service.refusals import Refusals
-from decode_server.service.registry import LEASE_S
-from decode_server.service.router import Router
-from decode_server.service.security import Guards, SecurityOptions
-from decode_server.service.shm_listener import ShmListener
 from decode_server.service.signals import StopSignals
-from decode_server.service.slab import Slab
-from decode_server.service.topology import (
+from decode_server.service.workers.topology import (
     CGROUP,
     SYSFS_CPUS,
     Seat,
@@ -41,7 +41,7 @@ from decode_server.service.topology import (
     read_cpu_quota,
     read_sockets,
 )
-from decode_server.service.worker_pool import WORKER_COMMAND, PoolOptions, WorkerPool
+from decode_server.service.workers.worker_pool import WORKER_COMMAND, PoolOptions, WorkerPool
 from framefeed.errors import BadInput
 
 log = logging.getLogger("framefeed.serve")

@@ -23,7 +23,7 @@ from framefeed.sampling import Segments
 from framefeed.wire import Call, DecodeCall, Reply, pack_call, unpack_reply
 
 PATIENCE_S = 20.0
-SERVE = ("-c", "from framefeed.command import main; raise SystemExit(main())", "serve")
+SERVE = ("-c", "from framefeed.cli.command import main; raise SystemExit(main())", "serve")
 FAKE_SERVE = ("-m", "tests.integration.fake_server", "tests.integration.fake_worker")
 ROUGH_SERVE = ("-m", "tests.integration.fake_server", "tests.chaos.rough_worker")
 

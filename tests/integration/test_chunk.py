@@ -28,7 +28,7 @@ from framefeed.errors import BadInput, CorruptMedia
 from tests.videos import SHARED_VIDEOS, make_numbered_video, read_numbers
 
 SMALL = {"width_px": 128, "height_px": 96}
-COMMAND = [sys.executable, "-c", "import sys; from framefeed.command import main; sys.exit(main())", "chunk"]
+COMMAND = [sys.executable, "-c", "import sys; from framefeed.cli.command import main; sys.exit(main())", "chunk"]
 
 
 def _settings(chunk_s: int = 2, profile: str = "train", short_side_px: int = 288) -> ChunkSettings:

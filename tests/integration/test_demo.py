@@ -14,7 +14,7 @@ from tests.chaos.footprint import mentioning
 from tests.integration.serving import wait_until
 from tests.videos import make_numbered_video
 
-DEMO = ("-c", "from framefeed.command import main; raise SystemExit(main())", "demo")
+DEMO = ("-c", "from framefeed.cli.command import main; raise SystemExit(main())", "demo")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from decode_server.service.registry import write_entry
+from decode_server.service.membership.registry import write_entry
 from framefeed.manifest import read_manifest
 from framefeed.server_entry import SUFFIX, host_id
 from tests.clip_servers import ClipServer

@@ -17,7 +17,7 @@ from tests.integration.serving import PATIENCE_S, gone
 CHILDREN = """
 import sys
 from pathlib import Path
-from framefeed.children import Children
+from framefeed.cli.children import Children
 with Children(Path(sys.argv[1])) as children:
     started = [children.start(name, ("sh", "-c", "echo up; exec sleep 600")) for name in ("one", "two")]
     while any(child.last_line() != "up" for child in started):
@@ -29,7 +29,7 @@ POOL = """
 import os, signal, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from framefeed.parent_death import end_with_parent
+from framefeed.cli.parent_death import end_with_parent
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),))
     print(pool.submit(os.getpid).result(60), flush=True)
@@ -64,13 +64,13 @@ def test_children_go_with_a_killed_parent(tmp_path: Path, text: str) -> None:
 
 def test_a_child_whose_parent_is_gone_already_does_not_start() -> None:
     never_its_parent = str(os.getpid() + 1)
-    command = [sys.executable, "-m", "framefeed.parent_death", never_its_parent, "echo", "started"]
+    command = [sys.executable, "-m", "framefeed.cli.parent_death", never_its_parent, "echo", "started"]
     late = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (late.returncode, late.stdout) == (1, "")
 
 
 def test_a_command_keeps_its_arguments_its_exit_code_and_its_process_id() -> None:
-    command = [sys.executable, "-m", "framefeed.parent_death", str(os.getpid()), "sh", "-c", 'echo $$ "$1"; exit 7']
+    command = [sys.executable, "-m", "framefeed.cli.parent_death", str(os.getpid()), "sh", "-c", 'echo $$ "$1"; exit 7']
     with subprocess.Popen([*command, "sh", "a b"], stdout=subprocess.PIPE, text=True) as process:
         assert process.communicate(timeout=PATIENCE_S)[0] == f"{process.pid} a b\n"
     assert process.returncode == 7

@@ -16,7 +16,7 @@ from decode_server.chunking.quality_match import matched
 from decode_server.chunking.synthetic import make_videos
 
 TRAIN = PROFILES["train"]
-CHUNK = (sys.executable, "-c", "import sys; from framefeed.command import main; sys.exit(main())", "chunk")
+CHUNK = (sys.executable, "-c", "import sys; from framefeed.cli.command import main; sys.exit(main())", "chunk")
 
 
 @pytest.fixture(scope="module")

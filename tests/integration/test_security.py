@@ -14,7 +14,7 @@ import trustme
 import zmq
 
 from decode_server.indexing.index import build_index
-from decode_server.service.curve import Keys
+from decode_server.service.listeners.curve import Keys
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.request import ClipRequest

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from decode_server.service.endpoint import parse_bind
-from decode_server.service.listener import ReaderFull, ReaderGone
+from decode_server.service.buffer_pool import Slab
+from decode_server.service.listeners.endpoint import parse_bind
+from decode_server.service.listeners.listener import ReaderFull, ReaderGone
+from decode_server.service.listeners.shm_listener import ShmListener
 from decode_server.service.refusals import Refusals
-from decode_server.service.shm_listener import ShmListener
-from decode_server.service.slab import Slab
 from framefeed.errors import BadInput
 from framefeed.shm import HELLO, MAX_DATAGRAM_BYTES, pack_back, pack_call, socket_address, unpack_reply
 from tests.integration.serving import PATIENCE_S, wait_until
@@ -160,7 +160,7 @@ def test_descriptors_that_a_client_sends_are_not_taken(listener: ShmListener, ha
 def test_a_client_of_another_user_is_refused(
     listener: ShmListener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("decode_server.service.shm_listener.is_trusted", lambda peer: False)
+    monkeypatch.setattr("decode_server.service.listeners.shm_listener.is_trusted", lambda peer: False)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
         stranger.settimeout(PATIENCE_S)
         stranger.connect(socket_address(listener.url))

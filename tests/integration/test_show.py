@@ -8,11 +8,11 @@ import av
 import numpy as np
 import pytest
 
-from decode_server.clips.annotate import GREEN
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
-from decode_server.clips.show import Show
 from decode_server.indexing.index import build_index
+from decode_server.show.annotate import GREEN
+from decode_server.show.show import Show
 from framefeed.crops import Box, ExplicitBox
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput

@@ -16,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from decode_server.indexing.index import Index
-from framefeed.command import main
+from framefeed.cli.command import main
 from models.videomae import VideoMAEConfig
 from models.weights.saved_model import load_model
 from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
@@ -24,7 +24,7 @@ from tests.videos import make_numbered_video
 from trainer_client.training.checkpoint import Checkpoints, read_checkpoint
 from trainer_client.training.export import Export
 
-TRAIN = ("-c", "from framefeed.command import main; raise SystemExit(main())", "train", "mae")
+TRAIN = ("-c", "from framefeed.cli.command import main; raise SystemExit(main())", "train", "mae")
 SERVER = ("--workers", "1", "--threads", "1", "--slab-mib", "16")
 SMALL = (
     *("--preset", "tiny", "--frames", "2", "--size-px", "32", "--stride-frames", "1", "--window-s", "0.1"),

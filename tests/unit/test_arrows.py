@@ -18,7 +18,11 @@ MAY_IMPORT = {
 }
 # Within a package: each folder may import those before it in its line.
 INNER_ORDERS = {
-    "decode_server": (("media", "clips", "indexing", "chunking"), ("media", "clips", "service")),
+    "decode_server": (
+        ("media", "clips", "indexing", "chunking"),
+        ("media", "clips", "service"),
+        ("media", "clips", "show"),
+    ),
     "trainer_client": (("measures", "fleet", "transports", "feed", "training"), ("text",)),
     "models": (("weights",),),
 }
@@ -26,13 +30,13 @@ OURS = set(MAY_IMPORT) | {"bench", "tests"}
 WITHOUT_TORCH = {"framefeed", "decode_server"}
 ONE_FILE = {
     "zmq": {
-        "decode_server/service/router.py",
-        "decode_server/service/curve.py",
+        "decode_server/service/listeners/zmq_listener.py",
+        "decode_server/service/listeners/curve.py",
         "trainer_client/transports/zmq_transport.py",
     },
     "grpc": {
-        "decode_server/service/grpc_listener.py",
-        "decode_server/service/grpc_door.py",
+        "decode_server/service/listeners/grpc_listener.py",
+        "decode_server/service/listeners/grpc_auth.py",
         "trainer_client/transports/grpc_transport.py",
     },
 }
@@ -72,6 +76,11 @@ def test_no_import_against_the_arrows_within_a_package(package: str) -> None:
                 assert name not in folders or name == folder or (name, folder) in before, f"{path} imports {name}"
 
 
+def test_the_contract_imports_no_guest() -> None:
+    guests = [p for p in (ROOT / "framefeed").glob("*.py") if "from framefeed.cli" in p.read_text()]
+    assert guests == []
+
+
 def test_there_are_files_to_look_at() -> None:
     assert len(_files()) > 40
 
@@ -98,7 +107,7 @@ def test_every_dependency_has_its_sentence() -> None:
 def test_decode_server_imports_where_torch_cannot_be_imported() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import decode_server.service.serve, decode_server.service.worker\n"
+        "import decode_server.service.serve, decode_server.service.workers.worker\n"
         "import decode_server.chunking.chunk, decode_server.indexing.index\n"
         "assert not any(name.split('.')[0] in ('models', 'trainer_client') for name in sys.modules)"
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from framefeed.request import ClipRequest
-from trainer_client.fleet.blame import Blame
+from trainer_client.fleet.poison_detection import Blame
 
 _REMEMBERED = 4096  # attempts given up whose late reply is still told from a duplicate
 

@@ -21,7 +21,7 @@ from trainer_client.fleet.affinity import part_key
 from trainer_client.fleet.attempts import Attempt, Attempts, Wanted
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet
-from trainer_client.fleet.patience import Patience
+from trainer_client.fleet.timeout_estimator import Patience
 from trainer_client.fleet.watchdog import Stalled, Watchdog
 from trainer_client.measures.stats import Durations, Ledger
 from trainer_client.measures.wait import ClipLife

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from framefeed.errors import BadInput
-from trainer_client.fleet.patience import PatienceLimits
+from trainer_client.fleet.timeout_estimator import PatienceLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

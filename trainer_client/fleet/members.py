@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from framefeed.errors import BadInput
+from trainer_client.fleet.discovery import Lookout
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet, State
-from trainer_client.fleet.lookout import Lookout
 from trainer_client.fleet.membership import Membership
 
 _log = logging.getLogger(__name__)

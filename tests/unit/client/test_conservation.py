@@ -19,7 +19,7 @@ from trainer_client.feed.stand_ins import PoisonOptions, StandIns
 from trainer_client.fleet.dispatch import Dispatch, Got, Send
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits, State
-from trainer_client.fleet.patience import PatienceLimits
+from trainer_client.fleet.timeout_estimator import PatienceLimits
 from trainer_client.measures.stats import Ledger, Standing, snapshot
 from trainer_client.samples import Sample
 

@@ -10,7 +10,7 @@ from tests.unit.client.clips import CLIP_BYTES, clip, error, request, who
 from trainer_client.fleet.dispatch import Dispatch, Failed, Got, Send
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits, State
-from trainer_client.fleet.patience import PatienceLimits
+from trainer_client.fleet.timeout_estimator import PatienceLimits
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.measures.stats import Ledger
 

@@ -8,9 +8,9 @@ import pytest
 
 from framefeed.errors import BadInput
 from tests.unit.client.clips import error, request, who
+from trainer_client.fleet.discovery import Lookout
 from trainer_client.fleet.dispatch import Dispatch, DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
-from trainer_client.fleet.lookout import Lookout
 from trainer_client.fleet.members import Members
 from trainer_client.fleet.membership import Candidate, Sighting
 from trainer_client.measures.stats import Ledger

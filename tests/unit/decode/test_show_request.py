@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.clips.show_request import policy_from_text, read_requests, sample_at
+from decode_server.show.show_request import policy_from_text, read_requests, sample_at
 from framefeed.errors import BadInput
 from framefeed.request import ClipRequest
 from framefeed.wire import map_of_request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from decode_server.service.endpoint import Endpoint, parse_bind
+from decode_server.service.listeners.endpoint import Endpoint, parse_bind
 from framefeed.errors import BadInput
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from decode_server.service.admission import Admission, Job, Limits
-from decode_server.service.listener import ReaderFull, ReaderGone
+from decode_server.service.buffer_pool import ALIGN_BYTES, Slab, Span
+from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.outbox import Outbox, Outgoing, Pixels
-from decode_server.service.slab import ALIGN_BYTES, Slab, Span
 
 CLIENTS = (b"a", b"b", b"c")
 LIMITS = Limits(requests=6, clip_bytes=5 * ALIGN_BYTES)

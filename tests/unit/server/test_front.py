@@ -10,15 +10,15 @@ from typing import cast
 import pytest
 
 from decode_server.service.admission import Admission, Job, Limits
+from decode_server.service.buffer_pool import Slab, Span
 from decode_server.service.front import Front, Parts
 from decode_server.service.lifecycle import Lifecycle
-from decode_server.service.listener import Listeners, ReaderFull
+from decode_server.service.listeners.listener import Listeners, ReaderFull
 from decode_server.service.metrics import Metrics
 from decode_server.service.refusals import Refusals
 from decode_server.service.signals import StopSignals
-from decode_server.service.slab import Slab, Span
-from decode_server.service.worker_messages import Done
-from decode_server.service.worker_pool import Event, Finished, WorkerPool
+from decode_server.service.workers.worker_messages import Done
+from decode_server.service.workers.worker_pool import Event, Finished, WorkerPool
 from framefeed.wire import DecodeCall, pack_call
 from tests.integration.serving import PATIENCE_S, request
 

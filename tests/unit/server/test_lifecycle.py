@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from decode_server.service.lifecycle import NEXT, Lifecycle, State
-from decode_server.service.restarts import DELAYS_S, WINDOW_S, Restarts
+from decode_server.service.workers.restarts import DELAYS_S, WINDOW_S, Restarts
 
 
 def test_every_state_has_its_row_and_only_stopped_is_an_end() -> None:

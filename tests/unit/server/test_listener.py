@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from decode_server.service.listener import Delivery, Listeners, ReaderGone
+from decode_server.service.listeners.listener import Delivery, Listeners, ReaderGone
 
 
 class FakeListener:

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from decode_server.service.listener import ReaderFull, ReaderGone
+from decode_server.service.buffer_pool import ALIGN_BYTES, Slab
+from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.outbox import MAX_UNREAD, SHARES, Outbox, Outgoing, Pixels
-from decode_server.service.slab import ALIGN_BYTES, Slab
 
 PAGES = 16
 

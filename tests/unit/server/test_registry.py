@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.service.registry import (
+from decode_server.service.membership.registry import (
     Lease,
     Sweeper,
     advertised,
@@ -101,7 +101,7 @@ def test_an_entry_renewed_at_the_last_moment_stays(tmp_path: Path, monkeypatch: 
     sweeper = Sweeper(tmp_path)
     sweeper.sweep(0.0)
     entries = iter([entry(beat=1, lease_s=10.0), entry(beat=2, lease_s=10.0)])
-    monkeypatch.setattr("decode_server.service.registry.read_entry", lambda path: next(entries))
+    monkeypatch.setattr("decode_server.service.membership.registry.read_entry", lambda path: next(entries))
     sweeper.sweep(100.0)
     assert path.exists()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from decode_server.service.curve import Keys
-from decode_server.service.endpoint import Endpoint, parse_bind
-from decode_server.service.security import Curve, Guards, SecurityOptions, Tls
+from decode_server.service.listeners.curve import Keys
+from decode_server.service.listeners.endpoint import Endpoint, parse_bind
+from decode_server.service.listeners.security import Curve, Guards, SecurityOptions, Tls
 from framefeed.errors import BadInput
 from trainer_client.transports.credentials import Credentials
 

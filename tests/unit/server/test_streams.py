@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from decode_server.service.listener import ReaderFull, ReaderGone
-from decode_server.service.streams import Streams
+from decode_server.service.listeners.listener import ReaderFull, ReaderGone
+from decode_server.service.listeners.streams import Streams
 
 PIXELS = memoryview(b"pixels")
 

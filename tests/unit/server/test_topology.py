@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.service.topology import Seat, Socket, choose_sockets, plan_seats, read_cpu_quota, read_sockets
+from decode_server.service.workers.topology import (
+    Seat,
+    Socket,
+    choose_sockets,
+    plan_seats,
+    read_cpu_quota,
+    read_sockets,
+)
 from framefeed.errors import BadInput
 
 TWO = (Socket(id=0, cpus=(0, 1, 4, 5)), Socket(id=1, cpus=(2, 3, 6, 7)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from framefeed.command import main
+from framefeed.cli.command import main
 from framefeed.manifest import Manifest, VideoEntry
 from models.videomae import PRESETS
 from trainer_client.training.feed_options import FeedOptions

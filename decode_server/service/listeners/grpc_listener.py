@@ -20,12 +20,12 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from decode_server.service.endpoint import Endpoint
-from decode_server.service.grpc_door import Doorman, HandshakeWatch, tls_credentials
 from decode_server.service.lifecycle import Lifecycle, State
+from decode_server.service.listeners.endpoint import Endpoint
+from decode_server.service.listeners.grpc_auth import Doorman, HandshakeWatch, tls_credentials
+from decode_server.service.listeners.security import Guards
+from decode_server.service.listeners.streams import CALLS_PER_STREAM, Parcel, Stream, Streams
 from decode_server.service.refusals import Refusals
-from decode_server.service.security import Guards
-from decode_server.service.streams import CALLS_PER_STREAM, Parcel, Stream, Streams
 from framefeed.errors import BadInput, BadRequest, FramefeedError
 from framefeed.proto_wire import header_of_call, proto_of_reply, proto_of_server
 from framefeed.v1 import decode_pb2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decode_server.service.slab import ALIGN_BYTES, Ranges, Slab, Span
+from decode_server.service.buffer_pool import ALIGN_BYTES, Ranges, Slab, Span
 
 PAGES = 16
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import grpc
 
+from decode_server.service.listeners.security import Tls
 from decode_server.service.refusals import Refusals
-from decode_server.service.security import Tls
 
 HANDSHAKE_S = 10.0  # from a connection to its first call
 _PEERS = 4096  # that are remembered; an older one counts anew

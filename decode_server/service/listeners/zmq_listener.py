@@ -10,11 +10,11 @@ from typing import cast
 
 import zmq
 
-from decode_server.service.curve import Door
-from decode_server.service.endpoint import Endpoint
-from decode_server.service.listener import MAX_FRAMES, Delivery, ReaderFull, ReaderGone
+from decode_server.service.listeners.curve import Door
+from decode_server.service.listeners.endpoint import Endpoint
+from decode_server.service.listeners.listener import MAX_FRAMES, Delivery, ReaderFull, ReaderGone
+from decode_server.service.listeners.security import Curve
 from decode_server.service.refusals import Refusals
-from decode_server.service.security import Curve
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.wire import MAX_HEADER_BYTES
 

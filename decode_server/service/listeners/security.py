@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from decode_server.service.endpoint import Endpoint
+from decode_server.service.listeners.endpoint import Endpoint
 from framefeed.errors import BadInput
 from framefeed.key_files import read_curve_list, read_curve_secret, read_public, read_secret, read_token
 

@@ -23,11 +23,11 @@ from typing import cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from framefeed.children import Child, Children, require_success
-from framefeed.demo_report import Numbers, parse_metrics, print_summary
+from framefeed.cli.children import Child, Children, require_success
+from framefeed.cli.demo_report import Numbers, parse_metrics, print_summary
 from framefeed.errors import BadInput, FramefeedError
 
-FRAMEFEED = (sys.executable, "-c", "from framefeed.command import main; raise SystemExit(main())")
+FRAMEFEED = (sys.executable, "-c", "from framefeed.cli.command import main; raise SystemExit(main())")
 MARKER = "framefeed-demo.json"
 _FOLDERS = ("videos", "root", "run", "logs")
 _STEPS_PER_S = 16.0  # what two slow cores do; a faster machine ends before the time is up

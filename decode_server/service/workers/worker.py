@@ -23,8 +23,8 @@ from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.clips.storage import Seams
-from decode_server.service.fingerprint import decoder_fingerprint
-from decode_server.service.worker_messages import (
+from decode_server.service.workers.fingerprint import decoder_fingerprint
+from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
     Hello,
@@ -36,9 +36,9 @@ from decode_server.service.worker_messages import (
     pack_message,
     unpack_message,
 )
+from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
 from framefeed.errors import FramefeedError, Permanent, StorageFault
-from framefeed.parent_death import end_with_parent
 from framefeed.request import ClipRequest
 from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_reply, unpack_call
 

@@ -1,6 +1,6 @@
 """A process that must not outlive its parent, whatever ends the parent; knows nothing of what either does. Linux only.
 
-`python -m framefeed.parent_death PARENT COMMAND...` becomes COMMAND, under the same process id.
+`python -m framefeed.cli.parent_death PARENT COMMAND...` becomes COMMAND, under the same process id.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decode_server.service.admission import Job
-from decode_server.service.slab import Span
-from decode_server.service.worker_messages import Done
+from decode_server.service.buffer_pool import Span
+from decode_server.service.workers.worker_messages import Done
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from decode_server.service.listener import ReaderFull, ReaderGone
+from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 
 CALLS_PER_STREAM = 256  # unanswered; the next is not read before one is answered
 _REPLIES_PER_STREAM = 16  # that wait for a stream before it is called slow

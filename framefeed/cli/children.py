@@ -31,7 +31,7 @@ class Child:
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(log.open("wb")) if log else None
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "framefeed.parent_death", str(os.getpid()), *command],
+                [sys.executable, "-m", "framefeed.cli.parent_death", str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

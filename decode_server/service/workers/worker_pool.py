@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decode_server.service.admission import Job
-from decode_server.service.restarts import Restarts
-from decode_server.service.slab import Span
-from decode_server.service.topology import Seat
-from decode_server.service.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
-from decode_server.service.worker_messages import (
+from decode_server.service.buffer_pool import Span
+from decode_server.service.workers.restarts import Restarts
+from decode_server.service.workers.topology import Seat
+from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
+from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
     Hello,
@@ -40,7 +40,7 @@ from framefeed.errors import BadInput, FramefeedError
 
 log = logging.getLogger("framefeed.serve")
 
-WORKER_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.worker")
+WORKER_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.workers.worker")
 START_S = 60.0  # a worker that is not up by then is killed
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002

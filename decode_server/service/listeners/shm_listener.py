@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from decode_server.service.endpoint import Endpoint
-from decode_server.service.listener import Delivery, ReaderFull, ReaderGone
+from decode_server.service.buffer_pool import Slab
+from decode_server.service.listeners.endpoint import Endpoint
+from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 from decode_server.service.refusals import Refusals
-from decode_server.service.slab import Slab
 from framefeed.errors import BadInput
 from framefeed.shm import (
     HELLO,

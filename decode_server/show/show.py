@@ -20,10 +20,10 @@ import av
 import numpy as np
 import tyro
 
-from decode_server.clips.annotate import Picture, draw_box, draw_text, stack
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
-from decode_server.clips.show_request import build_request, policy_from_text, read_requests, sample_at
+from decode_server.show.annotate import Picture, draw_box, draw_text, stack
+from decode_server.show.show_request import build_request, policy_from_text, read_requests, sample_at
 from framefeed.clip import Clip
 from framefeed.crops import Box, WholeFrame
 from framefeed.draws import clip_seed

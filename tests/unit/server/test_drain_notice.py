@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decode_server.service.farewell import QUIET_S, Farewell
+from decode_server.service.drain_notice import QUIET_S, Farewell
 
 
 def test_those_that_asked_are_told_once_each() -> None:

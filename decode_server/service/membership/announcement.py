@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decode_server.service.lifecycle import Lifecycle
-from decode_server.service.registry import Lease, advertised, entry_path
-from decode_server.service.topology import Seat
+from decode_server.service.membership.registry import Lease, advertised, entry_path
+from decode_server.service.workers.topology import Seat
 from framefeed.errors import BadInput
 from framefeed.server_entry import ServerEntry, host_id
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefeed.errors import BadInput
-from trainer_client.fleet.patience import Patience, PatienceLimits
+from trainer_client.fleet.timeout_estimator import Patience, PatienceLimits
 
 
 def patience(**limits: float) -> Patience:

@@ -18,8 +18,8 @@ import zmq
 from zmq.auth import Authenticator
 from zmq.utils.monitor import recv_monitor_message
 
+from decode_server.service.listeners.security import Curve
 from decode_server.service.refusals import Refusals
-from decode_server.service.security import Curve
 from framefeed.errors import BadInput
 from framefeed.key_files import write_public, write_secret
 

@@ -1,0 +1,1 @@
+"""Where clients connect: a listener a transport, and who may connect there."""

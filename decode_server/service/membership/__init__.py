@@ -1,0 +1,1 @@
+"""How trainers learn that a server is there."""

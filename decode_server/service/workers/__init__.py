@@ -1,0 +1,1 @@
+"""The processes that decode: their supervision, their messages, where they run."""

@@ -1,0 +1,1 @@
+"""`framefeed show`: what a request would give, as a picture."""

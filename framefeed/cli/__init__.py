@@ -1,0 +1,1 @@
+"""The `framefeed` command, its demo, and how it minds child processes."""
