@@ -72,13 +72,13 @@ class FramefeedStart:
 
 
 class Framefeed:
-    """The engine in its process, writing into memory that is used again, as the server's reply slab is."""
+    """The engine in its process, writing into memory that is used again, as the server's buffer pool is."""
 
     def __init__(self, start: FramefeedStart) -> None:
         self._engine = Engine(Library(start.root))
         self._requests = [replace(request, pixel_format=start.pixel_format) for request in start.requests]
         longest_bytes = max(request.clip_bytes for request in self._requests)
-        self._slabs = [np.zeros(longest_bytes, np.uint8) for _ in range(start.together)]
+        self._buffers = [np.zeros(longest_bytes, np.uint8) for _ in range(start.together)]
         self._scale = start.scale
         self.infos: list[ClipInfo] = []
 
@@ -93,13 +93,13 @@ class Framefeed:
                     pass
 
     def _groups(self) -> Iterator[tuple[list[ClipRequest], list[Pixels]]]:
-        for first in range(0, len(self._requests), len(self._slabs)):
-            requests = self._requests[first : first + len(self._slabs)]
-            yield requests, self._slabs[: len(requests)]
+        for first in range(0, len(self._requests), len(self._buffers)):
+            requests = self._requests[first : first + len(self._buffers)]
+            yield requests, self._buffers[: len(requests)]
 
     def together(self, number: int) -> list[Pixels]:
         """A group of clips, decoded together."""
-        requests = self._requests[number * len(self._slabs) :][: len(self._slabs)]
+        requests = self._requests[number * len(self._buffers) :][: len(self._buffers)]
         outs = [np.empty(request.shape, np.uint8) for request in requests]
         self._engine.decode_together(requests, outs)
         return outs

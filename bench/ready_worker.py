@@ -1,6 +1,6 @@
-"""A worker whose clips are ready: it fills the slab once, and decoding is nothing. All else of it is the product's.
+"""A worker whose clips are ready: it fills the buffer pool once and decodes nothing. All else is the product's.
 
-The bytes repeat every page, and clips begin on a page, so every place of the slab holds the same clip.
+The bytes repeat every page, and clips begin on a page, so every place of the buffer pool holds the same clip.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.service.buffer_pool import ALIGN_BYTES
-from decode_server.service.workers.worker import Kit, main
+from decode_server.service.workers.worker import DecodeBackend, main
 from decode_server.service.workers.worker_messages import Setup
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
@@ -55,12 +55,12 @@ class ReadyEngine:
         """Nothing is open."""
 
 
-def ready_kit(setup: Setup) -> Kit:
-    """Fill the slab, and say so."""
-    with mmap.mmap(setup.slab, 0) as slab:
-        slab[:] = ready_bytes(len(slab)).tobytes()
-    return Kit(engine=ReadyEngine, codec=lambda _: "ready", watch=ReadWatch(), fingerprint="ready", videos=1)
+def ready_backend(setup: Setup) -> DecodeBackend:
+    """Fill the buffer pool, and say so."""
+    with mmap.mmap(setup.buffer_pool, 0) as buffer_pool:
+        buffer_pool[:] = ready_bytes(len(buffer_pool)).tobytes()
+    return DecodeBackend(engine=ReadyEngine, codec=lambda _: "ready", watch=ReadWatch(), fingerprint="ready", videos=1)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(ready_kit))
+    raise SystemExit(main(ready_backend))

@@ -38,11 +38,11 @@ def _wall_s(root: Path, requests: Sequence[ClipRequest], threads: int, start_at:
 
     def decode_all() -> None:
         engine = Engine(library)
-        slab = np.zeros(max(request.clip_bytes for request in requests), np.uint8)
-        engine.decode(requests[0], slab)
+        buffer = np.zeros(max(request.clip_bytes for request in requests), np.uint8)
+        engine.decode(requests[0], buffer)
         ready.wait()
         for request in requests:
-            engine.decode(request, slab)
+            engine.decode(request, buffer)
 
     workers = [threading.Thread(target=decode_all) for _ in range(threads)]
     for worker in workers:

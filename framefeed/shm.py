@@ -1,8 +1,8 @@
-"""What both ends of shm:// say over their Unix socket, and how it is spelled; knows no calls, no replies and no slab.
+"""What both ends of shm:// say over their Unix socket, and how it is spelled; knows no calls, replies or buffers.
 
 A connection is a SOCK_SEQPACKET, so a datagram is whole or not there. The server first sends HELLO with the descriptor
-of its slab, to be read from only. A reply with pixels lends a range of the slab, until the client gives it back. What
-a connection was lent comes back when it ends, however it ends.
+of its buffer pool, to be read from only. A reply with pixels leases a buffer of it, until the client gives it back.
+What a connection was leased comes back when it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from framefeed.wire import MAX_HEADER_BYTES
 
 HELLO = b"framefeed shm 1"
 _NAMES = "\0framefeed-shm-"  # of abstract sockets, which have no file and go with their process
-_LOAN = struct.Struct("<QQQ")
+_LEASE = struct.Struct("<QQQ")
 _CALL, _BACK = b"C", b"B"
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
-MAX_DATAGRAM_BYTES = MAX_HEADER_BYTES + _LOAN.size
-MAX_BACK = 1024  # loans that one datagram gives back
+MAX_DATAGRAM_BYTES = MAX_HEADER_BYTES + _LEASE.size
+MAX_BACK = 1024  # leases that one datagram gives back
 
 
 @dataclass(frozen=True, slots=True)
-class Loan:
-    """A range of the slab that a client may read until it gives the loan back; `number`s of a connection grow."""
+class Lease:
+    """A buffer of the pool that a client may read until it gives the lease back; `number`s of a connection grow."""
 
     number: int
     offset: int
@@ -51,28 +51,28 @@ def pack_call(header: bytes) -> bytes:
 
 
 def pack_back(numbers: Sequence[int]) -> bytes:
-    """Client to server: loans that are given back, at most MAX_BACK."""
+    """Client to server: leases that are given back, at most MAX_BACK."""
     return _BACK + struct.pack(f"<{len(numbers)}Q", *numbers)
 
 
 def unpack_from_client(datagram: bytes) -> bytes | tuple[int, ...]:
-    """The header of a call, or the numbers of loans that are given back. Raises ValueError for anything else."""
+    """The header of a call, or the numbers of leases that are given back. Raises ValueError for anything else."""
     kind, body = datagram[:1], datagram[1:]
     if kind == _CALL and len(body) <= MAX_HEADER_BYTES:
         return body
     if kind == _BACK and body and not len(body) % 8 and len(body) <= 8 * MAX_BACK:
         return struct.unpack(f"<{len(body) // 8}Q", body)
-    raise ValueError(f"a datagram of {len(datagram)} bytes begins with {kind!r}, wanted a call or loans")
+    raise ValueError(f"a datagram of {len(datagram)} bytes begins with {kind!r}, wanted a call or leases")
 
 
-def pack_reply(header: bytes, loan: Loan | None) -> bytes:
+def pack_reply(header: bytes, lease: Lease | None) -> bytes:
     """Server to client: a reply, and where its pixels are."""
-    return (_LOAN.pack(loan.number, loan.offset, loan.length_bytes) if loan else bytes(_LOAN.size)) + header
+    return (_LEASE.pack(lease.number, lease.offset, lease.length_bytes) if lease else bytes(_LEASE.size)) + header
 
 
-def unpack_reply(datagram: bytes) -> tuple[bytes, Loan | None]:
-    """The header of a reply and what is lent with it. Raises ValueError if it is no reply."""
-    if not _LOAN.size <= len(datagram) <= MAX_DATAGRAM_BYTES:
-        raise ValueError(f"a reply has {len(datagram)} bytes, wanted {_LOAN.size} to {MAX_DATAGRAM_BYTES}")
-    loan = Loan(*_LOAN.unpack_from(datagram))
-    return datagram[_LOAN.size :], loan if loan.number else None
+def unpack_reply(datagram: bytes) -> tuple[bytes, Lease | None]:
+    """The header of a reply and what is leased with it. Raises ValueError if it is no reply."""
+    if not _LEASE.size <= len(datagram) <= MAX_DATAGRAM_BYTES:
+        raise ValueError(f"a reply has {len(datagram)} bytes, wanted {_LEASE.size} to {MAX_DATAGRAM_BYTES}")
+    lease = Lease(*_LEASE.unpack_from(datagram))
+    return datagram[_LEASE.size :], lease if lease.number else None

@@ -30,9 +30,9 @@ from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
 from trainer_client.fleet.member_sources import sources_of
-from trainer_client.fleet.timeout_estimator import PatienceLimits
+from trainer_client.fleet.timeout_estimator import TimeoutLimits
 from trainer_client.measures.metrics import FeedCollector
-from trainer_client.measures.stats import FeedStats, Ledger, Standing, snapshot
+from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.samples import Dataset
 from trainer_client.transports.connection import Connections
 from trainer_client.transports.credentials import Credentials
@@ -107,7 +107,7 @@ class LoaderOptions:
     def dispatch_limits(self) -> DispatchLimits:
         """What of it is the dispatch's. Raises BadInput for values out of their limits."""
         return DispatchLimits(
-            patience=PatienceLimits(attempt_s=self.attempt_s, attempt_min_s=self.attempt_min_s),
+            timeouts=TimeoutLimits(attempt_s=self.attempt_s, attempt_min_s=self.attempt_min_s),
             hedge_share=self.hedge_share,
             witnesses=self.poison.servers,
             storage_s=self.stall_s / 2,
@@ -194,7 +194,7 @@ class ClipLoader:
     def stats(self) -> FeedStats:
         """The counts so far, over all restarts. Blocks for microseconds; safe from any thread, also after close()."""
         feed = self._feed
-        return feed.stats() if feed is not None else snapshot(self._ledger, Standing(), rank=self.options.rank)
+        return feed.stats() if feed is not None else snapshot(self._ledger, FeedState(), rank=self.options.rank)
 
     def __iter__(self) -> Iterator[Batch]:
         return self

@@ -220,9 +220,9 @@ def _decode(engines: dict[str, tuple[Engine, list[ClipRequest]]], bits_per_s: di
     read: dict[str, float] = {}
     for _ in range(_ROUNDS):
         for name, (engine, requests) in engines.items():
-            slab = np.empty(max(request.clip_bytes for request in requests), np.uint8)
+            buffer = np.empty(max(request.clip_bytes for request in requests), np.uint8)
             began = process_time()
-            read[name] = statistics.mean(engine.decode(request, slab).read_bytes for request in requests)
+            read[name] = statistics.mean(engine.decode(request, buffer).read_bytes for request in requests)
             spent_s[name].append((process_time() - began) / len(requests))
     return [
         ProfileCost(

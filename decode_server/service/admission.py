@@ -1,6 +1,6 @@
 """Admission: which requests may wait, for how long, and which is next. A pure state machine of jobs and times.
 
-It refuses at once rather than let a request wait in vain. It knows neither sockets nor workers nor the slab.
+It refuses at once rather than let a request wait in vain. It knows neither sockets nor workers nor the buffer pool.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The slab: one anonymous shared memory that workers write pixels into and the front sends them from.
+"""The buffer pool: one anonymous shared memory that workers write pixels into and the front sends them from.
 
 It hands out byte ranges; it knows neither clips nor sockets. An anonymous file (memfd) has no name, so nothing of it
 outlives its processes, however they end.
@@ -19,8 +19,8 @@ ALIGN_BYTES = 4096  # ranges begin on a page, so two workers never write the sam
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A range of the slab that someone owns until it is freed."""
+class Buffer:
+    """A range of the buffer pool that someone owns until it is freed."""
 
     offset: int
     length_bytes: int
@@ -31,44 +31,44 @@ class Span:
         return self.offset + self.length_bytes
 
 
-class Ranges:
+class RangeAllocator:
     """First-fit allocation of byte ranges: pure bookkeeping, ranges never overlap and none is lost."""
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes - total_bytes % ALIGN_BYTES
         self.used_bytes = 0
-        self._free = [Span(0, self.total_bytes)] if self.total_bytes else []  # by offset, never two adjacent
-        self._taken: dict[int, Span] = {}
+        self._free = [Buffer(0, self.total_bytes)] if self.total_bytes else []  # by offset, never two adjacent
+        self._taken: dict[int, Buffer] = {}
 
     def fits(self, length_bytes: int) -> bool:
         """Whether a range of this length can ever be had."""
         return _aligned(length_bytes) <= self.total_bytes
 
-    def allocate(self, length_bytes: int) -> Span | None:
+    def allocate(self, length_bytes: int) -> Buffer | None:
         """The lowest free range of at least `length_bytes`, or None if there is none now."""
         need = _aligned(length_bytes)
         for i, hole in enumerate(self._free):
             if hole.length_bytes < need:
                 continue
-            span = Span(hole.offset, need)
-            rest = Span(span.end, hole.length_bytes - need)
+            buffer = Buffer(hole.offset, need)
+            rest = Buffer(buffer.end, hole.length_bytes - need)
             self._free[i : i + 1] = [rest] if rest.length_bytes else []
-            self._taken[span.offset] = span
+            self._taken[buffer.offset] = buffer
             self.used_bytes += need
-            return span
+            return buffer
         return None
 
-    def free(self, span: Span) -> None:
+    def free(self, buffer: Buffer) -> None:
         """Give a range back, once."""
-        assert self._taken.pop(span.offset, None) == span, f"slab: {span} is not allocated"
-        self.used_bytes -= span.length_bytes
-        i = bisect_left(self._free, span.offset, key=lambda hole: hole.offset)
-        start, end, low, high = span.offset, span.end, i, i
+        assert self._taken.pop(buffer.offset, None) == buffer, f"buffer pool: {buffer} is not allocated"
+        self.used_bytes -= buffer.length_bytes
+        i = bisect_left(self._free, buffer.offset, key=lambda hole: hole.offset)
+        start, end, low, high = buffer.offset, buffer.end, i, i
         if i > 0 and self._free[i - 1].end == start:
             start, low = self._free[i - 1].offset, i - 1
         if i < len(self._free) and self._free[i].offset == end:
             end, high = self._free[i].end, i + 1
-        self._free[low:high] = [Span(start, end - start)]
+        self._free[low:high] = [Buffer(start, end - start)]
 
 
 def _aligned(length_bytes: int) -> int:
@@ -79,7 +79,7 @@ def _address(view: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
-class Slab:
+class BufferPool:
     """The shared memory and its ranges. `fd` is for workers to inherit; `close` is idempotent.
 
     Memory is taken from the system only where it is written, lowest addresses first. Raises OSError or
@@ -87,8 +87,8 @@ class Slab:
     """
 
     def __init__(self, total_bytes: int) -> None:
-        self.ranges = Ranges(total_bytes)
-        self.fd = os.memfd_create("framefeed-slab", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.ranges = RangeAllocator(total_bytes)
+        self.fd = os.memfd_create("framefeed-buffers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, self.ranges.total_bytes)
             # No worker, however broken, can shrink it and so kill the front with SIGBUS.
@@ -101,9 +101,9 @@ class Slab:
         self._view = memoryview(self._map)
         self._address = _address(self._view)
 
-    def view(self, span: Span, length_bytes: int) -> memoryview:
+    def view(self, buffer: Buffer, length_bytes: int) -> memoryview:
         """The first bytes of a range, without a copy."""
-        return self._view[span.offset : span.offset + length_bytes]
+        return self._view[buffer.offset : buffer.offset + length_bytes]
 
     def offset_of(self, view: memoryview) -> int:
         """Where a view that `view` returned begins."""
@@ -124,4 +124,4 @@ class Slab:
             self._map.close()
 
     def __repr__(self) -> str:
-        return f"Slab({self.ranges.used_bytes} of {self.ranges.total_bytes} bytes used)"
+        return f"BufferPool({self.ranges.used_bytes} of {self.ranges.total_bytes} bytes used)"

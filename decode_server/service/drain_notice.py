@@ -11,7 +11,7 @@ QUIET_S = 1.0  # without a request for this long after the notice, none is on it
 _CLIENTS = 4096
 
 
-class Farewell:
+class DrainNotice:
     """The clients that asked last, and when the latest of them did."""
 
     def __init__(self) -> None:

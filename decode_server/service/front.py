@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from decode_server.service.admission import MAX_DEADLINE_S, Admission, Job
-from decode_server.service.buffer_pool import Slab, Span
-from decode_server.service.drain_notice import Farewell
+from decode_server.service.buffer_pool import Buffer, BufferPool
+from decode_server.service.drain_notice import DrainNotice
 from decode_server.service.health import Status
 from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
@@ -46,7 +46,7 @@ log = logging.getLogger("framefeed.serve")
 _TURN_S = 0.5  # the loop turns at least this often, so /healthz can tell whether it does
 _CALLS_PER_TURN = 256
 _GATHER_S = 0.02  # no call can begin while all workers are full: those that come are taken in when one is done
-_SLAB_POLL_S, _SLAB_POLL_MAX_S = 0.001, 0.02  # how often to ask for spans back while a clip waits for them
+_BUFFER_POLL_S, _BUFFER_POLL_MAX_S = 0.001, 0.02  # how often to ask for buffers back while a clip waits for them
 _FLUSH_S = 2.0  # for a listener to hand over its last replies
 
 
@@ -56,7 +56,7 @@ class Parts:
 
     listeners: Listeners
     admission: Admission
-    slab: Slab
+    buffer_pool: BufferPool
     pool: WorkerPool
     metrics: Metrics
     stops: StopSignals
@@ -78,20 +78,20 @@ class Front:
     ) -> None:
         self.lifecycle = parts.lifecycle
         self.status = Status(state=State.STARTING, turned_s=time.monotonic(), detail="no turn yet")
-        self._listeners, self._admission, self._slab = parts.listeners, parts.admission, parts.slab
+        self._listeners, self._admission, self._buffer_pool = parts.listeners, parts.admission, parts.buffer_pool
         self._pool, self._metrics, self._stops = parts.pool, parts.metrics, parts.stops
         self._refusals = parts.refusals
-        self._outbox = Outbox(parts.listeners, parts.slab, parts.metrics)
+        self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics)
         self._server = server
         self._drain_s = drain_s
         self._on_ready, self._on_drain = on_ready, on_drain
         self._announced = False
         self._drain_until_s = math.inf
-        self._farewell = Farewell()
+        self._drain_notice = DrainNotice()
         self._unfinished = 0
         self._restarts_seen = 0
-        self._short_of_slab = False
-        self._slab_poll_s = _SLAB_POLL_S
+        self._short_of_buffers = False
+        self._buffer_poll_s = _BUFFER_POLL_S
         self._ids = itertools.count(1)
 
     def run(self) -> None:
@@ -136,7 +136,7 @@ class Front:
         now_s = time.monotonic()
         timers = (self._admission.next_due_s, self._outbox.next_timer_s(), self._pool.next_timer_s(now_s))
         wait_s = min(_TURN_S, min(timers) - now_s)
-        return min(wait_s, self._slab_poll_s) if self._short_of_slab else wait_s
+        return min(wait_s, self._buffer_poll_s) if self._short_of_buffers else wait_s
 
     def _receive(self, now_s: float) -> bool:
         message = self._listeners.receive()
@@ -159,13 +159,15 @@ class Front:
 
     def _admit(self, client: bytes, call: DecodeCall, header: bytes, now_s: float) -> None:
         """Queue the call. Raises the error that refuses it."""
-        self._farewell.asked(client, now_s)
+        self._drain_notice.asked(client, now_s)
         request, left_s = call.request, call.deadline_s
         if not math.isfinite(left_s):
             raise BadRequest(f"request: deadline_s is {left_s}, wanted a finite number of seconds")
-        if not self._slab.ranges.fits(request.clip_bytes):
-            room = self._slab.ranges.total_bytes
-            raise BadRequest(f"request: the clip would be {request.clip_bytes} bytes, the server's slab has {room}")
+        if not self._buffer_pool.ranges.fits(request.clip_bytes):
+            room = self._buffer_pool.ranges.total_bytes
+            raise BadRequest(
+                f"request: the clip would be {request.clip_bytes} bytes, the server's buffer pool has {room}"
+            )
         if self.lifecycle.state is State.STARTING:
             raise Busy("no worker is up yet; try another server, or later")
         job = Job(
@@ -185,22 +187,22 @@ class Front:
             raise refusal
 
     def _take_in(self, event: Event, now_s: float) -> None:
-        """Turn what happened to a worker's task into a reply, and give its span back where it is free."""
+        """Turn what happened to a worker's task into a reply, and give its buffer back where it is free."""
         match event:
-            case Finished(job, span, done, socket, late):
+            case Finished(job, buffer, done, socket, late):
                 self._metrics.storage_met(done.storage)
                 if done.outcome == "clip":
                     self._metrics.decoded(
                         socket=socket, codec=done.codec, read_bytes=done.read_bytes, stage_s=done.stage_s
                     )
                 if done.outcome != "clip" or late:
-                    self._slab.ranges.free(span)
+                    self._buffer_pool.ranges.free(buffer)
                     if not late:
                         self._note_failure(job, done)
                         reply = Outgoing(client=job.client, outcome=done.outcome, header=done.header)
                         self._outbox.put(reply, now_s=now_s)
                     return
-                pixels = Pixels(span=span, clip_bytes=job.clip_bytes, due_s=job.due_s)
+                pixels = Pixels(buffer=buffer, clip_bytes=job.clip_bytes, due_s=job.due_s)
                 late_reply = partial(self._unread, job)
                 reply = Outgoing(client=job.client, outcome="clip", header=done.header, pixels=pixels, late=late_reply)
                 self._outbox.put(reply, now_s=now_s)
@@ -212,38 +214,38 @@ class Front:
                     self._refuse(job, StorageFault(reason), now_s)
             case Lost(job, reason):
                 self._refuse(job, ServerLost(reason), now_s)
-            case Released(span):
-                self._slab.ranges.free(span)
+            case Released(buffer):
+                self._buffer_pool.ranges.free(buffer)
 
     def _dispatch(self) -> None:
-        """Start jobs while a worker and the slab have room; the first one in line is never overtaken."""
-        self._short_of_slab = False
+        """Start jobs while a worker and the buffer pool have room; the first one in line is never overtaken."""
+        self._short_of_buffers = False
         while len(self._admission) and self._pool.room:
             job = self._admission.first(blocked=self._outbox.blocks)
-            span = self._slab.ranges.allocate(job.clip_bytes) if job else None
-            if job is None or span is None:
-                self._short_of_slab = self._outbox.in_transit > 0
-                self._slab_poll_s = min(2 * self._slab_poll_s, _SLAB_POLL_MAX_S)
+            buffer = self._buffer_pool.ranges.allocate(job.clip_bytes) if job else None
+            if job is None or buffer is None:
+                self._short_of_buffers = self._outbox.in_transit > 0
+                self._buffer_poll_s = min(2 * self._buffer_poll_s, _BUFFER_POLL_MAX_S)
                 return
-            self._slab_poll_s = _SLAB_POLL_S
-            together = [(job, span), *self._companions(job)]
+            self._buffer_poll_s = _BUFFER_POLL_S
+            together = [(job, buffer), *self._companions(job)]
             for started, _ in together:
                 self._admission.take(started)
             self._metrics.started(together=len(together))
             self._pool.start(together, queued=len(self._admission))
 
-    def _companions(self, job: Job) -> Iterator[tuple[Job, Span]]:
-        """Jobs to decode together with this one, and their spans: no more than leaves every thread its share of the
-        queue, and half of the slab to others.
+    def _companions(self, job: Job) -> Iterator[tuple[Job, Buffer]]:
+        """Jobs to decode together with this one, and their buffers: no more than leaves every thread its share of the
+        queue, and half of the buffer pool to others.
         """
-        ranges = self._slab.ranges
+        ranges = self._buffer_pool.ranges
         share = len(self._admission) // self._pool.room
         for companion in self._admission.companions(job)[: max(share - 1, 0)]:
             leaves_half = ranges.used_bytes + companion.clip_bytes <= ranges.total_bytes // 2
-            span = ranges.allocate(companion.clip_bytes) if leaves_half else None
-            if span is None:
+            buffer = ranges.allocate(companion.clip_bytes) if leaves_half else None
+            if buffer is None:
                 return
-            yield companion, span
+            yield companion, buffer
 
     def _tend_readers(self, now_s: float) -> None:
         for client in self._outbox.tend(now_s):
@@ -277,7 +279,7 @@ class Front:
         self._drain_until_s = now_s + self._drain_s
         self._on_drain()
         notice = pack_reply(self._describe(attempt=0))
-        for client in self._farewell.begin(now_s):
+        for client in self._drain_notice.begin(now_s):
             with contextlib.suppress(ReaderFull, ReaderGone):  # the reply to its next request says it too
                 self._listeners.send(client, notice, None)
 
@@ -289,7 +291,7 @@ class Front:
             for job in unfinished:
                 self._refuse(job, over, now_s)
             self.lifecycle.move(State.STOPPED)
-        elif not self.in_flight and not self._outbox.in_transit and self._farewell.quiet(now_s):
+        elif not self.in_flight and not self._outbox.in_transit and self._drain_notice.quiet(now_s):
             log.info("drained: every request was answered")
             self.lifecycle.move(State.STOPPED)
 
@@ -307,7 +309,7 @@ class Front:
             workers_busy=self._pool.busy,
             stuck_reads=self._pool.stuck_reads,
             zombies=self._pool.zombies,
-            slab_used_bytes=self._slab.ranges.used_bytes,
+            buffer_pool_used_bytes=self._buffer_pool.ranges.used_bytes,
         )
         self._metrics.observe(gauges, now_s=now_s)
         self._metrics.restarted(self._pool.restarts - self._restarts_seen)

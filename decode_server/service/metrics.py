@@ -42,7 +42,7 @@ class Gauges:
     workers_busy: int
     stuck_reads: int
     zombies: int
-    slab_used_bytes: int
+    buffer_pool_used_bytes: int
 
 
 class Metrics:
@@ -87,7 +87,7 @@ class Metrics:
             n + "storage_faults_total", "Reads of storage that went wrong, by kind.", ["kind"], registry=r
         )
         self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
-        self._slab = Gauge(n + "slab_used_bytes", "Reply memory in use.", registry=r)
+        self._buffer_pool = Gauge(n + "buffer_pool_used_bytes", "Reply memory in use.", registry=r)
         self._state = Enum(n + "state", "What the server is.", states=[state.value for state in State], registry=r)
         self._build = Gauge("framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint"], registry=r)
         self._observed: tuple[float, Gauges] | None = None
@@ -171,5 +171,5 @@ class Metrics:
         self._busy.set(gauges.workers_busy)
         self._stuck.set(gauges.stuck_reads)
         self._zombies.set(gauges.zombies)
-        self._slab.set(gauges.slab_used_bytes)
+        self._buffer_pool.set(gauges.buffer_pool_used_bytes)
         self._state.state(gauges.state.value)

@@ -1,6 +1,6 @@
 """The outbox: replies on their way to their readers, kept while a reader is slow, never longer than they are of use.
 
-It owns the slab spans of finished clips until the transport lets go of them; it knows neither workers nor admission.
+It owns the buffers of finished clips until the transport lets go of them; it knows neither workers nor admission.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from decode_server.service.buffer_pool import Slab, Span
+from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 
 MAX_UNREAD = 1024  # replies kept for one client; more are dropped and counted
-SHARES = 4  # of the slab; a client that has one under way is sent no more until some is delivered
+SHARES = 4  # of the buffer pool; a client that has one under way is sent no more until some is delivered
 _RETRY_S, _RETRY_MAX_S = 0.001, 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """The slab span of a clip, its length, and until when its client wants it."""
+    """The buffer of a clip, its length, and until when its client wants it."""
 
-    span: Span
+    buffer: Buffer
     clip_bytes: int
     due_s: float
 
@@ -39,7 +39,7 @@ class Outgoing:
     late: Callable[[], Outgoing] | None = None
 
 
-class Books(Protocol):
+class ReplyCounter(Protocol):
     """Who counts the replies."""
 
     def replied(self, outcome: str, sent_bytes: int) -> None:
@@ -65,29 +65,29 @@ class _Reader:
 
 @dataclass(slots=True)
 class _InTransit:
-    """The clips of one client that the transport still reads, and what they take of the slab."""
+    """The clips of one client that the transport still reads, and what they take of the buffer pool."""
 
-    clips: deque[tuple[Delivery, Span]] = field(default_factory=deque)
+    clips: deque[tuple[Delivery, Buffer]] = field(default_factory=deque)
     length_bytes: int = 0
 
 
 class Outbox:
     """Replies in the order they were put, for each client. `tend` retries, expires and frees."""
 
-    def __init__(self, transport: Sends, slab: Slab, books: Books) -> None:
+    def __init__(self, transport: Sends, buffer_pool: BufferPool, counter: ReplyCounter) -> None:
         self.waiting = 0  # replies that the transport has not taken
         self._transport = transport
-        self._slab = slab
-        self._books = books
+        self._buffer_pool = buffer_pool
+        self._counter = counter
         self._slow: dict[bytes, _Reader] = {}
         self._in_transit: dict[bytes, _InTransit] = {}
-        self._share_bytes = slab.ranges.total_bytes // SHARES
+        self._share_bytes = buffer_pool.ranges.total_bytes // SHARES
         self._gone: set[bytes] = set()
 
     def blocks(self, client: bytes) -> bool:
-        """Whether a client has replies to read before it gets more: some wait, or its share of the slab is on its way.
+        """Whether a client has replies to read before it gets more: some wait, or its share of the pool is on its way.
 
-        So one client that does not read cannot take the slab from the others.
+        So one client that does not read cannot take the buffer pool from the others.
         """
         if client in self._slow:
             return True
@@ -96,7 +96,7 @@ class Outbox:
 
     @property
     def in_transit(self) -> int:
-        """Clips that the transport still reads from the slab."""
+        """Clips that the transport still reads from the buffer pool."""
         return sum(len(in_transit.clips) for in_transit in self._in_transit.values())
 
     def put(self, reply: Outgoing, *, now_s: float) -> None:
@@ -125,12 +125,12 @@ class Outbox:
         return min((reader.retry_s for reader in self._slow.values()), default=math.inf)
 
     def _collect(self) -> None:
-        """Free the spans of clips that were delivered: a client's are, in the order in which they were sent."""
+        """Free the buffers of clips that were delivered: a client's are, in the order in which they were sent."""
         for client, in_transit in list(self._in_transit.items()):
             while in_transit.clips and in_transit.clips[0][0].done:
-                _, span = in_transit.clips.popleft()
-                self._slab.ranges.free(span)
-                in_transit.length_bytes -= span.length_bytes
+                _, buffer = in_transit.clips.popleft()
+                self._buffer_pool.ranges.free(buffer)
+                in_transit.length_bytes -= buffer.length_bytes
             if not in_transit.clips:
                 del self._in_transit[client]
 
@@ -148,13 +148,13 @@ class Outbox:
     def _expire(self, reader: _Reader, now_s: float) -> None:
         for i, reply in enumerate(reader.unread):
             if reply.pixels is not None and reply.late is not None and now_s >= reply.pixels.due_s:
-                self._slab.ranges.free(reply.pixels.span)
+                self._buffer_pool.ranges.free(reply.pixels.buffer)
                 reader.unread[i] = reply.late()
 
     def _try(self, reply: Outgoing) -> bool:
         """Send it if its reader can take it; False leaves it waiting."""
         pixels = reply.pixels
-        view = None if pixels is None else self._slab.view(pixels.span, pixels.clip_bytes)
+        view = None if pixels is None else self._buffer_pool.view(pixels.buffer, pixels.clip_bytes)
         try:
             delivery = self._transport.send(reply.client, reply.header, view)
         except ReaderFull:
@@ -164,19 +164,19 @@ class Outbox:
             self._drop(reply, "client_gone")
             return True
         self.waiting -= 1
-        self._books.replied(reply.outcome, len(reply.header) + (pixels.clip_bytes if pixels else 0))
+        self._counter.replied(reply.outcome, len(reply.header) + (pixels.clip_bytes if pixels else 0))
         if pixels is not None:
             assert delivery is not None, "outbox: pixels were sent without a way to know when they are delivered"
             in_transit = self._in_transit.setdefault(reply.client, _InTransit())
-            in_transit.clips.append((delivery, pixels.span))
-            in_transit.length_bytes += pixels.span.length_bytes
+            in_transit.clips.append((delivery, pixels.buffer))
+            in_transit.length_bytes += pixels.buffer.length_bytes
         return True
 
     def _drop(self, reply: Outgoing, reason: str) -> None:
         self.waiting -= 1
-        self._books.dropped(reason)
+        self._counter.dropped(reason)
         if reply.pixels is not None:
-            self._slab.ranges.free(reply.pixels.span)
+            self._buffer_pool.ranges.free(reply.pixels.buffer)
 
     def __repr__(self) -> str:
         return f"Outbox({self.waiting} waiting for {len(self._slow)} readers, {self.in_transit} in transit)"

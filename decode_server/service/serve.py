@@ -17,14 +17,14 @@ from typing import Annotated
 import tyro
 
 from decode_server.service.admission import Admission, Limits
-from decode_server.service.buffer_pool import Slab
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.front import Front, Parts
 from decode_server.service.health import HealthServer
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
 from decode_server.service.listeners.grpc_listener import GrpcListener
 from decode_server.service.listeners.listener import Listener, Listeners
-from decode_server.service.listeners.security import Guards, SecurityOptions
+from decode_server.service.listeners.security import SecurityOptions, ServerCredentials
 from decode_server.service.listeners.shm_listener import ShmListener
 from decode_server.service.listeners.zmq_listener import Router
 from decode_server.service.membership.announcement import Announcement, Identity, Places
@@ -35,9 +35,9 @@ from decode_server.service.signals import StopSignals
 from decode_server.service.workers.topology import (
     CGROUP,
     SYSFS_CPUS,
-    Seat,
+    WorkerSlot,
     choose_sockets,
-    plan_seats,
+    plan_worker_slots,
     read_cpu_quota,
     read_sockets,
 )
@@ -48,7 +48,7 @@ log = logging.getLogger("framefeed.serve")
 
 DEFAULT_BIND = "tcp://127.0.0.1:5555"
 _MIB = 1 << 20
-_QUEUED_SLABS = 4  # the clips that wait may need this many times the slab
+_QUEUED_POOLS = 4  # the clips that wait may need this many times the buffer pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Serve:
     """Decoding threads of a worker."""
     sockets: str = ""
     """CPU sockets to use, e.g. '0' or '0,1'. Default: all that this process may run on."""
-    slab_mib: int = 256
+    buffer_pool_mib: int = 256
     """Memory for clips on their way out, in MiB: the bound on what slow readers can hold."""
     queue: int = 256
     """Requests that may wait; more are told at once to try another server."""
@@ -101,7 +101,15 @@ class Serve:
         for name in ("read_s", "lease_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted more than 0")
-        least = {"workers": 1, "threads": 1, "slab_mib": 1, "queue": 1, "metrics_port": 0, "drain_s": 0, "hang_s": 0}
+        least = {
+            "workers": 1,
+            "threads": 1,
+            "buffer_pool_mib": 1,
+            "queue": 1,
+            "metrics_port": 0,
+            "drain_s": 0,
+            "hang_s": 0,
+        }
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not value >= low:
@@ -120,32 +128,36 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     """
     binds = options.bind or (DEFAULT_BIND,)
     endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
-    guards = options.security.read(endpoints)
-    seats = _seats(options)
+    credentials = options.security.read(endpoints)
+    worker_slots = _worker_slots(options)
     with contextlib.ExitStack() as stack:
         stops = stack.enter_context(StopSignals())
-        slab = stack.enter_context(contextlib.closing(_slab(options)))
+        buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options)))
         metrics, lifecycle = Metrics(), Lifecycle()
         refusals = Refusals(metrics.registry)
         listening: list[Listener] = []
         for endpoint in endpoints:
-            listening.append(_listen(endpoint, slab, lifecycle, guards, refusals))
+            listening.append(_listen(endpoint, buffer_pool, lifecycle, credentials, refusals))
             stack.callback(listening[-1].close, linger_s=0)
         urls = [listener.url for listener in listening]
         server = _server_name(urls[0])
-        pool = stack.enter_context(contextlib.closing(_pool(options, seats, slab, server, worker_command)))
-        limits = Limits(requests=options.queue, clip_bytes=_QUEUED_SLABS * slab.ranges.total_bytes)
+        pool = stack.enter_context(
+            contextlib.closing(_pool(options, worker_slots, buffer_pool, server, worker_command))
+        )
+        limits = Limits(requests=options.queue, clip_bytes=_QUEUED_POOLS * buffer_pool.ranges.total_bytes)
         parts = Parts(
             listeners=Listeners(listening),
             admission=Admission(limits),
-            slab=slab,
+            buffer_pool=buffer_pool,
             pool=pool,
             metrics=metrics,
             stops=stops,
             lifecycle=lifecycle,
             refusals=refusals,
         )
-        announcement = stack.enter_context(contextlib.closing(_announcement(options, urls, seats, pool, lifecycle)))
+        announcement = stack.enter_context(
+            contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
+        )
         front = Front(
             parts,
             server=server,
@@ -156,18 +168,18 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         health = HealthServer(endpoints[0], options.metrics_port, status=lambda: front.status, metrics=metrics.render)
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
-        _warn_if_open(endpoints, guards)
+        _warn_if_open(endpoints, credentials)
         front.run()
 
 
 def _announcement(
-    options: Serve, urls: Sequence[str], seats: tuple[Seat, ...], pool: WorkerPool, lifecycle: Lifecycle
+    options: Serve, urls: Sequence[str], worker_slots: tuple[WorkerSlot, ...], pool: WorkerPool, lifecycle: Lifecycle
 ) -> Announcement:
     identity = Identity(
         server=_server_name(urls[0]),
         root=options.root,
         urls=urls,
-        seats=seats,
+        worker_slots=worker_slots,
         threads=options.threads,
         lifecycle=lifecycle,
         fingerprint=lambda: pool.fingerprint,
@@ -178,42 +190,56 @@ def _announcement(
     return Announcement(identity, places)
 
 
-def _listen(endpoint: Endpoint, slab: Slab, lifecycle: Lifecycle, guards: Guards, refusals: Refusals) -> Listener:
+def _listen(
+    endpoint: Endpoint,
+    buffer_pool: BufferPool,
+    lifecycle: Lifecycle,
+    credentials: ServerCredentials,
+    refusals: Refusals,
+) -> Listener:
     """The listener of an endpoint's scheme. Raises BadInput if it cannot listen there."""
     if endpoint.scheme == "shm":
-        return ShmListener(endpoint, slab, refusals=refusals)
+        return ShmListener(endpoint, buffer_pool, refusals=refusals)
     if endpoint.scheme in ("grpc", "grpcs"):
-        return GrpcListener(endpoint, lifecycle=lifecycle, guards=guards, refusals=refusals)
-    return Router(endpoint, refusals=refusals, curve=guards.curve if endpoint.scheme == "tcp" else None)
+        return GrpcListener(endpoint, lifecycle=lifecycle, credentials=credentials, refusals=refusals)
+    return Router(endpoint, refusals=refusals, curve=credentials.curve if endpoint.scheme == "tcp" else None)
 
 
-def _slab(options: Serve) -> Slab:
+def _buffer_pool(options: Serve) -> BufferPool:
     try:
-        return Slab(options.slab_mib * _MIB)
+        return BufferPool(options.buffer_pool_mib * _MIB)
     except (OSError, OverflowError) as error:
-        raise BadInput(f"--slab-mib: {options.slab_mib} MiB of shared memory cannot be had ({error})") from None
+        raise BadInput(
+            f"--buffer-pool-mib: {options.buffer_pool_mib} MiB of shared memory cannot be had ({error})"
+        ) from None
 
 
-def _seats(options: Serve) -> tuple[Seat, ...]:
+def _worker_slots(options: Serve) -> tuple[WorkerSlot, ...]:
     allowed = frozenset(os.sched_getaffinity(0))
     sockets = choose_sockets(read_sockets(SYSFS_CPUS, allowed), options.sockets)
-    return plan_seats(sockets, workers=options.workers, threads=options.threads, quota_cpus=read_cpu_quota(CGROUP))
+    return plan_worker_slots(
+        sockets, workers=options.workers, threads=options.threads, quota_cpus=read_cpu_quota(CGROUP)
+    )
 
 
 def _pool(
-    options: Serve, seats: tuple[Seat, ...], slab: Slab, server: str, worker_command: tuple[str, ...]
+    options: Serve,
+    worker_slots: tuple[WorkerSlot, ...],
+    buffer_pool: BufferPool,
+    server: str,
+    worker_command: tuple[str, ...],
 ) -> WorkerPool:
     pool_options = PoolOptions(
         root=str(options.root),
         index_folder=str(options.index or ""),
         server=server,
         threads=options.threads,
-        slab_fd=slab.fd,
+        buffer_pool_fd=buffer_pool.fd,
         hang_s=options.hang_s,
         read_s=options.read_s,
         command=worker_command,
     )
-    return WorkerPool(seats, pool_options)
+    return WorkerPool(worker_slots, pool_options)
 
 
 def _server_name(url: str) -> str:
@@ -221,9 +247,9 @@ def _server_name(url: str) -> str:
     return f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
 
 
-def _warn_if_open(endpoints: Sequence[Endpoint], guards: Guards) -> None:
+def _warn_if_open(endpoints: Sequence[Endpoint], credentials: ServerCredentials) -> None:
     for endpoint in endpoints:
-        if endpoint.public and not guards.authenticate(endpoint):
+        if endpoint.public and not credentials.authenticate(endpoint):
             log.warning(
                 "%s is open to other machines and lets anyone in: use a private network, or authentication "
                 "(--tls-client-ca or --token-file for grpcs://, --curve-key for tcp://)",

@@ -14,7 +14,7 @@ from tests.chaos.trainer import Plan
 from tests.integration.serving import Server
 from tests.videos import make_numbered_video
 
-SERVER = ("--workers", "1", "--threads", "1", "--slab-mib", "16", "--drain-s", "10")
+SERVER = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16", "--drain-s", "10")
 ATTEMPT_S, GRACE_S = 2.0, 1.0  # what the plans choose, and what a server has beyond it to say that it was too slow
 
 

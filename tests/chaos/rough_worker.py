@@ -14,7 +14,7 @@ from pathlib import Path
 
 from decode_server.clips.media_files import DescriptorFile
 from decode_server.clips.storage import Seams
-from decode_server.service.workers.worker import library_kit, main
+from decode_server.service.workers.worker import library_backend, main
 from tests.chaos.schedule import chaos_seed
 from tests.faulty_storage import ending, failing, flipped, halved
 
@@ -48,4 +48,4 @@ class RoughFile(DescriptorFile):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(functools.partial(library_kit, seams=Seams(open_file=RoughFile))))
+    raise SystemExit(main(functools.partial(library_backend, seams=Seams(open_file=RoughFile))))

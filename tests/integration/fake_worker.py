@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decode_server.clips.read_watch import RETRY, ReadWatch
-from decode_server.service.workers.worker import Kit, main
+from decode_server.service.workers.worker import DecodeBackend, main
 from decode_server.service.workers.worker_messages import Setup
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
@@ -78,7 +78,7 @@ class FakeEngine:
         pass
 
 
-def fake_kit(setup: Setup) -> Kit:
+def fake_backend(setup: Setup) -> DecodeBackend:
     name = Path(setup.root).name
     if name == "refuses":
         raise BadInput("root refuses: wanted another")
@@ -86,10 +86,10 @@ def fake_kit(setup: Setup) -> Kit:
         os._exit(7)
     fingerprint = f"fake-{os.getpid() if name == 'differs' else 1}"
     watch = ReadWatch()
-    return Kit(
+    return DecodeBackend(
         engine=lambda: FakeEngine(watch), codec=lambda video: "fake", watch=watch, fingerprint=fingerprint, videos=3
     )
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(fake_kit))
+    raise SystemExit(main(fake_backend))

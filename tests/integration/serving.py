@@ -29,7 +29,7 @@ ROUGH_SERVE = ("-m", "tests.integration.fake_server", "tests.chaos.rough_worker"
 
 
 def wait_until(what: str, seen: Callable[[], object], *, patience_s: float = PATIENCE_S) -> None:
-    """Ask again and again until `seen()` is true; fail with `what` when patience ends."""
+    """Ask again and again until `seen()` is true; fail with `what` when its time is over."""
     until_s = time.monotonic() + patience_s
     while not seen():
         assert time.monotonic() < until_s, f"not within {patience_s:g} s: {what}"
@@ -229,5 +229,5 @@ class Gate:
 
 
 def gone(pidfd: int) -> bool:
-    """Whether the process of a pidfd ends within patience."""
+    """Whether the process of a pidfd ends in time."""
     return bool(select.select([pidfd], [], [], PATIENCE_S)[0])

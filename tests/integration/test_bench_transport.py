@@ -32,13 +32,13 @@ def test_every_transport_gets_its_row(tmp_path: Path) -> None:
     assert all(row["client_cpu_ms"] >= row["feed_cpu_ms"] * 0.5 > 0 for row in result["ready"].values())
 
 
-def test_the_ready_clip_is_the_same_at_every_place_of_the_slab() -> None:
+def test_the_ready_clip_is_the_same_at_every_place_of_the_buffer_pool() -> None:
     """Places begin on a page."""
-    slab = ready_bytes(40 * ALIGN_BYTES)
-    clip = ready_bytes(POLICY.clip_bytes if POLICY.clip_bytes < slab.size // 2 else 10 * ALIGN_BYTES + 7)
+    filled = ready_bytes(40 * ALIGN_BYTES)
+    clip = ready_bytes(POLICY.clip_bytes if POLICY.clip_bytes < filled.size // 2 else 10 * ALIGN_BYTES + 7)
     for page in range(5):
         at = page * ALIGN_BYTES
-        assert np.array_equal(slab[at : at + clip.size], clip[: slab.size - at])
+        assert np.array_equal(filled[at : at + clip.size], clip[: filled.size - at])
 
 
 def test_the_ready_engine_s_info_fits_the_request() -> None:

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not possible(), reason="needs root and /dev/fuse"),
 ]
-ARGS = ("--workers", "1", "--threads", "2", "--slab-mib", "16", "--read-s", "0.5", "--hang-s", "1")
+ARGS = ("--workers", "1", "--threads", "2", "--buffer-pool-mib", "16", "--read-s", "0.5", "--hang-s", "1")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_hung_reads_cost_threads_then_workers_and_never_the_server(
         assert server.get("/readyz")[0] == 503
         assert "2 killed workers cannot go" in server.get("/readyz")[1]
         assert ask(client) == "busy"
-        assert "2 killed workers of one seat cannot go; none starts there" in server.log()
+        assert "2 killed workers of one slot cannot go; none starts there" in server.log()
         time.sleep(1.5)  # longer than a worker that died for the second time is waited for
         assert len(server.workers()) == 2, "no third one starts only to hang as well"
         assert server.get("/healthz")[0] == 200
@@ -94,7 +94,7 @@ def test_hung_reads_cost_threads_then_workers_and_never_the_server(
         wait_until("they are gone", lambda: server.metrics()["framefeed_server_worker_zombies"] == 0)
         wait_until("it serves again", lambda: server.get("/readyz")[0] == 200)
         assert ask(client) == undisturbed
-        wait_until("the slab is whole", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+        wait_until("the buffer pool is whole", lambda: server.metrics()["framefeed_server_buffer_pool_used_bytes"] == 0)
 
 
 @pytest.mark.parametrize("used", [False, True], ids=["unmounted", "dead"])

@@ -29,7 +29,7 @@ POLICY = ClipPolicy(
     hflip_probability=0.5,
 )
 STEPS = 16
-OPTIONS = ("--workers", "1", "--threads", "2", "--slab-mib", "16")
+OPTIONS = ("--workers", "1", "--threads", "2", "--buffer-pool-mib", "16")
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ GREETINGS = {"tcp": ZMTP_GREETING, "grpc": HTTP2_GREETING}
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     binds = [word for transport in PESTS for word in ("--bind", new_bind(transport))]
-    with Server(tmp_path, "/videos", "--workers", "1", "--slab-mib", "8", *binds) as server:
+    with Server(tmp_path, "/videos", "--workers", "1", "--buffer-pool-mib", "8", *binds) as server:
         yield server
 
 

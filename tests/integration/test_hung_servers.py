@@ -105,7 +105,7 @@ def test_a_rolling_restart_of_every_server_fails_and_doubles_nothing(
             stats = run.stats
         assert [box.exit_codes for box in servers] == [[0], [0]]
         assert stats.conserved
-        assert set(stats.dropped) <= {"draining", "outrun"}, "a request failed"
+        assert set(stats.dropped) <= {"draining", "superseded"}, "a request failed"
         assert set(stats.dropped_replies) <= {"late"}, (
-            "a hedge that was outrun is late; a doubled clip would be another"
+            "a hedge that was superseded is late; a doubled clip would be another"
         )

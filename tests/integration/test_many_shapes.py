@@ -35,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "2", "--slab-mib", "16")
+    options = ("--workers", "1", "--threads", "2", "--buffer-pool-mib", "16")
     with Server(tmp_path_factory.mktemp("logs"), str(root), *options, program=SERVE) as one:
         yield one
 

@@ -279,7 +279,7 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serv
     build_index(root)
     (root / "link.mp4").rename(root.parent / "secret.mp4")
     (root / "link.mp4").symlink_to(root.parent / "secret.mp4")
-    options = (str(root), "--workers", "1", "--slab-mib", "16", "--bind", "tcp://127.0.0.1:0")
+    options = (str(root), "--workers", "1", "--buffer-pool-mib", "16", "--bind", "tcp://127.0.0.1:0")
     with Server(tmp_path_factory.mktemp("server"), *options, "--bind", "grpc://127.0.0.1:0", program=SERVE) as server:
         yield server, root
 
@@ -330,7 +330,7 @@ def test_sizes_beyond_the_limits_are_refused_before_anything_is_allocated(
         "width_px is 4000000000": oversize(width_px=4_000_000_000),
         "frames is 4000000000": oversize(frames=4_000_000_000),
         "the clip would be 1207959552 bytes": oversize(frames=24, width_px=4096, height_px=4096),
-        "the server's slab has": request("good", side_px=2048, frames=4),
+        "the server's buffer pool has": request("good", side_px=2048, frames=4),
     }
     for says, one in wanted.items():
         reply = ask(server.endpoints[transport], one)

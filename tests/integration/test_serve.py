@@ -66,7 +66,7 @@ def test_a_clip_and_all_that_is_said_of_it(server: Server, client: Client) -> No
     assert set(reply.info.stage_s) == {"queue", "read", "decode", "scale"}
 
 
-def test_large_clips_leave_the_slab_whole_and_unmixed(server: Server, client: Client) -> None:
+def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, client: Client) -> None:
     """Large enough to be sent without a copy, many at a time: a span freed too early would show."""
     for seed in range(60):
         client.send(DecodeCall(attempt=seed, deadline_s=PATIENCE_S, request=request(seed=seed, side_px=256, frames=8)))
@@ -74,7 +74,7 @@ def test_large_clips_leave_the_slab_whole_and_unmixed(server: Server, client: Cl
         reply, pixels = client.receive()
         assert isinstance(reply, ClipReply)
         assert pixels == bytes([reply.attempt]) * (256 * 256 * 3 * 8)
-    wait_until("the slab is empty again", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+    wait_until("the pool is empty again", lambda: server.metrics()["framefeed_server_buffer_pool_used_bytes"] == 0)
 
 
 def test_describe(server: Server, client: Client) -> None:
@@ -211,20 +211,20 @@ def test_a_hung_decode_is_answered_in_time_and_its_worker_killed(tmp_path: Path,
         assert reply.code == "deadline_exceeded"
         wait_until("it is replaced", lambda: server.has_replaced(before) and server.get("/readyz")[0] == 200)
         assert isinstance(client.decode(request())[0], ClipReply)
-        assert server.metrics()["framefeed_server_slab_used_bytes"] < 2 * (1 << 20)
+        assert server.metrics()["framefeed_server_buffer_pool_used_bytes"] < 2 * (1 << 20)
         assert "past its deadline" in server.log()
 
 
 def test_a_reader_that_stops_reading_loses_nothing_takes_bounded_memory_and_harms_nobody(tmp_path: Path) -> None:
     clip = request(side_px=512, frames=3)  # 2.4 MB
     with (
-        Server(tmp_path, "/videos", "--slab-mib", "32") as server,
+        Server(tmp_path, "/videos", "--buffer-pool-mib", "32") as server,
         Client(server.endpoint, receive_limit=1) as slow,
         Client(server.endpoint) as other,
     ):
         for attempt in range(45):
             slow.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=clip))
-        wait_until("the server holds on", lambda: server.metrics()["framefeed_server_slab_used_bytes"] > 8 << 20)
+        wait_until("the server holds on", lambda: server.metrics()["framefeed_server_buffer_pool_used_bytes"] > 8 << 20)
         for _ in range(5):
             assert isinstance(other.decode(clip)[0], ClipReply)
         values = server.metrics()
@@ -270,7 +270,7 @@ def test_clips_of_one_span_are_decoded_together(tmp_path: Path) -> None:
         decode_s = values['framefeed_server_stage_duration_seconds_sum{stage="decode"}']
         assert decode_s == pytest.approx(4 * 0.002), "the time of the two is counted once"
         assert values['framefeed_server_requests_total{outcome="clip"}'] == 5
-        wait_until("the slab is empty", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+        wait_until("the pool is empty", lambda: server.metrics()["framefeed_server_buffer_pool_used_bytes"] == 0)
 
 
 def test_what_fails_together_is_decoded_one_by_one(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_client_that_leaves_is_counted_and_its_requests_with_it(tmp_path: Path
             wait_until("a worker is at the gate", gate.entered)
         gate.open()
         wait_until("all are dropped", lambda: total(server.metrics(), "replies_dropped_total") == 6)
-        wait_until("the slab is empty", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+        wait_until("the pool is empty", lambda: server.metrics()["framefeed_server_buffer_pool_used_bytes"] == 0)
 
 
 def test_sigterm_drains_finishes_what_is_in_flight_and_ends_with_0(tmp_path: Path, gate: Gate) -> None:
@@ -456,7 +456,10 @@ def test_a_worker_that_would_make_other_bytes_is_not_let_in(tmp_path: Path) -> N
     [
         (("--sockets", "77"), "framefeed: --sockets: '77' is no CPU socket this process may use; it may use "),
         (("--bind", "tcp://0.0.0.0:0"), "framefeed: --bind: tcp://0.0.0.0:0 lets anyone"),
-        (("--slab-mib", "99999999999"), "framefeed: --slab-mib: 99999999999 MiB of shared memory cannot be had"),
+        (
+            ("--buffer-pool-mib", "99999999999"),
+            "framefeed: --buffer-pool-mib: 99999999999 MiB of shared memory cannot be had",
+        ),
         (("--threads", "0"), "framefeed: --threads is 0, wanted at least 1"),
         (
             ("--bind", "tcp://192.0.2.1:0", "--public"),
@@ -508,11 +511,11 @@ def test_a_hung_read_costs_its_thread_and_not_the_server(tmp_path: Path, gate: G
         values = server.metrics()
         assert values["framefeed_server_stuck_reads"] == 1
         assert values['framefeed_server_storage_faults_total{kind="hung"}'] == 1
-        assert values["framefeed_server_slab_used_bytes"] > 0, "the stuck thread may still write its span"
+        assert values["framefeed_server_buffer_pool_used_bytes"] > 0, "the stuck thread may still write its buffer"
         assert server.get("/readyz") == (200, "ready, 1 of 1 workers up, 0 requests in flight, 1 reads hang\n")
         gate.open()
         wait_until("the read returned", lambda: server.metrics()["framefeed_server_stuck_reads"] == 0)
-        wait_until("its span is free", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+        wait_until("its buffer is free", lambda: server.metrics()["framefeed_server_buffer_pool_used_bytes"] == 0)
         assert server.workers() == [worker]
         assert client.silent(), "the late clip went nowhere"
 
@@ -558,7 +561,7 @@ def test_a_worker_whose_threads_all_hang_for_long_is_replaced(tmp_path: Path, ga
         wait_until("it is replaced", lambda: server.has_replaced(before) and server.get("/readyz")[0] == 200)
         assert isinstance(client.decode(request())[0], ClipReply)
         assert "all its threads were stuck in reads for" in server.log()
-        wait_until("the slab is whole again", lambda: server.metrics()["framefeed_server_slab_used_bytes"] == 0)
+        wait_until("the pool is whole again", lambda: server.metrics()["framefeed_server_buffer_pool_used_bytes"] == 0)
 
 
 def test_faults_that_a_retry_made_good_are_counted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What only shm:// can do wrong: a listener over a real slab, and clients that speak to its socket by hand."""
+"""What only shm:// can do wrong: a listener over a real buffer pool, and clients that speak to its socket by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from decode_server.service.buffer_pool import Slab
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.listeners.endpoint import parse_bind
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.listeners.shm_listener import ShmListener
@@ -32,33 +32,33 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def slab() -> Iterator[Slab]:
-    slab = Slab(MIB)
-    slab.view(_span(slab, MIB), MIB)[:] = np.resize(np.arange(251, dtype=np.uint8), MIB).tobytes()
-    yield slab
-    slab.close()
+def buffer_pool() -> Iterator[BufferPool]:
+    buffer_pool = BufferPool(MIB)
+    buffer_pool.view(_buffer(buffer_pool, MIB), MIB)[:] = np.resize(np.arange(251, dtype=np.uint8), MIB).tobytes()
+    yield buffer_pool
+    buffer_pool.close()
 
 
-def _span(slab: Slab, length_bytes: int):  # type: ignore[no-untyped-def]
-    span = slab.ranges.allocate(length_bytes)
-    assert span is not None
-    slab.ranges.free(span)
-    return span
+def _buffer(buffer_pool: BufferPool, length_bytes: int):  # type: ignore[no-untyped-def]
+    buffer = buffer_pool.ranges.allocate(length_bytes)
+    assert buffer is not None
+    buffer_pool.ranges.free(buffer)
+    return buffer
 
 
 @pytest.fixture
-def listener(slab: Slab, tmp_path: Path) -> Iterator[ShmListener]:
-    listener = listen(slab, f"shm://{tmp_path}/socket")
+def listener(buffer_pool: BufferPool, tmp_path: Path) -> Iterator[ShmListener]:
+    listener = listen(buffer_pool, f"shm://{tmp_path}/socket")
     yield listener
     listener.close(linger_s=0)
 
 
-def listen(slab: Slab, url: str) -> ShmListener:
-    return ShmListener(parse_bind(url, public_allowed=False), slab, refusals=Refusals(CollectorRegistry()))
+def listen(buffer_pool: BufferPool, url: str) -> ShmListener:
+    return ShmListener(parse_bind(url, public_allowed=False), buffer_pool, refusals=Refusals(CollectorRegistry()))
 
 
 class Hand:
-    """A client by hand. `greeting` takes the slab."""
+    """A client by hand. `greeting` takes the buffer pool."""
 
     def __init__(self, listener: ShmListener) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,7 +67,7 @@ class Hand:
         assert listener.receive() is None
         hello, fds, _, _ = socket.recv_fds(self.socket, 100, 1)
         assert hello == HELLO
-        (self.slab_fd,) = fds
+        (self.buffer_pool_fd,) = fds
 
     def name(self, listener: ShmListener) -> bytes:
         """What the listener calls it, learned by a call."""
@@ -79,7 +79,7 @@ class Hand:
 
     def close(self) -> None:
         self.socket.close()
-        os.close(self.slab_fd)
+        os.close(self.buffer_pool_fd)
 
 
 @pytest.fixture
@@ -89,42 +89,44 @@ def hand(listener: ShmListener) -> Iterator[Hand]:
     hand.close()
 
 
-def test_the_slab_can_be_read_and_not_written(slab: Slab, hand: Hand) -> None:
-    assert fcntl.fcntl(hand.slab_fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+def test_the_buffer_pool_can_be_read_and_not_written(buffer_pool: BufferPool, hand: Hand) -> None:
+    assert fcntl.fcntl(hand.buffer_pool_fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
     with pytest.raises(PermissionError):
-        mmap.mmap(hand.slab_fd, 0)
-    with mmap.mmap(hand.slab_fd, 0, prot=mmap.PROT_READ) as seen:
-        assert seen[:300] == bytes(slab.view(_span(slab, 300), 300))
+        mmap.mmap(hand.buffer_pool_fd, 0)
+    with mmap.mmap(hand.buffer_pool_fd, 0, prot=mmap.PROT_READ) as seen:
+        assert seen[:300] == bytes(buffer_pool.view(_buffer(buffer_pool, 300), 300))
 
 
-def test_a_loan_is_done_when_it_is_given_back_and_not_before(slab: Slab, listener: ShmListener, hand: Hand) -> None:
+def test_a_lease_is_done_when_it_is_given_back_and_not_before(
+    buffer_pool: BufferPool, listener: ShmListener, hand: Hand
+) -> None:
     name = hand.name(listener)
-    first = slab.ranges.allocate(5000)
-    second = slab.ranges.allocate(5000)
+    first = buffer_pool.ranges.allocate(5000)
+    second = buffer_pool.ranges.allocate(5000)
     assert first is not None
     assert second is not None
-    lent = [listener.send(name, b"h", slab.view(span, 5000)) for span in (first, second)]
-    loans = [unpack_reply(hand.socket.recv(MAX_DATAGRAM_BYTES))[1] for _ in lent]
-    assert [(loan.offset, loan.length_bytes) for loan in loans if loan] == [(0, 5000), (second.offset, 5000)]
+    leased = [listener.send(name, b"h", buffer_pool.view(buffer, 5000)) for buffer in (first, second)]
+    leases = [unpack_reply(hand.socket.recv(MAX_DATAGRAM_BYTES))[1] for _ in leased]
+    assert [(lease.offset, lease.length_bytes) for lease in leases if lease] == [(0, 5000), (second.offset, 5000)]
     assert listener.receive() is None
-    assert [one.done for one in lent if one] == [False, False]
-    hand.socket.send(pack_back([loans[1].number]))  # type: ignore[union-attr]
+    assert [one.done for one in leased if one] == [False, False]
+    hand.socket.send(pack_back([leases[1].number]))  # type: ignore[union-attr]
     assert listener.receive() is None
-    assert [one.done for one in lent if one] == [False, True]
+    assert [one.done for one in leased if one] == [False, True]
 
 
 @pytest.mark.parametrize(
     "datagram", [pack_back([7]), pack_back([1, 1]), b"\0nonsense", b"C" + bytes(70_000), b"B123"], ids=lambda d: d[:4]
 )
-def test_who_says_nonsense_is_cut_off_and_its_loans_are_free(
-    slab: Slab, listener: ShmListener, hand: Hand, datagram: bytes, caplog: pytest.LogCaptureFixture
+def test_who_says_nonsense_is_cut_off_and_its_leases_are_free(
+    buffer_pool: BufferPool, listener: ShmListener, hand: Hand, datagram: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Hand(listener)
     name, other_name = hand.name(listener), other.name(listener)
-    lent = [listener.send(who, b"h", slab.view(_span(slab, 100), 100)) for who in (name, other_name)]
+    leased = [listener.send(who, b"h", buffer_pool.view(_buffer(buffer_pool, 100), 100)) for who in (name, other_name)]
     hand.socket.send(datagram)
     assert listener.receive() is None
-    assert [one.done for one in lent if one] == [True, False]
+    assert [one.done for one in leased if one] == [True, False]
     assert "(nonsense): cut off" in caplog.text
     with pytest.raises(ReaderGone):
         listener.send(name, b"h", None)
@@ -151,7 +153,7 @@ def test_who_does_not_read_headers_is_full_and_not_lost(listener: ShmListener, h
 
 def test_descriptors_that_a_client_sends_are_not_taken(listener: ShmListener, hand: Hand) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    socket.send_fds(hand.socket, [pack_call(b"x")], [hand.slab_fd] * 50)
+    socket.send_fds(hand.socket, [pack_call(b"x")], [hand.buffer_pool_fd] * 50)
     message = listener.receive()
     assert message is not None
     assert len(os.listdir("/proc/self/fd")) == before
@@ -171,7 +173,7 @@ def test_a_client_of_another_user_is_refused(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_the_kernel_says_who_a_client_is(slab: Slab) -> None:
+def test_the_kernel_says_who_a_client_is(buffer_pool: BufferPool) -> None:
     code = """
 import os, socket, sys
 os.setuid(65534)
@@ -180,7 +182,7 @@ s.settimeout(20)
 s.connect(sys.argv[1].replace("@", chr(0)))
 print(s.recv(100))
 """
-    listener = listen(slab, f"shm://@t{os.getpid()}")
+    listener = listen(buffer_pool, f"shm://@t{os.getpid()}")
     address = socket_address(listener.url).replace("\0", "@")
     child = subprocess.Popen([sys.executable, "-c", code, address], stdout=subprocess.PIPE, text=True)
     wait_until("it is refused", lambda: listener.receive() is None and child.poll() is not None)
@@ -188,16 +190,18 @@ print(s.recv(100))
     listener.close(linger_s=0)
 
 
-def test_a_socket_file_of_a_killed_server_is_replaced_and_a_living_one_s_is_not(slab: Slab, tmp_path: Path) -> None:
+def test_a_socket_file_of_a_killed_server_is_replaced_and_a_living_one_s_is_not(
+    buffer_pool: BufferPool, tmp_path: Path
+) -> None:
     path = tmp_path / "socket"
     left = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     left.bind(str(path))
     left.close()
     assert path.is_socket()
-    first = listen(slab, f"shm://{path}")
+    first = listen(buffer_pool, f"shm://{path}")
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(BadInput, match=f"bind: shm://{path} is in use; choose another"):
-        listen(slab, f"shm://{path}")
+        listen(buffer_pool, f"shm://{path}")
     hand = Hand(first)
     hand.close()
     first.close(linger_s=0)
@@ -205,14 +209,14 @@ def test_a_socket_file_of_a_killed_server_is_replaced_and_a_living_one_s_is_not(
     assert not path.exists()
 
 
-def test_no_file_but_a_socket_is_replaced(slab: Slab, tmp_path: Path) -> None:
+def test_no_file_but_a_socket_is_replaced(buffer_pool: BufferPool, tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(BadInput, match="in use"):
-        listen(slab, f"shm://{path}")
+        listen(buffer_pool, f"shm://{path}")
     assert path.read_text() == "data"
     with pytest.raises(BadInput, match="No such file"):
-        listen(slab, f"shm://{tmp_path}/nowhere/socket")
+        listen(buffer_pool, f"shm://{tmp_path}/nowhere/socket")
 
 
 class Impostor:
@@ -253,8 +257,8 @@ def await_kinds(transport: ShmTransport, url: str, kind: Kind) -> None:
     wait_until(f"{kind}", lambda: Signal(url, kind) in transport.signals())
 
 
-def test_a_greeting_without_a_sealed_slab_is_not_believed(transport: ShmTransport, impostor: Impostor) -> None:
-    """A slab that could shrink would kill the trainer by SIGBUS."""
+def test_a_greeting_without_a_sealed_buffer_pool_is_not_believed(transport: ShmTransport, impostor: Impostor) -> None:
+    """A buffer pool that could shrink would kill the trainer by SIGBUS."""
     unsealed = os.memfd_create("unsealed")
     os.ftruncate(unsealed, 4096)
     transport.connect(impostor.url)
@@ -278,12 +282,12 @@ def _hung_up(peer: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("offset", [4096, 1 << 63])
-def test_a_loan_outside_the_slab_ends_the_connection(
-    transport: ShmTransport, impostor: Impostor, slab: Slab, offset: int
+def test_a_lease_outside_the_buffer_pool_ends_the_connection(
+    transport: ShmTransport, impostor: Impostor, buffer_pool: BufferPool, offset: int
 ) -> None:
     transport.connect(impostor.url)
     assert transport.signals() == []
-    impostor.greet(HELLO, [slab.fd])
+    impostor.greet(HELLO, [buffer_pool.fd])
     await_kinds(transport, impostor.url, Kind.CONNECTED)
     impostor.peers[0].send(np.array([1, offset, MIB], np.uint64).tobytes() + b"header")
     await_kinds(transport, impostor.url, Kind.MESSAGES)
@@ -304,11 +308,11 @@ def _client_that_called(transport: ShmTransport, listener: ShmListener) -> bytes
 
 
 def test_pixels_go_into_an_array_of_their_length_only(
-    transport: ShmTransport, listener: ShmListener, slab: Slab
+    transport: ShmTransport, listener: ShmListener, buffer_pool: BufferPool
 ) -> None:
     client = _client_that_called(transport, listener)
     for rows in (3, 4, 5):
-        lent = listener.send(client, b"h", slab.view(_span(slab, 4000), 4000))
+        leased = listener.send(client, b"h", buffer_pool.view(_buffer(buffer_pool, 4000), 4000))
         into = np.zeros((rows, 10, 100), np.uint8)
         await_kinds(transport, listener.url, Kind.MESSAGES)
         assert transport.header(listener.url) == b"h"
@@ -317,32 +321,32 @@ def test_pixels_go_into_an_array_of_their_length_only(
         assert np.array_equal(into.reshape(-1), np.arange(4000) % 251) == (rows == 4)
         transport.signals()
         assert listener.receive() is None
-        assert lent is not None
-        assert lent.done
+        assert leased is not None
+        assert leased.done
 
 
 def test_a_header_whose_pixels_nobody_takes_gives_them_back(
-    transport: ShmTransport, listener: ShmListener, slab: Slab
+    transport: ShmTransport, listener: ShmListener, buffer_pool: BufferPool
 ) -> None:
     client = _client_that_called(transport, listener)
-    lent = [listener.send(client, b"h", slab.view(_span(slab, 4000), 4000)) for _ in range(3)]
+    leased = [listener.send(client, b"h", buffer_pool.view(_buffer(buffer_pool, 4000), 4000)) for _ in range(3)]
     while transport.header(listener.url) is not None:
         pass
     transport.signals()
     assert listener.receive() is None
-    assert all(one.done for one in lent if one)
+    assert all(one.done for one in leased if one)
 
 
 def test_what_a_server_said_before_it_ended_is_read_before_it_is_lost(
-    transport: ShmTransport, listener: ShmListener, slab: Slab
+    transport: ShmTransport, listener: ShmListener, buffer_pool: BufferPool
 ) -> None:
-    """With a call unread the kernel resets the connection, and the slab is gone with the server."""
+    """With a call unread the kernel resets the connection, and the buffer pool is gone with the server."""
     client = _client_that_called(transport, listener)
     for _ in range(3):
-        listener.send(client, b"last", slab.view(_span(slab, 4000), 4000))
+        listener.send(client, b"last", buffer_pool.view(_buffer(buffer_pool, 4000), 4000))
     transport.send(listener.url, b"unread")
     listener.close(linger_s=0)
-    slab.close()
+    buffer_pool.close()
     into = np.zeros(4000, np.uint8)
     for _ in range(3):
         await_kinds(transport, listener.url, Kind.MESSAGES)

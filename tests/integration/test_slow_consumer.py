@@ -24,7 +24,7 @@ IDLE_S = 30.0
 STEPS = 12
 CLIPS = {"frames": 8, "side_px": 160, "batch_clips": 10, "steps": STEPS, "stall_s": 120.0}  # 614 kB a clip
 BATCH_BYTES = 10 * 8 * 160 * 160 * 3
-SLAB_BYTES, SLACK_BYTES = 16 << 20, 32 << 20
+POOL_BYTES, SLACK_BYTES = 16 << 20, 32 << 20
 CLIENT_BYTES = 5 * BATCH_BYTES  # two made ahead, one used, and the spare slots of both
 
 
@@ -85,6 +85,6 @@ def test_a_trainer_that_stops_reading_loses_nothing_and_takes_bounded_memory(roo
         server_grew = pair.seen.peak_rss_bytes["server"] - pair.idle_bytes
         figures = {key: f"{peak / 1e6:.0f} MB" for key, peak in pair.seen.peak_rss_bytes.items()}
         print(name, f"server grew {server_grew / 1e6:.0f} MB;", figures)
-        assert server_grew < 2 * SLAB_BYTES + SLACK_BYTES, name  # front and worker both map the slab
+        assert server_grew < 2 * POOL_BYTES + SLACK_BYTES, name  # front and worker both map the buffer pool
         for who in ("idle", "stopped"):
             assert pair.seen.peak_rss_bytes[who] < 100e6 + CLIENT_BYTES + SLACK_BYTES, name

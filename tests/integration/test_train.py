@@ -25,7 +25,7 @@ from trainer_client.training.checkpoint import Checkpoints, read_checkpoint
 from trainer_client.training.export import Export
 
 TRAIN = ("-c", "from framefeed.cli.command import main; raise SystemExit(main())", "train", "mae")
-SERVER = ("--workers", "1", "--threads", "1", "--slab-mib", "16")
+SERVER = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16")
 SMALL = (
     *("--preset", "tiny", "--frames", "2", "--size-px", "32", "--stride-frames", "1", "--window-s", "0.1"),
     *("--batch-clips", "2", "--mask-ratio", "0.5", "--lr", "1e-3", "--steps", "100000", "--prefetch-batches", "2"),

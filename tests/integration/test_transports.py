@@ -31,7 +31,7 @@ from trainer_client.transports.transport import Kind, TransportLimits
 
 LARGE = {"side_px": 256, "frames": 4}  # 786,432 bytes
 SLEEPY_SERVE = ("-m", "tests.integration.sleepy_server", "tests.integration.fake_worker")
-SLAB_MIB = 16
+POOL_MIB = 16
 MIB = 1 << 20
 POLICY = ClipPolicy(sampling=Segments(frames=4), crop=RandomResizedCrop(), width_px=256, height_px=256)
 DATASET = [Sample(video="pattern", start_s=i, end_s=i + 1) for i in range(40)]
@@ -70,7 +70,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 def start(folder: Path, transport: str, *args: str) -> Server:
     bind = args if "--bind" in args else ("--bind", new_bind(transport), *args)
-    return Server(folder, "/videos", "--workers", "1", "--slab-mib", str(SLAB_MIB), *bind)
+    return Server(folder, "/videos", "--workers", "1", "--buffer-pool-mib", str(POOL_MIB), *bind)
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +85,18 @@ def talker(server: Server) -> Iterator[Talker]:
         yield talker
 
 
-def slab_bytes(server: Server) -> float:
-    return server.metrics()["framefeed_server_slab_used_bytes"]
+def pool_bytes(server: Server) -> float:
+    return server.metrics()["framefeed_server_buffer_pool_used_bytes"]
 
 
 def rss_bytes(pid: int) -> int:
-    """Memory of a process that is its own: what it shares with others, the slab above all, is bounded by itself."""
+    """Memory of a process that is its own: what it shares, the buffer pool above all, is bounded by itself."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) * 1024
 
 
 def test_bytes_are_the_ones_that_were_decoded(server: Server, talker: Talker) -> None:
-    """Large ones, many at a time, so that a place in the slab that is used again too early would show."""
+    """Large ones, many at a time, so that a place in the buffer pool that is used again too early would show."""
     wanted = {seed: request("pattern", seed=seed, **LARGE) for seed in range(80)}
     for seed, one in wanted.items():
         talker.ask(one, attempt=seed)
@@ -109,7 +109,7 @@ def test_bytes_are_the_ones_that_were_decoded(server: Server, talker: Talker) ->
         seen.add(reply.attempt)
     assert seen == set(wanted)
     talker.turn()
-    wait_until("the slab is empty", lambda: slab_bytes(server) == 0)
+    wait_until("the buffer pool is empty", lambda: pool_bytes(server) == 0)
 
 
 @pytest.mark.parametrize("side_px", [2, 32, 256])
@@ -176,8 +176,8 @@ def test_an_oversize_message_harms_its_sender_at_most(server: Server, talker: Ta
 
 
 def test_who_does_not_read_costs_bounded_memory_and_loses_nothing(tmp_path: Path, transport: str) -> None:
-    """Asked for four slabs of clips: while nothing is read the server holds its slab and what the transport has."""
-    clips = 4 * SLAB_MIB * MIB // request(**LARGE).clip_bytes
+    """Asked for four pools of clips: while nothing is read the server holds one pool and what the transport has."""
+    clips = 4 * POOL_MIB * MIB // request(**LARGE).clip_bytes
     with start(tmp_path, transport) as server, Talker(server.endpoint) as slow, Talker(server.endpoint) as quick:
         quick.decode(request("pattern", **LARGE))
         before_bytes = rss_bytes(server.pid)
@@ -191,8 +191,8 @@ def test_who_does_not_read_costs_bounded_memory_and_loses_nothing(tmp_path: Path
             return len(seen) > 10 and seen[-1] - seen[-10] == 9  # none but ours
 
         wait_until("it is sent no more", at_rest)
-        assert slab_bytes(server) <= SLAB_MIB * MIB
-        assert rss_bytes(server.pid) - before_bytes < 2 * SLAB_MIB * MIB
+        assert pool_bytes(server) <= POOL_MIB * MIB
+        assert rss_bytes(server.pid) - before_bytes < 2 * POOL_MIB * MIB
         replies = {}
         for _ in range(clips):
             reply, pixels = slow.receive()
@@ -210,11 +210,11 @@ def test_what_a_killed_client_held_comes_back(tmp_path: Path, transport: str, ho
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "asked\n"
-            wait_until("it holds clips", lambda: outcome(server.metrics(), "clip") and slab_bytes(server) > 0)
+            wait_until("it holds clips", lambda: outcome(server.metrics(), "clip") and pool_bytes(server) > 0)
         finally:
             holder.kill()
             holder.communicate(timeout=PATIENCE_S)
-        wait_until("they come back", lambda: slab_bytes(server) == 0)
+        wait_until("they come back", lambda: pool_bytes(server) == 0)
         wait_until("nothing is in flight", lambda: server.metrics()["framefeed_server_requests_in_flight"] == 0)
         with Talker(server.endpoint) as talker:
             assert isinstance(talker.decode(request(**LARGE))[0], ClipReply)
@@ -263,7 +263,7 @@ def test_who_leaves_is_not_heard_of_again_and_may_come_back(server: Server, talk
     talker.await_kind(Kind.CONNECTED)
     assert isinstance(talker.decode(request())[0], ClipReply)
     talker.turn()
-    wait_until("what it left is free", lambda: slab_bytes(server) == 0)
+    wait_until("what it left is free", lambda: pool_bytes(server) == 0)
 
 
 def check(batch: Batch) -> None:

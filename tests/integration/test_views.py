@@ -70,7 +70,9 @@ def test_every_view_comes_once_in_order_and_is_the_one_asked_for_alone(
     logits = np.zeros((len(dataset), 3))
     seen: list[tuple[int, Sample]] = []
     boxes: list[int] = []
-    with Server(tmp_path, str(root), "--workers", "1", "--threads", "2", "--slab-mib", "16", program=SERVE) as server:
+    with Server(
+        tmp_path, str(root), "--workers", "1", "--threads", "2", "--buffer-pool-mib", "16", program=SERVE
+    ) as server:
         options = LoaderOptions(
             servers=[server.endpoint], batch_clips=8, epochs=1, shuffle=False, attempt_s=20.0, stall_s=60.0
         )

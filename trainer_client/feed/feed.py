@@ -25,13 +25,13 @@ from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.stand_ins import StandIns
-from trainer_client.fleet.discovery import Lookout
+from trainer_client.fleet.discovery import Discovery
 from trainer_client.fleet.dispatch import Dispatch, Failed, Got, Send
 from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.member_sources import Source
 from trainer_client.fleet.members import Members
 from trainer_client.fleet.watchdog import Stalled
-from trainer_client.measures.stats import FeedStats, Ledger, Standing, snapshot
+from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.measures.wait import ClipLife, to_ns
 from trainer_client.transports.transport import Kind, Signal
 
@@ -96,8 +96,8 @@ class Feed:
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
         self._wire_cpu_s = 0.0
-        lookout = Lookout(parts.sources, every_s=parts.look_every_s, on_report=self._rouse)
-        self._members = Members(lookout, fleet=parts.fleet, dispatch=parts.dispatch)
+        discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self._rouse)
+        self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch)
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
@@ -137,7 +137,7 @@ class Feed:
         """A snapshot of the counts. Blocks for the microseconds that the feed's thread holds its lock."""
         with self._changed:
             fleet = self._parts.fleet
-            standing = Standing(
+            feed_state = FeedState(
                 in_flight=self._dispatch.in_flight,
                 held=self._prefetch.held,
                 inflight_bytes=fleet.inflight_bytes,
@@ -145,7 +145,7 @@ class Feed:
                 servers={url: server.state.value for url, server in fleet.servers.items()},
                 circuits={url: server.breaker.circuit.value for url, server in fleet.servers.items()},
             )
-            return snapshot(self._ledger, standing, rank=self._parts.rank)
+            return snapshot(self._ledger, feed_state, rank=self._parts.rank)
 
     @property
     def fingerprint(self) -> str | None:
@@ -286,7 +286,7 @@ class Feed:
         with self._changed:
             now_s = time.monotonic()
             if isinstance(reply, str):
-                self._dispatch.garbled(url, peek_attempt(header), now_s=now_s, why=reply)
+                self._dispatch.malformed(url, peek_attempt(header), now_s=now_s, why=reply)
             else:
                 self._dispatch.replied(url, reply, pixel_bytes=pixel_bytes, now_s=now_s)
             self._settle()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from framefeed.request import ClipRequest
-from trainer_client.fleet.poison_detection import Blame
+from trainer_client.fleet.poison_detection import PoisonDetection
 
 _REMEMBERED = 4096  # attempts given up whose late reply is still told from a duplicate
 
@@ -36,7 +36,7 @@ class Wanted:
     done: bool = False
     asked: list[str] = field(default_factory=list)
     avoid: set[str] = field(default_factory=set)
-    blame: Blame = field(default_factory=Blame)
+    poison: PoisonDetection = field(default_factory=PoisonDetection)
     alone: bool = False
     trouble: str = "not asked yet"
 

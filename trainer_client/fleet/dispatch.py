@@ -21,12 +21,13 @@ from trainer_client.fleet.affinity import part_key
 from trainer_client.fleet.attempts import Attempt, Attempts, Wanted
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet
-from trainer_client.fleet.timeout_estimator import Patience
+from trainer_client.fleet.timeout_estimator import TimeoutEstimator
 from trainer_client.fleet.watchdog import Stalled, Watchdog
 from trainer_client.measures.stats import Durations, Ledger
 from trainer_client.measures.wait import ClipLife
 
-_HARMLESS = frozenset({"ok", "outrun", "unsent", "busy", "draining", "deadline_exceeded"})  # mere overload, at worst
+# Mere overload, at worst.
+_HARMLESS = frozenset({"ok", "superseded", "unsent", "busy", "draining", "deadline_exceeded"})
 _NAMED = 3  # waiting clips that a message names
 
 
@@ -66,7 +67,7 @@ class Dispatch:
         self._limits = limits
         self._ledger = ledger
         self._say = say
-        self._patience = Patience(limits.patience)
+        self._timeouts = TimeoutEstimator(limits.timeouts)
         self._watchdog = Watchdog(limits.stall_s)
         self.attempts = Attempts()
         self._waiting: list[int] = []  # heap: the earliest wanted first
@@ -92,7 +93,7 @@ class Dispatch:
     @property
     def deadline_s(self) -> float:
         """What a server is given for a clip now."""
-        return self._patience.deadline_s
+        return self._timeouts.deadline_s
 
     # What happened.
 
@@ -152,13 +153,13 @@ class Dispatch:
         elif pixel_bytes != attempt.wanted.request.clip_bytes or (
             len(reply.info.pts_s) != attempt.wanted.request.sampling.frames
         ):
-            self.garbled(url, reply.attempt, now_s=now_s)
+            self.malformed(url, reply.attempt, now_s=now_s)
         elif attempt.wanted.done:
-            self._outrun(attempt, now_s)
+            self._superseded(attempt, now_s)
         else:
             self._got(attempt, reply, now_s)
 
-    def garbled(self, url: str, attempt: int, *, now_s: float, why: str = "wrong number of pixels or times") -> None:
+    def malformed(self, url: str, attempt: int, *, now_s: float, why: str = "wrong number of pixels or times") -> None:
         """A reply arrived that cannot be used; `attempt` is what could still be read of it, 0 if nothing."""
         self._fleet.troubled(url, f"sent a malformed reply ({why})")
         self._ledger.dropped_replies["malformed"] += 1
@@ -224,7 +225,7 @@ class Dispatch:
             if not self._has_credit(wanted):
                 break
             heapq.heappop(self._waiting)
-            if self._convict(wanted, now_s):
+            if self._judge(wanted, now_s):
                 continue
             avoid = wanted.avoid if self._others(*wanted.avoid) else ()
             url = self._fleet.pick(now_s, avoid=avoid, key=wanted.key, clip_bytes=wanted.request.clip_bytes)
@@ -251,7 +252,7 @@ class Dispatch:
                 avoid = {*wanted.avoid, *wanted.asked}
                 url = self._fleet.pick(now_s, avoid=avoid, key=wanted.key, clip_bytes=wanted.request.clip_bytes)
             if url is None:
-                self.attempts.hedge_at(attempt, now_s + max(self._patience.p95_s or 0.0, self._limits.retry_rest_s))
+                self.attempts.hedge_at(attempt, now_s + max(self._timeouts.p95_s or 0.0, self._limits.retry_rest_s))
             else:
                 ledger.hedged += 1
                 wanted.owed_hedges -= not affordable
@@ -263,7 +264,7 @@ class Dispatch:
         return not len(self.attempts) or bytes_with_it <= self._limits.inflight_bytes
 
     def _attempt(self, wanted: Wanted, url: str, *, now_s: float, hedge: bool = False) -> Send:
-        deadline_s, p95_s = self._patience.deadline_s, self._patience.p95_s
+        deadline_s, p95_s = self._timeouts.deadline_s, self._timeouts.p95_s
         attempt = Attempt(
             number=self.attempts.number(),
             url=url,
@@ -318,12 +319,12 @@ class Dispatch:
         self._end(wanted, Got(ticket=wanted.ticket, reply=reply, life=life), now_s)
         self._drop(attempt, "ok")
 
-    def _outrun(self, attempt: Attempt, now_s: float) -> None:
+    def _superseded(self, attempt: Attempt, now_s: float) -> None:
         """A good clip, but another server gave it before."""
         self._took(attempt, now_s)
         self._fleet.served(attempt.url, attempt.number)
         self._ledger.dropped_replies["late"] += 1
-        self._drop(attempt, "outrun")
+        self._drop(attempt, "superseded")
 
     def _refused(self, attempt: Attempt, reply: ErrorReply, now_s: float) -> None:
         wanted, url = attempt.wanted, attempt.url
@@ -342,15 +343,15 @@ class Dispatch:
             self._elsewhere(wanted, url, reason=error.code, now_s=now_s)
         else:
             self._fleet.answered(url, attempt.number)
-            wanted.blame.add(url, error, now_s=now_s, storage_s=self._limits.storage_s)
-            if not self._convict(wanted, now_s):
+            wanted.poison.add(url, error, now_s=now_s, storage_s=self._limits.storage_s)
+            if not self._judge(wanted, now_s):
                 self._elsewhere(wanted, url, reason=error.code, now_s=now_s)
 
-    def _convict(self, wanted: Wanted, now_s: float) -> bool:
+    def _judge(self, wanted: Wanted, now_s: float) -> bool:
         """End a clip that is held to be bad itself."""
         if wanted.done:
             return True
-        error = wanted.blame.verdict(self._fleet.up, witnesses=self._limits.witnesses, what=str(wanted))
+        error = wanted.poison.verdict(self._fleet.up, witnesses=self._limits.witnesses, what=str(wanted))
         if error is not None:
             self._end(wanted, Failed(ticket=wanted.ticket, error=error), now_s)
         return error is not None
@@ -386,7 +387,7 @@ class Dispatch:
             self._again(wanted, reason)
             return
         self._ledger.retries[reason] += 1
-        wanted.avoid = set(wanted.blame.permanent)
+        wanted.avoid = set(wanted.poison.permanent)
         rest_s = min(self._limits.retry_rest_s * 2.0 ** min(wanted.rounds, 30), self._limits.retry_rest_max_s)
         wanted.rounds += 1
         heapq.heappush(self._resting, (now_s + rest_s, wanted.ticket))
@@ -405,7 +406,7 @@ class Dispatch:
             self._ledger.hedges["first" if attempt.wanted.done else "neither"] += 1
 
     def _took(self, attempt: Attempt, now_s: float) -> None:
-        self._patience.took(now_s - attempt.sent_s)
+        self._timeouts.took(now_s - attempt.sent_s)
         self._fleet.took(attempt.url, now_s - attempt.sent_s)
 
     def _unawaited(self, url: str, reply: ClipReply | ErrorReply, *, now_s: float) -> None:
@@ -415,7 +416,7 @@ class Dispatch:
                 self._fleet.leaving(url, attempt=None, now_s=now_s)
         sent_s = self.attempts.late(reply.attempt)
         if sent_s is not None:
-            self._patience.took(now_s - sent_s)
+            self._timeouts.took(now_s - sent_s)
             reason = "late"
         else:
             reason = "duplicate" if self.attempts.was_given(reply.attempt) else "unknown"

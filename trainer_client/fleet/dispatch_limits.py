@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from framefeed.errors import BadInput
-from trainer_client.fleet.timeout_estimator import PatienceLimits
+from trainer_client.fleet.timeout_estimator import TimeoutLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchLimits:
     """How long to wait and how much to ask for.
 
-    A server has the deadline of `patience` for a clip, and `grace_s` more to say that it was too slow; then it
+    A server has the deadline of `timeouts` for a clip, and `grace_s` more to say that it was too slow; then it
     counts as silent and the clip is asked of another. A clip that takes longer than 95 % of them do is asked of a
     second server as well, for up to `hedge_share` of all requests, and one that got no answer is next asked of two at
     once; 0 is never. A clip is held to be bad when `witnesses` servers say so, or all there are, or when its
@@ -22,7 +22,7 @@ class DispatchLimits:
     `affinity_part_s` seconds of a video are asked of the same server while loads allow.
     """
 
-    patience: PatienceLimits = field(default_factory=PatienceLimits)
+    timeouts: TimeoutLimits = field(default_factory=TimeoutLimits)
     grace_s: float = 1.0
     hedge_share: float = 0.05
     witnesses: int = 2

@@ -57,7 +57,7 @@ _NEXT: dict[tuple[State, Event], State] = {
 class FleetLimits:
     """When to stop trusting a server and how fast to come back to it.
 
-    After `failures_to_down` unanswered or garbled requests in a row it gets none until it answers a probe; probes go
+    After `failures_to_down` unanswered or malformed requests in a row it gets none until it answers a probe; probes go
     out every `probe_s`, ever slower to a server that keeps failing. A busy server rests `busy_rest_s`, doubling to
     `busy_rest_max_s` while it stays busy. Servers with different decoders are refused unless `allow_mixed_decoders`.
     A part of a video has a home, which is passed over when its load would be more than 1 + `affinity_slack` of the

@@ -1,6 +1,6 @@
 """Where servers are found: a list, a DNS name, a folder of entries. Each can look; none decides what it means.
 
-Looking blocks on a resolver or a file system for as long as those do, so it has threads of its own: the lookout's.
+Looking blocks on a resolver or a file system for as long as those do, so it has threads of its own: those of discovery.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from framefeed.errors import BadInput
-from trainer_client.fleet.discovery import Lookout
+from trainer_client.fleet.discovery import Discovery
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet, State
 from trainer_client.fleet.membership import Membership
@@ -33,8 +33,8 @@ class Connects(Protocol):
 class Members:
     """Whose servers a feed uses. Whoever starts it closes it."""
 
-    def __init__(self, lookout: Lookout, *, fleet: Fleet, dispatch: Dispatch) -> None:
-        self._lookout, self._fleet, self._dispatch = lookout, fleet, dispatch
+    def __init__(self, discovery: Discovery, *, fleet: Fleet, dispatch: Dispatch) -> None:
+        self._discovery, self._fleet, self._dispatch = discovery, fleet, dispatch
         self._membership = Membership()
         self._due_s = -math.inf
         self._connected: set[str] = set()
@@ -42,11 +42,11 @@ class Members:
 
     def start(self) -> None:
         """Begin to look for servers."""
-        self._lookout.start()
+        self._discovery.start()
 
     def close(self) -> None:
-        """Stop looking, as Lookout does. Idempotent."""
-        self._lookout.close()
+        """Stop looking, as Discovery does. Idempotent."""
+        self._discovery.close()
 
     def tend(self, wire: Connects, *, lock: AbstractContextManager[object], now_s: float) -> None:
         """Connect to servers that joined and let go of those that left, when there is news and now and then.
@@ -54,12 +54,12 @@ class Members:
         Fleet and dispatch are only touched under the lock. An address that cannot be used is said once; raises BadInput
         when there are only such.
         """
-        sightings = self._lookout.sightings()
-        if not sightings and now_s < self._due_s:
+        discovered = self._discovery.discovered()
+        if not discovered and now_s < self._due_s:
             return
         self._due_s = now_s + _TURN_S
-        for sighting in sightings:
-            self._membership.saw(sighting, now_s)
+        for look in discovered:
+            self._membership.saw(look, now_s)
         with lock:
             held = list(self._fleet.servers)
         self._connect(wire, held)  # first let go of those that were forgotten: one may join again

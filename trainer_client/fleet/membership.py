@@ -27,7 +27,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class Discovered:
     """All servers that a source saw at one look; None, and why, when it could not look."""
 
     source: str
@@ -83,11 +83,11 @@ class Membership:
         """The URLs that joined and have not left."""
         return tuple(self._members)
 
-    def saw(self, sighting: Sighting, now_s: float) -> None:
+    def saw(self, discovered: Discovered, now_s: float) -> None:
         """A source looked. What one that could not look saw before stands."""
-        source, seen = sighting.source, sighting.seen
+        source, seen = discovered.source, discovered.seen
         if seen is None:
-            self._troubles[source] = sighting.why
+            self._troubles[source] = discovered.why
             return
         self._troubles[source] = "" if seen else "names no server"
         still = self._still.setdefault(source, Standstill())

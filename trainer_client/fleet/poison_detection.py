@@ -1,4 +1,4 @@
-"""Blame: when a clip that servers failed to give is held to be bad itself. It knows names and errors, not requests.
+"""Poison detection: when a clip that servers failed to give is held bad itself. It knows names and errors, no requests.
 
 What should fail everywhere alike (a Permanent error) is believed of `witnesses` different servers, or of all there are.
 A worker that died over a clip may have been killed for another reason, so only many such deaths speak against it; and
@@ -16,7 +16,7 @@ CRASHES = 5  # workers that may die over one clip
 
 
 @dataclass(slots=True)
-class Blame:
+class PoisonDetection:
     """What was said against one clip so far."""
 
     permanent: dict[str, FramefeedError] = field(default_factory=dict)  # by server, the last one last

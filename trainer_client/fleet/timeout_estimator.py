@@ -1,4 +1,4 @@
-"""Patience: how long to wait for an answer before asking elsewhere, learned from how long answers took.
+"""Timeouts: how long to wait for an answer before asking elsewhere, learned from how long answers took.
 
 It knows durations only: no clock, servers or clips. Timed-out attempts count with the time they were given, so that a
 fleet that grows slower is given more time instead of being asked in vain for ever.
@@ -17,7 +17,7 @@ _SLACK = 3.0  # of the p99: a deadline at the p99 itself would give up one good 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PatienceLimits:
+class TimeoutLimits:
     """The deadline of an attempt is three times the p99 of recent answers, from `attempt_min_s` to `attempt_s`; before
     `enough` answers were seen it is `attempt_s`. Where that is the smaller one it stands for both.
     """
@@ -32,10 +32,10 @@ class PatienceLimits:
                 raise BadInput(f"loader: {name} is {getattr(self, name):g}, wanted more than 0 seconds")
 
 
-class Patience:
+class TimeoutEstimator:
     """Quantiles of the last thousand durations; a look costs microseconds, a new one is made every 32 answers."""
 
-    def __init__(self, limits: PatienceLimits) -> None:
+    def __init__(self, limits: TimeoutLimits) -> None:
         self._limits = limits
         self._recent_s: deque[float] = deque(maxlen=_RECENT)
         self._fresh = 0

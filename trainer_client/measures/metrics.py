@@ -11,7 +11,7 @@ from itertools import accumulate
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trainer_client.measures.stats import DURATION_BOUNDS_S, FeedStats, Ledger, Standing, snapshot
+from trainer_client.measures.stats import DURATION_BOUNDS_S, FeedState, FeedStats, Ledger, snapshot
 
 
 class FeedCollector(Collector):
@@ -22,7 +22,7 @@ class FeedCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """The families' names, by which a registry refuses a second feed's."""
-        return [*_families(snapshot(Ledger(), Standing(), rank=0))]
+        return [*_families(snapshot(Ledger(), FeedState(), rank=0))]
 
     def collect(self) -> Iterable[Metric]:
         """The families with a snapshot's samples."""
@@ -78,13 +78,13 @@ def _counts(stats: FeedStats) -> Iterator[Metric]:
 
 
 def _gauges(stats: FeedStats) -> Iterator[Metric]:
-    standing: tuple[tuple[str, str, float], ...] = (
+    rows: tuple[tuple[str, str, float], ...] = (
         ("client_inflight_requests", "Requests that await their answer.", stats.in_flight),
         ("client_inflight_bytes", "Bytes of clips asked for and not received.", stats.inflight_bytes),
         ("client_attempt_deadline_seconds", "What a server is given for a clip now.", stats.deadline_s),
         ("client_held_clips", "Clips received for batches that are not delivered yet.", stats.held),
     )
-    for name, text, value in standing:
+    for name, text, value in rows:
         gauge = GaugeMetricFamily(f"framefeed_{name}", text, labels=["rank"])
         gauge.add_metric([str(stats.rank)], value)
         yield gauge

@@ -126,7 +126,7 @@ class FeedStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class FeedState:
     """Where a running feed stands: what awaits an answer, what lies in undelivered batches, and its servers' states."""
 
     in_flight: int = 0
@@ -137,7 +137,7 @@ class Standing:
     circuits: Mapping[str, str] = field(default_factory=dict)
 
 
-def snapshot(ledger: Ledger, standing: Standing, *, rank: int) -> FeedStats:
+def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
     """The counts as they are; the caller keeps their owners from writing meanwhile."""
     dropped: Counter[str] = Counter({"discarded": ledger.discarded} if ledger.discarded else {})
     for (_, outcome), count in ledger.outcomes.items():
@@ -148,8 +148,8 @@ def snapshot(ledger: Ledger, standing: Standing, *, rank: int) -> FeedStats:
         batches=ledger.batches,
         requested=ledger.requested,
         used=ledger.used,
-        in_flight=standing.in_flight,
-        held=standing.held,
+        in_flight=feed_state.in_flight,
+        held=feed_state.held,
         dropped=dict(dropped),
         requests=dict(ledger.outcomes),
         retries=dict(ledger.retries),
@@ -160,14 +160,14 @@ def snapshot(ledger: Ledger, standing: Standing, *, rank: int) -> FeedStats:
         stalls=ledger.stalls,
         poisoned=dict(ledger.poisoned),
         stood_in=ledger.stood_in,
-        deadline_s=standing.deadline_s,
+        deadline_s=feed_state.deadline_s,
         durations={server: durations.copy() for server, durations in ledger.durations.items()},
         received_bytes=ledger.received_bytes,
         read_bytes=ledger.read_bytes,
-        inflight_bytes=standing.inflight_bytes,
+        inflight_bytes=feed_state.inflight_bytes,
         receive_cpu_s=ledger.receive_cpu_s,
         wait_ns=ledger.waits.spent_ns(),
         blocked_ns=ledger.waits.blocked_ns,
-        servers=dict(standing.servers),
-        circuits=dict(standing.circuits),
+        servers=dict(feed_state.servers),
+        circuits=dict(feed_state.circuits),
     )

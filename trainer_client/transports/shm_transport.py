@@ -1,4 +1,4 @@
-"""shm:// for servers on this host: headers over a Unix socket, pixels copied from the server's slab. Knows no clips.
+"""shm:// for servers on this host: headers over a socket, pixels copied from the server's buffer pool. Knows no clips.
 
 That copy, into the batch's slot, is the only one. What was copied is given back in groups, at every call of signals().
 """
@@ -22,7 +22,7 @@ from framefeed.shm import (
     HELLO,
     MAX_BACK,
     MAX_DATAGRAM_BYTES,
-    Loan,
+    Lease,
     is_trusted,
     pack_back,
     pack_call,
@@ -32,17 +32,17 @@ from framefeed.shm import (
 from trainer_client.transports.transport import RETRY_MAX_S, RETRY_S, Kind, Signal, TransportLimits
 
 _MAX_ADDRESS_BYTES = 107
-_GROUP = 8  # loans are given back by so many, so that the server can use them again soon
+_GROUP = 8  # leases are given back by so many, so that the server can use them again soon
 
 
 @dataclass(slots=True, eq=False)
 class _Link:
-    """A server: not connected (no socket), connected (no slab yet), or greeted with its slab."""
+    """A server: not connected (no socket), connected (no buffer pool yet), or greeted with its buffer pool."""
 
     url: str
     socket: socket.socket | None = None
-    slab: npt.NDArray[np.uint8] | None = None
-    loan: Loan | None = None  # of the message whose header was just read
+    buffer_pool: npt.NDArray[np.uint8] | None = None
+    lease: Lease | None = None  # of the message whose header was just read
     back: list[int] = field(default_factory=list)
     retry_at_s: float = 0.0
     retry_s: float = RETRY_S
@@ -83,7 +83,7 @@ class ShmTransport:
                 self._try(link)
         messages = []
         for link, what in [(self._by_fd[fd], what) for fd, what in self._epoll.poll(0)]:
-            if link.slab is None:
+            if link.buffer_pool is None:
                 self._greet(link)
             elif what & select.EPOLLHUP and _ended(link.socket):
                 self._lose(link)
@@ -98,7 +98,7 @@ class ShmTransport:
     def send(self, url: str, header: bytes) -> bool:
         """See Transport."""
         link = self._links[url]
-        if link.socket is None or link.slab is None:
+        if link.socket is None or link.buffer_pool is None:
             return False
         try:
             link.socket.send(pack_call(header))
@@ -110,14 +110,14 @@ class ShmTransport:
         """See Transport."""
         link = self._links[url]
         self._drop(link)
-        if link.socket is None or link.slab is None:
+        if link.socket is None or link.buffer_pool is None:
             return None
         try:
             datagram = _receive(link.socket)
-            header, link.loan = unpack_reply(datagram)
-            loan = link.loan
-            if loan and loan.offset + loan.length_bytes > link.slab.nbytes:
-                raise ValueError(f"{loan} lies outside the slab")
+            header, link.lease = unpack_reply(datagram)
+            lease = link.lease
+            if lease and lease.offset + lease.length_bytes > link.buffer_pool.nbytes:
+                raise ValueError(f"{lease} lies outside the buffer pool")
         except BlockingIOError:
             return None
         except (OSError, ValueError):
@@ -128,13 +128,13 @@ class ShmTransport:
     def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int:
         """See Transport."""
         link = self._links[url]
-        loan = link.loan
-        if loan is None:
+        lease = link.lease
+        if lease is None:
             return 0
-        if into is not None and into.nbytes == loan.length_bytes and link.slab is not None:
-            np.copyto(into.reshape(-1), link.slab[loan.offset : loan.offset + loan.length_bytes])
+        if into is not None and into.nbytes == lease.length_bytes and link.buffer_pool is not None:
+            np.copyto(into.reshape(-1), link.buffer_pool[lease.offset : lease.offset + lease.length_bytes])
         self._drop(link)
-        return loan.length_bytes
+        return lease.length_bytes
 
     def cpu_s(self) -> float:
         """See Transport."""
@@ -163,14 +163,14 @@ class ShmTransport:
         self._epoll.register(server, select.EPOLLIN)
 
     def _greet(self, link: _Link) -> None:
-        """Map the slab that came with the greeting."""
+        """Map the buffer pool that came with the greeting."""
         assert link.socket is not None
         fds: list[int] = []
         try:
             hello, fds, _, _ = socket.recv_fds(link.socket, len(HELLO) + 1, 1)
             if hello != HELLO or len(fds) != 1 or not fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
-                raise ValueError("wanted a greeting with a sealed slab")
-            slab = mmap.mmap(fds[0], 0, prot=mmap.PROT_READ)
+                raise ValueError("wanted a greeting with a sealed buffer pool")
+            buffer_pool = mmap.mmap(fds[0], 0, prot=mmap.PROT_READ)
         except BlockingIOError:
             return
         except (OSError, ValueError):
@@ -179,14 +179,14 @@ class ShmTransport:
         finally:
             for fd in fds:
                 os.close(fd)
-        link.slab, link.retry_s = np.frombuffer(slab, np.uint8), RETRY_S
+        link.buffer_pool, link.retry_s = np.frombuffer(buffer_pool, np.uint8), RETRY_S
         self._changes.append(Signal(link.url, Kind.CONNECTED))
 
     def _drop(self, link: _Link) -> None:
-        """Owe the server what its last message lent."""
-        if link.loan is not None:
-            link.back.append(link.loan.number)
-            link.loan = None
+        """Owe the server the lease of its last message."""
+        if link.lease is not None:
+            link.back.append(link.lease.number)
+            link.lease = None
             if len(link.back) >= _GROUP:
                 self._give_back(link)
 
@@ -199,7 +199,7 @@ class ShmTransport:
 
     def _lose(self, link: _Link) -> None:
         """The connection is gone; the next one is tried soon, and ever less often."""
-        if link.slab is not None:
+        if link.buffer_pool is not None:
             self._changes.append(Signal(link.url, Kind.LOST))
         self._let_go(link)
         self._later(link)
@@ -213,7 +213,7 @@ class ShmTransport:
         if link.socket is not None:
             del self._by_fd[link.socket.fileno()]
             link.socket.close()
-        link.socket = link.slab = link.loan = None  # the mapping goes with the last array over it
+        link.socket = link.buffer_pool = link.lease = None  # the mapping goes with the last array over it
         link.back.clear()
 
 

@@ -1,6 +1,6 @@
 """CURVE for tcp://: who may connect, who was not let in, and the verb `keys` that makes key pairs.
 
-The door is a thread of its own: it answers ZeroMQ's questions about clients' keys (ZAP, rfc.zeromq.org/spec/27) and
+The handler is a thread of its own: it answers ZeroMQ's questions about clients' keys (ZAP, rfc.zeromq.org/spec/27) and
 hears of handshakes that failed, with CURVE or without. It knows no messages.
 """
 
@@ -27,7 +27,7 @@ _FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PR
 _JOIN_S = 5.0
 
 
-class Door:
+class ZapHandler:
     """Watches a socket that is not bound yet. Ends by itself when the socket's context is terminated."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], refusals: Refusals) -> None:
@@ -36,10 +36,10 @@ class Door:
         self._monitor = socket.get_monitor_socket(_FAILURES)
         self._keeper: Authenticator | None = None
         self._allowed: frozenset[bytes] = frozenset()
-        self._thread = threading.Thread(target=self._run, name="zmq-door", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="zmq-zap", daemon=True)
 
     def lock(self, socket: zmq.Socket[bytes], curve: Curve) -> None:
-        """Let only clients in that have one of the keys. Before the door is opened."""
+        """Let only clients in that have one of the keys. Before the handler is opened."""
         self._allowed = curve.allowed
         self._keeper = Authenticator(self._context)
         self._keeper.configure_curve_callback("*", self)

@@ -88,7 +88,7 @@ def tls_credentials(tls: Tls, watch: HandshakeWatch) -> grpc.ServerCredentials:
     )
 
 
-class Doorman(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Sees every call before its service does: lets it pass, or ends it with UNAUTHENTICATED."""
 
     def __init__(self, token: bytes | None, watch: HandshakeWatch | None, refusals: Refusals) -> None:

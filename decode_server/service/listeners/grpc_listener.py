@@ -2,7 +2,7 @@
 
 Beside it the standard health service, which follows the server's state, and server reflection. A reply's pixels are
 copied once, into the message that gRPC sends; at most one such message a call is on its way, the others wait in the
-slab, so a reader that does not read costs its calls' windows and no more.
+buffer pool, so a reader that does not read costs its calls' windows and no more.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from grpc_reflection.v1alpha import reflection
 
 from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.endpoint import Endpoint
-from decode_server.service.listeners.grpc_auth import Doorman, HandshakeWatch, tls_credentials
-from decode_server.service.listeners.security import Guards
-from decode_server.service.listeners.streams import CALLS_PER_STREAM, Parcel, Stream, Streams
+from decode_server.service.listeners.grpc_auth import AuthInterceptor, HandshakeWatch, tls_credentials
+from decode_server.service.listeners.security import ServerCredentials
+from decode_server.service.listeners.streams import CALLS_PER_STREAM, QueuedReply, Stream, Streams
 from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput, BadRequest, FramefeedError
 from framefeed.proto_wire import header_of_call, proto_of_reply, proto_of_server
@@ -56,9 +56,11 @@ _OPTIONS = (
 class GrpcListener:
     """See Listener. Listens from construction on. Raises BadInput if the address cannot be had."""
 
-    def __init__(self, endpoint: Endpoint, *, lifecycle: Lifecycle, guards: Guards, refusals: Refusals) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, lifecycle: Lifecycle, credentials: ServerCredentials, refusals: Refusals
+    ) -> None:
         self.url = endpoint.url
-        self._guards = guards
+        self._credentials = credentials
         self._refusals = refusals
         self._endpoint = endpoint
         self._lifecycle = lifecycle
@@ -91,7 +93,7 @@ class GrpcListener:
             raise FramefeedError(f"{self.url}: the thread that listens has ended")
         return self._streams.receive()
 
-    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         """See Listener."""
         return self._streams.send(client, header, pixels)
 
@@ -119,10 +121,10 @@ class GrpcListener:
 
     async def _serve(self) -> None:
         """Serve until close()."""
-        tls = self._guards.tls if self._endpoint.scheme == "grpcs" else None
+        tls = self._credentials.tls if self._endpoint.scheme == "grpcs" else None
         watch = HandshakeWatch(self._refusals) if tls is not None else None
-        doorman = Doorman(self._guards.token, watch, self._refusals)
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS, interceptors=(doorman,))
+        auth_interceptor = AuthInterceptor(self._credentials.token, watch, self._refusals)
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS, interceptors=(auth_interceptor,))
         server.add_generic_rpc_handlers((self._handlers(),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -209,12 +211,12 @@ class GrpcListener:
 
     async def _write(self, stream: Stream, context: grpc.aio.ServicerContext) -> None:
         while True:
-            parcel = await stream.take()
+            queued_reply = await stream.take()
             answers = (
-                parcel.pixels is not None or unpack_body(parcel.header)[0] != "server"
+                queued_reply.pixels is not None or unpack_body(queued_reply.header)[0] != "server"
             )  # which answers no call here
-            data = proto_of_reply(parcel.header, parcel.pixels)
-            parcel.deliver()
+            data = proto_of_reply(queued_reply.header, queued_reply.pixels)
+            queued_reply.deliver()
             await context.write(data)
             if answers:
                 stream.credits.release()

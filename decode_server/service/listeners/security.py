@@ -32,7 +32,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Guards:
+class ServerCredentials:
     """What was read; None where the option is not given."""
 
     tls: Tls | None = None
@@ -77,7 +77,7 @@ class SecurityOptions:
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise BadInput("--tls-client-ca is given without --tls-cert, wanted both")
 
-    def read(self, endpoints: Sequence[Endpoint]) -> Guards:
+    def read(self, endpoints: Sequence[Endpoint]) -> ServerCredentials:
         """Read the files. Raises BadInput for one that cannot be used, and for an option that no address needs."""
         schemes = {endpoint.scheme for endpoint in endpoints}
         if "grpcs" in schemes and self.tls_cert is None:
@@ -89,7 +89,7 @@ class SecurityOptions:
         for endpoint in endpoints:
             if self.token_file is not None and endpoint.scheme == "grpc" and endpoint.public:
                 raise BadInput(f"--token-file: tokens would come in the clear to {endpoint.url}; wanted grpcs://")
-        return Guards(tls=self._tls(), token=self._token(), curve=self._curve())
+        return ServerCredentials(tls=self._tls(), token=self._token(), curve=self._curve())
 
     def _tls(self) -> Tls | None:
         if self.tls_cert is None or self.tls_key is None:

@@ -1,7 +1,7 @@
-"""The listener for shm://: headers over a Unix socket, pixels read by clients of this host straight from the slab.
+"""The listener for shm://: headers over a Unix socket, pixels that clients read straight from the buffer pool.
 
-It does not know what the headers say. A client that ends, however it does, is seen by its socket, and what it was lent
-is free again; one that says what no client says is cut off.
+It does not know what the headers say. A client that ends, however it does, is seen by its socket, and what it
+was leased is free again; one that says what no client says is cut off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from decode_server.service.buffer_pool import Slab
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.listeners.endpoint import Endpoint
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 from decode_server.service.refusals import Refusals
@@ -26,7 +26,7 @@ from framefeed.errors import BadInput
 from framefeed.shm import (
     HELLO,
     MAX_DATAGRAM_BYTES,
-    Loan,
+    Lease,
     is_trusted,
     pack_reply,
     socket_address,
@@ -38,7 +38,7 @@ _BACKLOG = 64
 
 
 @dataclass(slots=True, eq=False)
-class _Lent:
+class _Leased:
     done: bool = False
 
 
@@ -46,18 +46,18 @@ class _Lent:
 class _Client:
     name: bytes
     socket: socket.socket
-    lent: dict[int, _Lent] = field(default_factory=dict)
-    loans: int = 0
+    leased: dict[int, _Leased] = field(default_factory=dict)
+    leases: int = 0
 
 
 class ShmListener:
     """See Listener. Raises BadInput if it cannot listen there."""
 
-    def __init__(self, endpoint: Endpoint, slab: Slab, *, refusals: Refusals) -> None:
+    def __init__(self, endpoint: Endpoint, buffer_pool: BufferPool, *, refusals: Refusals) -> None:
         self.url = endpoint.url
         self._refusals = refusals
-        self._slab = slab
-        self._slab_fd = slab.open_to_read()
+        self._buffer_pool = buffer_pool
+        self._buffer_pool_fd = buffer_pool.open_to_read()
         self._names = itertools.count(1)
         self._clients: dict[bytes, _Client] = {}
         self._by_fd: dict[int, _Client] = {}
@@ -104,35 +104,35 @@ class ShmListener:
         return None
 
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
-        """Send the header and lend the pixels, which lie in the slab. Raises ReaderFull or ReaderGone."""
+        """Send the header and lease the pixels, which lie in the buffer pool. Raises ReaderFull or ReaderGone."""
         reader = self._clients.get(client)
         if reader is None:
             raise ReaderGone
-        loan = None
+        lease = None
         if pixels is not None:
-            loan = Loan(reader.loans + 1, self._slab.offset_of(pixels), pixels.nbytes)
+            lease = Lease(reader.leases + 1, self._buffer_pool.offset_of(pixels), pixels.nbytes)
         try:
-            reader.socket.send(pack_reply(header, loan))
+            reader.socket.send(pack_reply(header, lease))
         except BlockingIOError:
             raise ReaderFull from None
         except OSError:
             self._lose(reader)
             raise ReaderGone from None
-        if loan is None:
+        if lease is None:
             return None
-        reader.loans = loan.number
-        lent = reader.lent[loan.number] = _Lent()
-        return lent
+        reader.leases = lease.number
+        leased = reader.leased[lease.number] = _Leased()
+        return leased
 
     def close(self, *, linger_s: float) -> None:  # noqa: ARG002
-        """See Listener; it never lingers, since what was sent can be read and what was lent stays mapped."""
+        """See Listener; it never lingers, since what was sent can be read and what was leased stays mapped."""
         for client in list(self._clients.values()):
             self._lose(client)
         self._socket.close()
         self._epoll.close()
-        if self._slab_fd >= 0:
-            os.close(self._slab_fd)
-            self._slab_fd = -1
+        if self._buffer_pool_fd >= 0:
+            os.close(self._buffer_pool_fd)
+            self._buffer_pool_fd = -1
         if self._path:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -176,7 +176,7 @@ class ShmListener:
             refused = "crowd", f"there are {_MAX_CLIENTS} clients"
         try:
             if refused is None:
-                socket.send_fds(peer, [HELLO], [self._slab_fd])
+                socket.send_fds(peer, [HELLO], [self._buffer_pool_fd])
         except OSError as error:
             refused = "handshake", str(error)
         if refused is not None:
@@ -187,13 +187,13 @@ class ShmListener:
         self._epoll.register(peer, select.EPOLLIN)
 
     def _read(self, client: _Client, datagram: bytes) -> bytes | None:
-        """The header of a call; None if loans were given back, or if the client is cut off."""
+        """The header of a call; None if leases were given back, or if the client is cut off."""
         try:
             said = unpack_from_client(datagram)
             if isinstance(said, bytes):
                 return said
             for number in said:
-                client.lent.pop(number).done = True
+                client.leased.pop(number).done = True
         except (ValueError, KeyError) as error:
             self._refusals.refuse("nonsense", f"a client at {self.url}", f"cut off: {error!r}")
             self._lose(client)
@@ -204,8 +204,8 @@ class ShmListener:
         with contextlib.suppress(ValueError):
             self._readable.remove(client)
         client.socket.close()  # and so out of the epoll
-        for lent in client.lent.values():
-            lent.done = True
+        for leased in client.leased.values():
+            leased.done = True
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Replies from the front's thread to the calls that an event loop serves, and calls the other way. Knows no transport.
 
-Each stream has a bound on what waits for it, and a clip's pixels stay in the slab until the loop takes them.
+Each stream has a bound on what waits for it, and a clip's pixels stay in the buffer pool until the loop takes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REPLIES_PER_STREAM = 16  # that wait for a stream before it is called slow
 
 
 @dataclass(slots=True, eq=False)
-class Parcel:
+class QueuedReply:
     """A reply on its way; `done` when its pixels are no longer needed. As a Delivery, see listener.py."""
 
     header: bytes
@@ -40,43 +40,43 @@ class Stream:
         self.credits = asyncio.Semaphore(CALLS_PER_STREAM)
         self._loop = loop
         self._lock = threading.Lock()
-        self._parcels: deque[Parcel] = deque()
+        self._queued_replies: deque[QueuedReply] = deque()
         self._more = asyncio.Event()
         self._ended = False
 
-    def put(self, header: bytes, pixels: memoryview | None) -> Parcel:
+    def put(self, header: bytes, pixels: memoryview | None) -> QueuedReply:
         """Queue a reply. Raises ReaderFull or ReaderGone, having queued nothing."""
-        parcel = Parcel(header, pixels)
+        queued_reply = QueuedReply(header, pixels)
         with self._lock:
             if self._ended:
                 raise ReaderGone
-            if len(self._parcels) >= _REPLIES_PER_STREAM:
+            if len(self._queued_replies) >= _REPLIES_PER_STREAM:
                 raise ReaderFull
-            if not self._parcels:  # otherwise the loop has still to look, or was told already
+            if not self._queued_replies:  # otherwise the loop has still to look, or was told already
                 self._loop.call_soon_threadsafe(self._more.set)
-            self._parcels.append(parcel)
-        return parcel
+            self._queued_replies.append(queued_reply)
+        return queued_reply
 
-    async def take(self) -> Parcel:
+    async def take(self) -> QueuedReply:
         """The next reply; waits for one for as long as there is none."""
         while True:
             self._more.clear()  # a put() after the look below has its set() still before it in the loop
             with self._lock:
-                if self._parcels:
-                    return self._parcels.popleft()
+                if self._queued_replies:
+                    return self._queued_replies.popleft()
             await self._more.wait()
 
     @property
     def empty(self) -> bool:
         """Whether no reply waits."""
-        return not self._parcels
+        return not self._queued_replies
 
     def end(self) -> None:
         """Nobody reads any more: what waits is let go of, and put() raises. Idempotent."""
         with self._lock:
             self._ended = True
-            while self._parcels:
-                self._parcels.popleft().deliver()
+            while self._queued_replies:
+                self._queued_replies.popleft().deliver()
 
 
 class Streams:
@@ -134,13 +134,13 @@ class Streams:
                 os.eventfd_read(self._rung)
         return None
 
-    def send(self, name: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+    def send(self, name: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         """As Listener.send."""
         stream = self._streams.get(name)
         if stream is None:
             raise ReaderGone
-        parcel = stream.put(header, pixels)
-        return None if pixels is None else parcel
+        queued_reply = stream.put(header, pixels)
+        return None if pixels is None else queued_reply
 
     def close(self) -> None:
         """Once the loop has ended. Idempotent."""

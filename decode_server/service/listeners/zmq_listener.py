@@ -10,7 +10,7 @@ from typing import cast
 
 import zmq
 
-from decode_server.service.listeners.curve import Door
+from decode_server.service.listeners.curve import ZapHandler
 from decode_server.service.listeners.endpoint import Endpoint
 from decode_server.service.listeners.listener import MAX_FRAMES, Delivery, ReaderFull, ReaderGone
 from decode_server.service.listeners.security import Curve
@@ -42,10 +42,10 @@ class Router:
             (zmq.LINGER, 0),
         ):
             self._socket.setsockopt(option, value)
-        self._door = Door(self._context, self._socket, refusals)
+        self._zap = ZapHandler(self._context, self._socket, refusals)
         if curve is not None:
-            self._door.lock(self._socket, curve)
-        self._door.open()
+            self._zap.lock(self._socket, curve)
+        self._zap.open()
         try:
             self._socket.bind(endpoint.url)
         except zmq.ZMQError as error:
@@ -59,12 +59,12 @@ class Router:
 
     @property
     def pending(self) -> bool:
-        """Whether a message lies ready, or the door's thread has ended, which `receive` raises."""
-        return not self._door.alive or bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        """Whether a message lies ready, or the ZAP handler's thread has ended, which `receive` raises."""
+        return not self._zap.alive or bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
-        """See Listener. Raises FramefeedError if the door's thread has ended."""
-        if not self._door.alive:
+        """See Listener. Raises FramefeedError if the ZAP handler's thread has ended."""
+        if not self._zap.alive:
             raise FramefeedError(f"{self.url}: the thread that lets clients in has ended")
         try:
             client = self._socket.recv(zmq.NOBLOCK)
@@ -97,7 +97,7 @@ class Router:
         """Close the socket; blocks up to `linger_s` for replies still under way. Idempotent."""
         self._socket.close(linger=int(linger_s * 1000))
         self._context.term()
-        self._door.join()
+        self._zap.join()
 
 
 def _explain(url: str, error: zmq.ZMQError) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decode_server.service.lifecycle import Lifecycle
-from decode_server.service.membership.registry import Lease, advertised, entry_path
-from decode_server.service.workers.topology import Seat
+from decode_server.service.membership.registry import Registration, advertised, entry_path
+from decode_server.service.workers.topology import WorkerSlot
 from framefeed.errors import BadInput
 from framefeed.server_entry import ServerEntry, host_id
 
@@ -33,14 +33,14 @@ class Places:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who announces itself: name, root, URLs as bound, seats of its workers, decoding threads of each, its life, and
+    """Who announces itself: name, root, URLs as bound, slots of its workers, decoding threads of each, its life, and
     what gives the workers' fingerprint once they are up.
     """
 
     server: str
     root: Path
     urls: Sequence[str]
-    seats: Sequence[Seat]
+    worker_slots: Sequence[WorkerSlot]
     threads: int
     lifecycle: Lifecycle
     fingerprint: Callable[[], str]
@@ -59,7 +59,9 @@ class Announcement:
         paths = [] if places.file is None else [(places.file, False)]
         if places.folder is not None:
             paths.append((entry_path(_made(places.folder), who.server), True))
-        self._leases = [Lease(path, self._entry, sweep=sweep, lease_s=places.lease_s) for path, sweep in paths]
+        self._registrations = [
+            Registration(path, self._entry, sweep=sweep, lease_s=places.lease_s) for path, sweep in paths
+        ]
 
     def publish(self, videos: int) -> None:
         """Print the line, then have the entries written. Returns at once."""
@@ -67,26 +69,26 @@ class Announcement:
         sockets = ", ".join(str(id) for id in self._sockets)
         print(
             f"serving {videos} videos of {who.root} on {', '.join(who.urls)}, metrics {self.metrics_url}, "
-            f"workers {len(who.seats)} (threads {who.threads}, CPU sockets {sockets})",
+            f"workers {len(who.worker_slots)} (threads {who.threads}, CPU sockets {sockets})",
             flush=True,
         )
-        for lease in self._leases:
-            lease.start()
+        for registration in self._registrations:
+            registration.start()
 
     def withdraw(self) -> None:
         """The server takes no more requests: have the entries removed. Returns at once; idempotent."""
-        for lease in self._leases:
-            lease.end()
+        for registration in self._registrations:
+            registration.end()
 
     def close(self) -> None:
         """See that the entries are removed, for at most 2 s each. Idempotent."""
         self.withdraw()
-        for lease in self._leases:
-            lease.close()
+        for registration in self._registrations:
+            registration.close()
 
     @property
     def _sockets(self) -> tuple[int, ...]:
-        return tuple(sorted({seat.socket for seat in self._who.seats}))
+        return tuple(sorted({slot.socket for slot in self._who.worker_slots}))
 
     def _entry(self, beat: int) -> ServerEntry:
         who = self._who
@@ -98,7 +100,7 @@ class Announcement:
             beat=beat,
             lease_s=self._lease_s,
             sockets=self._sockets,
-            threads=len(who.seats) * who.threads,
+            threads=len(who.worker_slots) * who.threads,
             fingerprint=who.fingerprint(),
             metrics_url=advertised(self.metrics_url, self._advertise),
             pid=os.getpid(),

@@ -31,7 +31,7 @@ _PART = ".part"
 _ANY_HOST = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # noqa: S104 - an address beyond, to see which way leads there
 
 
-class Lease:
+class Registration:
     """One file that says who a server is. Whoever starts it closes it."""
 
     def __init__(self, path: Path, describe: Callable[[int], ServerEntry], *, sweep: bool, lease_s: float) -> None:
@@ -45,7 +45,7 @@ class Lease:
         self._every_s = lease_s / _BEATS_A_LEASE
         self._sweeper = Sweeper(path.parent) if sweep else None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"lease-{path.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"registration-{path.name}", daemon=True)
         self._trouble = ""
 
     def start(self) -> None:

@@ -10,14 +10,14 @@ DELAYS_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # by the number of deaths befor
 
 
 class Restarts:
-    """The deaths at one seat. The first is forgiven at once, more of them within a minute cost more and more time."""
+    """The deaths at one slot. The first is forgiven at once, more of them within a minute cost more and more time."""
 
     def __init__(self) -> None:
         self.failed_starts = 0  # in a row
         self._deaths_s: list[float] = []
 
     def came_up(self) -> None:
-        """A worker at this seat is ready."""
+        """A worker at this slot is ready."""
         self.failed_starts = 0
 
     def died(self, *, now_s: float, was_ready: bool) -> float:

@@ -1,4 +1,4 @@
-"""Which CPUs of which CPU sockets this process may use, and how many workers to seat on them.
+"""Which CPUs of which CPU sockets this process may use, and how many workers to place on them.
 
 Pure over a sysfs tree, a cgroup tree and a set of allowed CPUs given as arguments; it pins and starts nothing.
 """
@@ -24,7 +24,7 @@ class Socket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
+class WorkerSlot:
     """Where one worker runs: pinned to the allowed CPUs of one socket."""
 
     socket: int
@@ -66,17 +66,17 @@ def choose_sockets(sockets: tuple[Socket, ...], wanted: str) -> tuple[Socket, ..
     return tuple(chosen.values())
 
 
-def plan_seats(
+def plan_worker_slots(
     sockets: tuple[Socket, ...], *, workers: int | None, threads: int, quota_cpus: float | None
-) -> tuple[Seat, ...]:
-    """One seat a worker: `workers` on each socket, or by default one for each `threads` of its CPUs.
+) -> tuple[WorkerSlot, ...]:
+    """One slot a worker: `workers` on each socket, or by default one for each `threads` of its CPUs.
 
     A cgroup's CPU quota lowers the default, shared over the sockets by their CPUs; at least one worker a socket.
     """
     total = sum(len(socket.cpus) for socket in sockets)
     share = 1.0 if quota_cpus is None else min(1.0, quota_cpus / total)
-    seats: list[Seat] = []
+    slots: list[WorkerSlot] = []
     for socket in sockets:
         count = max(1, math.ceil(len(socket.cpus) * share) // threads) if workers is None else workers
-        seats += [Seat(socket=socket.id, cpus=socket.cpus)] * count
-    return tuple(seats)
+        slots += [WorkerSlot(socket=socket.id, cpus=socket.cpus)] * count
+    return tuple(slots)

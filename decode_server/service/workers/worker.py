@@ -1,4 +1,4 @@
-"""A worker process: threads that take tasks from one socket, decode them into the slab and answer.
+"""A worker process: threads that take tasks from one socket, decode them into the buffer pool and answer.
 
 It knows nothing of clients, queues or deadlines. It ends when the front does: its socket closes, and the kernel kills
 it even while all its threads are stuck in a read.
@@ -58,7 +58,7 @@ class Decodes(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kit:
+class DecodeBackend:
     """What a worker decodes with: engines, one a thread, a video's codec (a metrics label), the watch over all reads,
     and who it is.
     """
@@ -80,20 +80,20 @@ class _Clip:
     queue_s: float
 
     @classmethod
-    def of(cls, task: Task, slab: memoryview) -> Self:
+    def of(cls, task: Task, buffer_pool: memoryview) -> Self:
         call = unpack_call(task.header)
         assert isinstance(call, DecodeCall)
-        out = slab[task.offset : task.offset + task.clip_bytes]
+        out = buffer_pool[task.offset : task.offset + task.clip_bytes]
         return cls(task, call, out, max(time.monotonic() - task.received_s, 0.0))
 
 
 class Worker:
     """The tasks of one process. Each of its threads runs `serve` with an engine of its own."""
 
-    def __init__(self, channel: socket.socket, slab: memoryview, *, kit: Kit, server: str) -> None:
+    def __init__(self, channel: socket.socket, buffer_pool: memoryview, *, backend: DecodeBackend, server: str) -> None:
         self._channel = channel
-        self._slab = slab
-        self._kit = kit
+        self._buffer_pool = buffer_pool
+        self._backend = backend
         self._server = server
         self._tasks: dict[int, int] = {}  # by thread: the id of the first of those that it decodes
 
@@ -102,13 +102,13 @@ class Worker:
 
         All threads wait on one socket and the kernel gives each task to one of them; a datagram is never split.
         """
-        engine = self._kit.engine()
+        engine = self._backend.engine()
         try:
             while datagram := self._channel.recv(MAX_MESSAGE_BYTES):
                 message = unpack_message(datagram)
                 assert isinstance(message, Tasks)
                 self._tasks[threading.get_ident()] = message.tasks[0].id
-                for done in self._do(engine, [_Clip.of(task, self._slab) for task in message.tasks]):
+                for done in self._do(engine, [_Clip.of(task, self._buffer_pool) for task in message.tasks]):
                     self._channel.send(pack_message(done))
         except (ConnectionError, BrokenPipeError):
             pass  # the front is gone, and so is whoever wanted the answer
@@ -117,7 +117,7 @@ class Worker:
 
     def report_stuck(self, longer_than_s: float) -> None:
         """Tell the front of each read that has lasted so long; of each one once."""
-        for read in self._kit.watch.overdue(longer_than_s=longer_than_s):
+        for read in self._backend.watch.overdue(longer_than_s=longer_than_s):
             reason = f"a read of {read.path} has not returned for {longer_than_s:g} s"
             if read.thread in self._tasks:
                 self._channel.send(pack_message(Stuck(self._tasks[read.thread], reason)))
@@ -143,8 +143,8 @@ class Worker:
         task, call = clip.task, clip.call
         info = replace(info, stage_s={"queue": clip.queue_s, **info.stage_s})
         reply = ClipReply(attempt=call.attempt, server=self._server, queued=task.queued, info=info)
-        codec = self._kit.codec(call.request.video)
-        storage = self._kit.watch.take()
+        codec = self._backend.codec(call.request.video)
+        storage = self._backend.watch.take()
         stage_s = {stage: spent_s if stage == "queue" else spent_s / among for stage, spent_s in info.stage_s.items()}
         return Done(task.id, "clip", pack_reply(reply), codec, info.read_bytes, stage_s, storage)
 
@@ -156,14 +156,14 @@ class Worker:
             log.error("decoding %s failed in a way that is a bug", video, exc_info=error)
             code, message = Permanent.code, f"{video}: {type(error).__name__}: {error}"
         reply = ErrorReply(attempt=clip.call.attempt, server=self._server, code=code, message=message)
-        return Done(clip.task.id, code, pack_reply(reply), "", 0, {}, self._kit.watch.take())
+        return Done(clip.task.id, code, pack_reply(reply), "", 0, {}, self._backend.watch.take())
 
 
-def library_kit(setup: Setup, *, seams: Seams | None = None) -> Kit:
-    """The kit that decodes the videos of a root, opened through `seams`. Raises BadInput."""
+def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBackend:
+    """The backend that decodes the videos of a root, opened through `seams`. Raises BadInput."""
     index_folder = Path(setup.index_folder) if setup.index_folder else None
     library = Library(Path(setup.root), index_folder=index_folder, seams=seams)
-    return Kit(
+    return DecodeBackend(
         engine=lambda: Engine(library),
         codec=lambda video: library.manifest.videos[video].codec,
         watch=library.watch,
@@ -172,7 +172,7 @@ def library_kit(setup: Setup, *, seams: Seams | None = None) -> Kit:
     )
 
 
-def run_worker(channel: socket.socket, make_kit: Callable[[Setup], Kit] = library_kit) -> int:
+def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBackend] = library_backend) -> int:
     """Be a worker until the front closes the socket; returns the exit code if it could not become one.
 
     This thread only watches the others' reads.
@@ -186,12 +186,12 @@ def run_worker(channel: socket.socket, make_kit: Callable[[Setup], Kit] = librar
     end_with_parent(setup.parent)
     os.sched_setaffinity(0, setup.cpus)  # before any thread starts, so that all inherit it
     try:
-        kit = make_kit(setup)
+        backend = make_backend(setup)
     except FramefeedError as error:
         channel.send(pack_message(NoStart(str(error))))
         return 2
-    worker = Worker(channel, memoryview(mmap.mmap(setup.slab, 0)), kit=kit, server=setup.server)
-    channel.send(pack_message(Hello(kit.fingerprint, kit.videos)))
+    worker = Worker(channel, memoryview(mmap.mmap(setup.buffer_pool, 0)), backend=backend, server=setup.server)
+    channel.send(pack_message(Hello(backend.fingerprint, backend.videos)))
     threads = [threading.Thread(target=_serve, args=(worker,), name=f"decode-{i}") for i in range(setup.threads)]
     for thread in threads:
         thread.start()
@@ -217,10 +217,10 @@ def _serve(worker: Worker) -> None:
     os._exit(0)  # the socket is closed: at once, whatever the other threads are doing
 
 
-def main(make_kit: Callable[[Setup], Kit] = library_kit) -> int:
+def main(make_backend: Callable[[Setup], DecodeBackend] = library_backend) -> int:
     """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s")
-    return run_worker(socket.socket(fileno=int(sys.argv[1])), make_kit)
+    return run_worker(socket.socket(fileno=int(sys.argv[1])), make_backend)
 
 
 if __name__ == "__main__":

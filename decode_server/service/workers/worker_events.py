@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Span
+from decode_server.service.buffer_pool import Buffer
 from decode_server.service.workers.worker_messages import Done
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A worker ended a task; the span is the receiver's. `late` means that the job was answered before."""
+    """A worker ended a task; the buffer is the receiver's. `late` means that the job was answered before."""
 
     job: Job
-    span: Span
+    buffer: Buffer
     done: Done
     socket: int
     late: bool
@@ -22,14 +22,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """A job's deadline passed while a worker had it; its span comes back later."""
+    """A job's deadline passed while a worker had it; its buffer comes back later."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A job's worker is gone, and why; its span comes back later."""
+    """A job's worker is gone, and why; its buffer comes back later."""
 
     job: Job
     reason: str
@@ -37,7 +37,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """A job's read does not return, and why it is thought so; its span comes back later. `late` as in Finished."""
+    """A job's read does not return, and why it is thought so; its buffer comes back later. `late` as in Finished."""
 
     job: Job
     reason: str
@@ -46,9 +46,9 @@ class Hung:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A span that no worker can write any more."""
+    """A buffer that no worker can write any more."""
 
-    span: Span
+    buffer: Buffer
 
 
 Event = Finished | TimedOut | Lost | Hung | Released

@@ -18,7 +18,7 @@ class Setup:
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `slab` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root.
+    `buffer_pool` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root.
     """
 
     root: str
@@ -27,13 +27,13 @@ class Setup:
     threads: int
     read_s: float
     cpus: tuple[int, ...]
-    slab: int
+    buffer_pool: int
     parent: int
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the slab at `offset`.
+    """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the buffer pool at `offset`.
 
     `received_s` is when the front got it (the monotonic clock is one for all processes), `queued` its queue's length.
     """

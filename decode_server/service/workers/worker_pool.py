@@ -1,7 +1,7 @@
 """The workers of a server, as the front sees them: starts, feeds, watches, kills and replaces their processes.
 
 It never blocks (but for `close`, which is bounded) and reports what happened as events; it knows neither clients nor
-replies. A process that was killed may still write the slab until it is reaped, so only then are its spans given back.
+replies. A process that was killed may still write to its buffers until it is reaped, so only then are they given back.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Span
+from decode_server.service.buffer_pool import Buffer
 from decode_server.service.workers.restarts import Restarts
-from decode_server.service.workers.topology import Seat
+from decode_server.service.workers.topology import WorkerSlot
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
@@ -45,8 +45,8 @@ START_S = 60.0  # a worker that is not up by then is killed
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
 _SPARE_TASKS = 1  # handed to a worker beyond its threads, so that none idles while the front turns round
-_ZOMBIES_A_SEAT = 2  # killed workers that cannot go; with so many no further one is started there
-_FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row, at every seat, before the pool is hopeless
+_ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
+_FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row, at every slot, before the pool is hopeless
 
 
 class WorkerState(enum.Enum):
@@ -61,7 +61,7 @@ class WorkerState(enum.Enum):
 @dataclass(slots=True, eq=False)
 class _Running:
     job: Job
-    span: Span
+    buffer: Buffer
     first: int  # id of the first of the jobs that one thread decodes together
     answered: bool = False
     stuck_s: float | None = None  # since when its thread waits in a read
@@ -91,7 +91,7 @@ class _Worker:
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    seat: Seat
+    worker_slot: WorkerSlot
     restarts: Restarts = field(default_factory=Restarts)
     worker: _Worker | None = None
     start_at_s: float = -math.inf
@@ -107,22 +107,22 @@ class PoolOptions:
     index_folder: str
     server: str
     threads: int
-    slab_fd: int
+    buffer_pool_fd: int
     hang_s: float
     read_s: float
     command: tuple[str, ...] = WORKER_COMMAND
 
 
 class WorkerPool:
-    """One worker a seat. Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`."""
+    """One worker a slot. Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`."""
 
-    def __init__(self, seats: Sequence[Seat], options: PoolOptions) -> None:
+    def __init__(self, worker_slots: Sequence[WorkerSlot], options: PoolOptions) -> None:
         self.fingerprint = ""  # of all workers, and how many videos they have: known once one is ready
         self.videos = 0
         self.unanswered = 0  # jobs handed to workers whose client has no reply yet
         self.restarts = 0
         self._options = options
-        self._places = [_Place(seat) for seat in seats]
+        self._places = [_Place(slot) for slot in worker_slots]
         self._epoll = select.epoll()
         self._by_fd: dict[int, _Worker] = {}
         self._dying: list[_Worker] = []
@@ -169,18 +169,18 @@ class WorkerPool:
         """How often `start` can be called now."""
         return sum(map(self._room_of, self._live()))
 
-    def start(self, together: Sequence[tuple[Job, Span]], *, queued: int) -> None:
+    def start(self, together: Sequence[tuple[Job, Buffer]], *, queued: int) -> None:
         """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
         them later.
         """
         worker = max(self._live(), key=self._room_of, default=None)
         assert worker is not None, "worker pool: no room"
         assert self._room_of(worker) > 0, "worker pool: no room"
-        for job, span in together:
-            worker.running[job.id] = _Running(job, span, together[0][0].id)
+        for job, buffer in together:
+            worker.running[job.id] = _Running(job, buffer, together[0][0].id)
             self._next_due_s = min(self._next_due_s, job.due_s)
         self.unanswered += len(together)
-        tasks = tuple(Task(j.id, span.offset, j.clip_bytes, j.received_s, queued, j.header) for j, span in together)
+        tasks = tuple(Task(j.id, buffer.offset, j.clip_bytes, j.received_s, queued, j.header) for j, buffer in together)
         try:
             worker.channel.send(pack_message(Tasks(tasks)))
         except OSError as error:
@@ -247,7 +247,7 @@ class WorkerPool:
         return worker.state is WorkerState.READY and worker.stuck < self._options.threads
 
     def _vacant(self, place: _Place) -> bool:
-        return place.worker is None and self._zombies_of(place) < _ZOMBIES_A_SEAT
+        return place.worker is None and self._zombies_of(place) < _ZOMBIES_A_SLOT
 
     def _zombies_of(self, place: _Place) -> int:
         return sum(worker.place is place and place.worker is not worker for worker in self._dying)
@@ -266,15 +266,15 @@ class WorkerPool:
             options.server,
             options.threads,
             options.read_s,
-            place.seat.cpus,
-            options.slab_fd,
+            place.worker_slot.cpus,
+            options.buffer_pool_fd,
             os.getpid(),
         )
         with theirs:
             try:
                 process = subprocess.Popen(
                     [*options.command, str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(), options.slab_fd),
+                    pass_fds=(theirs.fileno(), options.buffer_pool_fd),
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # stdout is the front's own
                     process_group=0,  # Ctrl-C in a terminal is the front's to handle
@@ -314,7 +314,7 @@ class WorkerPool:
             late = running.answered
             if not late:
                 self._answered(running)
-            events.append(Finished(running.job, running.span, message, worker.place.seat.socket, late))
+            events.append(Finished(running.job, running.buffer, message, worker.place.worker_slot.socket, late))
         elif isinstance(message, Stuck):
             self._read_hangs(worker, message, now_s, events)
         elif isinstance(message, NoStart):
@@ -324,8 +324,8 @@ class WorkerPool:
             self.fingerprint, self.videos = message.fingerprint, message.videos
             worker.state, worker.was_ready, worker.since_s = WorkerState.READY, True, now_s
             worker.place.restarts.came_up()
-            seat = worker.place.seat
-            log.info("worker %d is up on CPUs %s of socket %d", worker.process.pid, seat.cpus, seat.socket)
+            slot = worker.place.worker_slot
+            log.info("worker %d is up on CPUs %s of socket %d", worker.process.pid, slot.cpus, slot.socket)
         else:
             self._condemn(worker, f"it sent {message!r:.200}, this server decodes with {self.fingerprint}", now_s)
 
@@ -392,12 +392,12 @@ class WorkerPool:
                     events.append(Lost(self._answered(running), f"{end} while decoding {running.job.what}"))
             self._failed(worker.place, end, now_s=now_s, was_ready=worker.was_ready)
             if not self._vacant(worker.place):
-                log.error("%d killed workers of one seat cannot go; none starts there before one does", _ZOMBIES_A_SEAT)
+                log.error("%d killed workers of one slot cannot go; none starts there before one does", _ZOMBIES_A_SLOT)
         if code is not None:
             worker.state = WorkerState.GONE
             worker.channel.close()
             self._dying.remove(worker)
-            events.extend(Released(running.span) for running in worker.running.values())
+            events.extend(Released(running.buffer) for running in worker.running.values())
 
     def _failed(self, place: _Place, end: str, *, now_s: float, was_ready: bool) -> None:
         place.worker = None

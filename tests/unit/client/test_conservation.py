@@ -19,8 +19,8 @@ from trainer_client.feed.stand_ins import PoisonOptions, StandIns
 from trainer_client.fleet.dispatch import Dispatch, Got, Send
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits, State
-from trainer_client.fleet.timeout_estimator import PatienceLimits
-from trainer_client.measures.stats import Ledger, Standing, snapshot
+from trainer_client.fleet.timeout_estimator import TimeoutLimits
+from trainer_client.measures.stats import FeedState, Ledger, snapshot
 from trainer_client.samples import Sample
 
 URLS = ("tcp://a:1", "tcp://b:1", "tcp://c:1")
@@ -48,7 +48,7 @@ class World(RuleBasedStateMachine):
         limits = DispatchLimits(
             stall_s=1e9,
             inflight_bytes=CREDIT_CLIPS * CLIP_BYTES,
-            patience=PatienceLimits(enough=3, attempt_min_s=0.5),
+            timeouts=TimeoutLimits(enough=3, attempt_min_s=0.5),
             hedge_share=HEDGE_SHARE,
         )
         self.dispatch = Dispatch(self.fleet, limits, ledger=self.ledger)
@@ -214,8 +214,8 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def requests_are_conserved(self) -> None:
-        standing = Standing(in_flight=self.dispatch.in_flight, held=self.prefetch.held)
-        stats = snapshot(self.ledger, standing, rank=0)
+        feed_state = FeedState(in_flight=self.dispatch.in_flight, held=self.prefetch.held)
+        stats = snapshot(self.ledger, feed_state, rank=0)
         assert stats.conserved, stats
 
     @invariant()

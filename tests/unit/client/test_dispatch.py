@@ -10,14 +10,14 @@ from tests.unit.client.clips import CLIP_BYTES, clip, error, request, who
 from trainer_client.fleet.dispatch import Dispatch, Failed, Got, Send
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits, State
-from trainer_client.fleet.timeout_estimator import PatienceLimits
+from trainer_client.fleet.timeout_estimator import TimeoutLimits
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.measures.stats import Ledger
 
 A, B, C = "tcp://a:1", "tcp://b:1", "tcp://c:1"
 
 
-QUICK = PatienceLimits(enough=10, attempt_min_s=0.1)
+QUICK = TimeoutLimits(enough=10, attempt_min_s=0.1)
 
 
 class Desk:
@@ -227,7 +227,7 @@ def test_a_clip_of_the_wrong_size_is_asked_for_again() -> None:
     (send,) = desk.want(0)
     desk.reply(send.url, clip(send.call.attempt), pixel_bytes=CLIP_BYTES - 1)
     assert desk.one().url == other(send.url)
-    desk.dispatch.garbled(A, 0, now_s=desk.now_s)
+    desk.dispatch.malformed(A, 0, now_s=desk.now_s)
     assert desk.ledger.dropped_replies == {"malformed": 2}
 
 
@@ -258,7 +258,7 @@ def test_without_servers_it_waits_and_then_says_who_waits_for_what() -> None:
 
 
 def test_a_stall_names_requests_servers_and_since_when() -> None:
-    desk = Desk(A, B, limits=DispatchLimits(stall_s=15, patience=PatienceLimits(attempt_s=100)))
+    desk = Desk(A, B, limits=DispatchLimits(stall_s=15, timeouts=TimeoutLimits(attempt_s=100)))
     (send,) = desk.want(4)
     desk.dispatch.disconnected(other(send.url), now_s=desk.now_s + 5)
     with pytest.raises(Stalled) as stalled:
@@ -304,7 +304,7 @@ def test_a_server_that_left_hands_its_clips_over_and_its_late_reply_is_dropped()
     desk.dispatch.left(A, now_s=desk.now_s)
     assert [send.url for send in desk.tick()] == [B] * len(mine) != []
     desk.reply(A, clip(mine[0].call.attempt))
-    desk.dispatch.garbled(A, 0, now_s=desk.now_s)
+    desk.dispatch.malformed(A, 0, now_s=desk.now_s)
     assert desk.ledger.dropped_replies == {"late": 1, "malformed": 1}
     desk.dispatch.joined(A, now_s=desk.now_s)
     desk.up(A)
@@ -324,7 +324,7 @@ def test_a_draining_server_that_left_may_still_answer() -> None:
 
 def hedging_desk(*urls: str, share: float = 1.0, **limits: float) -> Desk:
     """Its servers have answered ten clips in 0.5 s each, so a clip is hedged after that."""
-    desk = Desk(*urls, limits=DispatchLimits(patience=QUICK, hedge_share=share, **limits))  # type: ignore[arg-type]
+    desk = Desk(*urls, limits=DispatchLimits(timeouts=QUICK, hedge_share=share, **limits))  # type: ignore[arg-type]
     for tickets in (range(5), range(5, 10)):
         sends = desk.want(*tickets)
         desk.now_s += 0.5
@@ -363,7 +363,7 @@ def test_a_slow_clip_is_asked_of_a_second_server_and_the_first_answer_wins() -> 
         desk.reply(lost.url, clip(lost.call.attempt))
         assert desk.dispatch.finished() == []
         assert (desk.dispatch.in_flight, desk.ledger.dropped_replies) == (0, {"late": 1})
-        assert desk.ledger.outcomes[lost.url, "outrun"] == 1
+        assert desk.ledger.outcomes[lost.url, "superseded"] == 1
         assert (desk.ledger.hedged, desk.ledger.hedges) == (1, {winner: 1})
 
 
@@ -433,7 +433,7 @@ def test_with_one_server_there_is_nobody_to_hedge_with() -> None:
 
 def test_a_standstill_may_be_told_instead_of_ending_the_run() -> None:
     said: list[str] = []
-    limits = DispatchLimits(stall_s=10, stall_ends=False, patience=PatienceLimits(attempt_s=100))
+    limits = DispatchLimits(stall_s=10, stall_ends=False, timeouts=TimeoutLimits(attempt_s=100))
     desk = Desk(A, limits=limits)
     desk.dispatch = Dispatch(desk.fleet, limits, ledger=desk.ledger, say=said.append)
     desk.want(4)

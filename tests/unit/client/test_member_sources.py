@@ -1,4 +1,4 @@
-"""Sources of servers: what each makes of what it finds, garbage included, and the lookout over them."""
+"""Sources of servers: what each makes of what it finds, garbage included, and discovery over them."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from framefeed.server_entry import SUFFIX, host_id
 from tests.entries import entry
 from tests.integration.serving import wait_until
 from trainer_client.fleet.addresses import check_servers
-from trainer_client.fleet.discovery import Lookout
+from trainer_client.fleet.discovery import Discovery
 from trainer_client.fleet.member_sources import DnsServers, RegistryServers, StaticServers, sources_of, usable_urls
 from trainer_client.fleet.membership import Candidate
 
@@ -132,18 +132,18 @@ class Scripted:
         return "scripted"
 
 
-def test_the_lookout_reports_every_look_and_says_a_trouble_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_discovery_reports_every_look_and_says_a_trouble_once(caplog: pytest.LogCaptureFixture) -> None:
     a, trouble = Candidate(name="a", urls=("tcp://a:1",)), OSError(errno.EIO, os.strerror(errno.EIO))
     source = Scripted([a], trouble, trouble, trouble, [])
-    lookout = Lookout([source], every_s=0.001, on_report=lambda: None)
-    lookout.start()
+    discovery = Discovery([source], every_s=0.001, on_report=lambda: None)
+    discovery.start()
     wait_until("it looked", lambda: source.looks > 5)
-    lookout.close()
-    seen = lookout.sightings()
+    discovery.close()
+    seen = discovery.discovered()
     assert [s.seen for s in seen[:5]] == [(a,), None, None, None, ()]
     assert seen[1].why == "cannot be looked at (Input/output error)"
     assert len([r for r in caplog.records if "the servers known from it stay" in r.getMessage()]) == 1
-    assert lookout.sightings() == []
+    assert discovery.discovered() == []
 
 
 def test_a_source_that_hangs_holds_up_no_other_and_no_close() -> None:
@@ -155,23 +155,23 @@ def test_a_source_that_hangs_holds_up_no_other_and_no_close() -> None:
             assert until.wait(60)
             return super().look()
 
-    lookout = Lookout([Hung([]), Scripted([])], every_s=0.001, on_report=lambda: None)
-    lookout.start()
+    discovery = Discovery([Hung([]), Scripted([])], every_s=0.001, on_report=lambda: None)
+    discovery.start()
     assert entered.wait(20)
-    wait_until("the other reports", lookout.sightings)
-    lookout.close()
-    lookout.close()
+    wait_until("the other reports", discovery.discovered)
+    discovery.close()
+    discovery.close()
     until.set()
 
 
 def test_what_does_not_change_needs_no_thread() -> None:
     before = threading.active_count()
-    lookout = Lookout([StaticServers(["tcp://a:1"])], every_s=0.001, on_report=lambda: pytest.fail("no report"))
-    lookout.start()
+    discovery = Discovery([StaticServers(["tcp://a:1"])], every_s=0.001, on_report=lambda: pytest.fail("no report"))
+    discovery.start()
     assert threading.active_count() == before
-    (sighting,) = lookout.sightings()
-    assert sighting.seen == (Candidate(name="tcp://a:1", urls=("tcp://a:1",)),)
-    lookout.close()
+    (discovered,) = discovery.discovered()
+    assert discovered.seen == (Candidate(name="tcp://a:1", urls=("tcp://a:1",)),)
+    discovery.close()
 
 
 def test_this_host_is_found_in_its_own_entry(tmp_path: Path) -> None:

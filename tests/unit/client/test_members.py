@@ -8,11 +8,11 @@ import pytest
 
 from framefeed.errors import BadInput
 from tests.unit.client.clips import error, request, who
-from trainer_client.fleet.discovery import Lookout
+from trainer_client.fleet.discovery import Discovery
 from trainer_client.fleet.dispatch import Dispatch, DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
 from trainer_client.fleet.members import Members
-from trainer_client.fleet.membership import Candidate, Sighting
+from trainer_client.fleet.membership import Candidate, Discovered
 from trainer_client.measures.stats import Ledger
 
 A, B = "tcp://a:1", "tcp://b:1"
@@ -45,12 +45,12 @@ class Feed:
         self.wire = Wire(refused=refused)
         self.fleet = Fleet((), limits=FleetLimits(), seed=1, fingerprint=None, now_s=self.now_s)
         self.dispatch = Dispatch(self.fleet, DispatchLimits(), ledger=Ledger())
-        self.lookout = Lookout((), every_s=1.0, on_report=lambda: None)
-        self.members = Members(self.lookout, fleet=self.fleet, dispatch=self.dispatch)
+        self.discovery = Discovery((), every_s=1.0, on_report=lambda: None)
+        self.members = Members(self.discovery, fleet=self.fleet, dispatch=self.dispatch)
 
     def saw(self, *urls: str) -> None:
         seen = tuple(Candidate(name=url, urls=(url,)) for url in urls)
-        self.lookout._sightings.append(Sighting(source="s", seen=seen))
+        self.discovery._discovered.append(Discovered(source="s", seen=seen))
         self.tend()
 
     def tend(self, after_s: float = 1.0) -> None:

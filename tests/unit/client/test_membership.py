@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer_client.fleet.membership import Candidate, Change, MemberLimits, Membership, Sighting
+from trainer_client.fleet.membership import Candidate, Change, Discovered, MemberLimits, Membership
 
 REGISTRY = "registry:///run/servers"
 LIMITS = MemberLimits(linger_s=30.0, try_s=5.0)
@@ -29,11 +29,11 @@ class Run:
         self.connected: set[str] = set()
 
     def saw(self, *candidates: Candidate, source: str = REGISTRY) -> Change:
-        self.membership.saw(Sighting(source=source, seen=candidates), self.now_s)
+        self.membership.saw(Discovered(source=source, seen=candidates), self.now_s)
         return self.decide()
 
     def missed(self) -> Change:
-        self.membership.saw(Sighting(source=REGISTRY, seen=None, why="cannot be looked at (hung)"), self.now_s)
+        self.membership.saw(Discovered(source=REGISTRY, seen=None, why="cannot be looked at (hung)"), self.now_s)
         return self.decide()
 
     def after(self, seconds: float) -> Change:

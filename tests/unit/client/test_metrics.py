@@ -7,7 +7,7 @@ from collections import Counter
 from prometheus_client import CollectorRegistry
 
 from trainer_client.measures.metrics import FeedCollector
-from trainer_client.measures.stats import Ledger, Standing, snapshot
+from trainer_client.measures.stats import FeedState, Ledger, snapshot
 
 A, B = "tcp://a:1", "tcp://b:1"
 
@@ -21,15 +21,15 @@ def page() -> CollectorRegistry:
         stalls=2,
         poisoned=Counter(corrupt_media=4),
         stood_in=6,
-        outcomes=Counter({(A, "ok"): 13, (A, "outrun"): 2, (B, "deadline_exceeded"): 1}),
+        outcomes=Counter({(A, "ok"): 13, (A, "superseded"): 2, (B, "deadline_exceeded"): 1}),
         discarded=1,
         used=9,
     )
-    standing = Standing(
+    feed_state = FeedState(
         in_flight=4, held=3, deadline_s=2.5, servers={A: "up", B: "probing"}, circuits={A: "closed", B: "open"}
     )
     registry = CollectorRegistry()
-    registry.register(FeedCollector(lambda: snapshot(ledger, standing, rank=1)))
+    registry.register(FeedCollector(lambda: snapshot(ledger, feed_state, rank=1)))
     return registry
 
 

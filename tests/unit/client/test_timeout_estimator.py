@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefeed.errors import BadInput
-from trainer_client.fleet.timeout_estimator import Patience, PatienceLimits
+from trainer_client.fleet.timeout_estimator import TimeoutEstimator, TimeoutLimits
 
 
-def patience(**limits: float) -> Patience:
-    return Patience(PatienceLimits(**{"attempt_s": 10.0, "attempt_min_s": 0.1, **limits}))
+def timeouts(**limits: float) -> TimeoutEstimator:
+    return TimeoutEstimator(TimeoutLimits(**{"attempt_s": 10.0, "attempt_min_s": 0.1, **limits}))
 
 
 def test_until_enough_is_seen_the_option_stands() -> None:
-    target = patience()
+    target = timeouts()
     for _ in range(99):
         target.took(0.2)
     assert (target.deadline_s, target.p95_s) == (10.0, None)
@@ -25,7 +25,7 @@ def test_until_enough_is_seen_the_option_stands() -> None:
 
 
 def test_quantiles_are_those_of_recent_answers() -> None:
-    target = patience()
+    target = timeouts()
     for milliseconds in range(1, 1001):
         target.took(milliseconds / 1000)
     assert target.p95_s == pytest.approx(0.951, abs=0.035)
@@ -36,7 +36,7 @@ def test_quantiles_are_those_of_recent_answers() -> None:
 
 
 def test_a_fleet_that_grows_slower_is_given_more_time() -> None:
-    target = patience()
+    target = timeouts()
     for _ in range(100):
         target.took(0.1)
     deadlines_s = []
@@ -49,7 +49,7 @@ def test_a_fleet_that_grows_slower_is_given_more_time() -> None:
 
 @given(st.lists(st.floats(0, 1000), min_size=100, max_size=300), st.floats(0.01, 20), st.floats(0.01, 20))
 def test_the_deadline_keeps_its_bounds(durations_s: list[float], least_s: float, most_s: float) -> None:
-    target = patience(attempt_min_s=least_s, attempt_s=most_s)
+    target = timeouts(attempt_min_s=least_s, attempt_s=most_s)
     for duration_s in durations_s:
         target.took(duration_s)
         assert min(least_s, most_s) <= target.deadline_s <= most_s
@@ -58,4 +58,4 @@ def test_the_deadline_keeps_its_bounds(durations_s: list[float], least_s: float,
 @pytest.mark.parametrize("name", ["attempt_s", "attempt_min_s"])
 def test_limits_that_make_no_sense_are_refused(name: str) -> None:
     with pytest.raises(BadInput, match=f"{name} is 0"):
-        patience(**{name: 0.0})
+        timeouts(**{name: 0.0})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from framefeed.shm import (
     MAX_BACK,
-    Loan,
+    Lease,
     is_trusted,
     pack_back,
     pack_call,
@@ -31,13 +31,13 @@ def test_a_call_comes_back(header: bytes) -> None:
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=MAX_BACK))
-def test_loans_come_back(numbers: list[int]) -> None:
+def test_leases_come_back(numbers: list[int]) -> None:
     assert unpack_from_client(pack_back(numbers)) == tuple(numbers)
 
 
-@given(st.binary(max_size=300), st.none() | st.builds(Loan, NUMBERS, st.integers(0, 2**63), st.integers(0, 2**63)))
-def test_a_reply_comes_back(header: bytes, loan: Loan | None) -> None:
-    assert unpack_reply(pack_reply(header, loan)) == (header, loan)
+@given(st.binary(max_size=300), st.none() | st.builds(Lease, NUMBERS, st.integers(0, 2**63), st.integers(0, 2**63)))
+def test_a_reply_comes_back(header: bytes, lease: Lease | None) -> None:
+    assert unpack_reply(pack_reply(header, lease)) == (header, lease)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_a_reply_comes_back(header: bytes, loan: Loan | None) -> None:
         b"C" + bytes(MAX_HEADER_BYTES + 1),
         b"X" + bytes(8),
     ],
-    ids=["nothing", "no loans", "half a loan", "too many loans", "too long a header", "another kind"],
+    ids=["nothing", "no leases", "half a lease", "too many leases", "too long a header", "another kind"],
 )
 def test_what_no_client_says_is_refused(datagram: bytes) -> None:
-    with pytest.raises(ValueError, match="wanted a call or loans"):
+    with pytest.raises(ValueError, match="wanted a call or leases"):
         unpack_from_client(datagram)
 
 

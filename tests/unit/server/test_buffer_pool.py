@@ -1,4 +1,4 @@
-"""The slab's ranges never overlap and none is lost; its memory is shared and cannot be shrunk."""
+"""The buffer pool's ranges never overlap and none is lost; its memory is shared and cannot be shrunk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decode_server.service.buffer_pool import ALIGN_BYTES, Ranges, Slab, Span
+from decode_server.service.buffer_pool import ALIGN_BYTES, Buffer, BufferPool, RangeAllocator
 
 PAGES = 16
 
@@ -18,41 +18,41 @@ PAGES = 16
 @given(st.lists(st.one_of(st.integers(0, 6 * ALIGN_BYTES), st.floats(0, 1, exclude_max=True)), max_size=60))
 def test_ranges_never_overlap_and_none_is_lost(steps: list[int | float]) -> None:
     """An int allocates so many bytes; a fraction frees the range at that place of the list of those taken."""
-    ranges = Ranges(PAGES * ALIGN_BYTES)
-    taken: list[Span] = []
+    ranges = RangeAllocator(PAGES * ALIGN_BYTES)
+    taken: list[Buffer] = []
     for step in steps:
         if isinstance(step, int):
-            span = ranges.allocate(step)
-            if span is not None:
-                assert span.length_bytes >= step
-                assert 0 <= span.offset < span.end <= ranges.total_bytes
-                assert all(span.end <= other.offset or other.end <= span.offset for other in taken)
-                taken.append(span)
+            buffer = ranges.allocate(step)
+            if buffer is not None:
+                assert buffer.length_bytes >= step
+                assert 0 <= buffer.offset < buffer.end <= ranges.total_bytes
+                assert all(buffer.end <= other.offset or other.end <= buffer.offset for other in taken)
+                taken.append(buffer)
             else:
                 used = sorted(taken, key=lambda other: other.offset)
                 edges = [0, *(edge for other in used for edge in (other.offset, other.end)), ranges.total_bytes]
                 assert max(b - a for a, b in zip(edges[::2], edges[1::2], strict=True)) < max(step, 1)
         elif taken:
             ranges.free(taken.pop(int(step * len(taken))))
-        assert ranges.used_bytes == sum(span.length_bytes for span in taken)
-    for span in taken:
-        ranges.free(span)
+        assert ranges.used_bytes == sum(buffer.length_bytes for buffer in taken)
+    for buffer in taken:
+        ranges.free(buffer)
     whole = ranges.allocate(PAGES * ALIGN_BYTES)
-    assert whole == Span(0, PAGES * ALIGN_BYTES), "what is free is not in one piece again"
+    assert whole == Buffer(0, PAGES * ALIGN_BYTES), "what is free is not in one piece again"
 
 
 def test_freeing_twice_or_what_was_never_taken_is_a_bug() -> None:
-    ranges = Ranges(PAGES * ALIGN_BYTES)
-    span = ranges.allocate(1)
-    assert span is not None
-    ranges.free(span)
-    for wrong in (span, Span(ALIGN_BYTES, ALIGN_BYTES)):
+    ranges = RangeAllocator(PAGES * ALIGN_BYTES)
+    buffer = ranges.allocate(1)
+    assert buffer is not None
+    ranges.free(buffer)
+    for wrong in (buffer, Buffer(ALIGN_BYTES, ALIGN_BYTES)):
         with pytest.raises(AssertionError, match="not allocated"):
             ranges.free(wrong)
 
 
 def test_fits_tells_never_from_not_now() -> None:
-    ranges = Ranges(PAGES * ALIGN_BYTES)
+    ranges = RangeAllocator(PAGES * ALIGN_BYTES)
     assert ranges.allocate(PAGES * ALIGN_BYTES) is not None
     assert ranges.fits(PAGES * ALIGN_BYTES)
     assert ranges.allocate(1) is None
@@ -60,23 +60,23 @@ def test_fits_tells_never_from_not_now() -> None:
 
 
 def test_what_a_worker_writes_the_front_sees_and_nobody_can_shrink_it() -> None:
-    slab = Slab(PAGES * ALIGN_BYTES)
-    other = mmap.mmap(slab.fd, 0)
-    span = slab.ranges.allocate(5)
-    assert span is not None
-    other[span.offset : span.offset + 5] = b"clips"
-    assert bytes(slab.view(span, 5)) == b"clips"
+    buffer_pool = BufferPool(PAGES * ALIGN_BYTES)
+    other = mmap.mmap(buffer_pool.fd, 0)
+    buffer = buffer_pool.ranges.allocate(5)
+    assert buffer is not None
+    other[buffer.offset : buffer.offset + 5] = b"clips"
+    assert bytes(buffer_pool.view(buffer, 5)) == b"clips"
     with pytest.raises(PermissionError):
-        os.ftruncate(slab.fd, 0)
+        os.ftruncate(buffer_pool.fd, 0)
     other.close()
-    slab.close()
-    slab.close()
+    buffer_pool.close()
+    buffer_pool.close()
 
 
 def test_closing_while_the_transport_holds_a_part_leaves_that_part_readable() -> None:
-    slab = Slab(PAGES * ALIGN_BYTES)
-    span = slab.ranges.allocate(5)
-    assert span is not None
-    part = slab.view(span, 5)
-    slab.close()
+    buffer_pool = BufferPool(PAGES * ALIGN_BYTES)
+    buffer = buffer_pool.ranges.allocate(5)
+    assert buffer is not None
+    part = buffer_pool.view(buffer, 5)
+    buffer_pool.close()
     assert bytes(part) == b"\0" * 5

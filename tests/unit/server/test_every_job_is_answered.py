@@ -1,6 +1,6 @@
 """Whatever clients, workers and readers do, each offered job gets one reply, and no byte is held that has no owner.
 
-The real admission, outbox and slab ranges over a fake transport, fake workers and a fake clock, put together as the
+The real admission, outbox and buffer pool over a fake transport, fake workers and a fake clock, put together as the
 front does; Hypothesis plays everybody else.
 """
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from decode_server.service.admission import Admission, Job, Limits
-from decode_server.service.buffer_pool import ALIGN_BYTES, Slab, Span
+from decode_server.service.buffer_pool import ALIGN_BYTES, Buffer, BufferPool
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.outbox import Outbox, Outgoing, Pixels
 
@@ -22,12 +22,12 @@ LIMITS = Limits(requests=6, clip_bytes=5 * ALIGN_BYTES)
 PAGES, WORKERS = 16, 3
 
 
-class Parcel:
+class QueuedReply:
     """A clip on its way to its reader."""
 
-    def __init__(self, span_bytes: int) -> None:
+    def __init__(self, buffer_bytes: int) -> None:
         self.done = False
-        self.span_bytes = span_bytes
+        self.buffer_bytes = buffer_bytes
 
 
 class Post:
@@ -37,9 +37,9 @@ class Post:
         self.full: set[bytes] = set()
         self.gone: set[bytes] = set()
         self.sent: Counter[int] = Counter()
-        self.parcels: list[Parcel] = []
+        self.queued_replies: list[QueuedReply] = []
 
-    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         if client in self.gone:
             raise ReaderGone
         if client in self.full:
@@ -47,11 +47,11 @@ class Post:
         self.sent[int(header)] += 1
         if pixels is None:
             return None
-        self.parcels.append(Parcel(len(pixels)))
-        return self.parcels[-1]
+        self.queued_replies.append(QueuedReply(len(pixels)))
+        return self.queued_replies[-1]
 
 
-class Books:
+class ReplyCounter:
     """Counts what the outbox says it dropped."""
 
     def __init__(self) -> None:
@@ -70,10 +70,10 @@ class Office(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
-        self.post, self.books, self.slab = Post(), Books(), Slab(PAGES * ALIGN_BYTES)
+        self.post, self.counter, self.buffer_pool = Post(), ReplyCounter(), BufferPool(PAGES * ALIGN_BYTES)
         self.admission = Admission(LIMITS)
-        self.outbox = Outbox(self.post, self.slab, self.books)
-        self.working: list[tuple[Job, Span]] = []
+        self.outbox = Outbox(self.post, self.buffer_pool, self.counter)
+        self.working: list[tuple[Job, Buffer]] = []
         self.offered: list[Job] = []
         self.forgotten = 0
 
@@ -82,13 +82,13 @@ class Office(RuleBasedStateMachine):
             self.refuse(job)
         while len(self.working) < WORKERS:
             job = self.admission.first(blocked=self.outbox.blocks)
-            span = self.slab.ranges.allocate(job.clip_bytes) if job else None
-            if job is None or span is None:
+            buffer = self.buffer_pool.ranges.allocate(job.clip_bytes) if job else None
+            if job is None or buffer is None:
                 break
-            together = [(job, span)]
+            together = [(job, buffer)]
             for companion in self.admission.companions(job):
-                span = self.slab.ranges.allocate(companion.clip_bytes)
-                together += [(companion, span)] if span else []
+                buffer = self.buffer_pool.ranges.allocate(companion.clip_bytes)
+                together += [(companion, buffer)] if buffer else []
             for started, _ in together:
                 self.admission.take(started)
             self.working += together
@@ -122,20 +122,20 @@ class Office(RuleBasedStateMachine):
     @precondition(lambda self: self.working)
     @rule(data=st.data(), how=st.sampled_from(["clip", "clip for one who stalled", "clip for one who left", "error"]))
     def finish(self, data: st.DataObject, how: str) -> None:
-        job, span = self.working.pop(data.draw(st.integers(0, len(self.working) - 1)))
+        job, buffer = self.working.pop(data.draw(st.integers(0, len(self.working) - 1)))
         if how.endswith("stalled"):
             self.post.full.add(job.client)
         elif how.endswith("left"):
             self.post.gone.add(job.client)
         if how == "error":
-            self.slab.ranges.free(span)
+            self.buffer_pool.ranges.free(buffer)
             self.refuse(job)
         else:
             reply = Outgoing(
                 client=job.client,
                 outcome="clip",
                 header=str(job.id).encode(),
-                pixels=Pixels(span=span, clip_bytes=job.clip_bytes, due_s=job.due_s),
+                pixels=Pixels(buffer=buffer, clip_bytes=job.clip_bytes, due_s=job.due_s),
                 late=lambda: self.error(job),
             )
             self.outbox.put(reply, now_s=self.now_s)
@@ -164,10 +164,10 @@ class Office(RuleBasedStateMachine):
     def come(self, client: bytes) -> None:
         self.post.gone.discard(client)
 
-    @precondition(lambda self: self.post.parcels)
+    @precondition(lambda self: self.post.queued_replies)
     @rule(data=st.data())
     def deliver(self, data: st.DataObject) -> None:
-        self.post.parcels.pop(data.draw(st.integers(0, len(self.post.parcels) - 1))).done = True
+        self.post.queued_replies.pop(data.draw(st.integers(0, len(self.post.queued_replies) - 1))).done = True
         self.turn()
 
     @rule()
@@ -183,7 +183,7 @@ class Office(RuleBasedStateMachine):
     @invariant()
     def no_job_has_two_replies_and_each_is_somewhere(self) -> None:
         assert not self.post.sent or max(self.post.sent.values()) == 1
-        answered = len(self.post.sent) + self.books.dropped_replies + self.forgotten
+        answered = len(self.post.sent) + self.counter.dropped_replies + self.forgotten
         assert len(self.offered) == answered + len(self.admission) + len(self.working) + self.outbox.waiting
 
     @invariant()
@@ -192,33 +192,35 @@ class Office(RuleBasedStateMachine):
         assert self.admission.queued_bytes <= LIMITS.clip_bytes or len(self.admission) == 1
 
     @invariant()
-    def the_slab_holds_what_somebody_owns(self) -> None:
-        used_bytes = self.slab.ranges.used_bytes
-        owned_bytes = sum(span.length_bytes for _, span in self.working) + sum(p.span_bytes for p in self.post.parcels)
-        assert owned_bytes <= used_bytes <= self.slab.ranges.total_bytes
-        if not self.outbox.waiting and self.outbox.in_transit == len(self.post.parcels):
+    def the_buffer_pool_holds_what_somebody_owns(self) -> None:
+        used_bytes = self.buffer_pool.ranges.used_bytes
+        owned_bytes = sum(buffer.length_bytes for _, buffer in self.working) + sum(
+            p.buffer_bytes for p in self.post.queued_replies
+        )
+        assert owned_bytes <= used_bytes <= self.buffer_pool.ranges.total_bytes
+        if not self.outbox.waiting and self.outbox.in_transit == len(self.post.queued_replies):
             assert used_bytes == owned_bytes
 
     def teardown(self) -> None:
         """When everybody reads and time passes, all is answered and all memory is free."""
         self.post.full.clear()
         self.drain()
-        for job, span in self.working:
-            self.slab.ranges.free(span)
+        for job, buffer in self.working:
+            self.buffer_pool.ranges.free(buffer)
             self.refuse(job)
         self.working.clear()
-        for parcel in self.post.parcels:
-            parcel.done = True
-        self.post.parcels.clear()
+        for queued_reply in self.post.queued_replies:
+            queued_reply.done = True
+        self.post.queued_replies.clear()
         for _ in range(3):
             self.now_s += 1000.0
             self.turn()
-            for parcel in self.post.parcels:
-                parcel.done = True
-            self.post.parcels.clear()
+            for queued_reply in self.post.queued_replies:
+                queued_reply.done = True
+            self.post.queued_replies.clear()
         self.no_job_has_two_replies_and_each_is_somewhere()
-        assert self.outbox.waiting == len(self.admission) == self.slab.ranges.used_bytes == 0
-        self.slab.close()
+        assert self.outbox.waiting == len(self.admission) == self.buffer_pool.ranges.used_bytes == 0
+        self.buffer_pool.close()
 
 
 TestOffice = Office.TestCase

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from decode_server.service.admission import Admission, Job, Limits
-from decode_server.service.buffer_pool import Slab, Span
+from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.front import Front, Parts
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners, ReaderFull
@@ -25,7 +25,7 @@ from tests.integration.serving import PATIENCE_S, request
 CLIENT = b"client"
 
 
-class Parcel:
+class QueuedReply:
     """Delivered at the next look but one."""
 
     def __init__(self) -> None:
@@ -61,15 +61,15 @@ class FakeListeners:
         first_turn = len(self.waits_s) == 1  # in which the server is not ready yet
         return (CLIENT, [self.calls.popleft()]) if self.calls and not first_turn else None
 
-    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         assert client == CLIENT
         if pixels is None:
-            return None  # the farewell
+            return None  # the drain notice
         if self.sent % self._full_every == 1 and not self._was_full:
             self._was_full = True
             raise ReaderFull
         self.sent, self._was_full = self.sent + 1, False
-        return Parcel()
+        return QueuedReply()
 
     def close(self, *, linger_s: float) -> None:
         pass
@@ -82,7 +82,7 @@ class FakePool:
 
     def __init__(self, *, room: int) -> None:
         self._room = room
-        self._running: list[Sequence[tuple[Job, Span]]] = []
+        self._running: list[Sequence[tuple[Job, Buffer]]] = []
         self.together: list[int] = []
 
     @property
@@ -98,14 +98,14 @@ class FakePool:
     def room(self) -> int:
         return max(self._room - len(self._running), 0)
 
-    def start(self, together: Sequence[tuple[Job, Span]], *, queued: int) -> None:
+    def start(self, together: Sequence[tuple[Job, Buffer]], *, queued: int) -> None:
         self._running.append(together)
         self.together.append(len(together))
 
     def poll(self, now_s: float) -> list[Event]:
         running, self._running = [one for together in self._running for one in together], []
         done = [Done(job.id, "clip", b"header", "fake", 1, {}, {}) for job, _ in running]
-        return [Finished(job, span, end, 0, False) for (job, span), end in zip(running, done, strict=True)]
+        return [Finished(job, buffer, end, 0, False) for (job, buffer), end in zip(running, done, strict=True)]
 
     def next_timer_s(self, now_s: float) -> float:
         return now_s + (0.0 if self._running else 1000.0)  # a worker's descriptor, in short
@@ -128,17 +128,17 @@ class FakeStops:
 
 
 @pytest.mark.parametrize("room", [1, 5])
-@pytest.mark.parametrize("slab_pages", [2, 64])
+@pytest.mark.parametrize("pool_pages", [2, 64])
 @pytest.mark.parametrize("full_every", [2, 3])
-def test_the_front_never_waits_while_a_job_could_start(room: int, slab_pages: int, full_every: int) -> None:
-    """A reader that was full for a moment, or a slab that was, has no event of its own when it is so no longer."""
+def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: int, full_every: int) -> None:
+    """A reader that was full for a moment, or a pool that was, has no event of its own when it is so no longer."""
     listeners, pool, stops = FakeListeners(20, full_every=full_every), FakePool(room=room), FakeStops()
-    slab, admission = Slab(slab_pages * 8192), Admission(Limits(requests=100, clip_bytes=1 << 30))
+    buffer_pool, admission = BufferPool(pool_pages * 8192), Admission(Limits(requests=100, clip_bytes=1 << 30))
     metrics = Metrics()
     parts = Parts(
         listeners=cast(Listeners, listeners),
         admission=admission,
-        slab=slab,
+        buffer_pool=buffer_pool,
         pool=cast(WorkerPool, pool),
         metrics=metrics,
         stops=cast(StopSignals, stops),
@@ -160,6 +160,6 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, slab_pages: in
     front.run()
     assert listeners.sent == 20
     assert max(pool.together) <= (8 if room == 1 else 20 // room), "a thread has more than its share of the queue"
-    assert slab_pages == 2 or max(pool.together) > 1, "none of twenty jobs of the same frames were together"
-    assert slab.ranges.used_bytes == 0
-    slab.close()
+    assert pool_pages == 2 or max(pool.together) > 1, "none of twenty jobs of the same frames were together"
+    assert buffer_pool.ranges.used_bytes == 0
+    buffer_pool.close()

@@ -50,7 +50,7 @@ def test_empty_and_full_time_of_the_queue_is_charged_to_what_it_was() -> None:
             workers_busy=busy,
             stuck_reads=0,
             zombies=0,
-            slab_used_bytes=0,
+            buffer_pool_used_bytes=0,
         )
 
     metrics = Metrics()

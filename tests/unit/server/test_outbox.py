@@ -8,27 +8,27 @@ from itertools import pairwise
 
 import pytest
 
-from decode_server.service.buffer_pool import ALIGN_BYTES, Slab
+from decode_server.service.buffer_pool import ALIGN_BYTES, BufferPool
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.outbox import MAX_UNREAD, SHARES, Outbox, Outgoing, Pixels
 
 PAGES = 16
 
 
-class Parcel:
+class QueuedReply:
     done = False
 
 
 class FakeTransport:
-    """Sends to readers that are neither full nor gone; parcels are done when a test says so."""
+    """Sends to readers that are neither full nor gone; queued replies are done when a test says so."""
 
     def __init__(self) -> None:
         self.full: set[bytes] = set()
         self.gone: set[bytes] = set()
         self.sent: list[tuple[bytes, bytes]] = []
-        self.parcels: list[Parcel] = []
+        self.queued_replies: list[QueuedReply] = []
 
-    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Parcel | None:
+    def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         if client in self.full:
             raise ReaderFull
         if client in self.gone:
@@ -36,8 +36,8 @@ class FakeTransport:
         self.sent.append((client, header))
         if pixels is None:
             return None
-        self.parcels.append(Parcel())
-        return self.parcels[-1]
+        self.queued_replies.append(QueuedReply())
+        return self.queued_replies[-1]
 
 
 class Tally:
@@ -55,17 +55,17 @@ class Desk:
     """An outbox with everything around it."""
 
     def __init__(self) -> None:
-        self.transport, self.slab, self.tally = FakeTransport(), Slab(PAGES * ALIGN_BYTES), Tally()
-        self.outbox = Outbox(self.transport, self.slab, self.tally)
+        self.transport, self.buffer_pool, self.tally = FakeTransport(), BufferPool(PAGES * ALIGN_BYTES), Tally()
+        self.outbox = Outbox(self.transport, self.buffer_pool, self.tally)
 
     def clip(self, name: str, *, client: bytes = b"a", pages: int = 1, due_s: float = 100.0) -> Outgoing:
-        span = self.slab.ranges.allocate(pages * ALIGN_BYTES)
-        assert span is not None
+        buffer = self.buffer_pool.ranges.allocate(pages * ALIGN_BYTES)
+        assert buffer is not None
         return Outgoing(
             client=client,
             outcome="clip",
             header=name.encode(),
-            pixels=Pixels(span=span, clip_bytes=10, due_s=due_s),
+            pixels=Pixels(buffer=buffer, clip_bytes=10, due_s=due_s),
             late=lambda: Outgoing(client=client, outcome="late", header=f"{name} late".encode()),
         )
 
@@ -74,17 +74,17 @@ class Desk:
 def desk() -> Iterator[Desk]:
     desk = Desk()
     yield desk
-    desk.slab.close()
+    desk.buffer_pool.close()
 
 
-def test_a_span_is_free_only_once_its_clip_is_delivered(desk: Desk) -> None:
+def test_a_buffer_is_free_only_once_its_clip_is_delivered(desk: Desk) -> None:
     desk.outbox.put(desk.clip("one"), now_s=0)
     desk.outbox.tend(0)
-    assert desk.slab.ranges.used_bytes == ALIGN_BYTES
+    assert desk.buffer_pool.ranges.used_bytes == ALIGN_BYTES
     assert (desk.outbox.waiting, desk.outbox.in_transit) == (0, 1)
-    desk.transport.parcels[0].done = True
+    desk.transport.queued_replies[0].done = True
     desk.outbox.tend(0)
-    assert desk.slab.ranges.used_bytes == 0
+    assert desk.buffer_pool.ranges.used_bytes == 0
     assert desk.tally.counts == {"clip": 1}
 
 
@@ -116,11 +116,11 @@ def test_retries_come_less_often_while_nothing_is_read(desk: Desk) -> None:
     assert gaps_s[-1] == pytest.approx(0.05)
 
 
-def test_a_clip_nobody_reads_in_time_becomes_a_small_error_and_frees_its_span(desk: Desk) -> None:
+def test_a_clip_nobody_reads_in_time_becomes_a_small_error_and_frees_its_buffer(desk: Desk) -> None:
     desk.transport.full = {b"a"}
     desk.outbox.put(desk.clip("one", due_s=5.0), now_s=0)
     desk.outbox.tend(5.0)
-    assert desk.slab.ranges.used_bytes == 0
+    assert desk.buffer_pool.ranges.used_bytes == 0
     desk.transport.full.clear()
     desk.outbox.tend(6.0)
     assert desk.transport.sent == [(b"a", b"one late")]
@@ -135,7 +135,7 @@ def test_replies_to_a_client_that_is_gone_are_dropped_and_counted(desk: Desk) ->
     assert desk.outbox.tend(1.0) == {b"a"}
     assert desk.outbox.tend(2.0) == set()
     assert desk.tally.counts == {"client_gone": 2}
-    assert (desk.slab.ranges.used_bytes, desk.outbox.waiting) == (0, 0)
+    assert (desk.buffer_pool.ranges.used_bytes, desk.outbox.waiting) == (0, 0)
 
 
 def test_a_client_that_never_reads_has_a_bound(desk: Desk) -> None:
@@ -146,10 +146,10 @@ def test_a_client_that_never_reads_has_a_bound(desk: Desk) -> None:
     assert desk.tally.counts == {"unread": 3}
 
 
-def test_a_client_with_its_share_of_the_slab_under_way_must_first_read(desk: Desk) -> None:
+def test_a_client_with_its_share_of_the_buffer_pool_under_way_must_first_read(desk: Desk) -> None:
     desk.outbox.put(desk.clip("one", pages=PAGES // SHARES), now_s=0)
     assert desk.outbox.blocks(b"a")
     assert not desk.outbox.blocks(b"b")
-    desk.transport.parcels[0].done = True
+    desk.transport.queued_replies[0].done = True
     desk.outbox.tend(0)
     assert not desk.outbox.blocks(b"a")

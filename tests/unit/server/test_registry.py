@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from decode_server.service.membership.registry import (
-    Lease,
+    Registration,
     Sweeper,
     advertised,
     entry_path,
@@ -21,22 +21,22 @@ from tests.integration.serving import wait_until
 
 def test_an_entry_is_renewed_until_the_server_ends_and_then_removed(tmp_path: Path) -> None:
     path = entry_path(tmp_path, "box-1:5555")
-    lease = Lease(path, lambda beat: entry(beat=beat), sweep=True, lease_s=0.05)
-    lease.start()
+    registration = Registration(path, lambda beat: entry(beat=beat), sweep=True, lease_s=0.05)
+    registration.start()
     wait_until("it was renewed", lambda: path.exists() and read_entry(path).beat > 3)
-    lease.close()
-    lease.close()
+    registration.close()
+    registration.close()
     assert os.listdir(tmp_path) == []
 
 
-def test_a_lease_that_never_began_ends_in_silence(tmp_path: Path) -> None:
-    Lease(tmp_path / "a.json", lambda beat: entry(beat=beat), sweep=False, lease_s=90).close()
+def test_a_registration_that_never_began_ends_in_silence(tmp_path: Path) -> None:
+    Registration(tmp_path / "a.json", lambda beat: entry(beat=beat), sweep=False, lease_s=90).close()
     assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"announce: .*a\.json cannot be written: .*nowhere is no folder"):
-        Lease(tmp_path / "nowhere" / "a.json", lambda beat: entry(), sweep=False, lease_s=90)
+        Registration(tmp_path / "nowhere" / "a.json", lambda beat: entry(), sweep=False, lease_s=90)
 
 
 def test_a_folder_that_fails_is_tried_on_and_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -47,14 +47,14 @@ def test_a_folder_that_fails_is_tried_on_and_said_once(tmp_path: Path, caplog: p
         beats.release()
         return entry(beat=beat)
 
-    lease = Lease(path, describe, sweep=False, lease_s=0.05)
+    registration = Registration(path, describe, sweep=False, lease_s=0.05)
     path.parent.rmdir()
-    lease.start()
+    registration.start()
     for _ in range(4):
         assert beats.acquire(timeout=20)
     path.parent.mkdir()
     wait_until("it is there", path.exists)
-    lease.close()
+    registration.close()
     assert len([record for record in caplog.records if "cannot be kept up to date" in record.message]) == 1
 
 
@@ -66,11 +66,11 @@ def test_a_hung_folder_holds_up_nobody(tmp_path: Path) -> None:
         assert until.wait(60)
         return entry(beat=beat)
 
-    lease = Lease(tmp_path / "a.json", describe, sweep=False, lease_s=90)
-    lease.start()
+    registration = Registration(tmp_path / "a.json", describe, sweep=False, lease_s=90)
+    registration.start()
     assert entered.wait(20)
-    lease.end()
-    lease.close()
+    registration.end()
+    registration.close()
     until.set()
 
 

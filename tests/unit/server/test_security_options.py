@@ -9,7 +9,7 @@ import zmq
 
 from decode_server.service.listeners.curve import Keys
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
-from decode_server.service.listeners.security import Curve, Guards, SecurityOptions, Tls
+from decode_server.service.listeners.security import Curve, SecurityOptions, ServerCredentials, Tls
 from framefeed.errors import BadInput
 from trainer_client.transports.credentials import Credentials
 
@@ -52,8 +52,8 @@ def test_options_that_no_address_can_use(options: dict[str, Path], binds: list[s
 
 
 def test_nothing_chosen_is_nothing_read() -> None:
-    guards = SecurityOptions().read(at("tcp://*:1", "grpc://*:2", "ipc://@x", "shm://@y"))
-    assert (guards.tls, guards.token, guards.curve) == (None, None, None)
+    credentials = SecurityOptions().read(at("tcp://*:1", "grpc://*:2", "ipc://@x", "shm://@y"))
+    assert (credentials.tls, credentials.token, credentials.curve) == (None, None, None)
 
 
 def test_which_addresses_let_only_some_in() -> None:
@@ -62,18 +62,18 @@ def test_which_addresses_let_only_some_in() -> None:
     curve = Curve(secret=b"", allowed=frozenset())
     tcp, grpc, grpcs, ipc = at("tcp://*:1", "grpc://*:1", "grpcs://*:1", "ipc://@x")
     for endpoint, weak, strong in (
-        (tcp, Guards(token=b"t", tls=mutual), Guards(curve=curve)),
-        (grpc, Guards(tls=mutual, curve=curve), Guards(token=b"t")),
-        (grpcs, Guards(tls=tls, curve=curve), Guards(tls=mutual)),
-        (grpcs, Guards(tls=tls), Guards(tls=tls, token=b"t")),
+        (tcp, ServerCredentials(token=b"t", tls=mutual), ServerCredentials(curve=curve)),
+        (grpc, ServerCredentials(tls=mutual, curve=curve), ServerCredentials(token=b"t")),
+        (grpcs, ServerCredentials(tls=tls, curve=curve), ServerCredentials(tls=mutual)),
+        (grpcs, ServerCredentials(tls=tls), ServerCredentials(tls=tls, token=b"t")),
     ):
         assert not weak.authenticate(endpoint)
         assert strong.authenticate(endpoint)
-    assert Guards().authenticate(ipc)
+    assert ServerCredentials().authenticate(ipc)
 
 
 def test_secrets_do_not_show_themselves() -> None:
-    shown = [repr(Guards(token=b"hush")), repr(Tls(certificate=b"", key=b"hush", client_ca=None))]
+    shown = [repr(ServerCredentials(token=b"hush")), repr(Tls(certificate=b"", key=b"hush", client_ca=None))]
     shown += [repr(Curve(secret=b"hush", allowed=frozenset()))]
     assert "hush" not in "".join(shown)
 

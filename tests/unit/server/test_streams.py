@@ -45,17 +45,17 @@ def test_calls_ring_and_come_in_order(streams: Streams) -> None:
 def test_a_slow_stream_is_full_and_one_that_ended_is_gone(streams: Streams) -> None:
     async def run() -> None:
         slow, other = streams.open(), streams.open()
-        parcels = [streams.send(slow.name, b"h", PIXELS) for _ in range(16)]
+        sent = [streams.send(slow.name, b"h", PIXELS) for _ in range(16)]
         with pytest.raises(ReaderFull):
             streams.send(slow.name, b"h", PIXELS)
         assert streams.send(other.name, b"h", None) is None
         taken = await slow.take()
         assert (taken.header, taken.pixels, taken.done) == (b"h", PIXELS, False)
         taken.deliver()
-        assert [parcel.done for parcel in parcels if parcel] == [True] + [False] * (len(parcels) - 1)
+        assert [one.done for one in sent if one] == [True] + [False] * (len(sent) - 1)
         assert not streams.idle
         streams.end(slow)
-        assert all(parcel.done and parcel.pixels is None for parcel in parcels if parcel)
+        assert all(one.done and one.pixels is None for one in sent if one)
         with pytest.raises(ReaderGone):
             streams.send(slow.name, b"h", PIXELS)
         with pytest.raises(ReaderGone):

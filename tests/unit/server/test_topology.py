@@ -1,4 +1,4 @@
-"""Sockets, quotas and seats from made-up sysfs and cgroup trees."""
+"""Sockets, quotas and worker slots from made-up sysfs and cgroup trees."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from decode_server.service.workers.topology import (
-    Seat,
     Socket,
+    WorkerSlot,
     choose_sockets,
-    plan_seats,
+    plan_worker_slots,
     read_cpu_quota,
     read_sockets,
 )
@@ -52,18 +52,20 @@ def test_choosing_sockets() -> None:
 
 
 def test_a_worker_for_each_so_many_threads_of_cpus() -> None:
-    seats = plan_seats(TWO, workers=None, threads=2, quota_cpus=None)
-    assert seats == (Seat(socket=0, cpus=(0, 1, 4, 5)),) * 2 + (Seat(socket=1, cpus=(2, 3, 6, 7)),) * 2
+    slots = plan_worker_slots(TWO, workers=None, threads=2, quota_cpus=None)
+    assert slots == (WorkerSlot(socket=0, cpus=(0, 1, 4, 5)),) * 2 + (WorkerSlot(socket=1, cpus=(2, 3, 6, 7)),) * 2
 
 
 def test_every_socket_has_a_worker_and_a_given_number_is_kept() -> None:
-    assert [seat.socket for seat in plan_seats(TWO, workers=None, threads=16, quota_cpus=None)] == [0, 1]
-    assert [seat.socket for seat in plan_seats(TWO, workers=3, threads=16, quota_cpus=1.0)] == [0] * 3 + [1] * 3
+    slots = plan_worker_slots(TWO, workers=None, threads=16, quota_cpus=None)
+    assert [slot.socket for slot in slots] == [0, 1]
+    slots = plan_worker_slots(TWO, workers=3, threads=16, quota_cpus=1.0)
+    assert [slot.socket for slot in slots] == [0] * 3 + [1] * 3
 
 
 def test_a_quota_lowers_the_default() -> None:
-    assert len(plan_seats(TWO, workers=None, threads=1, quota_cpus=4.0)) == 4
-    assert len(plan_seats(TWO, workers=None, threads=1, quota_cpus=100.0)) == 8
+    assert len(plan_worker_slots(TWO, workers=None, threads=1, quota_cpus=4.0)) == 4
+    assert len(plan_worker_slots(TWO, workers=None, threads=1, quota_cpus=100.0)) == 8
 
 
 @pytest.mark.parametrize(

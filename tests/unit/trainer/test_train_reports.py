@@ -13,7 +13,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from framefeed.errors import BadInput
-from trainer_client.measures.stats import Ledger, Standing, snapshot
+from trainer_client.measures.stats import FeedState, Ledger, snapshot
 from trainer_client.training.train_log import TrainLog, interval_of
 from trainer_client.training.train_loop import StepRecord
 from trainer_client.training.train_metrics import TrainMetrics, metrics_page
@@ -85,7 +85,7 @@ def test_the_summary_counts_what_was_done(tmp_path: Path) -> None:
         summary.record(record(step, loss=200 - step))
     ledger.waits.add((0, 8_000_000_000), None)
     ledger.retries["server_lost"] += 3
-    said = summary.write(tmp_path, snapshot(ledger, Standing(), rank=0), ending="all steps done")
+    said = summary.write(tmp_path, snapshot(ledger, FeedState(), rank=0), ending="all steps done")
     assert said == json.loads((tmp_path / "summary.json").read_text())
     assert (said["first_step"], said["last_step"], said["steps"], said["clips"]) == (101, 140, 40, 160)
     assert (said["loss_first"], said["loss_last"]) == (98.5, 60.5)
@@ -95,7 +95,7 @@ def test_the_summary_counts_what_was_done(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_step_has_a_summary(tmp_path: Path) -> None:
-    said = Summary().write(tmp_path, snapshot(Ledger(), Standing(), rank=0), ending="stopped by a signal")
+    said = Summary().write(tmp_path, snapshot(Ledger(), FeedState(), rank=0), ending="stopped by a signal")
     assert (said["steps"], said["loss_first"], said["videos_per_s"]) == (0, None, 0.0)
 
 
