@@ -106,8 +106,8 @@ def _transport_rows(result: dict[str, Any]) -> Iterator[list[str]]:
             yield [f"{title}, {name}", *map(str, cells)]
 
 
-def order_table(result: dict[str, Any]) -> Table:
-    """The figures of `bench order`: one batch() of one rank, and the memory of all of them."""
+def sampler_table(result: dict[str, Any]) -> Table:
+    """The figures of `bench sampler`: one batch() of one rank, and the memory of all of them."""
     title = f"{result['samples']} samples, {result['ranks']} ranks x {result['batch_clips']} clips, an epoch's boundary"
     table = Table("figure", "value", title=title)
     table.add_row("median batch(), ms", str(result["median_ms"]))

@@ -1,4 +1,4 @@
-"""`framefeed bench order`: what planning costs where one epoch of a long run ends and the next begins.
+"""`framefeed bench sampler`: what planning costs where one epoch of a long run ends and the next begins.
 
 Nothing is fetched: the product's own sampler plans each rank's batches, one process for all ranks. First the ranks'
 batches are proved to be one process's, without a sample used twice in an epoch. It knows no servers.
@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from bench.machine import provenance
-from bench.tables import order_table
+from bench.tables import sampler_table
 from framefeed.errors import BadInput, FramefeedError
 from trainer_client.feed.sampler import Sampler, Share
 
@@ -27,7 +27,7 @@ _RUN_SEED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class OrderBench:
+class SamplerBench:
     """Every rank's batches over the boundary of the first epoch."""
 
     samples: int = 100_000_000
@@ -38,7 +38,7 @@ class OrderBench:
     """Ranks that share each step."""
     steps: int = 1000
     """Steps that are planned, half of them before the boundary."""
-    out: Path = Path("bench/results/order.json")
+    out: Path = Path("bench/results/sampler.json")
     """Where the result is written."""
 
     def run(self) -> None:
@@ -60,7 +60,7 @@ class OrderBench:
         }
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n")
-        Console().print(order_table(result))
+        Console().print(sampler_table(result))
 
     def _sampler(self, rank: int, ranks: int) -> Sampler:
         share = Share(batch_clips=self.batch_clips * self.ranks // ranks, rank=rank, world_size=ranks)
