@@ -7,6 +7,7 @@ decides nothing about servers or order itself.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -60,9 +61,9 @@ class LoaderOptions:
     bad. Without any clip for `stall_s` the run says who waits for what, and fails or goes on as `on_stall` says.
 
     `order` is "strict", the plan's, or "window:W": a batch that is ready may overtake, if fewer than W batches lie
-    between it and the oldest that is not. Batches themselves are the same, each is used once, and which was used when
-    is in the state. `poison` says what becomes of clips that no server can give; batches keep their shape whatever it
-    says, and ranks their steps.
+    between it and the oldest that is not; for one rank only, as several would take different steps. Batches themselves
+    are the same, each is used once, and which was used when is in the state. `poison` says what becomes of clips that
+    no server can give; batches keep their shape whatever it says, and ranks their steps.
     """
 
     servers: Sequence[str]
@@ -94,15 +95,17 @@ class LoaderOptions:
             raise BadInput(f"loader: steps is {self.steps} and epochs is {self.epochs:g}; wanted at most one of them")
         for name in ("steps", "epochs"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise BadInput(f"loader: {name} is {value}, wanted at least 0")
+            if value is not None and not 0 <= value < math.inf:
+                raise BadInput(
+                    f"loader: {name} is {value}, wanted at least 0 and finite, or None for a run without end"
+                )
         if not self.look_every_s > 0:
             raise BadInput(f"loader: look_every_s is {self.look_every_s:g}, wanted more than 0 seconds")
         if self.prefetch_batches < 1:
             raise BadInput(f"loader: prefetch_batches is {self.prefetch_batches}, wanted at least 1")
         if self.on_stall not in ("fail", "log"):
             raise BadInput(f"loader: on_stall is {self.on_stall!r}, wanted 'fail' or 'log'")
-        window_of(self.order)
+        window_of(self.order, world_size=self.world_size)
 
     def dispatch_limits(self) -> DispatchLimits:
         """What of it is the dispatch's. Raises BadInput for values out of their limits."""
@@ -232,15 +235,15 @@ class ClipLoader:
     def state_after(self, steps: int) -> dict[str, int | str | None]:
         """The state of the run once `steps` steps are done: for a consumer that holds batches it has not used yet.
 
-        An order other than the plan's (then "order", and whose it is) and stand-ins ("stand_ins") are in it as text, so
-        that the run can go on, and its past be replayed.
+        An order other than the plan's ("order") and stand-ins ("stand_ins") are in it as text, so that the run can go
+        on, and its past be replayed.
         """
         if self._feed is not None:
             self._fingerprint = self._feed.fingerprint
         state = {**self._sampler.state_at(steps), "decoder_fingerprint": self._fingerprint}
         order = self._order.spell(steps)
         if order is not None:
-            state |= {"order": order, "order_of": self._rank}
+            state |= {"order": order}
         stood_in = [stand_in for before, stand_in in self._stood_in if before < steps]
         return state | ({"stand_ins": spell(stood_in)} if stood_in else {})
 
@@ -248,13 +251,10 @@ class ClipLoader:
         """Go on where the run with this state stood; what is prefetched is discarded. Blocks as close() does.
 
         Batches that were overtaken and not used yet come first. Raises BadInput, naming both values, when run seed,
-        number of samples, global batch or shuffling differ, or when batches were overtaken at another rank or world
-        size; servers with another decoder than the run's are refused when they show themselves.
+        number of samples, global batch, shuffling or the order's version differ, or when batches were overtaken and
+        there is more than one rank; servers with another decoder than the run's are refused when they show themselves.
         """
-        steps = self._sampler.step_of(state)
-        order = Order.read(state.get("order"), steps=steps)
-        if order.has_gaps(steps):
-            self._check_rank(state)
+        order = self._order_in(state)
         self._restart(state, order)
         self._stand_ins.restart(stand_in for _, stand_in in self._stood_in)
 
@@ -262,18 +262,21 @@ class ClipLoader:
         """Deliver again, from the first step on, what the run with this state had used: the same batches in the same
         order with the same stand-ins; then it ends. Blocks as close() does. Raises as load_state_dict() does.
         """
-        steps = self._sampler.step_of(state)
-        used = Order.read(state.get("order"), steps=steps).used(steps)
-        if state.get("order") is not None:
-            self._check_rank(state)
+        order = self._order_in(state)
+        used = order.used(order.steps)
         self._restart(state, Order())
         self._replayed = used
         self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
         self._stood_in = []
 
-    def _check_rank(self, state: Mapping[str, object]) -> None:
-        if state.get("order_of") != self._rank:
-            raise BadInput(f"resume: the order is {state.get('order_of')}'s in the state, wanted {self._rank}'s")
+    def _order_in(self, state: Mapping[str, object]) -> Order:
+        order = Order.read(state.get("order"), steps=self._sampler.step_of(state))
+        if self.options.world_size > 1 and order.has_gaps(order.steps):
+            raise BadInput(
+                f"resume: the state's order has batches that were overtaken and not used yet, and world_size is "
+                f"{self.options.world_size}, wanted 1: go on with one rank until they are used"
+            )
+        return order
 
     def _restart(self, state: Mapping[str, object], order: Order) -> None:
         fingerprint = state.get("decoder_fingerprint")
@@ -311,8 +314,9 @@ class ClipLoader:
     def __repr__(self) -> str:
         o = self.options
         return (
-            f"ClipLoader(step {self._order.steps} of {self.steps}, {self._rank}, {o.batch_clips} clips of "
-            f"{self._policy.shape} a batch, {self._depth_batches} batches ahead, {len(o.servers)} servers)"
+            f"ClipLoader(step {self._order.steps} of {self.steps}, rank {o.rank} of {o.world_size}, "
+            f"{o.batch_clips} clips of {self._policy.shape} a batch, {self._depth_batches} batches ahead, "
+            f"{len(o.servers)} servers)"
         )
 
     def _stop(self) -> None:
@@ -337,7 +341,7 @@ class ClipLoader:
             prefetch=Prefetch(
                 self._slots,
                 depth_batches=self._depth_batches,
-                window_batches=window_of(options.order) if self._replayed is None else 1,
+                window_batches=window_of(options.order, world_size=options.world_size) if self._replayed is None else 1,
             ),
             policy=self._policy,
             stand_ins=self._stand_ins,
@@ -364,7 +368,3 @@ class ClipLoader:
                 samples[row], seeds[row] = stand_in.sample, stand_in.seed
             requests = tuple(self._policy.request(sample, seed) for sample, seed in zip(samples, seeds, strict=True))
             yield BatchPlan(places=places, samples=tuple(samples), requests=requests, stand_ins=stand_ins)
-
-    @property
-    def _rank(self) -> str:
-        return f"rank {self.options.rank} of {self.options.world_size}"

@@ -53,7 +53,9 @@ class FeedOptions:
     on_stall: Literal["fail", "log"] = "fail"
     """What a standstill of --watchdog-s does: end the run, or only say so each time."""
     order: str = "strict"
-    """strict is plan order; with window:W a ready batch may overtake within W, and what was used when is recorded."""
+    """strict is plan order; with window:W a ready batch may overtake within W, and what was used when is recorded.
+    window:W is for one rank: several would take different steps at a time, and is refused with them.
+    """
     poison: PoisonPolicy = "raise"
     """A clip no server can give ends the run, is replaced at its place, or (skip) is dropped for good."""
     poison_servers: int = 2
