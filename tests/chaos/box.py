@@ -51,7 +51,8 @@ class Box:
         self.server = self._spawn()
         self.proxy = None
         if proxy_seed is not None:
-            self.proxy = Proxy(int(bind.rpartition(":")[2]), seed=proxy_seed, zmtp=bind.startswith("tcp:"))
+            readable = bind.startswith("tcp:") and "--curve-key" not in options  # CURVE's messages are closed to it
+            self.proxy = Proxy(int(bind.rpartition(":")[2]), seed=proxy_seed, zmtp=readable)
         self.url = f"{bind.partition(':')[0]}://{self.proxy.address}" if self.proxy else bind
 
     def wait(self) -> None:
