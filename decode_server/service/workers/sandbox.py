@@ -12,7 +12,7 @@ import resource
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def enter_sandbox(readable: Iterable[Path], *, memory_bytes: int = MEMORY_BYTES)
     """
     time.localtime()  # which reads the time zone's file, for log lines
     in_force, missing = [], []
-    parts = (
+    parts: tuple[tuple[str, Callable[[], str]], ...] = (
         ("memory limit", lambda: _limit(memory_bytes)),
         ("no_new_privs", _no_new_privileges),
         ("Landlock", lambda: restrict_to_reading((*readable, *program_files()))),
