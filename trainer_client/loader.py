@@ -310,6 +310,7 @@ class ClipLoader(HomeProcess):
         if self._registry is not None:
             self._collector.unregister(self._registry)
         self._stop()
+        self._slots.close()
         self._stand_ins.write_found()
 
     def __enter__(self) -> ClipLoader:
