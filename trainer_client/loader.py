@@ -199,6 +199,11 @@ class ClipLoader(HomeProcess):
         return self._sampler.steps_in(1)
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of `pixels` of every batch."""
+        return self._slots.shape
+
+    @property
     def stats(self) -> FeedStats:
         """The counts so far, over all restarts. Blocks for microseconds; safe from any thread, also after close()."""
         self._check_home()

@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,10 @@ DATASET = [Sample(video="pattern", start_s=i, end_s=i + 1) for i in range(40)]
 STEPS, FORKED_AT = 24, 4
 
 
-def open_loader(servers: list[str]) -> ClipLoader:
+def open_loader(servers: list[str], *, video: str = "pattern") -> ClipLoader:
     """Two batches ahead, so that most of the run is still to be asked for when it forks."""
     options = LoaderOptions(servers=servers, batch_clips=4, steps=STEPS, run_seed=5, prefetch_batches=2, stall_s=30.0)
-    return ClipLoader(DATASET, POLICY, options)
+    return ClipLoader([replace(sample, video=video) for sample in DATASET], POLICY, options)
 
 
 def is_right(batch: Batch) -> bool:
