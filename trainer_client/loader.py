@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,11 +22,12 @@ from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.feed import Feed, Parts
 from trainer_client.feed.order import Order, window_of
+from trainer_client.feed.planned_batches import planned_batches
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
 from trainer_client.feed.stand_ins import PoisonOptions, StandIn, StandIns, read, spell
-from trainer_client.feed.stop_switch import StopSwitch
+from trainer_client.feed.stop_switch import end_dropped
 from trainer_client.fleet.addresses import check_servers
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
@@ -371,7 +370,7 @@ class ClipLoader(HomeProcess):
         )
         limits = TransportLimits(clip_bytes=self._policy.clip_bytes, secrets=self._secrets)
         feed = Feed(self._plan(), parts, open_wire=lambda wake: Connections(limits, wake=wake))
-        self._dropped = weakref.finalize(self, _end_dropped, feed.stop_switch, made_in=self._made_in, what=repr(self))
+        self._dropped = weakref.finalize(self, end_dropped, feed.stop_switch, made_in=self._made_in, what=repr(self))
         feed.start()
         _log.info("feeding from step %d: %r", self._order.steps, self)
         return feed
@@ -380,30 +379,8 @@ class ClipLoader(HomeProcess):
         """The batches that are not delivered yet, as the feed's thread wants them."""
         done, replayed = self._order.steps, self._replayed
         steps = self._order.remaining(self.steps) if replayed is None else iter(replayed[done:])
-        return _plan(steps, self._dataset, self._policy, sampler=self._sampler, stand_ins=self._stand_ins)
+        return planned_batches(steps, self._dataset, self._policy, sampler=self._sampler, stand_ins=self._stand_ins)
 
     @property
     def _rank(self) -> str:
         return f"rank {self.options.rank} of {self.options.world_size}"
-
-
-def _plan(
-    steps: Iterator[int], dataset: Dataset, policy: ClipPolicy, *, sampler: Sampler, stand_ins: StandIns
-) -> Iterator[BatchPlan]:
-    """These steps' batches, each made when it is asked for."""
-    for step in steps:
-        places = sampler.batch(step)
-        seeds = places.seeds.tolist()
-        samples = [dataset[index] for index in places.indices.tolist()]
-        standing_in = stand_ins.of(places)
-        for row, stand_in in standing_in.items():
-            samples[row], seeds[row] = stand_in.sample, stand_in.seed
-        requests = tuple(policy.request(sample, seed) for sample, seed in zip(samples, seeds, strict=True))
-        yield BatchPlan(places=places, samples=tuple(samples), requests=requests, stand_ins=standing_in)
-
-
-def _end_dropped(stop_switch: StopSwitch, *, made_in: int, what: str) -> None:
-    """A loader is gone that nobody closed: its thread ends by itself, and lets go of all that is its."""
-    if os.getpid() == made_in:
-        stop_switch.throw()
-        warnings.warn(f"{what} was dropped without close(); its thread is told to end", ResourceWarning, stacklevel=2)

@@ -6,8 +6,10 @@ So whoever only wants the thread to end, as a loader that is dropped does, keeps
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
+import warnings
 
 from trainer_client.transports.fork_guard import FORKS_WAIT, let_go_when_forked
 
@@ -43,3 +45,10 @@ class StopSwitch:
         """See Inherited."""
         self.wake.close()
         self._waker.close()
+
+
+def end_dropped(stop_switch: StopSwitch, *, made_in: int, what: str) -> None:
+    """A loader of process `made_in` is gone that nobody closed: its thread ends by itself, and lets go of all."""
+    if os.getpid() == made_in:
+        stop_switch.throw()
+        warnings.warn(f"{what} was dropped without close(); its thread is told to end", ResourceWarning, stacklevel=2)
