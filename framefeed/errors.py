@@ -54,6 +54,12 @@ class StorageFault(Retryable):
     code = "storage_fault"
 
 
+class NotHere(Retryable):
+    """This server cannot give the clip, another may: it serves another data set, or has no room for one so large."""
+
+    code = "not_here"
+
+
 class Permanent(FramefeedError):
     """No server will ever answer this request with a clip."""
 
@@ -92,6 +98,7 @@ WIRE_ERRORS: dict[str, type[FramefeedError]] = {
         ServerLost,
         DeadlineExceeded,
         StorageFault,
+        NotHere,
         BadRequest,
         UnknownVideo,
         CorruptMedia,

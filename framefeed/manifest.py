@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,15 @@ class Manifest:
     refused: tuple[Refusal, ...] = ()
     identity: str = field(default="", compare=False)
 
-    def write(self, folder: Path) -> None:
-        """Write FOLDER/framefeed.manifest.jsonl atomically, under the identity of what is written."""
-        head = {"framefeed_manifest": MANIFEST_VERSION, "videos": len(self.videos), "identity": identity_of(self.videos)}
+    def write(self, folder: Path, *, just_before: Callable[[], object] = lambda: None) -> None:
+        """Write FOLDER/framefeed.manifest.jsonl atomically, under the identity of what is written; `just_before` it
+        takes its place, its packet indices can take theirs.
+        """
+        head = {
+            "framefeed_manifest": MANIFEST_VERSION,
+            "videos": len(self.videos),
+            "identity": identity_of(self.videos),
+        }
         lines = [json.dumps(head)]
         lines += [_line("video", entry) for entry in self.videos.values()]
         lines += [_line("refused", refusal) for refusal in self.refused]
@@ -83,6 +89,7 @@ class Manifest:
             file.write("\n".join(lines) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        just_before()
         part.rename(folder / MANIFEST_NAME)
 
 
@@ -90,7 +97,7 @@ def identity_of(videos: Mapping[str, VideoEntry]) -> str:
     """The identity of a data set of these videos, 35 characters.
 
     It changes with a video's name, length, size or codec, with the times of its chunks and with any bit of their media
-    or packet indices; not with the folder, the time or the place of a file, and not with what is quarantined or refused.
+    or packet indices; not with the folder of the root, the time of a file or what is quarantined or refused.
     """
     whole = hashlib.blake2b(digest_size=16)
     names = sorted(set(VideoEntry.__slots__) - _PLACE_FIELDS)

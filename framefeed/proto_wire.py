@@ -66,7 +66,7 @@ def proto_of_reply(header: bytes, pixels: memoryview | None) -> bytes:
         message.error.code, message.error.message = body["code"], body["message"]
         return message.SerializeToString()
     if kind == "server":
-        del body["attempt"]
+        del body["attempt"], body["dataset"]
         _fill(message.notice, body)
         return message.SerializeToString()
     info = body["info"]
@@ -107,7 +107,7 @@ def header_of_reply(data: bytes) -> tuple[bytes, memoryview]:
 def proto_of_server(header: bytes) -> bytes:
     """The DescribeReply of a server's header."""
     _, body = unpack_body(header)
-    del body["attempt"]  # a call that has one answer needs no name
+    del body["attempt"], body["dataset"]  # a call that has one answer needs no name
     message = pb.DescribeReply()
     _fill(message, body)
     return message.SerializeToString()

@@ -24,7 +24,8 @@ class ServerEntry:
     """One server. `beat` grows with each writing, at least every `lease_s` seconds: who sees it stand still for longer,
     by a clock of its own, may take the server for dead (clocks of different hosts are never compared). `endpoints` are
     URLs, all of this one server; `host` is what host_id() gave it. `state` is starting or ready, `sockets` the CPU
-    sockets it decodes on, `threads` how many clips at a time, `fingerprint` what decides their bytes.
+    sockets it decodes on, `threads` how many clips at a time, `fingerprint` and `dataset` what decides their bytes; a
+    server whose version knew no data sets has "".
     """
 
     server: str
@@ -38,6 +39,7 @@ class ServerEntry:
     fingerprint: str
     metrics_url: str
     pid: int
+    dataset: str = ""
 
     def pack(self) -> str:
         """The entry as JSON."""
@@ -52,6 +54,7 @@ def unpack_entry(text: str) -> ServerEntry:
         raise ValueError("it is nested without end") from None
     if not isinstance(body, dict) or body.pop("framefeed_server", None) != ENTRY_VERSION:
         raise ValueError(f"no server entry of version {ENTRY_VERSION}")
+    body.setdefault("dataset", "")
     wanted = {field.name: _KINDS[str(field.type)] for field in fields(ServerEntry)}
     if set(body) != set(wanted):
         raise ValueError(f"its fields are {', '.join(sorted(body))}")

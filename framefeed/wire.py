@@ -79,12 +79,15 @@ class DecodeCall:
     """A request on its way: `attempt` names this try among all of a client's, `deadline_s` is the time it still has.
 
     `alone` asks the server to decode it together with no other clip: a try of it failed, or of one beside it.
+    `dataset` is the identity of what the run reads, "" while it knows none; a server of another one says that the clip
+    is not here.
     """
 
     attempt: int
     deadline_s: float
     request: ClipRequest
     alone: bool = False
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,9 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReply:
-    """Who a server is: its id, what it decodes with, how many videos it has, its capacity and its state."""
+    """Who a server is: its id, what it decodes with, the identity of its data set and how many videos that has, its
+    capacity and its state.
+    """
 
     attempt: int
     server: str
@@ -128,6 +133,7 @@ class ServerReply:
     videos: int
     workers: int
     state: str
+    dataset: str = ""
 
 
 Call = DecodeCall | DescribeCall
@@ -140,7 +146,8 @@ def pack_call(call: Call) -> bytes:
         return pack_body("describe", {"attempt": call.attempt})
     request = map_of_request(call.request)
     body = {"attempt": call.attempt, "deadline_s": call.deadline_s, "request": request}
-    return pack_body("decode", body | {"alone": True} if call.alone else body)
+    said = {name: getattr(call, name) for name in ("alone", "dataset") if getattr(call, name)}
+    return pack_body("decode", body | said)
 
 
 def map_of_request(request: ClipRequest) -> dict[str, Any]:

@@ -177,10 +177,9 @@ def _write(folder: Path, indexed: list[tuple[_File, PacketIndex]], refused: list
             out.write(record)
         out.flush()
         os.fsync(out.fileno())
-    part.rename(folder / PACKETS_NAME)
     entries = {name: _entry(name, sorted(videos[name], key=lambda row: row[0].start_s)) for name in sorted(videos)}
     manifest = Manifest(videos=entries, refused=tuple(refused), identity=identity_of(entries))
-    manifest.write(folder)
+    manifest.write(folder, just_before=lambda: part.rename(folder / PACKETS_NAME))
     drop_sidecars(folder, keep={index.sidecar for _, index in indexed})
     return manifest
 

@@ -80,7 +80,9 @@ def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, cli
 def test_describe(server: Server, client: Client) -> None:
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready")
+    assert reply == ServerReply(
+        attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready", dataset="v1-fake"
+    )
 
 
 @pytest.mark.parametrize(
@@ -447,6 +449,13 @@ def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> Non
 def test_a_worker_that_would_make_other_bytes_is_not_let_in(tmp_path: Path) -> None:
     with Server(tmp_path, "/differs", "--workers", "2") as server, Client(server.endpoint) as client:
         wait_until("one is turned away", lambda: "this server decodes with fake-" in server.log())
+        assert server.metrics()["framefeed_server_workers"] == 1
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_a_worker_of_another_data_set_is_not_let_in(tmp_path: Path) -> None:
+    with Server(tmp_path, "/other-data", "--workers", "2") as server, Client(server.endpoint) as client:
+        wait_until("one is turned away", lambda: "this server decodes with fake-1 of data set v1-" in server.log())
         assert server.metrics()["framefeed_server_workers"] == 1
         assert isinstance(client.decode(request())[0], ClipReply)
 

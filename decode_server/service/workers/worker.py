@@ -38,7 +38,7 @@ from decode_server.service.workers.worker_messages import (
 )
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
-from framefeed.errors import FramefeedError, Permanent, StorageFault
+from framefeed.errors import FramefeedError, NotHere, Permanent, StorageFault
 from framefeed.request import ClipRequest
 from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_reply, unpack_call
 
@@ -60,7 +60,7 @@ class Decodes(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeBackend:
     """What a worker decodes with: engines, one a thread, a video's codec (a metrics label), the watch over all reads,
-    and who it is.
+    who it is, and what it serves. `outdated` says why the root is not the one any more that it opened, "" if it is.
     """
 
     engine: Callable[[], Decodes]
@@ -68,6 +68,8 @@ class DecodeBackend:
     watch: ReadWatch
     fingerprint: str
     videos: int
+    dataset: str = ""
+    outdated: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ class Worker:
         return Done(task.id, "clip", pack_reply(reply), codec, info.read_bytes, stage_s, storage)
 
     def _failed(self, clip: _Clip, error: Exception) -> Done:
+        if isinstance(error, Permanent) and (outdated := self._backend.outdated()):
+            error = NotHere(f"{outdated} ({error})")
         if isinstance(error, FramefeedError):
             code, message = error.code, str(error)
         else:
@@ -169,6 +173,8 @@ def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBacken
         watch=library.watch,
         fingerprint=decoder_fingerprint(),
         videos=len(library.manifest.videos),
+        dataset=library.identity,
+        outdated=library.outdated,
     )
 
 
@@ -191,7 +197,7 @@ def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBac
         channel.send(pack_message(NoStart(str(error))))
         return 2
     worker = Worker(channel, memoryview(mmap.mmap(setup.buffer_pool, 0)), backend=backend, server=setup.server)
-    channel.send(pack_message(Hello(backend.fingerprint, backend.videos)))
+    channel.send(pack_message(Hello(backend.fingerprint, backend.videos, backend.dataset)))
     threads = [threading.Thread(target=_serve, args=(worker,), name=f"decode-{i}") for i in range(setup.threads)]
     for thread in threads:
         thread.start()

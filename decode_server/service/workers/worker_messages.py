@@ -55,10 +55,13 @@ class Tasks:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Worker to front, once: it can take tasks, what decides the bytes it will make, and how many videos it has."""
+    """Worker to front, once: it can take tasks, what decides the bytes it will make, and how many videos it has of
+    which data set ("" if that is not known).
+    """
 
     fingerprint: str
     videos: int
+    dataset: str
 
 
 @dataclass(frozen=True, slots=True)
