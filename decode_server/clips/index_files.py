@@ -11,6 +11,8 @@ from pathlib import Path
 
 from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, read_identity
 
+_HALF = f"has another {PACKETS_NAME} since, with the same manifest: it is being indexed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStamp:
@@ -43,8 +45,13 @@ class IndexFiles:
 
     def half_replaced_by(self, now: IndexFiles) -> str:
         """Why the packet indices may be others than the manifest's: they were replaced and it was not, or not yet."""
-        replaced = now.manifest == self.manifest and now.packets != self.packets
-        return f"has another {PACKETS_NAME} since, with the same manifest: it is being indexed" if replaced else ""
+        return _HALF if now.manifest == self.manifest and now.packets != self.packets else ""
+
+    def half_replaced_since(self, since_s: float) -> str:
+        """The same, for who opened these files when that had happened already: the manifest is the last to be written.
+        Files that were only copied in another order are older than `since_s`, by the wall clock.
+        """
+        return _HALF if self.packets.mtime_ns > max(self.manifest.mtime_ns, since_s * 1e9) else ""
 
 
 def look(folder: Path) -> IndexFiles:

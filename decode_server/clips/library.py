@@ -31,9 +31,10 @@ class Library:
     """A root's manifest (read once), packet indices (up to 32 MiB of them kept) and open files. Thread-safe.
 
     `index_folder` is where the manifest lies when that is not the root itself. The quarantine lists of both folders are
-    read once too and honoured, unless told not to. Raises BadInput when the manifest is missing, empty or damaged.
-    `identity` is the data set's: for a manifest of version 1 it is found by reading all packet indices, and "" where
-    these are too large for that.
+    read once too and honoured, unless told not to. What was changed after `since_s`, by the wall clock and by default
+    now, was replaced and not damaged. `identity` is the data set's: for a manifest of version 1 it is found by reading
+    all packet indices, and "" where these are too large for that. Raises BadInput when the manifest is missing, empty
+    or damaged.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Library:
         index_folder: Path | None = None,
         honour_quarantine: bool = True,
         seams: Seams | None = None,
+        since_s: float | None = None,
     ) -> None:
         self._root, self._folder = root, index_folder or root
-        self._opened_s = time.time()
+        self._since_s = time.time() if since_s is None else since_s
         self.manifest: Manifest = read_manifest(self._folder)
         folders = dict.fromkeys((root, index_folder or root))
         self.quarantine = read_quarantine(*folders) if honour_quarantine else Quarantine()
@@ -92,8 +94,8 @@ class Library:
             raise self.verdict(index, error) from None
 
     def verdict(self, index: PacketIndex, error: CorruptMedia) -> FramefeedError:
-        """What to raise for a media file that is not as indexed: NotHere if it was replaced or removed since this was
-        opened, so that it is the index that is old; else the error. Blocks on the storage.
+        """What to raise for a media file that is not as indexed: NotHere if it was replaced or removed meanwhile, so
+        that it is the index that is old; else the error. Blocks on the storage.
         """
         if index.sidecar:
             return error  # it is never changed
@@ -102,9 +104,9 @@ class Library:
                 changed_s = _changed_s(self._root, index)
         except OSError:
             return error
-        if changed_s <= self._opened_s:
+        if changed_s <= self._since_s:
             return error
-        return NotHere(f"{error}; it was changed since this server opened the root: index the root again")
+        return NotHere(f"{error}; it was changed since this server started: index the root again")
 
     def outdated(self) -> str:
         """Why the index in the folder is not the one that was opened, "" if it is: what this library finds wrong with
@@ -118,7 +120,8 @@ class Library:
         except BadInput as error:
             return str(error)
         opened = self._opened
-        if why := opened.replaced_by(now, identity=self.identity) or opened.half_replaced_by(now):
+        why = opened.replaced_by(now, identity=self.identity) or opened.half_replaced_by(now)
+        if why := why or now.half_replaced_since(self._since_s):
             return f"root {self._root} {why}; restart this server"
         self._opened = now
         return ""

@@ -183,6 +183,8 @@ class Front:
             )
         if self.lifecycle.state is State.STARTING:
             raise Busy("no worker is up yet; try another server, or later")
+        if self._index_watch.outdated:
+            raise NotHere(f"{self._index_watch.outdated}; this server leaves")
         if call.dataset and self._pool.dataset not in ("", call.dataset):
             raise NotHere(f"the run reads data set {call.dataset}, this server serves {self._pool.dataset}")
         job = Job(

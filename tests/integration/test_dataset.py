@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,7 @@ def test_files_replaced_under_a_server_are_not_here_and_never_corrupt(made: Path
             refused = ask(client, video=video)
             assert isinstance(refused, ErrorReply)
             assert refused.code == "not_here"
-            assert "changed since this server opened the root" in refused.message
+            assert "changed since this server started" in refused.message
         assert isinstance(ask(client, video="three"), ClipReply)
         assert outcome(server.metrics(), "not_here") == 2
 
@@ -297,3 +298,20 @@ def test_damage_is_damage_where_nothing_was_replaced(root: Path, tmp_path: Path)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         assert code_of(ask(client)) == "corrupt_media"
         assert code_of(ask(client, video="three")) == "clip"
+
+
+@pytest.mark.parametrize("what", ["media", "packets"])
+def test_a_worker_that_starts_after_the_change_judges_as_the_others_do(
+    made: Path, root: Path, server: Server, what: str
+) -> None:
+    if what == "media":
+        shutil.copyfile(made / "crf40" / "one.mp4", root / "one.mp4")
+    else:
+        shutil.copyfile(made / "crf40" / PACKETS_NAME, root / PACKETS_NAME)
+    wait_until("both are up", lambda: server.metrics()["framefeed_server_workers"] == 2)
+    before = server.workers()
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_until("they were replaced", lambda: server.has_replaced(before))
+    with Client(server.endpoint) as client:
+        assert code_of(ask(client)) == "not_here"

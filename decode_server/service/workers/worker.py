@@ -166,7 +166,7 @@ class Worker:
 def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBackend:
     """The backend that decodes the videos of a root, opened through `seams`. Raises BadInput."""
     index_folder = Path(setup.index_folder) if setup.index_folder else None
-    library = Library(Path(setup.root), index_folder=index_folder, seams=seams)
+    library = Library(Path(setup.root), index_folder=index_folder, seams=seams, since_s=setup.started_s)
     return DecodeBackend(
         engine=lambda: Engine(library),
         codec=lambda video: library.manifest.videos[video].codec,

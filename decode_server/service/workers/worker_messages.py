@@ -18,7 +18,8 @@ class Setup:
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `buffer_pool` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root.
+    `buffer_pool` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root;
+    `started_s` is when the server started, by the wall clock.
     """
 
     root: str
@@ -29,6 +30,7 @@ class Setup:
     cpus: tuple[int, ...]
     buffer_pool: int
     parent: int
+    started_s: float
 
 
 @dataclass(frozen=True, slots=True)

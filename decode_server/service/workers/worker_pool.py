@@ -100,7 +100,7 @@ class _Place:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """What every worker is told, and when it counts as hung: `hang_s` after a decode's deadline, or after a read of
-    each of its threads lasted longer than `read_s`.
+    each of its threads lasted longer than `read_s`. `started_s` is when the server started, by the wall clock.
     """
 
     root: str
@@ -111,6 +111,7 @@ class PoolOptions:
     hang_s: float
     read_s: float
     command: tuple[str, ...] = WORKER_COMMAND
+    started_s: float = field(default_factory=time.time)
 
 
 class WorkerPool:
@@ -270,6 +271,7 @@ class WorkerPool:
             place.worker_slot.cpus,
             options.buffer_pool_fd,
             os.getpid(),
+            options.started_s,
         )
         with theirs:
             try:
