@@ -60,6 +60,24 @@ class NotHere(Retryable):
     code = "not_here"
 
 
+class WrongVersion(Retryable):
+    """The server and its client speak different versions of the contract."""
+
+    code = "wrong_version"
+
+
+class ResourceExhausted(Retryable):
+    """The server ran out of memory, descriptors or processes over the request; the media itself may be fine."""
+
+    code = "resource_exhausted"
+
+
+class Cancelled(Retryable):
+    """Its client took the request back."""
+
+    code = "cancelled"
+
+
 class Permanent(FramefeedError):
     """No server will ever answer this request with a clip."""
 
@@ -99,6 +117,9 @@ WIRE_ERRORS: dict[str, type[FramefeedError]] = {
         DeadlineExceeded,
         StorageFault,
         NotHere,
+        WrongVersion,
+        ResourceExhausted,
+        Cancelled,
         BadRequest,
         UnknownVideo,
         CorruptMedia,

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-import msgpack
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -106,8 +106,7 @@ class PacketIndex:
 
     def pack(self) -> bytes:
         """The record as bytes."""
-        packed: bytes = msgpack.packb(self._body())
-        return packed
+        return msgspec.msgpack.encode(self._body())
 
     @cached_property
     def digest(self) -> str:
@@ -116,7 +115,7 @@ class PacketIndex:
         It leaves out when the file was changed, the name of its sidecar, and whether it was `checked`.
         """
         body = self._body() | {"mtime_ns": 0, "sidecar": bool(self.sidecar), "checked": False}
-        return hashlib.blake2b(msgpack.packb(body), digest_size=_DIGEST_BYTES).hexdigest()
+        return hashlib.blake2b(msgspec.msgpack.encode(body), digest_size=_DIGEST_BYTES).hexdigest()
 
     def _body(self) -> dict[str, Any]:
         body: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -129,13 +128,13 @@ class PacketIndex:
 def unpack_index(record: bytes, *, where: str) -> PacketIndex:
     """The index in a record. Raises CorruptMedia, naming `where` it was read, when it is damaged."""
     try:
-        body = msgpack.unpackb(record)
+        body = msgspec.msgpack.decode(record)
         for name, dtype in _ARRAYS.items():
             body[name] = np.frombuffer(body[name], dtype=dtype)
         body["colour"] = Colour(matrix=body["colour"][0], full_range=body["colour"][1])
         body["time_base_s"], body["sar"] = tuple(body["time_base_s"]), tuple(body["sar"])
         index = PacketIndex(**body)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, msgspec.MsgspecError) as error:
         raise CorruptMedia(
             f"packet index at {where} is damaged ({type(error).__name__}); index the root again"
         ) from None
