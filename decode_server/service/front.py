@@ -19,6 +19,7 @@ from decode_server.service.admission import MAX_DEADLINE_S, Admission, Job
 from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.drain_notice import DrainNotice
 from decode_server.service.health import Status
+from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
 from decode_server.service.metrics import Gauges, Metrics
@@ -27,7 +28,16 @@ from decode_server.service.refusals import REQUEST_REASONS, Refusals
 from decode_server.service.signals import StopSignals
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_pool import WorkerPool
-from framefeed.errors import BadRequest, Busy, DeadlineExceeded, Draining, FramefeedError, ServerLost, StorageFault
+from framefeed.errors import (
+    BadRequest,
+    Busy,
+    DeadlineExceeded,
+    Draining,
+    FramefeedError,
+    NotHere,
+    ServerLost,
+    StorageFault,
+)
 from framefeed.request import ClipRequest
 from framefeed.wire import (
     Call,
@@ -65,6 +75,7 @@ class Parts:
     stops: StopSignals
     lifecycle: Lifecycle
     refusals: Refusals
+    index_watch: IndexWatch
 
 
 class Front:
@@ -83,7 +94,7 @@ class Front:
         self.status = Status(state=State.STARTING, turned_s=time.monotonic(), detail="no turn yet")
         self._listeners, self._admission, self._buffer_pool = parts.listeners, parts.admission, parts.buffer_pool
         self._pool, self._metrics, self._stops = parts.pool, parts.metrics, parts.stops
-        self._refusals = parts.refusals
+        self._refusals, self._index_watch = parts.refusals, parts.index_watch
         self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics)
         self._server = server
         self._drain_s = drain_s
@@ -98,10 +109,10 @@ class Front:
         self._ids = itertools.count(1)
 
     def run(self) -> None:
-        """Serve until a stop signal, then drain. Each wait is at most half a second.
+        """Serve until a stop signal or until the root is indexed again, then drain. Each wait is at most half a second.
 
         Raises BadInput if the workers refuse the root, FramefeedError if they cannot be started, if a second signal
-        forces the stop, or if requests were unfinished when the drain's time was up.
+        forces the stop, if requests were unfinished when the drain's time was up, or if the root was indexed again.
         """
         self._listeners.watch(self._pool.fileno())
         self._listeners.watch(self._stops.fileno())
@@ -116,6 +127,8 @@ class Front:
                 f"drain: {self._unfinished} requests were unfinished after {self._drain_s:g} s; "
                 "their clients were told to try another server"
             )
+        if self._index_watch.outdated:
+            raise FramefeedError(f"{self._index_watch.outdated}; start the server again to serve that")
 
     @property
     def in_flight(self) -> int:
@@ -175,6 +188,10 @@ class Front:
             )
         if self.lifecycle.state is State.STARTING:
             raise Busy("no worker is up yet; try another server, or later")
+        if self._index_watch.outdated:
+            raise NotHere(f"{self._index_watch.outdated}; this server leaves")
+        if call.dataset and self._pool.dataset not in ("", call.dataset):
+            raise NotHere(f"the run reads data set {call.dataset}, this server serves {self._pool.dataset}")
         job = Job(
             id=next(self._ids),
             client=client,
@@ -262,8 +279,9 @@ class Front:
         self._stops.clear()
         if self._stops.count > 1:
             raise FramefeedError(f"stopped at once by a second signal, with {self.in_flight} requests in flight")
-        if self._stops.count == 1 and self.lifecycle.move(State.DRAINING):
-            self._begin_drain(now_s)
+        why = self._stops.last if self._stops.count == 1 else self._index_watch.outdated
+        if why and self.lifecycle.move(State.DRAINING):
+            self._begin_drain(why, now_s)
         if self.lifecycle.state is State.DRAINING:
             self._continue_drain(now_s)
             return
@@ -275,11 +293,11 @@ class Front:
             log.log(logging.INFO if ready else logging.WARNING, "%s", "ready" if ready else "unready: no worker is up")
         if ready and not self._announced:
             self._announced = True
-            self._metrics.built_with(self._pool.fingerprint)
+            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset)
             self._on_ready(self._pool.videos)
 
-    def _begin_drain(self, now_s: float) -> None:
-        log.info("%s: draining, %d requests in flight, at most %g s", self._stops.last, self.in_flight, self._drain_s)
+    def _begin_drain(self, why: str, now_s: float) -> None:
+        log.info("%s: draining, %d requests in flight, at most %g s", why, self.in_flight, self._drain_s)
         self._admission.draining = True
         self._drain_until_s = now_s + self._drain_s
         self._on_drain()
@@ -321,6 +339,7 @@ class Front:
         self._restarts_seen = self._pool.restarts
         detail = f"{gauges.workers} of {self._pool.size} workers up, {gauges.in_flight} requests in flight"
         detail += f", {gauges.stuck_reads} reads hang" if gauges.stuck_reads else ""
+        detail += f", {self._index_watch.outdated}" if self._index_watch.outdated else ""
         detail += f", {gauges.zombies} killed workers cannot go" if gauges.zombies else ""
         self.status = Status(state=gauges.state, turned_s=now_s, detail=detail)
 
@@ -365,6 +384,7 @@ class Front:
             videos=self._pool.videos,
             workers=self._pool.capacity,
             state=self.lifecycle.state.value,
+            dataset=self._pool.dataset,
         )
 
     def __repr__(self) -> str:

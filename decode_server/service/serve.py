@@ -20,6 +20,7 @@ from decode_server.service.admission import Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.front import Front, Parts
 from decode_server.service.health import HealthServer
+from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
 from decode_server.service.listeners.grpc_listener import GrpcListener
@@ -154,6 +155,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
             stops=stops,
             lifecycle=lifecycle,
             refusals=refusals,
+            index_watch=stack.enter_context(contextlib.closing(_index_watch(options, pool))),
         )
         announcement = stack.enter_context(
             contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
@@ -183,11 +185,16 @@ def _announcement(
         threads=options.threads,
         lifecycle=lifecycle,
         fingerprint=lambda: pool.fingerprint,
+        dataset=lambda: pool.dataset,
     )
     places = Places(
         file=options.announce, folder=options.registry, advertise=options.advertise, lease_s=options.lease_s
     )
     return Announcement(identity, places)
+
+
+def _index_watch(options: Serve, pool: WorkerPool) -> IndexWatch:
+    return IndexWatch(options.index or options.root, lambda: pool.dataset if pool.fingerprint else None)
 
 
 def _listen(

@@ -89,7 +89,9 @@ def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, cli
 def test_describe(server: Server, client: Client) -> None:
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready")
+    assert reply == ServerReply(
+        attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready", dataset="v1-fake"
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_pages_and_books_while_requests_come_and_go(server: Server, client: Clie
     assert after["framefeed_server_read_bytes_total"] == 1000 * after[codec]
     assert after["framefeed_server_workers"] == 2
     assert after['framefeed_server_state{framefeed_server_state="ready"}'] == 1
-    assert after['framefeed_build_info{fingerprint="fake-1"}'] == 1
+    assert after['framefeed_build_info{dataset="v1-fake",fingerprint="fake-1"}'] == 1
 
 
 def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path: Path, gate: Gate) -> None:
@@ -468,6 +470,13 @@ def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> Non
 def test_a_worker_that_would_make_other_bytes_is_not_let_in(tmp_path: Path) -> None:
     with Server(tmp_path, "/differs", "--workers", "2") as server, Client(server.endpoint) as client:
         wait_until("one is turned away", lambda: "this server decodes with fake-" in server.log())
+        assert server.metrics()["framefeed_server_workers"] == 1
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_a_worker_of_another_data_set_is_not_let_in(tmp_path: Path) -> None:
+    with Server(tmp_path, "/other-data", "--workers", "2") as server, Client(server.endpoint) as client:
+        wait_until("one is turned away", lambda: "this server decodes with fake-1 of data set v1-" in server.log())
         assert server.metrics()["framefeed_server_workers"] == 1
         assert isinstance(client.decode(request())[0], ClipReply)
 

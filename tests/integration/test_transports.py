@@ -130,7 +130,9 @@ def test_errors_come_as_errors(talker: Talker) -> None:
 def test_a_server_says_who_it_is(server: Server, talker: Talker) -> None:
     talker.send(DescribeCall(attempt=3))
     reply, _ = talker.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready")
+    assert reply == ServerReply(
+        attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready", dataset="v1-fake"
+    )
 
 
 def test_each_of_several_clients_gets_its_own(server: Server) -> None:

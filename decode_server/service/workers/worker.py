@@ -41,7 +41,7 @@ from decode_server.service.workers.worker_messages import (
 )
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
-from framefeed.errors import FramefeedError, Permanent, StorageFault
+from framefeed.errors import FramefeedError, NotHere, Permanent, StorageFault
 from framefeed.request import ClipRequest
 from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_unsealed, unpack_call
 
@@ -63,7 +63,8 @@ class Decodes(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeBackend:
     """What a worker decodes with: engines, one a thread, a video's codec (a metrics label), the watch over all reads,
-    who it is, and all that it needs to read beside the program: once that is known, the rest is taken from it.
+    who it is, and what it serves. `outdated` says why the root is not the one any more that it opened, "" if it is.
+    `readable` is all that it needs to read beside the program: once that is known, the rest is taken from it.
     """
 
     engine: Callable[[], Decodes]
@@ -71,6 +72,8 @@ class DecodeBackend:
     watch: ReadWatch
     fingerprint: str
     videos: int
+    dataset: str = ""
+    outdated: Callable[[], str] = lambda: ""
     readable: tuple[Path, ...] | None = None  # None: no sandbox
 
 
@@ -153,6 +156,8 @@ class Worker:
         return Done(task.id, "clip", pack_unsealed(reply), codec, info.read_bytes, stage_s, storage)
 
     def _failed(self, clip: _Clip, error: Exception) -> Done:
+        if isinstance(error, Permanent) and (outdated := self._backend.outdated()):
+            error = NotHere(f"{outdated} ({error})")
         if isinstance(error, FramefeedError):
             code, message = error.code, str(error)
         else:
@@ -166,13 +171,15 @@ class Worker:
 def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBackend:
     """The backend that decodes the videos of a root, opened through `seams`. Raises BadInput."""
     index_folder = Path(setup.index_folder) if setup.index_folder else None
-    library = Library(Path(setup.root), index_folder=index_folder, seams=seams)
+    library = Library(Path(setup.root), index_folder=index_folder, seams=seams, since_s=setup.started_s)
     return DecodeBackend(
         engine=lambda: Engine(library),
         codec=lambda video: library.manifest.videos[video].codec,
         watch=library.watch,
         fingerprint=decoder_fingerprint(),
         videos=len(library.manifest.videos),
+        dataset=library.identity,
+        outdated=library.outdated,
         readable=(Path(setup.root), index_folder or Path(setup.root)),
     )
 
@@ -198,7 +205,7 @@ def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBac
     if backend.readable is not None:
         log.info("sandbox: %s", enter_sandbox(backend.readable))
     worker = Worker(channel, memoryview(mmap.mmap(setup.buffer_pool, 0)), backend=backend, server=setup.server)
-    channel.send(pack_message(Hello(backend.fingerprint, backend.videos)))
+    channel.send(pack_message(Hello(backend.fingerprint, backend.videos, backend.dataset)))
     threads = [threading.Thread(target=_serve, args=(worker,), name=f"decode-{i}") for i in range(setup.threads)]
     for thread in threads:
         thread.start()

@@ -15,7 +15,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `buffer_pool` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root.
+    `buffer_pool` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root;
+    `started_s` is when the server started, by the wall clock.
     """
 
     root: str
@@ -26,6 +27,7 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     cpus: tuple[int, ...]
     buffer_pool: int
     parent: int
+    started_s: float
 
 
 class Task(Struct, frozen=True, array_like=True):
@@ -48,10 +50,13 @@ class Tasks(Struct, frozen=True, array_like=True, tag=1):
 
 
 class Hello(Struct, frozen=True, array_like=True, tag=2):
-    """Worker to front, once: it can take tasks, what decides the bytes it will make, and how many videos it has."""
+    """Worker to front, once: it can take tasks, what decides the bytes it will make, and how many videos it has of
+    which data set ("" if that is not known).
+    """
 
     fingerprint: str
     videos: int
+    dataset: str
 
 
 class NoStart(Struct, frozen=True, array_like=True, tag=3):

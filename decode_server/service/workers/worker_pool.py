@@ -101,7 +101,7 @@ class _Place:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """What every worker is told, and when it counts as hung: `hang_s` after a decode's deadline, or after a read of
-    each of its threads lasted longer than `read_s`.
+    each of its threads lasted longer than `read_s`. `started_s` is when the server started, by the wall clock.
     """
 
     root: str
@@ -112,14 +112,16 @@ class PoolOptions:
     hang_s: float
     read_s: float
     command: tuple[str, ...] = WORKER_COMMAND
+    started_s: float = field(default_factory=time.time)
 
 
 class WorkerPool:
     """One worker a slot. Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`."""
 
     def __init__(self, worker_slots: Sequence[WorkerSlot], options: PoolOptions) -> None:
-        self.fingerprint = ""  # of all workers, and how many videos they have: known once one is ready
+        self.fingerprint = ""  # of all workers, and how many videos of which data set: known once one is ready
         self.videos = 0
+        self.dataset = ""
         self.unanswered = 0  # jobs handed to workers whose client has no reply yet
         self.restarts = 0
         self._options = options
@@ -270,6 +272,7 @@ class WorkerPool:
             place.worker_slot.cpus,
             options.buffer_pool_fd,
             os.getpid(),
+            options.started_s,
         )
         with theirs:
             try:
@@ -321,14 +324,20 @@ class WorkerPool:
         elif isinstance(message, NoStart):
             self._refused = message.reason
             worker.killed_because = message.reason
-        elif isinstance(message, Hello) and message.fingerprint == (self.fingerprint or message.fingerprint):
-            self.fingerprint, self.videos = message.fingerprint, message.videos
+        elif isinstance(message, Hello) and self._agrees(message):
+            self.fingerprint, self.videos, self.dataset = message.fingerprint, message.videos, message.dataset
             worker.state, worker.was_ready, worker.since_s = WorkerState.READY, True, now_s
             worker.place.restarts.came_up()
             slot = worker.place.worker_slot
             log.info("worker %d is up on CPUs %s of socket %d", worker.process.pid, slot.cpus, slot.socket)
         else:
-            self._condemn(worker, f"it sent {message!r:.200}, this server decodes with {self.fingerprint}", now_s)
+            serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"
+            self._condemn(worker, f"it sent {message!r:.300}, this server decodes with {serves}", now_s)
+
+    def _agrees(self, hello: Hello) -> bool:
+        """Whether a worker would give the bytes of those that were up before it."""
+        first = not self.fingerprint
+        return first or (hello.fingerprint, hello.dataset) == (self.fingerprint, self.dataset)
 
     def _read_hangs(self, worker: _Worker, message: Stuck, now_s: float, events: list[Event]) -> None:
         hung = [r for r in worker.running.values() if r.first == message.id and r.stuck_s is None]
