@@ -21,15 +21,15 @@ MAX_CLIP_BYTES = 1 << 20
 class Talker:
     """One client of one server, connected within its `with`."""
 
-    def __init__(self, url: str, *, secrets: Secrets | None = None) -> None:
+    def __init__(self, url: str, *, secrets: Secrets | None = None, clip_bytes: int = MAX_CLIP_BYTES) -> None:
         self.url = url
-        limits = TransportLimits(clip_bytes=MAX_CLIP_BYTES, secrets=secrets or Secrets())
+        limits = TransportLimits(clip_bytes=clip_bytes, secrets=lambda: secrets or Secrets())
         self.wake, self._waker = socket.socketpair()
         self.wake.setblocking(False)
         self.wire = Connections(limits, wake=self.wake)
         self.seen: list[Kind] = []
         self._clip_bytes: dict[int, int] = {}
-        self._pixels = np.zeros(MAX_CLIP_BYTES, np.uint8)
+        self._pixels = np.zeros(clip_bytes, np.uint8)
 
     def __enter__(self) -> Talker:
         self.wire.connect(self.url)

@@ -117,6 +117,105 @@ def test_a_handshake_that_fails_is_refused(curve_server: Server, pairs: Pairs, h
     is_served(curve_server.endpoint, pairs.secrets("trainer"))
 
 
+def test_who_is_refused_learns_why(curve_server: Server, pairs: Pairs, caplog: pytest.LogCaptureFixture) -> None:
+    url = curve_server.endpoint
+    stranger = (pairs.folder / "stranger.public").read_text().strip()
+    for secrets, says in (
+        (pairs.secrets("stranger"), f"refuses this client: its key {stranger} is not on the server's list"),
+        (pairs.secrets("trainer", server="stranger"), f"is its key the one of --curve-server, {stranger}?"),
+        (Secrets(), "refuses this client: it wants CURVE (--curve-key and --curve-server) or is no decode server"),
+    ):
+        caplog.clear()
+        is_not_served(url, secrets)
+        lines = [record.getMessage() for record in caplog.records if url in record.getMessage()]
+        assert len(lines) == 1, lines
+        assert says in lines[0]
+    server = (pairs.folder / "server.public").read_text().strip()
+    assert f"wanted CURVE with this server's public key {server}: the keys do not fit" in curve_server.log()
+
+
+@pytest.mark.parametrize("shape", [(4, 224), (16, 224), (64, 448)], ids=str)
+def test_curve_carries_clips_of_the_sizes_users_have(
+    tmp_path: Path, pairs: Pairs, caplog: pytest.LogCaptureFixture, shape: tuple[int, int]
+) -> None:
+    """With room for exactly such a clip at the client, and again: whatever cuts a connection would cut it at once."""
+    frames, side_px = shape
+    wanted = request("pattern", frames=frames, side_px=side_px)
+    options = ("--curve-key", str(pairs.folder / "server.secret"), "--curve-allow", str(pairs.folder / "allowed"))
+    with (
+        Server(tmp_path, "/videos", "--workers", "1", "--buffer-pool-mib", "128", *options) as server,
+        Talker(server.endpoint, secrets=pairs.secrets("trainer"), clip_bytes=wanted.clip_bytes) as talker,
+    ):
+        for attempt in range(3):
+            reply, pixels = talker.decode(wanted, attempt=attempt)
+            assert isinstance(reply, ClipReply)
+            assert pixels == pattern_of(wanted).tobytes()
+        assert Kind.LOST not in talker.seen
+    assert "was cut" not in caplog.text
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["curve", "clear"])
+def test_one_byte_more_than_a_clip_cuts_the_connection_says_why_and_it_is_made_again(
+    curve_server: Server,
+    tmp_path: Path,
+    pairs: Pairs,
+    caplog: pytest.LogCaptureFixture,
+    encrypted: bool,
+) -> None:
+    """The largest that a client wants is 2 x 256² here; of one byte less it accepts no such clip, ever."""
+    large, small = request("pattern", side_px=256), request("pattern", side_px=16)
+    with contextlib.ExitStack() as stack:
+        secrets = pairs.secrets("trainer") if encrypted else Secrets()
+        server = curve_server if encrypted else stack.enter_context(Server(tmp_path, "/videos", "--workers", "1"))
+        exact = stack.enter_context(Talker(server.endpoint, secrets=secrets, clip_bytes=large.clip_bytes))
+        short = stack.enter_context(Talker(server.endpoint, secrets=secrets, clip_bytes=large.clip_bytes - 1))
+        assert exact.decode(large)[1] == pattern_of(large).tobytes()
+        for _ in range(2):
+            short.ask(large)
+            short.await_kind(Kind.LOST)
+            short.await_kind(Kind.CONNECTED)
+            assert short.decode(small)[1] == pattern_of(small).tobytes()
+        assert exact.decode(large)[1] == pattern_of(large).tobytes()
+    says = f"{server.endpoint} the connection was cut on this side: it sent a frame of more than {large.clip_bytes - 1}"
+    assert caplog.text.count(says) == 1
+
+
+def test_connections_that_do_not_last_are_told_of(tmp_path: Path) -> None:
+    with Server(tmp_path, "/videos", "--workers", "1") as server:
+        for _ in range(CUTS + 1):
+            with Talker(server.endpoint) as talker:
+                talker.wire.disconnect(talker.url)
+        wait_until("it is told", lambda: f"{CUTS} connections were made and {CUTS} cut" in server.log())
+
+
+def test_the_list_of_keys_is_read_again(tmp_path: Path, pairs: Pairs, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that is added is let in, one that is taken away is let in no more, and what it asks over the connection that
+    it has cuts that; a list that cannot be used changes nothing."""
+    allowed = tmp_path / "allowed"
+    keys = {name: (pairs.folder / f"{name}.public").read_text() for name in ("trainer", "stranger")}
+    allowed.write_text(keys["trainer"])
+    options = ("--curve-key", str(pairs.folder / "server.secret"), "--curve-allow", str(allowed))
+    with (
+        Server(tmp_path, "/videos", "--workers", "1", *options) as server,
+        Talker(server.endpoint, secrets=pairs.secrets("trainer")) as trainer,
+        contextlib.closing(Talker(server.endpoint, secrets=pairs.secrets("stranger"))) as stranger,
+    ):
+        stranger.wire.connect(stranger.url)
+        wait_until("it is refused", lambda: stranger.turn(0.01) or refused(server, "key") > 0)
+        allowed.write_text(keys["trainer"] + keys["stranger"])
+        stranger.await_kind(Kind.CONNECTED)  # which it tries by itself, though ZeroMQ would not
+        assert isinstance(stranger.decode(request())[0], ClipReply)
+        allowed.write_text("nonsense\n")
+        wait_until("it is read", lambda: stranger.decode(request()) and "stays in use" in server.log())
+        assert isinstance(trainer.decode(request())[0], ClipReply)
+        allowed.write_text(keys["stranger"])
+        trainer.send(DecodeCall(attempt=1, deadline_s=60.0, request=request()))
+        wait_until("its connection is cut", lambda: trainer.wire.header(trainer.url) and ask_again(trainer))
+        assert isinstance(stranger.decode(request())[0], ClipReply)
+        assert server.log().count("holds no key of 40 characters") == 1
+    assert f"refused client key {keys['trainer'].strip()} (key): it is no longer on the list" in server.log()
+
+
 def test_what_crosses_the_network_cannot_be_read(pairs: Pairs, curve_server: Server) -> None:
     """A client with keys does not speak to a server without: it would be in the clear, or to somebody else."""
     context = zmq.Context()

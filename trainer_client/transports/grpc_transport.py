@@ -22,6 +22,8 @@ from framefeed.errors import BadInput, BadRequest
 from framefeed.proto_wire import header_of_reply, header_of_server, proto_of_body
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES, unpack_body
+from trainer_client.fleet.addresses import name_and_address
+from trainer_client.transports.credentials import Secrets
 from trainer_client.transports.grpc_cpu import GrpcCpu
 from trainer_client.transports.transport import (
     HEARTBEAT_LOST_MS,
@@ -70,7 +72,7 @@ class GrpcTransport:
 
     def connect(self, url: str) -> None:
         """See Transport. Raises BadInput if a token would travel in the clear."""
-        if self._limits.secrets.token is not None and not url.startswith("grpcs://") and not _LOCAL.match(url):
+        if self._limits.secrets().token is not None and not url.startswith("grpcs://") and not _LOCAL.match(url):
             raise BadInput(f"server address {url!r}: a token would travel in the clear, wanted grpcs://")
         self._links[url] = _Link(url, self._limits, ring=self._ring)
         self._leaving = [link for link in self._leaving if link.alive]
@@ -145,9 +147,9 @@ class _Link:
         self._stream: grpc.Call | None = None
         self._ended = threading.Event()
         self._said = ""
-        token = limits.secrets.token
-        self._metadata = () if token is None else (("authorization", f"Bearer {token.decode()}"),)
-        self._channel = _open_channel(url, limits)
+        self._limits = limits
+        self._secrets = limits.secrets()
+        self._channel = _open_channel(url, limits, self._secrets)
         self._thread = threading.Thread(target=self._run, name=f"framefeed-grpc {url}", daemon=True)
         self._thread.start()
 
@@ -178,7 +180,7 @@ class _Link:
             return True
         if kind == "describe":
             describe = self._channel.unary_unary(f"/{_SERVICE}/Describe")
-            future = describe.future(b"", timeout=_DESCRIBE_S, metadata=self._metadata)
+            future = describe.future(b"", timeout=_DESCRIBE_S, metadata=_metadata(self._secrets))
             future.add_done_callback(lambda done: self._described(done, body["attempt"]))
         else:
             calls.put(proto_of_body(body))
@@ -216,15 +218,24 @@ class _Link:
                     retry_s = RETRY_S
                 self._ended.wait(retry_s)
                 retry_s = min(2 * retry_s, RETRY_MAX_S)
+                self._show_anew()
         finally:
             self._channel.close()
+
+    def _show_anew(self) -> None:
+        """Take up keys, certificates and a token that have changed."""
+        secrets = self._limits.secrets()
+        if secrets is not self._secrets:
+            channel, self._secrets = self._channel, secrets
+            self._channel = _open_channel(self.url, self._limits, secrets)
+            channel.close()
 
     def _serve_stream(self) -> bool:
         """Open a stream and read it until it ends; whether it was connected at all."""
         calls: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         connected = False
         decode = self._channel.stream_stream(f"/{_SERVICE}/Decode")
-        stream = decode(iter(calls.get, None), metadata=self._metadata)
+        stream = decode(iter(calls.get, None), metadata=_metadata(self._secrets))
         self._stream = stream
         if self._ended.is_set():  # since before end() could see it
             stream.cancel()
@@ -284,11 +295,18 @@ class _Link:
         self._said = reason
 
 
-def _open_channel(url: str, limits: TransportLimits) -> grpc.Channel:
-    scheme, _, address = url.partition("://")
-    options = (*_OPTIONS, ("grpc.max_receive_message_length", limits.clip_bytes + MAX_HEADER_BYTES))
-    if scheme == "grpc":
+def _metadata(secrets: Secrets) -> tuple[tuple[str, str], ...]:
+    return () if secrets.token is None else (("authorization", f"Bearer {secrets.token.decode()}"),)
+
+
+def _open_channel(url: str, limits: TransportLimits, secrets: Secrets) -> grpc.Channel:
+    """A certificate is checked against the host of the URL, or the name that stands before it."""
+    name, address = name_and_address(url)
+    options: list[tuple[str, int | str]] = [*_OPTIONS]
+    options.append(("grpc.max_receive_message_length", limits.clip_bytes + MAX_HEADER_BYTES))
+    if url.startswith("grpc://"):
         return grpc.insecure_channel(address, options=options)
-    secrets = limits.secrets
+    if name:
+        options.append(("grpc.ssl_target_name_override", name))
     credentials = grpc.ssl_channel_credentials(secrets.tls_ca, secrets.tls_key, secrets.tls_cert)
     return grpc.secure_channel(address, credentials, options=options)
