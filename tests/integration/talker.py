@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -21,9 +22,16 @@ MAX_CLIP_BYTES = 1 << 20
 class Talker:
     """One client of one server, connected within its `with`."""
 
-    def __init__(self, url: str, *, secrets: Secrets | None = None, clip_bytes: int = MAX_CLIP_BYTES) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        secrets: Secrets | Callable[[], Secrets] = Secrets(),  # noqa: B008 - it is frozen
+        clip_bytes: int = MAX_CLIP_BYTES,
+    ) -> None:
         self.url = url
-        limits = TransportLimits(clip_bytes=clip_bytes, secrets=lambda: secrets or Secrets())
+        shown = (lambda: secrets) if isinstance(secrets, Secrets) else secrets
+        limits = TransportLimits(clip_bytes=clip_bytes, secrets=shown)
         self.wake, self._waker = socket.socketpair()
         self.wake.setblocking(False)
         self.wire = Connections(limits, wake=self.wake)

@@ -284,14 +284,24 @@ class _Link:
         if not self._ended.is_set():
             self._ring()
 
+    def _refusal(self, code: grpc.StatusCode, details: str) -> str:
+        """Which side refuses the other and why, in gRPC's words; "" if neither does."""
+        if "Hostname Verification" in details:
+            name, address = name_and_address(self.url)
+            return f"shows a certificate that is not for {name or address.rpartition(':')[0]}"
+        if "CERTIFICATE_VERIFY_FAILED" in details:
+            return "shows a certificate that no authority signed that is trusted here"
+        refused = code in _REFUSED or "andshake" in details or "certificate" in details.lower()
+        return "refuses this client" if refused else ""
+
     def _explain(self, stream: grpc.Call) -> None:
         """Say in the log why there is no connection, once as long as the reason stays; who is refused has to act."""
         code, details = stream.code(), stream.details() or ""
         reason = f"{code.name}: {details}"
-        refused = code in _REFUSED or "andshake" in details or "certificate" in details.lower()
+        what = self._refusal(code, details)
         if reason != self._said and not self._ended.is_set():
-            level, what = (logging.WARNING, "refuses this client") if refused else (logging.INFO, "is not there")
-            _log.log(level, "%s %s (%s)", self.url, what, reason)
+            level = logging.WARNING if what else logging.INFO
+            _log.log(level, "%s %s (%s)", self.url, what or "is not there", " ".join(reason.split()))
         self._said = reason
 
 
