@@ -29,4 +29,4 @@ def test_the_end_of_a_run_is_nothing_to_tell() -> None:
     churn = Churn()
     for _ in range(512):
         churn.made(0.0)
-    assert not any([churn.cut(1000.0) for _ in range(512)])
+    assert not any(churn.cut(1000.0) for _ in range(512))
