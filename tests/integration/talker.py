@@ -16,7 +16,7 @@ from trainer_client.transports.connection import Connections
 from trainer_client.transports.credentials import Secrets
 from trainer_client.transports.transport import Kind, TransportLimits
 
-MAX_CLIP_BYTES = 1 << 20
+MAX_CLIP_BYTES = 4 << 20
 
 
 class Talker:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import trustme
 import zmq
+from msgspec import structs
 
 from decode_server.indexing.index import build_index
 from decode_server.service.listeners.churn import CUTS
@@ -135,26 +136,6 @@ def test_who_is_refused_learns_why(curve_server: Server, pairs: Pairs, caplog: p
         assert says in lines[0]
     server = (pairs.folder / "server.public").read_text().strip()
     assert f"wanted CURVE with this server's public key {server}: the keys do not fit" in curve_server.log()
-
-
-@pytest.mark.parametrize("shape", [(4, 224), (16, 224), (64, 448)], ids=str)
-def test_curve_carries_clips_of_the_sizes_users_have(
-    tmp_path: Path, pairs: Pairs, caplog: pytest.LogCaptureFixture, shape: tuple[int, int]
-) -> None:
-    """With room for exactly such a clip at the client, and again: whatever cuts a connection would cut it at once."""
-    frames, side_px = shape
-    wanted = request("pattern", frames=frames, side_px=side_px)
-    options = ("--curve-key", str(pairs.folder / "server.secret"), "--curve-allow", str(pairs.folder / "allowed"))
-    with (
-        Server(tmp_path, "/videos", "--workers", "1", "--buffer-pool-mib", "128", *options) as server,
-        Talker(server.endpoint, secrets=pairs.secrets("trainer"), clip_bytes=wanted.clip_bytes) as talker,
-    ):
-        for attempt in range(3):
-            reply, pixels = talker.decode(wanted, attempt=attempt)
-            assert isinstance(reply, ClipReply)
-            assert pixels == pattern_of(wanted).tobytes()
-        assert Kind.LOST not in talker.seen
-    assert "was cut" not in caplog.text
 
 
 @pytest.mark.parametrize("encrypted", [True, False], ids=["curve", "clear"])
@@ -536,10 +517,10 @@ def test_a_link_out_of_the_root_is_not_followed(real_server: tuple[Server, Path]
 def oversize(**changes: object) -> ClipRequest:
     """A request that our own types would refuse to build."""
     wanted = request("good")
-    policy = replace(wanted.sampling)
+    policy = structs.replace(wanted.sampling)
     for name, value in changes.items():
-        object.__setattr__(policy if name == "frames" else wanted, name, value)
-    object.__setattr__(wanted, "sampling", policy)
+        structs.force_setattr(policy if name == "frames" else wanted, name, value)
+    structs.force_setattr(wanted, "sampling", policy)
     return wanted
 
 

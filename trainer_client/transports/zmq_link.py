@@ -35,6 +35,7 @@ _OWN_CUT_S = 0.25  # a lost connection that ZeroMQ does not try again within thi
 _STEADY_S = 10.0  # a connection that stood so long is no sign of trouble
 _SAY_AGAIN_S = 60.0
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+_CLOSED = (errno.EPIPE, errno.ECONNRESET)  # within a handshake, by the other side
 _FAILED = _REFUSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 _EVENTS = _FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
 
@@ -168,19 +169,18 @@ class Link:
         """What a failed handshake means here, and how loud to say it."""
         ours, theirs = self._keys.curve_key, self._keys.curve_server
         if ours is None or theirs is None:
-            if event & _REFUSED:
-                wants = "it wants CURVE (--curve-key and --curve-server) or is no decode server"
-                return logging.WARNING, f"refuses this client: {wants}"
-            return logging.INFO, f"ended the handshake ({_strerror(value)})"
+            if not (event & _REFUSED or value in _CLOSED):
+                return logging.INFO, f"did not finish the handshake (errno {value})"
+            wants = "it wants CURVE (--curve-key and --curve-server) or is no decode server"
+            return logging.WARNING, f"refuses this client: {wants}"
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             shown = zmq.curve_public(ours).decode()
             return logging.WARNING, f"refuses this client: its key {shown} is not on the server's list (status {value})"
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             wanted = f"wanted CURVE with the key {theirs.decode()}"
             return logging.WARNING, f"is not the server that --curve-server names: {protocol_error(value)}; {wanted}"
-        return logging.WARNING, (
-            f"ended the handshake ({_strerror(value)}): is its key the one of --curve-server, {theirs.decode()}?"
-        )
+        how = "ended the handshake" if value in _CLOSED else f"did not finish the handshake (errno {value})"
+        return logging.WARNING, f"{how}: is its key the one of --curve-server, {theirs.decode()}?"
 
     def _say(self, level: int, what: str) -> None:
         now_s = time.monotonic()
@@ -195,7 +195,3 @@ def _fd(socket: zmq.Socket[bytes]) -> int:
 
 def _readable(socket: zmq.Socket[bytes]) -> bool:
     return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-
-
-def _strerror(value: int) -> str:
-    return "it closed the connection" if value in (errno.EPIPE, errno.ECONNRESET) else f"errno {value}"
