@@ -20,9 +20,7 @@ from trainer_client.samples import Sample
 from trainer_client.transports.transport import Kind
 
 POOL_MIB = 96  # two of the largest and some more
-SIZES = pytest.mark.parametrize(
-    ("frames", "side_px", "clips"), [(4, 224, 40), (16, 224, 16), (64, 448, 2)], ids=str
-)
+SIZES = pytest.mark.parametrize(("frames", "side_px", "clips"), [(4, 224, 40), (16, 224, 16), (64, 448, 2)], ids=str)
 
 
 @pytest.fixture(scope="module", params=[*OPEN, *SECURED])

@@ -122,8 +122,12 @@ def test_a_server_says_who_it_is(server: Server, talker: Talker) -> None:
     assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready")
 
 
-def test_each_of_several_clients_gets_its_own(server: Server) -> None:
-    with spoken.talker(server.endpoint) as one, spoken.talker(server.endpoint) as two, spoken.talker(server.endpoint) as three:
+def test_each_of_several_clients_gets_its_own(spoken: Way, server: Server) -> None:
+    with (
+        spoken.talker(server.endpoint) as one,
+        spoken.talker(server.endpoint) as two,
+        spoken.talker(server.endpoint) as three,
+    ):
         talkers = (one, two, three)
         for attempt in range(20):
             for number, talker in enumerate(talkers):
@@ -152,7 +156,9 @@ def test_a_malformed_message_is_answered(talker: Talker, header: bytes) -> None:
 
 
 @pytest.mark.parametrize("length_bytes", [MAX_HEADER_BYTES + 1, 100_000, 1 << 20])
-def test_an_oversize_message_harms_its_sender_at_most(server: Server, talker: Talker, length_bytes: int) -> None:
+def test_an_oversize_message_harms_its_sender_at_most(
+    spoken: Way, server: Server, talker: Talker, length_bytes: int
+) -> None:
     """It is not sent, is refused in a reply, or cuts its sender off; who is cut off may come again."""
     with spoken.talker(server.endpoint) as rude:
         if rude.wire.send(rude.url, b"x" * length_bytes):
@@ -167,7 +173,11 @@ def test_an_oversize_message_harms_its_sender_at_most(server: Server, talker: Ta
 def test_who_does_not_read_costs_bounded_memory_and_loses_nothing(tmp_path: Path, spoken: Way) -> None:
     """Asked for four pools of clips: while nothing is read the server holds one pool and what the transport has."""
     clips = 4 * POOL_MIB * MIB // request(**LARGE).clip_bytes
-    with spoken.start(tmp_path) as server, spoken.talker(server.endpoint) as slow, spoken.talker(server.endpoint) as quick:
+    with (
+        spoken.start(tmp_path) as server,
+        spoken.talker(server.endpoint) as slow,
+        spoken.talker(server.endpoint) as quick,
+    ):
         quick.decode(request("pattern", **LARGE))
         before_bytes = rss_bytes(server.pid)
         for attempt in range(clips):
@@ -262,8 +272,16 @@ def check(batch: Batch) -> None:
         assert np.array_equal(batch.pixels[row].reshape(-1), pattern_of(wanted))
 
 
-def run_loader(url: str, *, after_first: Callable[[ClipLoader], None] = lambda run: None) -> None:
-    options = LoaderOptions(servers=[url], batch_clips=4, steps=20, run_seed=3, prefetch_batches=3, stall_s=60.0)
+def run_loader(server: Server, spoken: Way, *, after_first: Callable[[ClipLoader], None] = lambda run: None) -> None:
+    options = LoaderOptions(
+        servers=[server.endpoint],
+        batch_clips=4,
+        steps=20,
+        run_seed=3,
+        prefetch_batches=3,
+        stall_s=60.0,
+        credentials=spoken.credentials,
+    )
     with ClipLoader(DATASET, POLICY, options) as run:
         batches = [next(run)]
         after_first(run)
@@ -278,11 +296,16 @@ def run_loader(url: str, *, after_first: Callable[[ClipLoader], None] = lambda r
 @pytest.mark.slow
 def test_no_wake_up_is_lost(tmp_path: Path, spoken: Way) -> None:
     """A server without a periodic turn, and more asked for than the transport takes at once."""
-    args = ("/videos", "--workers", "1", "--bind", new_bind(transport))
     samples = [Sample(video="seed", start_s=i, end_s=i + 1) for i in range(40)]
-    with Server(tmp_path, *args, program=SLEEPY_SERVE) as server:
+    with spoken.start(tmp_path, program=SLEEPY_SERVE) as server:
         options = LoaderOptions(
-            servers=[server.endpoint], batch_clips=4, steps=100, run_seed=3, prefetch_batches=16, stall_s=30.0
+            servers=[server.endpoint],
+            batch_clips=4,
+            steps=100,
+            run_seed=3,
+            prefetch_batches=16,
+            stall_s=30.0,
+            credentials=spoken.credentials,
         )
         with ClipLoader(samples, POLICY, options) as run:
             for batch in run:
@@ -290,17 +313,17 @@ def test_no_wake_up_is_lost(tmp_path: Path, spoken: Way) -> None:
             assert run.stats.requested == run.stats.used == 400
 
 
-def test_a_loader_gets_its_plan(server: Server) -> None:
-    run_loader(server.endpoint)
+def test_a_loader_gets_its_plan(spoken: Way, server: Server) -> None:
+    run_loader(server, spoken)
 
 
-def test_a_trainer_that_stops_reading_asks_for_no_more(server: Server) -> None:
+def test_a_trainer_that_stops_reading_asks_for_no_more(spoken: Way, server: Server) -> None:
     def rest(run: ClipLoader) -> None:
         wait_until("its slots are full", lambda: run.stats.held == 12 and run.stats.in_flight == 0)
         assert run.stats.requested == 16
         assert run.stats.inflight_bytes == 0
 
-    run_loader(server.endpoint, after_first=rest)
+    run_loader(server, spoken, after_first=rest)
 
 
 def test_one_server_serves_all_transports_at_once(tmp_path: Path) -> None:
@@ -332,7 +355,16 @@ def test_what_is_written_to_the_wake_socket_ends_a_wait() -> None:
 
 
 def test_a_local_address_in_use_is_one_line_and_2(spoken: Way, server: Server, tmp_path: Path) -> None:
-    command = [sys.executable, *FAKE_SERVE, "/videos", "--bind", server.endpoint, "--metrics-port", "0"]
+    command = [
+        sys.executable,
+        *FAKE_SERVE,
+        "/videos",
+        "--bind",
+        server.endpoint,
+        "--metrics-port",
+        "0",
+        *spoken.options,
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     line = f"framefeed: bind: {server.endpoint} is in use; choose another with --bind"
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (2, line)

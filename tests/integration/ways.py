@@ -9,7 +9,7 @@ from pathlib import Path
 import trustme
 
 from decode_server.service.listeners.curve import Keys
-from tests.integration.serving import Server
+from tests.integration.serving import FAKE_SERVE, Server
 from tests.integration.talker import MAX_CLIP_BYTES, Talker
 from trainer_client.transports.credentials import Credentials
 
@@ -30,11 +30,10 @@ class Way:
     def transport(self) -> str:
         return self.name.partition("+")[0]
 
-    def start(self, folder: Path, *args: str, pool_mib: int = 16) -> Server:
-        """A server at a new address, or at the one that `args` bind."""
-        bind = () if "--bind" in args else ("--bind", new_bind(self.transport))
+    def start(self, folder: Path, *, pool_mib: int = 16, program: tuple[str, ...] = FAKE_SERVE) -> Server:
+        """A server at a new address."""
         options = ("--workers", "1", "--buffer-pool-mib", str(pool_mib), *self.options)
-        return Server(folder, "/videos", *options, *bind, *args)
+        return Server(folder, "/videos", *options, "--bind", new_bind(self.transport), program=program)
 
     def talker(self, url: str, *, clip_bytes: int = MAX_CLIP_BYTES) -> Talker:
         """A client that may ask there."""
