@@ -40,7 +40,7 @@ from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.samples import Dataset
 from trainer_client.transports.connection import Connections
 from trainer_client.transports.credentials import Credentials
-from trainer_client.transports.transport import TransportLimits
+from trainer_client.transports.transport import IO_THREADS, TransportLimits
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class LoaderOptions:
     `order` is "strict", the plan's, or "window:W": a batch that is ready may overtake, if fewer than W batches lie
     between it and the oldest that is not; for one rank only, as several would take different steps. Batches themselves
     are the same, each is used once, and which was used when is in the state. `poison` says what becomes of clips that
-    no server can give; batches keep their shape whatever it says, and ranks their steps.
+    no server can give; batches keep their shape whatever it says, and ranks their steps. `io_threads` are ZeroMQ's,
+    over which tcp:// connections are spread.
     """
 
     servers: Sequence[str]
@@ -88,6 +89,7 @@ class LoaderOptions:
     on_stall: Literal["fail", "log"] = "fail"
     look_every_s: float = 5.0
     allow_mixed_decoders: bool = False
+    io_threads: int = IO_THREADS
     credentials: Credentials = field(default_factory=Credentials)
     order: str = "strict"
     poison: PoisonOptions = field(default_factory=PoisonOptions)
@@ -108,6 +110,8 @@ class LoaderOptions:
             raise BadInput(f"loader: prefetch_batches is {self.prefetch_batches}, wanted at least 1")
         if self.on_stall not in ("fail", "log"):
             raise BadInput(f"loader: on_stall is {self.on_stall!r}, wanted 'fail' or 'log'")
+        if self.io_threads < 1:
+            raise BadInput(f"loader: io_threads is {self.io_threads}, wanted at least 1")
         window_of(self.order, world_size=self.world_size)
 
     def dispatch_limits(self) -> DispatchLimits:
@@ -168,7 +172,7 @@ class ClipLoader(HomeProcess):
         self._sampler = Sampler(samples=len(dataset), run_seed=options.run_seed, share=share, shuffle=options.shuffle)
         self._depth_batches = options.depth_batches(policy.clip_bytes)
         self._limits, self._fleet_limits = options.dispatch_limits(), options.fleet_limits()
-        self._secrets = options.credentials.read()
+        self._secrets = options.credentials.watch()
         shape = (options.batch_clips, *policy.shape)
         self._slots = SlotPool(shape, spare=self._depth_batches + 1, allocate=allocate)
         self._ledger = Ledger()
@@ -368,7 +372,9 @@ class ClipLoader(HomeProcess):
             rank=options.rank,
             stall_s=options.stall_s,
         )
-        limits = TransportLimits(clip_bytes=self._policy.clip_bytes, secrets=self._secrets)
+        limits = TransportLimits(
+            clip_bytes=self._policy.clip_bytes, secrets=self._secrets, io_threads=options.io_threads
+        )
         feed = Feed(self._plan(), parts, open_wire=lambda wake: Connections(limits, wake=wake))
         self._dropped = weakref.finalize(self, end_dropped, feed.stop_switch, made_in=self._made_in, what=repr(self))
         feed.start()

@@ -32,6 +32,7 @@ ONE_FILE = {
     "zmq": {
         "decode_server/service/listeners/zmq_listener.py",
         "decode_server/service/listeners/curve.py",
+        "trainer_client/transports/zmq_link.py",
         "trainer_client/transports/zmq_transport.py",
     },
     "grpc": {

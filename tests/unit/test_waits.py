@@ -31,6 +31,8 @@ ENDED_BY = {
     "decode_server/service/workers/worker_pool.py: worker.channel.recv(MAX_MESSAGE_BYTES)": "it does not block",
     "decode_server/service/signals.py: self._reader.recv(64)": "it does not block",
     "decode_server/service/listeners/zmq_listener.py: self._socket.recv()": "a further frame: messages arrive whole",
+    "decode_server/service/listeners/zmq_listener.py: self._socket.recv(copy=False)": "a further frame, as above",
+    "decode_server/service/listeners/grpc_auth.py: call.result()": "only of a call that is done",
     "decode_server/service/listeners/zmq_listener.py: self._zap.join()": "close() has told the thread to end",
     "decode_server/service/listeners/curve.py: poller.poll()": "a thread of its own, whose sockets close() ends",
     "decode_server/service/listeners/curve.py: self._keeper.zap_socket.recv_multipart()": "a message lies ready",

@@ -14,6 +14,7 @@ from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset
 from trainer_client.training.compute import Compute
 from trainer_client.transports.credentials import Credentials
+from trainer_client.transports.transport import IO_THREADS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,8 @@ class FeedOptions:
     """The name or the folder is looked at for servers that came or went every so many seconds."""
     allow_mixed_decoders: bool = False
     """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
+    io_threads: int = IO_THREADS
+    """Threads that ZeroMQ receives and deciphers in, some 1 GB/s each (CURVE); a connection is one thread's."""
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
@@ -94,6 +97,7 @@ class FeedOptions:
             ),
             look_every_s=self.look_every_s,
             allow_mixed_decoders=self.allow_mixed_decoders,
+            io_threads=self.io_threads,
             credentials=self.credentials,
         )
         return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)

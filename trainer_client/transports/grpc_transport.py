@@ -24,6 +24,8 @@ from framefeed.grpc_pixels import split_pixels
 from framefeed.proto_wire import header_of_reply, proto_of_call
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES
+from trainer_client.fleet.addresses import name_and_address
+from trainer_client.transports.credentials import Secrets
 from trainer_client.transports.fork_guard import (
     FORKS_WAIT,
     Address,
@@ -84,7 +86,7 @@ class GrpcTransport:
 
     def connect(self, url: str) -> None:
         """See Transport. Raises BadInput if a token would travel in the clear."""
-        if self._limits.secrets.token is not None and not url.startswith("grpcs://") and not _LOCAL.match(url):
+        if self._limits.secrets().token is not None and not url.startswith("grpcs://") and not _LOCAL.match(url):
             raise BadInput(f"server address {url!r}: a token would travel in the clear, wanted grpcs://")
         self._links[url] = _Link(url, self._limits, ring=self._ring)
         self._leaving = [link for link in self._leaving if link.alive]
@@ -169,9 +171,9 @@ class _Link:
         self._ended = threading.Event()
         self._said = ""
         self._peers: set[Address] = set()
-        token = limits.secrets.token
-        self._metadata = () if token is None else (("authorization", f"Bearer {token.decode()}"),)
-        self._channel = _open_channel(url, limits)
+        self._limits = limits
+        self._secrets = limits.secrets()
+        self._channel = _open_channel(url, limits, self._secrets)
         self._thread = threading.Thread(target=self._run, name=f"framefeed-grpc {url}", daemon=True)
         self._thread.start()
 
@@ -237,15 +239,24 @@ class _Link:
                     retry_s = RETRY_S
                 self._ended.wait(retry_s)
                 retry_s = min(2 * retry_s, RETRY_MAX_S)
+                self._show_anew()
         finally:
             self._channel.close()
+
+    def _show_anew(self) -> None:
+        """Take up keys, certificates and a token that have changed."""
+        secrets = self._limits.secrets()
+        if secrets is not self._secrets:
+            channel, self._secrets = self._channel, secrets
+            self._channel = _open_channel(self.url, self._limits, secrets)
+            channel.close()
 
     def _serve_stream(self) -> bool:
         """Open a stream and read it until it ends; whether it was connected at all."""
         calls: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         connected = False
         decode = self._channel.stream_stream(f"/{_SERVICE}/Decode")
-        stream = decode(iter(calls.get, None), metadata=self._metadata)
+        stream = decode(iter(calls.get, None), metadata=_metadata(self._secrets))
         self._stream = stream
         if self._ended.is_set():  # since before end() could see it
             stream.cancel()
@@ -287,20 +298,30 @@ class _Link:
         if not self._ended.is_set():
             self._ring()
 
+    def _refusal(self, code: grpc.StatusCode, details: str) -> str:
+        """Which side refuses the other and why, in gRPC's words; "" if neither does."""
+        if "Hostname Verification" in details:
+            name, address = name_and_address(self.url)
+            return f"shows a certificate that is not for {name or address.rpartition(':')[0]}"
+        if "CERTIFICATE_VERIFY_FAILED" in details:
+            return "shows a certificate that no authority signed that is trusted here"
+        refused = code in _REFUSED or "andshake" in details or "certificate" in details.lower()
+        return "refuses this client" if refused else ""
+
     def _explain(self, stream: grpc.Call) -> None:
         """Say in the log why there is no connection, once as long as the reason stays; who is refused has to act."""
         code, details = stream.code(), stream.details() or ""
         reason = f"{code.name}: {details}"
-        refused = code in _REFUSED or "andshake" in details or "certificate" in details.lower()
+        what = self._refusal(code, details)
         if reason != self._said and not self._ended.is_set():
-            level, what = (logging.WARNING, "refuses this client") if refused else (logging.INFO, "is not there")
-            _log.log(level, "%s %s (%s)", self.url, what, reason)
+            level = logging.WARNING if what else logging.INFO
+            _log.log(level, "%s %s (%s)", self.url, what or "is not there", " ".join(reason.split()))
         self._said = reason
 
 
 def _addresses(url: str) -> set[Address]:
     """Where a server's connections may lead; none if its name is not known any more. Blocks as name servers do."""
-    host, _, port = url.partition("://")[2].rpartition(":")
+    host, _, port = name_and_address(url)[1].rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except OSError:
@@ -308,11 +329,18 @@ def _addresses(url: str) -> set[Address]:
     return {(str(address[0]), int(address[1])) for *_, address in found}
 
 
-def _open_channel(url: str, limits: TransportLimits) -> grpc.Channel:
-    scheme, _, address = url.partition("://")
-    options = (*_OPTIONS, ("grpc.max_receive_message_length", limits.clip_bytes + MAX_HEADER_BYTES))
-    if scheme == "grpc":
+def _metadata(secrets: Secrets) -> tuple[tuple[str, str], ...]:
+    return () if secrets.token is None else (("authorization", f"Bearer {secrets.token.decode()}"),)
+
+
+def _open_channel(url: str, limits: TransportLimits, secrets: Secrets) -> grpc.Channel:
+    """A certificate is checked against the host of the URL, or the name that stands before it."""
+    name, address = name_and_address(url)
+    options: list[tuple[str, int | str]] = [*_OPTIONS]
+    options.append(("grpc.max_receive_message_length", limits.clip_bytes + MAX_HEADER_BYTES))
+    if url.startswith("grpc://"):
         return grpc.insecure_channel(address, options=options)
-    secrets = limits.secrets
+    if name:
+        options.append(("grpc.ssl_target_name_override", name))
     credentials = grpc.ssl_channel_credentials(secrets.tls_ca, secrets.tls_key, secrets.tls_cert)
     return grpc.secure_channel(address, credentials, options=options)
