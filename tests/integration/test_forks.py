@@ -18,7 +18,7 @@ from framefeed.wire import ClipReply
 from tests.integration.forking_trainer import STEPS
 from tests.integration.serving import PATIENCE_S, Server, request, wait_until
 from tests.integration.talker import Talker
-from tests.integration.test_transports import start
+from tests.integration.ways import start
 
 # Asks for clips, reads none but the first header, and forks a child that lives until its pipe ends.
 HOLDER = """

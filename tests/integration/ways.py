@@ -52,6 +52,11 @@ def new_bind(transport: str) -> str:
     }[transport]
 
 
+def start(folder: Path, name: str) -> Server:
+    """A server of one of the ways."""
+    return way(name, folder).start(folder)
+
+
 def way(name: str, folder: Path) -> Way:
     """One of OPEN or SECURED; its keys and certificates are files in the folder."""
     make = {"tcp+curve": _curve, "grpc+token": _token, "grpcs": _tls, "grpcs+mtls": _mutual_tls}.get(name)
