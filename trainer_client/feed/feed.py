@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from framefeed.errors import BadRequest, FramefeedError
+from framefeed.errors import BadRequest, FramefeedError, WrongVersion
 from framefeed.wire import ClipReply, Reply, pack_call, peek_attempt, unpack_reply
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
@@ -275,7 +275,7 @@ class Feed:
         reply: Reply | str
         try:
             reply = unpack_reply(header)
-        except (BadRequest, ValueError, TypeError) as error:
+        except (BadRequest, WrongVersion) as error:
             reply = str(error)
         into = None
         if isinstance(reply, ClipReply):
