@@ -397,6 +397,7 @@ def test_certificates_are_read_again(tmp_path: Path, ours: Authority, foreign: A
         assert isinstance(early.decode(request())[0], ClipReply)  # handshakes only
 
 
+@pytest.mark.slow
 def test_a_client_s_certificate_is_read_again(tmp_path: Path, ours: Authority, foreign: Authority) -> None:
     certificate, key = foreign.issue("trainer.example")
     wants = (*tls_options(ours), "--tls-client-ca", str(ours.file))

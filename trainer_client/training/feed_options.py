@@ -70,7 +70,7 @@ class FeedOptions:
     allow_mixed_decoders: bool = False
     """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
     io_threads: int = IO_THREADS
-    """Threads that ZeroMQ receives and deciphers in, some 1 GB/s each (CURVE); a connection is one thread's."""
+    """Threads that ZeroMQ receives and deciphers in, some 0.8 GB/s each (CURVE); a connection is one thread's."""
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:

@@ -106,8 +106,8 @@ class ZmqTransport:
         return received_bytes
 
     def cpu_s(self) -> float:
-        """See Transport: of the threads that ZeroMQ receives in, which its first socket started."""
-        if not self._threads and self._links:
+        """See Transport: of the threads that ZeroMQ receives in, which its first socket starts, and its reaper."""
+        if self._links and len(self._threads) < self._limits.io_threads + 1:  # some are not named yet
             self._threads = threads_named(f"{self._name}/")
         return sum(map(thread_cpu_s, self._threads))
 

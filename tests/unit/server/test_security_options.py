@@ -66,7 +66,7 @@ def test_which_addresses_let_only_some_in() -> None:
     for endpoint, weak, strong in (
         (tcp, ServerCredentials(token=lambda: b"t", tls=lambda: mutual), ServerCredentials(curve=curve)),
         (grpc, ServerCredentials(tls=lambda: mutual, curve=curve), ServerCredentials(token=lambda: b"t")),
-        (grpcs, ServerCredentials(tls=tls, curve=curve), ServerCredentials(tls=lambda: mutual)),
+        (grpcs, ServerCredentials(tls=lambda: tls, curve=curve), ServerCredentials(tls=lambda: mutual)),
         (grpcs, ServerCredentials(tls=lambda: tls), ServerCredentials(tls=lambda: tls, token=lambda: b"t")),
     ):
         assert not weak.authenticate(endpoint)
