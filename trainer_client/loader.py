@@ -27,10 +27,10 @@ from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
 from trainer_client.feed.stand_ins import PoisonOptions, StandIn, StandIns, read, spell
 from trainer_client.fleet.addresses import check_servers
+from trainer_client.fleet.discovery import sources_of
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
-from trainer_client.fleet.member_sources import sources_of
 from trainer_client.fleet.timeout_estimator import TimeoutLimits
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot

@@ -1,21 +1,170 @@
-"""Discovery: looks at the sources of servers again and again, each in a thread of its own, and reports what it saw.
+"""Discovery of servers: where they are found, the threads that look, and the feed's connections told of it.
 
-It decides nothing. A source that hangs holds up its own thread only.
+Sources can look: a list, a DNS name, a folder of entries. Looking blocks on a resolver or a file system for as long as
+those do, so each source has a thread of its own, and one that hangs holds up no other. Who is a server is decided in
+membership.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import math
+import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
 
-from trainer_client.fleet.member_sources import Source
-from trainer_client.fleet.membership import Discovered
+from framefeed.errors import BadInput
+from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
+from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, scheme_of
+from trainer_client.fleet.dispatch import Dispatch
+from trainer_client.fleet.fleet import Fleet, State
+from trainer_client.fleet.membership import Candidate, Discovered, Membership
 
 _log = logging.getLogger(__name__)
 
+_BEST_FIRST = ("shm", "ipc", "tcp", "grpcs", "grpc")
+_THIS_HOST_ONLY = frozenset({"shm", "ipc"})
 _JOIN_S = 1.0
+_TURN_S = 0.5  # time alone may make a member leave
+
+Resolve = Callable[[str, int], list[str]]
+
+
+class Source(Protocol):
+    """A place to look for servers; `str` names it."""
+
+    changes: bool
+    """Whether a second look can show anything else."""
+
+    def look(self) -> list[Candidate]:
+        """All servers there are now. Blocks. Raises OSError when it cannot be told."""
+
+
+class StaticServers:
+    """The addresses that the user gave."""
+
+    changes = False
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._urls = tuple(urls)
+
+    def look(self) -> list[Candidate]:
+        """The same each time; does not block."""
+        return [Candidate(name=url, urls=(url,)) for url in self._urls]
+
+    def __str__(self) -> str:
+        return ", ".join(self._urls)
+
+
+def addresses_of(host: str, port: int) -> list[str]:
+    """The addresses of a name, IPv6 ones in brackets. Blocks on the resolver; raises OSError when there are none."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # what no name can be
+        raise OSError(f"{host!r} is no name ({error})") from None
+    shown = dict.fromkeys(str(address[0]) for *_, address in found)
+    return [f"[{address}]" if ":" in address else address for address in shown]
+
+
+class DnsServers:
+    """dns+tcp://HOST:PORT, or another transport's scheme behind dns+: every address of the name is a server."""
+
+    changes = True
+
+    def __init__(self, url: str, resolve: Resolve = addresses_of) -> None:
+        """`url` is a checked one."""
+        self._url, self._resolve = url, resolve
+        parts = urlsplit(url.removeprefix(DNS))
+        self._scheme, self._host, self._port = parts.scheme, parts.hostname or "", parts.port or 0
+
+    def look(self) -> list[Candidate]:
+        """Resolves the name."""
+        urls = (f"{self._scheme}://{address}:{self._port}" for address in self._resolve(self._host, self._port))
+        return [Candidate(name=url, urls=(url,)) for url in urls]
+
+    def __str__(self) -> str:
+        return self._url
+
+
+class RegistryServers:
+    """registry:///FOLDER: every entry in it is a server, at its best endpoint that can be reached from here."""
+
+    changes = True
+
+    def __init__(self, url: str, host: str | None = None) -> None:
+        """`url` is a checked one; `host` is whose host_id() decides what only this host reaches."""
+        self._url, self._host = url, host_id() if host is None else host
+        self._folder = Path(url.removeprefix(REGISTRY))
+        self._strange: set[str] = set()
+
+    def look(self) -> list[Candidate]:
+        """Reads the folder. What is no whole entry is left out, and said once."""
+        found = []
+        for name in sorted(os.listdir(self._folder)):
+            if name.endswith(SUFFIX) and (entry := self._read(name)) is not None:
+                if urls := usable_urls(entry, self._host):
+                    found.append(Candidate(name=name, urls=urls, beat=entry.beat, lease_s=entry.lease_s))
+                else:
+                    self._say_once(name, f"names no endpoint that this host can use: {', '.join(entry.endpoints)}")
+        return found
+
+    def _read(self, name: str) -> ServerEntry | None:
+        try:
+            return read_entry(self._folder / name)
+        except (ValueError, FileNotFoundError) as error:  # half of one, or it went between the listing and now
+            if isinstance(error, ValueError):
+                self._say_once(name, f"is no server entry ({error})")
+            return None
+
+    def _say_once(self, name: str, what: str) -> None:
+        if name not in self._strange:
+            self._strange.add(name)
+            _log.warning("%s: %s %s", self._url, name, what)
+
+    def __str__(self) -> str:
+        return self._url
+
+
+def usable_urls(entry: ServerEntry, host: str) -> tuple[str, ...]:
+    """The endpoints of an entry that can be reached from a host, best first: shared memory before the network."""
+    here = bool(host) and entry.host == host
+    usable = []
+    for url in entry.endpoints:
+        try:
+            check_server(url)
+        except BadInput:
+            continue
+        if here or not (scheme_of(url) in _THIS_HOST_ONLY or _is_loopback(url)):
+            usable.append(url)
+    return tuple(sorted(usable, key=lambda url: _rank(scheme_of(url))))
+
+
+def _rank(scheme: str) -> int:
+    return _BEST_FIRST.index(scheme) if scheme in _BEST_FIRST else len(_BEST_FIRST)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def sources_of(servers: Sequence[str]) -> list[Source]:
+    """The sources that checked addresses name."""
+    static = [url for url in servers if not url.startswith((DNS, REGISTRY))]
+    sources: list[Source] = [StaticServers(static)] if static else []
+    sources += [DnsServers(url) for url in servers if url.startswith(DNS)]
+    sources += [RegistryServers(url) for url in servers if url.startswith(REGISTRY)]
+    return sources
 
 
 class Discovery:
@@ -64,3 +213,80 @@ class Discovery:
             self._discovered.append(Discovered(source=str(source), seen=seen, why=why))
             self._on_report()
             self._over.wait(self._every_s)
+
+
+class Connects(Protocol):
+    """What is needed of the feed's connections."""
+
+    def connect(self, url: str) -> None: ...
+
+    def disconnect(self, url: str) -> None: ...
+
+
+class Members:
+    """Whose servers a feed uses. Whoever starts it closes it."""
+
+    def __init__(self, discovery: Discovery, *, fleet: Fleet, dispatch: Dispatch) -> None:
+        self._discovery, self._fleet, self._dispatch = discovery, fleet, dispatch
+        self._membership = Membership()
+        self._due_s = -math.inf
+        self._connected: set[str] = set()
+        self._unusable: dict[str, BadInput] = {}
+
+    def start(self) -> None:
+        """Begin to look for servers."""
+        self._discovery.start()
+
+    def close(self) -> None:
+        """Stop looking, as Discovery does. Idempotent."""
+        self._discovery.close()
+
+    def tend(self, wire: Connects, *, lock: AbstractContextManager[object], now_s: float) -> None:
+        """Connect to servers that joined and let go of those that left, when there is news and now and then.
+
+        Fleet and dispatch are only touched under the lock. An address that cannot be used is said once; raises BadInput
+        when there are only such.
+        """
+        discovered = self._discovery.discovered()
+        if not discovered and now_s < self._due_s:
+            return
+        self._due_s = now_s + _TURN_S
+        for look in discovered:
+            self._membership.saw(look, now_s)
+        with lock:
+            held = list(self._fleet.servers)
+        self._connect(wire, held)  # first let go of those that were forgotten: one may join again
+        with lock:
+            connected = [url for url, server in self._fleet.servers.items() if server.state is not State.OFFLINE]
+            change = self._membership.decide(now_s, connected=connected)
+            for url in change.joined:
+                self._dispatch.joined(url, now_s=now_s)
+            for url in change.left:
+                self._dispatch.left(url, now_s=now_s)
+            held = list(self._fleet.servers)
+        self._connect(wire, held)
+
+    def _connect(self, wire: Connects, wanted: Sequence[str]) -> None:
+        """Have connections to these and no others."""
+        for url in sorted(self._connected.difference(wanted)):
+            _log.info("server %s left", url)
+            wire.disconnect(url)
+        self._connected.intersection_update(wanted)
+        self._unusable = {url: error for url, error in self._unusable.items() if url in wanted}
+        for url in wanted:
+            if url in self._connected or url in self._unusable:
+                continue
+            try:
+                wire.connect(url)
+            except BadInput as error:
+                _log.error("server %s is not used: %s", url, error)
+                self._unusable[url] = error
+            else:
+                _log.info("server %s joins", url)
+                self._connected.add(url)
+        if self._unusable and not self._connected:
+            raise next(iter(self._unusable.values()))
+
+    def __str__(self) -> str:
+        """Where servers come from, and what is wrong there."""
+        return str(self._membership)

@@ -8,10 +8,9 @@ import pytest
 
 from framefeed.errors import BadInput
 from tests.unit.client.clips import error, request, who
-from trainer_client.fleet.discovery import Discovery
+from trainer_client.fleet.discovery import Discovery, Members
 from trainer_client.fleet.dispatch import Dispatch, DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
-from trainer_client.fleet.members import Members
 from trainer_client.fleet.membership import Candidate, Discovered
 from trainer_client.measures.stats import Ledger
 

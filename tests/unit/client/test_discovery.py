@@ -12,8 +12,14 @@ from framefeed.server_entry import SUFFIX, host_id
 from tests.entries import entry
 from tests.integration.serving import wait_until
 from trainer_client.fleet.addresses import check_servers
-from trainer_client.fleet.discovery import Discovery
-from trainer_client.fleet.member_sources import DnsServers, RegistryServers, StaticServers, sources_of, usable_urls
+from trainer_client.fleet.discovery import (
+    Discovery,
+    DnsServers,
+    RegistryServers,
+    StaticServers,
+    sources_of,
+    usable_urls,
+)
 from trainer_client.fleet.membership import Candidate
 
 
