@@ -1,18 +1,20 @@
 """Discovery of servers: where they are found, the threads that look, and the feed's connections told of it.
 
 Sources can look: a list, a DNS name, a folder of entries. Looking blocks on a resolver or a file system for as long as
-those do, so each source has a thread of its own, and one that hangs holds up no other. Who is a server is decided in
-membership.
+those do, so each source has a thread of its own, and one that hangs holds up no other. Of all ranks of a node one looks
+at a source and tells the others. Who is a server is decided in membership.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import math
 import os
 import socket
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -26,12 +28,14 @@ from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, scheme_o
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet, State
 from trainer_client.fleet.membership import Candidate, Discovered, Membership
+from trainer_client.fleet.node_share import NodeShare
 
 _log = logging.getLogger(__name__)
 
 _BEST_FIRST = ("shm", "ipc", "tcp", "grpcs", "grpc")
 _THIS_HOST_ONLY = frozenset({"shm", "ipc"})
 _JOIN_S = 1.0
+_TOLD_VERSION = 1  # of what one rank tells another
 _TURN_S = 0.5  # time alone may make a member leave
 
 Resolve = Callable[[str, int], list[str]]
@@ -94,34 +98,51 @@ class DnsServers:
 
 
 class RegistryServers:
-    """registry:///FOLDER: every entry in it is a server, at its best endpoint that can be reached from here."""
+    """registry:///FOLDER: every entry in it is a server, at its best endpoint that can be reached from here.
+
+    An entry is replaced by renaming a new file, never written in place, so that one whose file is the same (inode, time
+    and length) is not read again.
+    """
 
     changes = True
 
-    def __init__(self, url: str, host: str | None = None) -> None:
+    def __init__(self, url: str, host: str | None = None, read: Callable[[Path], ServerEntry] = read_entry) -> None:
         """`url` is a checked one; `host` is whose host_id() decides what only this host reaches."""
-        self._url, self._host = url, host_id() if host is None else host
+        self._url, self._host, self._read_entry = url, host_id() if host is None else host, read
         self._folder = Path(url.removeprefix(REGISTRY))
         self._strange: set[str] = set()
+        self._read: dict[str, tuple[tuple[int, int, int], Candidate | None]] = {}  # by name; of which file
 
     def look(self) -> list[Candidate]:
-        """Reads the folder. What is no whole entry is left out, and said once."""
-        found = []
-        for name in sorted(os.listdir(self._folder)):
-            if name.endswith(SUFFIX) and (entry := self._read(name)) is not None:
-                if urls := usable_urls(entry, self._host):
-                    found.append(Candidate(name=name, urls=urls, beat=entry.beat, lease_s=entry.lease_s))
-                else:
-                    self._say_once(name, f"names no endpoint that this host can use: {', '.join(entry.endpoints)}")
-        return found
+        """Reads the folder, and the files in it that are new. What is no whole entry is left out, and said once."""
+        names = [name for name in sorted(os.listdir(self._folder)) if name.endswith(SUFFIX)]
+        found = [self._candidate(name) for name in names]
+        self._read = {name: self._read[name] for name in names if name in self._read}
+        return [candidate for candidate in found if candidate is not None]
 
-    def _read(self, name: str) -> ServerEntry | None:
+    def _candidate(self, name: str) -> Candidate | None:
+        path = self._folder / name
         try:
-            return read_entry(self._folder / name)
-        except (ValueError, FileNotFoundError) as error:  # half of one, or it went between the listing and now
-            if isinstance(error, ValueError):
-                self._say_once(name, f"is no server entry ({error})")
+            status = os.stat(path)
+            file = (status.st_ino, status.st_mtime_ns, status.st_size)
+            before = self._read.get(name)
+            if before is None or before[0] != file:
+                before = self._read[name] = (file, self._read_candidate(path))
+            return before[1]
+        except FileNotFoundError:  # it went between the listing and now
+            self._read.pop(name, None)
             return None
+
+    def _read_candidate(self, path: Path) -> Candidate | None:
+        try:
+            entry = self._read_entry(path)
+        except ValueError as error:  # half of one
+            self._say_once(path.name, f"is no server entry ({error})")
+            return None
+        if urls := usable_urls(entry, self._host):
+            return Candidate(name=path.name, urls=urls, beat=entry.beat, lease_s=entry.lease_s)
+        self._say_once(path.name, f"names no endpoint that this host can use: {', '.join(entry.endpoints)}")
+        return None
 
     def _say_once(self, name: str, what: str) -> None:
         if name not in self._strange:
@@ -168,25 +189,31 @@ def sources_of(servers: Sequence[str]) -> list[Source]:
 
 
 class Discovery:
-    """Looks every `every_s` seconds from start() to close(); `on_report` is called by its threads after each look."""
+    """Looks about every `every_s` seconds from start() to close(); its threads call `on_report` after each look.
 
-    def __init__(self, sources: Sequence[Source], *, every_s: float, on_report: Callable[[], None]) -> None:
+    Of the processes on this node that look at a source as often, one looks and tells the others, unless not `share`.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], *, every_s: float, on_report: Callable[[], None], share: bool = True
+    ) -> None:
         self._sources = tuple(sources)
-        self._every_s, self._on_report = every_s, on_report
+        self._every_s, self._on_report, self._share = every_s, on_report, share
         self._discovered: deque[Discovered] = deque()
-        self._over = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._watch, args=(source,), name="framefeed-discovery", daemon=True)
-            for source in sources
-            if source.changes
-        ]
+        self._watches: list[tuple[NodeShare, threading.Thread]] = []
 
     def start(self) -> None:
         """Look once at what does not change, and begin to watch the rest. Returns at once."""
         for source in self._sources:
             if not source.changes:
-                self._discovered.append(Discovered(source=str(source), seen=tuple(source.look())))
-        for thread in self._threads:
+                self._discovered.append(_look(source))
+                continue
+            name = f"{_TOLD_VERSION} {source}" if self._share else os.urandom(16).hex()
+            share = NodeShare(name, lambda source=source: _told(_look(source)), every_s=self._every_s)  # type: ignore[misc]
+            thread = threading.Thread(
+                target=self._watch, args=(str(source), share), name="framefeed-discovery", daemon=True
+            )
+            self._watches.append((share, thread))
             thread.start()
 
     def discovered(self) -> list[Discovered]:
@@ -195,24 +222,49 @@ class Discovery:
 
     def close(self) -> None:
         """Stop looking. Idempotent; blocks for at most 1 s a source, one that hangs is left to end with its look."""
-        self._over.set()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(_JOIN_S)
+        for share, _ in self._watches:
+            share.end()
+        for share, thread in self._watches:
+            thread.join(_JOIN_S)
+            share.close()  # one that hangs must not keep others from looking
 
-    def _watch(self, source: Source) -> None:
+    def _watch(self, source: str, share: NodeShare) -> None:
         trouble = ""
-        while not self._over.is_set():
-            try:
-                seen, why = tuple(source.look()), ""
-            except OSError as error:
-                seen, why = None, f"cannot be looked at ({error.strerror or error})"
-            if why and why != trouble:
-                _log.warning("%s %s: the servers known from it stay", source, why)
-            trouble = why
-            self._discovered.append(Discovered(source=str(source), seen=seen, why=why))
-            self._on_report()
-            self._over.wait(self._every_s)
+        with share:
+            while (told := share.next()) is not None:
+                discovered = _discovered(source, told)
+                if discovered.why and discovered.why != trouble:
+                    _log.warning("%s %s: the servers known from it stay", source, discovered.why)
+                trouble = discovered.why
+                self._discovered.append(discovered)
+                self._on_report()
+
+
+def _look(source: Source) -> Discovered:
+    try:
+        return Discovered(source=str(source), seen=tuple(source.look()))
+    except OSError as error:
+        return Discovered(source=str(source), seen=None, why=f"cannot be looked at ({error.strerror or error})")
+
+
+def _told(discovered: Discovered) -> bytes:
+    """What was seen, for other ranks of this node: a message of a few bytes a server."""
+    seen = discovered.seen
+    rows = None if seen is None else [(one.name, one.urls, one.beat, one.lease_s) for one in seen]
+    return zlib.compress(json.dumps([discovered.why, rows]).encode(), 1)
+
+
+def _discovered(source: str, told: bytes) -> Discovered:
+    try:
+        why, rows = json.loads(zlib.decompress(told))
+        seen = None if rows is None else tuple(_candidate(*row) for row in rows)
+        return Discovered(source=source, seen=seen, why=str(why))
+    except (ValueError, TypeError, zlib.error) as error:
+        return Discovered(source=source, seen=None, why=f"was told of in no known words ({error})")
+
+
+def _candidate(name: str, urls: list[str], beat: int, lease_s: float) -> Candidate:
+    return Candidate(name=name, urls=tuple(urls), beat=beat, lease_s=lease_s)
 
 
 class Connects(Protocol):
