@@ -16,15 +16,16 @@ import socket
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from framefeed.errors import BadInput
+from framefeed.errors import BadInput, ResourceExhausted
 from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
 from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, scheme_of
+from trainer_client.fleet.connection_turns import ConnectionTurns
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet, State
 from trainer_client.fleet.membership import Candidate, Discovered, Membership
@@ -37,6 +38,7 @@ _THIS_HOST_ONLY = frozenset({"shm", "ipc"})
 _JOIN_S = 1.0
 _TOLD_VERSION = 1  # of what one rank tells another
 _TURN_S = 0.5  # time alone may make a member leave
+_NO_ROOM_S = 10.0  # for a single connection: then it does not pass
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -276,14 +278,14 @@ class Connects(Protocol):
 
 
 class Members:
-    """Whose servers a feed uses. Whoever starts it closes it."""
+    """Whose servers a feed uses. Whoever starts it closes it. Everything else belongs to the feed's thread."""
 
     def __init__(self, discovery: Discovery, *, fleet: Fleet, dispatch: Dispatch) -> None:
         self._discovery, self._fleet, self._dispatch = discovery, fleet, dispatch
-        self._membership = Membership()
+        self._membership, self._turns = Membership(), ConnectionTurns()
         self._due_s = -math.inf
-        self._connected: set[str] = set()
         self._unusable: dict[str, BadInput] = {}
+        self._no_room: ResourceExhausted | None = None
 
     def start(self) -> None:
         """Begin to look for servers."""
@@ -297,7 +299,8 @@ class Members:
         """Connect to servers that joined and let go of those that left, when there is news and now and then.
 
         Fleet and dispatch are only touched under the lock. An address that cannot be used is said once; raises BadInput
-        when there are only such.
+        when there are only such. Where there are not descriptors for all servers, those that are not there take turns;
+        raises ResourceExhausted when there was none for a single one for 10 s.
         """
         discovered = self._discovery.discovered()
         if not discovered and now_s < self._due_s:
@@ -306,39 +309,61 @@ class Members:
         for look in discovered:
             self._membership.saw(look, now_s)
         with lock:
-            held = list(self._fleet.servers)
-        self._connect(wire, held)  # first let go of those that were forgotten: one may join again
+            held, there = list(self._fleet.servers), self._there()
+        self._connect(wire, held, there=there, now_s=now_s)  # first let go of the forgotten: one may join again
         with lock:
-            connected = [url for url, server in self._fleet.servers.items() if server.state is not State.OFFLINE]
-            change = self._membership.decide(now_s, connected=connected)
+            change = self._membership.decide(now_s, connected=self._there(), waiting=self._turns.waiting)
             for url in change.joined:
                 self._dispatch.joined(url, now_s=now_s)
             for url in change.left:
                 self._dispatch.left(url, now_s=now_s)
-            held = list(self._fleet.servers)
-        self._connect(wire, held)
+            held, there = list(self._fleet.servers), self._there()
+        self._connect(wire, held, there=there, now_s=now_s)
 
-    def _connect(self, wire: Connects, wanted: Sequence[str]) -> None:
-        """Have connections to these and no others."""
-        for url in sorted(self._connected.difference(wanted)):
-            _log.info("server %s left", url)
+    def _there(self) -> list[str]:
+        """Whose connections stand."""
+        return [url for url, server in self._fleet.servers.items() if server.state is not State.OFFLINE]
+
+    def _connect(self, wire: Connects, held: Sequence[str], *, there: Collection[str], now_s: float) -> None:
+        """Have connections to these and no others, as far as that can be."""
+        self._unusable = {url: error for url, error in self._unusable.items() if url in held}
+        wanted = {url: None for url in held if url not in self._unusable}.keys()
+        change = self._turns.decide(wanted, there=there, now_s=now_s)
+        for url in change.left:
+            if url not in wanted:
+                _log.info("server %s left", url)
             wire.disconnect(url)
-        self._connected.intersection_update(wanted)
-        self._unusable = {url: error for url, error in self._unusable.items() if url in wanted}
-        for url in wanted:
-            if url in self._connected or url in self._unusable:
-                continue
+        for url in change.joined:
             try:
                 wire.connect(url)
             except BadInput as error:
                 _log.error("server %s is not used: %s", url, error)
                 self._unusable[url] = error
-            else:
+                continue
+            except ResourceExhausted as error:
+                self._turns.refused(now_s)
+                self._say(error)
+                break
+            if not self._turns.had_turns(url):
                 _log.info("server %s joins", url)
-                self._connected.add(url)
-        if self._unusable and not self._connected:
+            self._turns.made(url, now_s)
+        if not self._turns.waiting:
+            self._no_room = None
+        self._check_any(now_s)
+
+    def _say(self, error: ResourceExhausted) -> None:
+        """Once for as long as there are servers without a connection."""
+        if self._no_room is None:
+            have, others = len(self._turns.connected), len(self._turns.waiting)
+            _log.warning("%s; %d servers have a connection, %d take turns with those not there", error, have, others)
+        self._no_room = error
+
+    def _check_any(self, now_s: float) -> None:
+        if self._no_room is not None and self._turns.none_for_s(now_s) > _NO_ROOM_S:
+            raise ResourceExhausted(f"no server has been connected to for {_NO_ROOM_S:g} s: {self._no_room}")
+        if self._unusable and not self._turns.connected and self._unusable.keys() >= set(self._turns.waiting):
             raise next(iter(self._unusable.values()))
 
     def __str__(self) -> str:
         """Where servers come from, and what is wrong there."""
-        return str(self._membership)
+        return f"{self._membership}; {self._no_room}" if self._no_room else str(self._membership)

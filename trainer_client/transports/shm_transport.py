@@ -148,7 +148,11 @@ class ShmTransport:
 
     def _try(self, link: _Link) -> None:
         """Connect to the server if it is there; its greeting follows."""
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor for it
+            self._later(link)
+            return
         try:
             server.connect(socket_address(link.url))
             if not is_trusted(server):

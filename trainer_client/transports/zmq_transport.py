@@ -15,7 +15,6 @@ import numpy.typing as npt
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from framefeed.errors import BadInput
 from framefeed.wire import MAX_HEADER_BYTES
 from trainer_client.transports.thread_cpu import thread_cpu_s, threads_named
 from trainer_client.transports.transport import (
@@ -26,6 +25,7 @@ from trainer_client.transports.transport import (
     Kind,
     Signal,
     TransportLimits,
+    cannot_connect,
 )
 
 _HANDSHAKE_MS = 5000
@@ -53,6 +53,7 @@ class ZmqTransport:
         self._context = zmq.Context(io_threads=_IO_THREADS)
         self._name = next(_NAMES)
         self._context.set(zmq.THREAD_NAME_PREFIX, self._name)
+        self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))  # a server has three
         self._epoll = select.epoll()
         self._links: dict[str, _Link] = {}
         self._by_fd: dict[int, _Link] = {}
@@ -60,34 +61,25 @@ class ZmqTransport:
         self._used: set[str] = set()  # since signals() looked: what their descriptors showed may be swallowed
 
     def connect(self, url: str) -> None:
-        """No message part larger than a clip, or than a header may be, is accepted from the network."""
-        dealer = self._context.socket(zmq.DEALER)
-        for option, value in (
-            (zmq.LINGER, 0),
-            (zmq.IMMEDIATE, 1),
-            (zmq.IPV6, 1),
-            (zmq.MAXMSGSIZE, self._max_part_bytes),
-            (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
-            (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_LOST_MS),
-            (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
-            (zmq.RECONNECT_IVL, int(RETRY_S * 1000)),
-            (zmq.RECONNECT_IVL_MAX, int(RETRY_MAX_S * 1000)),
-        ):
-            dealer.setsockopt(option, value)
-        if url.startswith("tcp://"):
-            self._lock(dealer)
-        monitor = dealer.get_monitor_socket(_EVENTS)
+        """See Transport. No message part larger than a clip, or than a header may be, is accepted from the network."""
+        dealer = monitor = None
+        try:
+            dealer = self._dealer(url)
+            monitor = dealer.get_monitor_socket(_EVENTS)
+            dealer.connect(url)
+        except zmq.ZMQError as error:
+            if dealer is not None:
+                dealer.disable_monitor()
+                dealer.close(0)
+            if monitor is not None:
+                monitor.close(0)
+            raise cannot_connect(url, error.errno, error.strerror) from None
         link = _Link(url, dealer, monitor, (_fd(dealer), _fd(monitor)))
         self._links[url] = link
         for fd in link.fds:
             self._by_fd[fd] = link
             self._epoll.register(fd, select.EPOLLIN)
         self._used.add(url)
-        try:
-            dealer.connect(url)
-        except zmq.ZMQError as error:
-            self.disconnect(url)
-            raise BadInput(f"server address {url!r} cannot be used: {error.strerror}") from None
 
     def disconnect(self, url: str) -> None:
         """See Transport."""
@@ -154,6 +146,24 @@ class ZmqTransport:
             self.disconnect(url)
         self._context.destroy(0)
         self._epoll.close()
+
+    def _dealer(self, url: str) -> zmq.Socket[bytes]:
+        dealer = self._context.socket(zmq.DEALER)
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.IMMEDIATE, 1),
+            (zmq.IPV6, 1),
+            (zmq.MAXMSGSIZE, self._max_part_bytes),
+            (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
+            (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_LOST_MS),
+            (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
+            (zmq.RECONNECT_IVL, int(RETRY_S * 1000)),
+            (zmq.RECONNECT_IVL_MAX, int(RETRY_MAX_S * 1000)),
+        ):
+            dealer.setsockopt(option, value)
+        if url.startswith("tcp://"):
+            self._lock(dealer)
+        return dealer
 
     def _lock(self, dealer: zmq.Socket[bytes]) -> None:
         """Speak CURVE only, if there are keys for it."""
