@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
@@ -22,16 +22,19 @@ from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.feed import Feed, Parts
 from trainer_client.feed.order import Order, window_of
+from trainer_client.feed.planned_batches import planned_batches
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
 from trainer_client.feed.stand_ins import PoisonOptions, StandIn, StandIns, read, spell
+from trainer_client.feed.stop_switch import end_dropped
 from trainer_client.fleet.addresses import check_servers
 from trainer_client.fleet.discovery import sources_of
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
 from trainer_client.fleet.timeout_estimator import TimeoutLimits
+from trainer_client.home_process import HomeProcess
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.memory_budgets import NodeBudgets, RankBudgets, rank_budgets
@@ -156,12 +159,13 @@ class LoaderOptions:
         return budgets
 
 
-class ClipLoader:
+class ClipLoader(HomeProcess):
     """An iterator of Batch in strict plan order: the same batches from any servers, whatever fails on the way.
 
     It begins to prefetch at the first next() and may begin before its servers do. After an error that ended the feed,
     load_state_dict(state_dict()) makes it try again from the batch that was next. Use it in a `with`, or close() it.
-    One thread iterates; any thread may read `stats` and `options`.
+    One thread iterates; any thread may read `stats` and `options`. It belongs to the process that made it: in another
+    one everything but close(), which does nothing there, raises BadInput, and so does pickling it.
     """
 
     def __init__(
@@ -178,6 +182,7 @@ class ClipLoader:
         Raises BadInput, in one line, for options that contradict themselves, the dataset or the size of a clip, and
         ValueError for a registry that has a feed already: one feed a registry.
         """
+        super().__init__()
         share = Share(batch_clips=options.batch_clips, rank=options.rank, world_size=options.world_size)
         self._dataset, self._policy, self.options = dataset, policy, options
         self._sampler = Sampler(samples=len(dataset), run_seed=options.run_seed, share=share, shuffle=options.shuffle)
@@ -198,9 +203,11 @@ class ClipLoader:
         self._fingerprint: str | None = None
         self._closed = False
         self._registry = registry
-        self._collector = FeedCollector(lambda: self.stats)
+        self._dropped: weakref.finalize[..., ClipLoader] | None = None  # ends the feed's thread
+        itself = weakref.ref(self)  # what the registry and the thread hold must not hold the loader
+        self._collector = FeedCollector(lambda: None if (loader := itself()) is None else loader.stats)
         if registry is not None:
-            registry.register(self._collector)
+            self._collector.register(registry)
 
     @property
     def steps(self) -> int | None:
@@ -217,8 +224,14 @@ class ClipLoader:
         return self._sampler.steps_in(1)
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of `pixels` of every batch."""
+        return self._slots.shape
+
+    @property
     def stats(self) -> FeedStats:
         """The counts so far, over all restarts. Blocks for microseconds; safe from any thread, also after close()."""
+        self._check_home()
         feed = self._feed
         return feed.stats() if feed is not None else snapshot(self._ledger, FeedState(), rank=self.options.rank)
 
@@ -233,6 +246,7 @@ class ClipLoader:
         quarantine list cannot be written; Stalled when nothing came for `stall_s`; BadInput for servers that decode
         differently; RuntimeError after close(), or if the feed's thread died.
         """
+        self._check_home()
         if self._closed:
             raise RuntimeError("the loader is closed")
         if self.steps is not None and self._order.steps >= self.steps:
@@ -261,6 +275,7 @@ class ClipLoader:
         An order other than the plan's ("order") and stand-ins ("stand_ins") are in it as text, so that the run can go
         on, and its past be replayed.
         """
+        self._check_home()
         if self._feed is not None:
             self._fingerprint = self._feed.fingerprint
         state = {**self._sampler.state_at(steps), "decoder_fingerprint": self._fingerprint}
@@ -277,6 +292,7 @@ class ClipLoader:
         number of samples, global batch, shuffling or the order's version differ, or when batches were overtaken and
         there is more than one rank; servers with another decoder than the run's are refused when they show themselves.
         """
+        self._check_home()
         order = self._order_in(state)
         self._restart(state, order)
         self._stand_ins.restart(stand_in for _, stand_in in self._stood_in)
@@ -285,6 +301,7 @@ class ClipLoader:
         """Deliver again, from the first step on, what the run with this state had used: the same batches in the same
         order with the same stand-ins; then it ends. Blocks as close() does. Raises as load_state_dict() does.
         """
+        self._check_home()
         order = self._order_in(state)
         used = order.used(order.steps)
         self._restart(state, Order())
@@ -317,13 +334,13 @@ class ClipLoader:
         Raises RuntimeError if the feed's thread does not end in that time, StorageFault if the quarantine list cannot
         be written.
         """
-        if self._closed:
+        if self._closed or not self._is_home:
             return
         self._closed = True
         if self._registry is not None:
-            with suppress(KeyError):  # the user took it out already
-                self._registry.unregister(self._collector)
+            self._collector.unregister(self._registry)
         self._stop()
+        self._slots.close()
         self._stand_ins.write_found()
 
     def __enter__(self) -> ClipLoader:
@@ -345,6 +362,8 @@ class ClipLoader:
     def _stop(self) -> None:
         if self._feed is not None:
             self._feed.close()
+        if self._dropped is not None:
+            self._dropped.detach()
 
     def _start(self) -> Feed:
         options = self.options
@@ -374,6 +393,7 @@ class ClipLoader:
         )
         limits = TransportLimits(clip_bytes=self._policy.clip_bytes, secrets=self._secrets)
         feed = Feed(self._plan(), parts, open_wire=lambda wake: Connections(limits, wake=wake))
+        self._dropped = weakref.finalize(self, end_dropped, feed.stop_switch, made_in=self._made_in, what=repr(self))
         feed.start()
         _log.info("feeding from step %d: %r", self._order.steps, self)
         return feed
@@ -382,12 +402,8 @@ class ClipLoader:
         """The batches that are not delivered yet, as the feed's thread wants them."""
         done, replayed = self._order.steps, self._replayed
         steps = self._order.remaining(self.steps) if replayed is None else iter(replayed[done:])
-        for step in steps:
-            places = self._sampler.batch(step)
-            seeds = places.seeds.tolist()
-            samples = [self._dataset[index] for index in places.indices.tolist()]
-            stand_ins = self._stand_ins.of(places)
-            for row, stand_in in stand_ins.items():
-                samples[row], seeds[row] = stand_in.sample, stand_in.seed
-            requests = tuple(self._policy.request(sample, seed) for sample, seed in zip(samples, seeds, strict=True))
-            yield BatchPlan(places=places, samples=tuple(samples), requests=requests, stand_ins=stand_ins)
+        return planned_batches(steps, self._dataset, self._policy, sampler=self._sampler, stand_ins=self._stand_ins)
+
+    @property
+    def _rank(self) -> str:
+        return f"rank {self.options.rank} of {self.options.world_size}"

@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import re
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,14 @@ from framefeed.grpc_pixels import split_pixels
 from framefeed.proto_wire import header_of_reply, proto_of_call
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES
+from trainer_client.transports.fork_guard import (
+    FORKS_WAIT,
+    Address,
+    close_all,
+    keep_for_ever,
+    let_go_when_forked,
+    peer_of,
+)
 from trainer_client.transports.grpc_cpu import GrpcCpu
 from trainer_client.transports.transport import (
     HEARTBEAT_LOST_MS,
@@ -36,6 +45,9 @@ from trainer_client.transports.transport import (
 
 _log = logging.getLogger(__name__)
 
+# gRPC's own handlers start threads in a child, which abort it when it closes descriptors, as subprocess does. Read when
+# the first channel is made; whoever wants them sets it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 _SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
 _CONNECT_S = 5.0
 _JOIN_S = 5.0
@@ -65,7 +77,9 @@ class GrpcTransport:
         self._limits = limits
         self._links: dict[str, _Link] = {}
         self._leaving: list[_Link] = []
-        self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        with FORKS_WAIT:
+            self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            let_go_when_forked(self)
         self._cpu = GrpcCpu()
 
     def connect(self, url: str) -> None:
@@ -122,6 +136,15 @@ class GrpcTransport:
         for link in self._leaving:
             link.join(_JOIN_S)
         self._leaving.clear()
+        self._hang_up()
+
+    def forked(self) -> None:
+        """See Inherited. gRPC's threads and locks are not there in a child, so what is gRPC's is not touched again."""
+        self._hang_up()
+        for link in (*self._links.values(), *self._leaving):
+            link.forked()
+
+    def _hang_up(self) -> None:
         if self._rung >= 0:
             os.close(self._rung)
             self._rung = -1
@@ -145,6 +168,7 @@ class _Link:
         self._stream: grpc.Call | None = None
         self._ended = threading.Event()
         self._said = ""
+        self._peers: set[Address] = set()
         token = limits.secrets.token
         self._metadata = () if token is None else (("authorization", f"Bearer {token.decode()}"),)
         self._channel = _open_channel(url, limits)
@@ -199,6 +223,10 @@ class _Link:
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
 
+    def forked(self) -> None:
+        close_all(lambda fd: peer_of(fd) in self._peers)
+        keep_for_ever(self)
+
     # The link's own thread.
 
     def _run(self) -> None:
@@ -226,6 +254,7 @@ class _Link:
             connected = stream.is_active()
             if connected:
                 self._calls = calls
+                self._peers |= _addresses(self.url)
                 self._change(Kind.CONNECTED)
             for data in stream:
                 self._take_in(data)
@@ -267,6 +296,16 @@ class _Link:
             level, what = (logging.WARNING, "refuses this client") if refused else (logging.INFO, "is not there")
             _log.log(level, "%s %s (%s)", self.url, what, reason)
         self._said = reason
+
+
+def _addresses(url: str) -> set[Address]:
+    """Where a server's connections may lead; none if its name is not known any more. Blocks as name servers do."""
+    host, _, port = url.partition("://")[2].rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except OSError:
+        return set()
+    return {(str(address[0]), int(address[1])) for *_, address in found}
 
 
 def _open_channel(url: str, limits: TransportLimits) -> grpc.Channel:

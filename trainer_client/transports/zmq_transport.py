@@ -5,6 +5,7 @@ A server whose host dies without a word is noticed by heartbeats.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import select
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from framefeed.wire import MAX_HEADER_BYTES
+from trainer_client.transports.fork_guard import (
+    FORKS_WAIT,
+    Address,
+    close_all,
+    let_go_when_forked,
+    peer_of,
+)
 from trainer_client.transports.thread_cpu import thread_cpu_s, threads_named
 from trainer_client.transports.transport import (
     HEARTBEAT_LOST_MS,
@@ -31,7 +39,8 @@ from trainer_client.transports.transport import (
 _HANDSHAKE_MS = 5000
 _IO_THREADS = 4  # connections are spread over them: servers that are received from at once
 _NAMES = itertools.count(1)  # of contexts, in the names of their threads
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_KINDS: dict[int, Kind] = {zmq.EVENT_HANDSHAKE_SUCCEEDED: Kind.CONNECTED, zmq.EVENT_DISCONNECTED: Kind.LOST}
+_EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +63,10 @@ class ZmqTransport:
         self._name = next(_NAMES)
         self._context.set(zmq.THREAD_NAME_PREFIX, self._name)
         self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))  # a server has three
-        self._epoll = select.epoll()
+        self._peers: set[Address] = set()  # that a connection stood to
+        with FORKS_WAIT:
+            self._epoll = select.epoll()
+            let_go_when_forked(self)
         self._links: dict[str, _Link] = {}
         self._by_fd: dict[int, _Link] = {}
         self._threads: list[int] = []
@@ -165,6 +177,15 @@ class ZmqTransport:
             self._lock(dealer)
         return dealer
 
+    def forked(self) -> None:
+        """See Inherited; pyzmq knows that its context and sockets are not this process's, and leaves them alone."""
+        self._epoll.close()
+        close_all(lambda fd: peer_of(fd) in self._peers)
+
+    def _note(self, url: str, peer: Address) -> None:
+        if not isinstance(peer, tuple) or url.endswith(f":{peer[1]}"):  # else the descriptor is another's by now
+            self._peers.add(peer)
+
     def _lock(self, dealer: zmq.Socket[bytes]) -> None:
         """Speak CURVE only, if there are keys for it."""
         ours, theirs = self._secrets.curve_key, self._secrets.curve_server
@@ -176,9 +197,12 @@ class ZmqTransport:
     def _changes(self, link: _Link) -> list[Signal]:
         signals = []
         while _readable(link.monitor):
-            event = recv_monitor_message(link.monitor)["event"]
-            kind = Kind.CONNECTED if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else Kind.LOST
-            signals.append(Signal(link.url, kind))
+            message = recv_monitor_message(link.monitor)
+            if message["event"] == zmq.EVENT_CONNECTED:
+                with contextlib.suppress(OSError):  # lost already
+                    self._note(link.url, peer_of(message["value"]))
+            else:
+                signals.append(Signal(link.url, _KINDS[message["event"]]))
         return signals
 
 
