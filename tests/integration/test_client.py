@@ -30,7 +30,7 @@ from trainer_client.samples import Sample
 POLICY = ClipPolicy(
     sampling=Segments(frames=2), crop=ResizedCentreCrop(), width_px=8, height_px=8, hflip_probability=0.5
 )
-DATASET = [Sample(video=f"video{i % 7}", start_s=i, end_s=i + 1) for i in range(50)]
+DATASET = [Sample(video=f"video{i % 7}", start_s=float(i), end_s=i + 1.0) for i in range(50)]
 BATCH = 4
 
 
@@ -347,8 +347,11 @@ def test_the_end_of_the_plan_is_the_end() -> None:
         ({"servers": ["tcp://a:1/x"]}, "says more than a host and a port"),
         ({"servers": ["tcp://a:1", "tcp://a:1"]}, "given twice"),
         ({"batch_clips": 0}, "batch_clips is 0"),
-        ({"prefetch_bytes": 1000}, "prefetch_bytes is 1000, less than one batch: 4 clips of 384 bytes are 1536"),
-        ({"inflight_bytes": 100}, "inflight_bytes is 100, less than one clip of 384 bytes"),
+        (
+            {"prefetch_bytes": 1000},
+            "prefetch_bytes is 1000 for 1 rank, less than one batch of 4 clips of 384 bytes for each: wanted at",
+        ),
+        ({"inflight_bytes": 100}, "inflight_bytes is 100 for 1 rank, less than one clip of 384 bytes"),
         ({"prefetch_batches": 0}, "prefetch_batches is 0"),
         ({"rank": 3, "world_size": 2}, "rank is 3 of 2"),
         ({"order": "window:4", "rank": 1, "world_size": 2}, "order is 'window:4' and world_size is 2, wanted 'strict'"),

@@ -28,7 +28,7 @@ from tests.integration.serving import PATIENCE_S, SERVE, Server, request, wait_u
 from tests.integration.talker import Talker
 from tests.videos import make_numbered_video
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.fleet.member_sources import DnsServers
+from trainer_client.fleet.discovery import DnsServers
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
 from trainer_client.transports.credentials import Credentials, Secrets

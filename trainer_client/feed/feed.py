@@ -25,11 +25,9 @@ from trainer_client.feed.batch import Batch
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.stand_ins import StandIns
 from trainer_client.feed.stop_switch import StopSwitch
-from trainer_client.fleet.discovery import Discovery
+from trainer_client.fleet.discovery import Discovery, Members, Source
 from trainer_client.fleet.dispatch import Dispatch, Failed, Got, Send
 from trainer_client.fleet.fleet import Fleet
-from trainer_client.fleet.member_sources import Source
-from trainer_client.fleet.members import Members
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.measures.wait import ClipLife, to_ns

@@ -31,7 +31,7 @@ class DispatchLimits:
     storage_s: float = 60.0
     stall_s: float = 120.0
     stall_ends: bool = True
-    inflight_bytes: int = 1 << 30
+    inflight_bytes: int = 256 << 20
     affinity_part_s: float = 15.0
 
     def __post_init__(self) -> None:

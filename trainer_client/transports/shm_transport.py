@@ -165,8 +165,12 @@ class ShmTransport:
 
     def _try(self, link: _Link) -> None:
         """Connect to the server if it is there; its greeting follows."""
-        with FORKS_WAIT:
-            server = link.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            with FORKS_WAIT:
+                server = link.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor for it
+            self._later(link)
+            return
         try:
             server.connect(socket_address(link.url))
             if not is_trusted(server):

@@ -29,6 +29,7 @@ class ZmqTransport:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=limits.io_threads)
         self._name = next(_NAMES)
         self._context.set(zmq.THREAD_NAME_PREFIX, self._name)
+        self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))  # a server has three
         self._peers: set[Address] = set()  # that a connection stood to
         with FORKS_WAIT:
             self._epoll = select.epoll()
