@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import msgpack
 
@@ -29,7 +29,7 @@ from framefeed.crops import (
     ViewCrop,
     WholeFrame,
 )
-from framefeed.errors import BadRequest, FramefeedError, error_from_code
+from framefeed.errors import BadRequest, FramefeedError, WrongVersion, error_from_code
 from framefeed.request import ClipRequest
 from framefeed.sampling import (
     AtFrames,
@@ -49,6 +49,7 @@ MAX_HEADER_BYTES = 1 << 16
 _CRC_BYTES = 4
 
 V = TypeVar("V")
+WorkClass = Literal["train", "eval"]
 
 SAMPLING_POLICIES: dict[str, type[Any]] = {
     "segments": Segments,
@@ -85,6 +86,9 @@ class DecodeCall:
     deadline_s: float
     request: ClipRequest
     alone: bool = False
+    run: str = ""
+    work_class: WorkClass = "train"
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +99,31 @@ class DescribeCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CancelCall:
+    """The clip of a decode call's `attempt` is not wanted any more. It has no reply of its own: the decode call has."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy a server was when it replied; `credits` are the requests that this client may have there at once."""
+
+    queued: int = 0
+    credits: int = 0
+    front_s: float = 0.0
+    front_busy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipReply:
-    """A clip is ready; its pixels follow as the next frame of the message. `queued` is the server's queue length."""
+    """A clip is ready; its pixels follow as the next frame of the message."""
 
     attempt: int
     server: str
-    queued: int
     info: ClipInfo
+    queued: int = 0
+    load: Load = field(default_factory=Load)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +134,7 @@ class ErrorReply:
     server: str
     code: str
     message: str
+    load: Load = field(default_factory=Load)
 
     def error(self) -> FramefeedError:
         """The error as the client raises it, naming the server."""
@@ -128,9 +151,13 @@ class ServerReply:
     videos: int
     workers: int
     state: str
+    dataset: str = ""
+    max_clip_bytes: int = 0
+    software: str = ""
+    load: Load = field(default_factory=Load)
 
 
-Call = DecodeCall | DescribeCall
+Call = DecodeCall | DescribeCall | CancelCall
 Reply = ClipReply | ErrorReply | ServerReply
 
 
@@ -138,9 +165,14 @@ def pack_call(call: Call) -> bytes:
     """The header of a message from client to server."""
     if isinstance(call, DescribeCall):
         return pack_body("describe", {"attempt": call.attempt})
+    if isinstance(call, CancelCall):
+        return pack_body("cancel", {"attempt": call.attempt})
     request = map_of_request(call.request)
     body = {"attempt": call.attempt, "deadline_s": call.deadline_s, "request": request}
-    return pack_body("decode", body | {"alone": True} if call.alone else body)
+    said = {name: getattr(call, name) for name in ("alone", "run", "dataset") if getattr(call, name)}
+    if call.work_class != "train":
+        said["work_class"] = call.work_class
+    return pack_body("decode", body | said)
 
 
 def map_of_request(request: ClipRequest) -> dict[str, Any]:
@@ -156,6 +188,8 @@ def unpack_call(header: bytes | memoryview) -> Call:
     kind, body = unpack_body(header)
     if kind == "describe":
         return _build(DescribeCall, body)
+    if kind == "cancel":
+        return _build(CancelCall, body)
     if kind != "decode":
         raise BadRequest(f"wire: kind is {kind!r}, wanted 'decode' or 'describe'")
     request = _mapping(body, "request")
@@ -175,7 +209,7 @@ def peek_attempt(header: bytes | memoryview) -> int:
     """The attempt of a header that unpack_call refused, so that even a bad request gets its reply; 0 if unreadable."""
     try:
         attempt = unpack_body(header)[1].get("attempt")
-    except BadRequest:
+    except FramefeedError:
         return 0
     return attempt if isinstance(attempt, int) and not isinstance(attempt, bool) else 0
 
@@ -183,6 +217,7 @@ def peek_attempt(header: bytes | memoryview) -> int:
 def pack_reply(reply: Reply) -> bytes:
     """The header of a message from server to client; a ClipReply's pixels go in a frame of their own."""
     body = {f.name: getattr(reply, f.name) for f in fields(reply)}
+    body["load"] = _plain(reply.load)
     if isinstance(reply, ClipReply):
         info = {f.name: getattr(reply.info, f.name) for f in fields(reply.info)}
         info["box"] = _plain(reply.info.box)
@@ -195,6 +230,8 @@ def pack_reply(reply: Reply) -> bytes:
 def unpack_reply(header: bytes | memoryview) -> Reply:
     """The reply in a header. Raises BadRequest naming what is wrong with it."""
     kind, body = unpack_body(header)
+    if "load" in body:
+        body["load"] = _build(Load, _mapping(body, "load"))
     if kind == "error":
         return _build(ErrorReply, body)
     if kind == "server":
@@ -237,7 +274,7 @@ def unpack_body(header: bytes | memoryview) -> tuple[str, dict[str, Any]]:
         raise BadRequest(f"wire: header is a {type(body).__name__}, wanted a map")
     version = body.pop("v", None)
     if version != WIRE_VERSION:
-        raise BadRequest(f"wire: version is {version!r}, wanted {WIRE_VERSION}")
+        raise WrongVersion(f"wire: version is {version!r}, wanted {WIRE_VERSION}")
     return body.pop("kind", None), body
 
 
