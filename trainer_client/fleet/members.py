@@ -14,8 +14,9 @@ from typing import Protocol
 from framefeed.errors import BadInput
 from trainer_client.fleet.discovery import Discovery
 from trainer_client.fleet.dispatch import Dispatch
-from trainer_client.fleet.fleet import Fleet, State
+from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.membership import Membership
+from trainer_client.fleet.server import State
 
 _log = logging.getLogger(__name__)
 

@@ -41,11 +41,11 @@ class FeedOptions:
     prefetch_mib: int = 2048
     """Bound on the memory of batches made ahead, in MiB."""
     attempt_s: float = 10.0
-    """A clip is asked of another server after so many seconds, or sooner: three times the p99 of recent answers."""
+    """A clip may take so many seconds; a second server is asked sooner: after three times the p99 of recent answers."""
     attempt_min_s: float = 2.0
     """But not before so many seconds."""
     hedge_share: float = 0.05
-    """A clip that takes longer than 95 % of them is asked of a second server too, for up to this share; 0 is never."""
+    """A clip of the next batch that takes longer than 95 % has a second server asked, up to this share; 0 is never."""
     affinity_slack: float | None = 0.25
     """A part of a video is asked of the same server while its load is below 1 + this of the mean. None: no affinity."""
     watchdog_s: float = 120.0
@@ -66,6 +66,8 @@ class FeedOptions:
     """The name or the folder is looked at for servers that came or went every so many seconds."""
     allow_mixed_decoders: bool = False
     """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
+    run: str = ""
+    """Name of the run: servers share their time evenly between runs, and count requests by it."""
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
@@ -92,6 +94,7 @@ class FeedOptions:
             ),
             look_every_s=self.look_every_s,
             allow_mixed_decoders=self.allow_mixed_decoders,
+            run=self.run,
             credentials=self.credentials,
         )
         return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)
