@@ -100,7 +100,19 @@ def transport_markdown(result: dict[str, Any]) -> str:
 
 
 def _transport_rows(result: dict[str, Any]) -> Iterator[list[str]]:
-    for title, rows in (("ready", result["ready"]), ("decoded", result.get("decoded", {}))):
-        for name, row in rows.items():
+    parts = (("ready", "ready"), ("ready, 16 frames", "ready_16_frames"), ("decoded", "decoded"))
+    for title, part in parts:
+        for name, row in result.get(part, {}).items():
             cells = (row.get(key, "") for key in ("clips_per_s", "client_cpu_ms", "server_cpu_ms", "of_in_process"))
             yield [f"{title}, {name}", *map(str, cells)]
+
+
+def sampler_table(result: dict[str, Any]) -> Table:
+    """The figures of `bench sampler`: one batch() of one rank, and the memory of all of them."""
+    title = f"{result['samples']} samples, {result['ranks']} ranks x {result['batch_clips']} clips, an epoch's boundary"
+    table = Table("figure", "value", title=title)
+    table.add_row("median batch(), ms", str(result["median_ms"]))
+    table.add_row("slowest batch(), ms", str(result["slowest_ms"]))
+    table.add_row("memory at its height, bytes", str(result["peak_bytes"]))
+    table.add_row("memory grown, bytes", str(result["grown_bytes"]))
+    return table

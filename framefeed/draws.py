@@ -12,9 +12,13 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+U64 = npt.NDArray[np.uint64]
+
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _DECIMAL = Context(prec=25)
+_ROUNDS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
+_LAST_SHIFT = np.uint64(31)
 
 # Streams keep draws for different purposes apart under one seed.
 ORDER, CLIP, SAMPLING, CROP, FLIP, TUBES, SPARE = range(1, 8)
@@ -61,19 +65,34 @@ def _logarithms(low: float, high: float) -> tuple[Decimal, Decimal]:
     return low_ln, _DECIMAL.subtract(_DECIMAL.ln(Decimal(high)), low_ln)
 
 
-def draws_u64(seed: int, *, stream: int, n: int) -> npt.NDArray[np.uint64]:
-    """The draws of counters 0…n-1 as a uint64 array (n,), equal to n calls of draw_u64."""
-    z = np.uint64(_key(seed, stream)) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def keys_u64(seeds: U64, *, stream: int) -> U64:
+    """What draws_at makes draws of: a key for each seed, uint64 of the same shape (at least one axis)."""
+    return _mix_array(_mix_array(seeds + np.uint64(_GOLDEN)) + np.uint64(stream * _GOLDEN & _MASK))
+
+
+def draws_at(keys: U64, counters: U64) -> U64:
+    """draw_u64 of each key's seed and stream and each counter: uint64, of the shape to which the two broadcast."""
+    return _mix_array(keys + (counters + np.uint64(1)) * np.uint64(_GOLDEN))
+
+
+def _mix_array(z: U64) -> U64:
+    for shift, factor in _ROUNDS:
+        z = (z ^ (z >> shift)) * factor
+    return z ^ (z >> _LAST_SHIFT)
 
 
 def permutation(seed: int, *, stream: int, n: int) -> npt.NDArray[np.int64]:
-    """A uniform permutation of 0…n-1 as an int64 array (n,): the order of n random keys."""
-    return np.argsort(draws_u64(seed, stream=stream, n=n), kind="stable").astype(np.int64, copy=False)
+    """A uniform permutation of 0…n-1 as an int64 array (n,): the order of n random keys, which are sorted."""
+    keys = draws_at(keys_u64(np.array([seed], np.uint64), stream=stream), np.arange(n, dtype=np.uint64))
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
 def clip_seed(run_seed: int, *, epoch: int, index: int) -> int:
     """The 64-bit seed of one sample in one epoch: all that is random about a clip follows from it."""
     return draw_u64(draw_u64(run_seed, stream=CLIP, counter=epoch), stream=CLIP, counter=index)
+
+
+def clip_seeds(run_seed: int, *, epochs: npt.NDArray[np.int64], indices: npt.NDArray[np.int64]) -> U64:
+    """clip_seed of each pair of an epoch and an index: int64 (B,) each, uint64 (B,)."""
+    of_epochs = draws_at(keys_u64(np.array([run_seed], np.uint64), stream=CLIP), epochs.astype(np.uint64))
+    return draws_at(keys_u64(of_epochs, stream=CLIP), indices.astype(np.uint64))

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import zmq
+from msgspec.msgpack import encode
 
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
@@ -29,14 +30,18 @@ from framefeed.wire import (
     ErrorReply,
     Reply,
     ServerReply,
+    map_of_request,
     pack_reply,
+    request_from_map,
+    seal,
     unpack_call,
 )
 
 
 def pixels_of(request: ClipRequest) -> npt.NDArray[np.uint8]:
     """The bytes that every one of these servers returns for a request."""
-    digest = hashlib.sha256(repr(request).encode()).digest()
+    as_received = request_from_map(map_of_request(request))  # whole seconds are spelled as floats there
+    digest = hashlib.sha256(repr(as_received).encode()).digest()
     return np.resize(np.frombuffer(digest, np.uint8), request.shape)
 
 
@@ -60,7 +65,7 @@ class Manner:
     After `silent_after` decode calls it answers nothing more; after `draining_after` it is leaving; every
     `busy_every`-th call is refused; `copies` of each reply go out; `refuse` maps a video to the code of the error it
     gets; `held` replies are kept back and sent later, in reverse; every `misshaped_every`-th clip has `misshaped_bytes`
-    more than it should, or one less.
+    more than it should, or one less; an `old` one spells its replies, all refusals, as version 1 of the contract did.
     """
 
     fingerprint: str = "fake-1"
@@ -73,6 +78,7 @@ class Manner:
     misshaped_bytes: int = -1
     draining_after: int | None = None
     workers: int = 2
+    old: bool = False
 
 
 class ClipServer:
@@ -123,6 +129,10 @@ class ClipServer:
     def _answer(self, client: bytes, header: bytes) -> None:
         call = unpack_call(header)
         manner = self.manner
+        if manner.old:
+            refusal = {"kind": "error", "attempt": 0, "server": "old", "code": "bad_request", "message": "no map"}
+            self._put([client, seal(encode({"v": 1, **refusal}))])
+            return
         if isinstance(call, DecodeCall):
             with self.changed:
                 self.decode_calls += 1
@@ -146,7 +156,7 @@ class ClipServer:
         pixels = pixels_of(call.request).tobytes()
         if manner.misshaped_every and self.decode_calls % manner.misshaped_every == 0:
             pixels = (pixels + bytes(manner.misshaped_bytes)) if manner.misshaped_bytes > 0 else pixels[:-1]
-        reply = ClipReply(attempt=call.attempt, server="fake", queued=0, info=info_of(call.request))
+        reply = ClipReply(attempt=call.attempt, server="fake", info=info_of(call.request))
         for _ in range(manner.copies):
             self._send(client, reply, pixels)
 

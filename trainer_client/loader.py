@@ -7,9 +7,10 @@ decides nothing about servers or order itself.
 from __future__ import annotations
 
 import logging
+import math
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, get_args
@@ -22,10 +23,12 @@ from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.feed import Feed, Parts
 from trainer_client.feed.order import Order, window_of
+from trainer_client.feed.planned_batches import planned_batches
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
 from trainer_client.feed.stand_ins import PoisonOptions, StandIn, StandIns, read, spell
+from trainer_client.feed.stop_switch import end_dropped
 from trainer_client.fleet.addresses import check_servers
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
@@ -33,12 +36,13 @@ from trainer_client.fleet.fleet import Fleet, FleetLimits
 from trainer_client.fleet.member_sources import sources_of
 from trainer_client.fleet.run_identity import RunIdentity
 from trainer_client.fleet.timeout_estimator import TimeoutLimits
+from trainer_client.home_process import HomeProcess
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.samples import Dataset
 from trainer_client.transports.connection import Connections
 from trainer_client.transports.credentials import Credentials
-from trainer_client.transports.transport import TransportLimits
+from trainer_client.transports.transport import IO_THREADS, TransportLimits
 
 _log = logging.getLogger(__name__)
 
@@ -68,9 +72,10 @@ class LoaderOptions:
     the servers, which share their time between runs and serve evaluations first.
 
     `order` is "strict", the plan's, or "window:W": a batch that is ready may overtake, if fewer than W batches lie
-    between it and the oldest that is not. Batches themselves are the same, each is used once, and which was used when
-    is in the state. `poison` says what becomes of clips that no server can give; batches keep their shape whatever it
-    says, and ranks their steps.
+    between it and the oldest that is not; for one rank only, as several would take different steps. Batches themselves
+    are the same, each is used once, and which was used when is in the state. `poison` says what becomes of clips that
+    no server can give; batches keep their shape whatever it says, and ranks their steps. `io_threads` are ZeroMQ's,
+    over which tcp:// connections are spread.
     """
 
     servers: Sequence[str]
@@ -95,6 +100,7 @@ class LoaderOptions:
     member_grace_s: float = 30.0
     run: str = ""
     work_class: WorkClass = "train"
+    io_threads: int = IO_THREADS
     credentials: Credentials = field(default_factory=Credentials)
     order: str = "strict"
     poison: PoisonOptions = field(default_factory=PoisonOptions)
@@ -105,8 +111,10 @@ class LoaderOptions:
             raise BadInput(f"loader: steps is {self.steps} and epochs is {self.epochs:g}; wanted at most one of them")
         for name in ("steps", "epochs"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise BadInput(f"loader: {name} is {value}, wanted at least 0")
+            if value is not None and not 0 <= value < math.inf:
+                raise BadInput(
+                    f"loader: {name} is {value}, wanted at least 0 and finite, or None for a run without end"
+                )
         if not self.look_every_s > 0:
             raise BadInput(f"loader: look_every_s is {self.look_every_s:g}, wanted more than 0 seconds")
         if self.prefetch_batches < 1:
@@ -115,14 +123,16 @@ class LoaderOptions:
             raise BadInput(f"loader: on_stall is {self.on_stall!r}, wanted 'fail' or 'log'")
         if self.work_class not in get_args(WorkClass):
             raise BadInput(f"loader: work_class is {self.work_class!r}, wanted 'train' or 'eval'")
-        window_of(self.order)
+        if self.io_threads < 1:
+            raise BadInput(f"loader: io_threads is {self.io_threads}, wanted at least 1")
+        window_of(self.order, world_size=self.world_size)
 
     def dispatch_limits(self) -> DispatchLimits:
         """What of it is the dispatch's. Raises BadInput for values out of their limits."""
         return DispatchLimits(
             timeouts=TimeoutLimits(attempt_s=self.attempt_s, attempt_min_s=self.attempt_min_s),
             hedge_share=self.hedge_share,
-            head_clips=self.batch_clips * window_of(self.order),
+            head_clips=self.batch_clips * window_of(self.order, world_size=self.world_size),
             witnesses=self.poison.servers,
             storage_s=self.stall_s / 2,
             stall_s=self.stall_s,
@@ -149,12 +159,13 @@ class LoaderOptions:
         return min(self.prefetch_batches, self.prefetch_bytes // batch_bytes)
 
 
-class ClipLoader:
+class ClipLoader(HomeProcess):
     """An iterator of Batch in strict plan order: the same batches from any servers, whatever fails on the way.
 
     It begins to prefetch at the first next() and may begin before its servers do. After an error that ended the feed,
     load_state_dict(state_dict()) makes it try again from the batch that was next. Use it in a `with`, or close() it.
-    One thread iterates; any thread may read `stats` and `options`.
+    One thread iterates; any thread may read `stats` and `options`. It belongs to the process that made it: in another
+    one everything but close(), which does nothing there, raises BadInput, and so does pickling it.
     """
 
     def __init__(
@@ -171,12 +182,13 @@ class ClipLoader:
         Raises BadInput, in one line, for options that contradict themselves, the dataset or the size of a clip, and
         ValueError for a registry that has a feed already: one feed a registry.
         """
+        super().__init__()
         share = Share(batch_clips=options.batch_clips, rank=options.rank, world_size=options.world_size)
         self._dataset, self._policy, self.options = dataset, policy, options
         self._sampler = Sampler(samples=len(dataset), run_seed=options.run_seed, share=share, shuffle=options.shuffle)
         self._depth_batches = options.depth_batches(policy.clip_bytes)
         self._limits, self._fleet_limits = options.dispatch_limits(), options.fleet_limits()
-        self._secrets = options.credentials.read()
+        self._secrets = options.credentials.watch()
         shape = (options.batch_clips, *policy.shape)
         self._slots = SlotPool(shape, spare=self._depth_batches + 1, allocate=allocate)
         self._ledger = Ledger()
@@ -189,9 +201,11 @@ class ClipLoader:
         self._data: str | None = None  # which data set the servers have
         self._closed = False
         self._registry = registry
-        self._collector = FeedCollector(lambda: self.stats)
+        self._dropped: weakref.finalize[..., ClipLoader] | None = None  # ends the feed's thread
+        itself = weakref.ref(self)  # what the registry and the thread hold must not hold the loader
+        self._collector = FeedCollector(lambda: None if (loader := itself()) is None else loader.stats)
         if registry is not None:
-            registry.register(self._collector)
+            self._collector.register(registry)
 
     @property
     def steps(self) -> int | None:
@@ -208,8 +222,14 @@ class ClipLoader:
         return self._sampler.steps_in(1)
 
     @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of `pixels` of every batch."""
+        return self._slots.shape
+
+    @property
     def stats(self) -> FeedStats:
         """The counts so far, over all restarts. Blocks for microseconds; safe from any thread, also after close()."""
+        self._check_home()
         feed = self._feed
         return feed.stats() if feed is not None else snapshot(self._ledger, FeedState(), rank=self.options.rank)
 
@@ -224,6 +244,7 @@ class ClipLoader:
         quarantine list cannot be written; Stalled when nothing came for `stall_s`; BadInput when no server fits the
         run; RuntimeError after close(), or if the feed's thread died.
         """
+        self._check_home()
         if self._closed:
             raise RuntimeError("the loader is closed")
         if self.steps is not None and self._order.steps >= self.steps:
@@ -249,16 +270,17 @@ class ClipLoader:
     def state_after(self, steps: int) -> dict[str, int | str | None]:
         """The state of the run once `steps` steps are done: for a consumer that holds batches it has not used yet.
 
-        An order other than the plan's (then "order", and whose it is) and stand-ins ("stand_ins") are in it as text, so
-        that the run can go on, and its past be replayed.
+        An order other than the plan's ("order") and stand-ins ("stand_ins") are in it as text, so that the run can go
+        on, and its past be replayed.
         """
+        self._check_home()
         if self._feed is not None:
             self._fingerprint, self._data = self._feed.fingerprint or None, self._feed.dataset or None
         served_by = {"decoder_fingerprint": self._fingerprint, "dataset": self._data}
         state = {**self._sampler.state_at(steps), **served_by}
         order = self._order.spell(steps)
         if order is not None:
-            state |= {"order": order, "order_of": self._rank}
+            state |= {"order": order}
         stood_in = [stand_in for before, stand_in in self._stood_in if before < steps]
         return state | ({"stand_ins": spell(stood_in)} if stood_in else {})
 
@@ -266,13 +288,11 @@ class ClipLoader:
         """Go on where the run with this state stood; what is prefetched is discarded. Blocks as close() does.
 
         Batches that were overtaken and not used yet come first. Raises BadInput, naming both values, when run seed,
-        number of samples, global batch or shuffling differ, or when batches were overtaken at another rank or world
-        size; servers with another decoder than the run's are refused when they show themselves.
+        number of samples, global batch, shuffling or the order's version differ, or when batches were overtaken and
+        there is more than one rank; servers with another decoder than the run's are refused when they show themselves.
         """
-        steps = self._sampler.step_of(state)
-        order = Order.read(state.get("order"), steps=steps)
-        if order.has_gaps(steps):
-            self._check_rank(state)
+        self._check_home()
+        order = self._order_in(state)
         self._restart(state, order)
         self._stand_ins.restart(stand_in for _, stand_in in self._stood_in)
 
@@ -280,18 +300,22 @@ class ClipLoader:
         """Deliver again, from the first step on, what the run with this state had used: the same batches in the same
         order with the same stand-ins; then it ends. Blocks as close() does. Raises as load_state_dict() does.
         """
-        steps = self._sampler.step_of(state)
-        used = Order.read(state.get("order"), steps=steps).used(steps)
-        if state.get("order") is not None:
-            self._check_rank(state)
+        self._check_home()
+        order = self._order_in(state)
+        used = order.used(order.steps)
         self._restart(state, Order())
         self._replayed = used
         self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
         self._stood_in = []
 
-    def _check_rank(self, state: Mapping[str, object]) -> None:
-        if state.get("order_of") != self._rank:
-            raise BadInput(f"resume: the order is {state.get('order_of')}'s in the state, wanted {self._rank}'s")
+    def _order_in(self, state: Mapping[str, object]) -> Order:
+        order = Order.read(state.get("order"), steps=self._sampler.step_of(state))
+        if self.options.world_size > 1 and order.has_gaps(order.steps):
+            raise BadInput(
+                f"resume: the state's order has batches that were overtaken and not used yet, and world_size is "
+                f"{self.options.world_size}, wanted 1: go on with one rank until they are used"
+            )
+        return order
 
     def _restart(self, state: Mapping[str, object], order: Order) -> None:
         fingerprint, data = _name_in(state, "decoder_fingerprint"), _name_in(state, "dataset")
@@ -307,13 +331,13 @@ class ClipLoader:
         Raises RuntimeError if the feed's thread does not end in that time, StorageFault if the quarantine list cannot
         be written.
         """
-        if self._closed:
+        if self._closed or not self._is_home:
             return
         self._closed = True
         if self._registry is not None:
-            with suppress(KeyError):  # the user took it out already
-                self._registry.unregister(self._collector)
+            self._collector.unregister(self._registry)
         self._stop()
+        self._slots.close()
         self._stand_ins.write_found()
 
     def __enter__(self) -> ClipLoader:
@@ -327,13 +351,16 @@ class ClipLoader:
     def __repr__(self) -> str:
         o = self.options
         return (
-            f"ClipLoader(step {self._order.steps} of {self.steps}, {self._rank}, {o.batch_clips} clips of "
-            f"{self._policy.shape} a batch, {self._depth_batches} batches ahead, {len(o.servers)} servers)"
+            f"ClipLoader(step {self._order.steps} of {self.steps}, rank {o.rank} of {o.world_size}, "
+            f"{o.batch_clips} clips of {self._policy.shape} a batch, {self._depth_batches} batches ahead, "
+            f"{len(o.servers)} servers)"
         )
 
     def _stop(self) -> None:
         if self._feed is not None:
             self._feed.close()
+        if self._dropped is not None:
+            self._dropped.detach()
 
     def _start(self) -> Feed:
         options = self.options
@@ -358,7 +385,7 @@ class ClipLoader:
             prefetch=Prefetch(
                 self._slots,
                 depth_batches=self._depth_batches,
-                window_batches=window_of(options.order) if self._replayed is None else 1,
+                window_batches=window_of(options.order, world_size=options.world_size) if self._replayed is None else 1,
             ),
             policy=self._policy,
             stand_ins=self._stand_ins,
@@ -366,8 +393,11 @@ class ClipLoader:
             rank=options.rank,
             stall_s=options.stall_s,
         )
-        limits = TransportLimits(clip_bytes=self._policy.clip_bytes, secrets=self._secrets)
+        limits = TransportLimits(
+            clip_bytes=self._policy.clip_bytes, secrets=self._secrets, io_threads=options.io_threads
+        )
         feed = Feed(self._plan(), parts, open_wire=lambda wake: Connections(limits, wake=wake))
+        self._dropped = weakref.finalize(self, end_dropped, feed.stop_switch, made_in=self._made_in, what=repr(self))
         feed.start()
         _log.info("feeding from step %d: %r", self._order.steps, self)
         return feed
@@ -376,15 +406,7 @@ class ClipLoader:
         """The batches that are not delivered yet, as the feed's thread wants them."""
         done, replayed = self._order.steps, self._replayed
         steps = self._order.remaining(self.steps) if replayed is None else iter(replayed[done:])
-        for step in steps:
-            places = self._sampler.batch(step)
-            seeds = places.seeds.tolist()
-            samples = [self._dataset[index] for index in places.indices.tolist()]
-            stand_ins = self._stand_ins.of(places)
-            for row, stand_in in stand_ins.items():
-                samples[row], seeds[row] = stand_in.sample, stand_in.seed
-            requests = tuple(self._policy.request(sample, seed) for sample, seed in zip(samples, seeds, strict=True))
-            yield BatchPlan(places=places, samples=tuple(samples), requests=requests, stand_ins=stand_ins)
+        return planned_batches(steps, self._dataset, self._policy, sampler=self._sampler, stand_ins=self._stand_ins)
 
     @property
     def _rank(self) -> str:

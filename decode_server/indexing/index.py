@@ -24,7 +24,7 @@ from decode_server.indexing.sidecar import drop_sidecars
 from decode_server.media.packet_index import PacketIndex, unpack_index
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import BadInput, FramefeedError
-from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
+from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, identity_of, read_manifest
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
@@ -53,6 +53,7 @@ class Index:
         hours = sum(entry.duration_s for entry in manifest.videos.values()) / 3600
         chunks = sum(len(entry.chunk_start_s) for entry in manifest.videos.values())
         console.print(f"indexed {len(manifest.videos)} videos, {chunks} files, {hours:.2f} h in {self.to or self.root}")
+        console.print(f"data set {manifest.identity}", highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +177,9 @@ def _write(folder: Path, indexed: list[tuple[_File, PacketIndex]], refused: list
             out.write(record)
         out.flush()
         os.fsync(out.fileno())
-    part.rename(folder / PACKETS_NAME)
     entries = {name: _entry(name, sorted(videos[name], key=lambda row: row[0].start_s)) for name in sorted(videos)}
-    manifest = Manifest(videos=entries, refused=tuple(refused))
-    manifest.write(folder)
+    manifest = Manifest(videos=entries, refused=tuple(refused), identity=identity_of(entries))
+    manifest.write(folder, just_before=lambda: part.rename(folder / PACKETS_NAME))
     drop_sidecars(folder, keep={index.sidecar for _, index in indexed})
     return manifest
 
@@ -200,4 +200,5 @@ def _entry(name: str, rows: list[tuple[_File, PacketIndex, int, int]]) -> VideoE
         chunk_start_s=tuple(file.start_s for file, _, _, _ in rows),
         record_offset=tuple(offset for _, _, offset, _ in rows),
         record_bytes=tuple(size for _, _, _, size in rows),
+        record_digest=tuple(index.digest for _, index, _, _ in rows),
     )

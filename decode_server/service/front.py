@@ -12,13 +12,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from decode_server.service.admission import MAX_DEADLINE_S, Admission, Job
 from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.drain_notice import DrainNotice
 from decode_server.service.health import Status
+from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
 from decode_server.service.metrics import Gauges, Metrics
@@ -26,16 +27,28 @@ from decode_server.service.outbox import Outbox, Outgoing, Pixels
 from decode_server.service.refusals import REQUEST_REASONS, Refusals
 from decode_server.service.signals import StopSignals
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
-from decode_server.service.workers.worker_messages import Done
 from decode_server.service.workers.worker_pool import WorkerPool
-from framefeed.errors import BadRequest, Busy, DeadlineExceeded, Draining, FramefeedError, ServerLost, StorageFault
+from framefeed.errors import (
+    BadRequest,
+    Busy,
+    DeadlineExceeded,
+    Draining,
+    FramefeedError,
+    NotHere,
+    ServerLost,
+    StorageFault,
+)
 from framefeed.request import ClipRequest
 from framefeed.wire import (
+    Call,
+    CancelCall,
     DecodeCall,
     ErrorReply,
+    Load,
     Reply,
     ServerReply,
-    pack_reply,
+    add_load,
+    pack_unsealed,
     peek_attempt,
     unpack_call,
     unpack_reply,
@@ -62,6 +75,7 @@ class Parts:
     stops: StopSignals
     lifecycle: Lifecycle
     refusals: Refusals
+    index_watch: IndexWatch
 
 
 class Front:
@@ -80,7 +94,7 @@ class Front:
         self.status = Status(state=State.STARTING, turned_s=time.monotonic(), detail="no turn yet")
         self._listeners, self._admission, self._buffer_pool = parts.listeners, parts.admission, parts.buffer_pool
         self._pool, self._metrics, self._stops = parts.pool, parts.metrics, parts.stops
-        self._refusals = parts.refusals
+        self._refusals, self._index_watch = parts.refusals, parts.index_watch
         self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics)
         self._server = server
         self._drain_s = drain_s
@@ -95,10 +109,10 @@ class Front:
         self._ids = itertools.count(1)
 
     def run(self) -> None:
-        """Serve until a stop signal, then drain. Each wait is at most half a second.
+        """Serve until a stop signal or until the root is indexed again, then drain. Each wait is at most half a second.
 
         Raises BadInput if the workers refuse the root, FramefeedError if they cannot be started, if a second signal
-        forces the stop, or if requests were unfinished when the drain's time was up.
+        forces the stop, if requests were unfinished when the drain's time was up, or if the root was indexed again.
         """
         self._listeners.watch(self._pool.fileno())
         self._listeners.watch(self._stops.fileno())
@@ -113,6 +127,8 @@ class Front:
                 f"drain: {self._unfinished} requests were unfinished after {self._drain_s:g} s; "
                 "their clients were told to try another server"
             )
+        if self._index_watch.outdated:
+            raise FramefeedError(f"{self._index_watch.outdated}; start the server again to serve that")
 
     @property
     def in_flight(self) -> int:
@@ -142,12 +158,14 @@ class Front:
         message = self._listeners.receive()
         if message is None:
             return False
-        self._metrics.received()
         client, frames = message
+        call = _call_of(frames)
+        if isinstance(call, CancelCall):
+            return True  # it has no reply of its own, so it is no request
+        self._metrics.received()
         try:
-            if len(frames) != 1:
-                raise BadRequest(f"message has {len(frames) or 'no'} frames or more, wanted one: a header")
-            call = unpack_call(frames[0])
+            if isinstance(call, FramefeedError):
+                raise call
             if isinstance(call, DecodeCall):
                 self._admit(client, call, frames[0], now_s)
             else:
@@ -170,6 +188,10 @@ class Front:
             )
         if self.lifecycle.state is State.STARTING:
             raise Busy("no worker is up yet; try another server, or later")
+        if self._index_watch.outdated:
+            raise NotHere(f"{self._index_watch.outdated}; this server leaves")
+        if call.dataset and self._pool.dataset not in ("", call.dataset):
+            raise NotHere(f"the run reads data set {call.dataset}, this server serves {self._pool.dataset}")
         job = Job(
             id=next(self._ids),
             client=client,
@@ -197,14 +219,14 @@ class Front:
                     )
                 if done.outcome != "clip" or late:
                     self._buffer_pool.ranges.free(buffer)
-                    if not late:
-                        self._note_failure(job, done)
-                        reply = Outgoing(client=job.client, outcome=done.outcome, header=done.header)
-                        self._outbox.put(reply, now_s=now_s)
+                if late:
                     return
-                pixels = Pixels(buffer=buffer, clip_bytes=job.clip_bytes, due_s=job.due_s)
-                late_reply = partial(self._unread, job)
-                reply = Outgoing(client=job.client, outcome="clip", header=done.header, pixels=pixels, late=late_reply)
+                reply = Outgoing(client=job.client, outcome=done.outcome, header=add_load(done.reply, self._load()))
+                if done.outcome == "clip":
+                    pixels = Pixels(buffer=buffer, clip_bytes=job.clip_bytes, due_s=job.due_s)
+                    reply = replace(reply, pixels=pixels, late=partial(self._unread, job))
+                else:
+                    self._note_failure(job, reply)
                 self._outbox.put(reply, now_s=now_s)
             case TimedOut(job):
                 self._refuse(job, DeadlineExceeded(f"{job.what} was not decoded until its time was up"), now_s)
@@ -232,7 +254,7 @@ class Front:
             for started, _ in together:
                 self._admission.take(started)
             self._metrics.started(together=len(together))
-            self._pool.start(together, queued=len(self._admission))
+            self._pool.start(together)
 
     def _companions(self, job: Job) -> Iterator[tuple[Job, Buffer]]:
         """Jobs to decode together with this one, and their buffers: no more than leaves every thread its share of the
@@ -257,8 +279,9 @@ class Front:
         self._stops.clear()
         if self._stops.count > 1:
             raise FramefeedError(f"stopped at once by a second signal, with {self.in_flight} requests in flight")
-        if self._stops.count == 1 and self.lifecycle.move(State.DRAINING):
-            self._begin_drain(now_s)
+        why = self._stops.last if self._stops.count == 1 else self._index_watch.outdated
+        if why and self.lifecycle.move(State.DRAINING):
+            self._begin_drain(why, now_s)
         if self.lifecycle.state is State.DRAINING:
             self._continue_drain(now_s)
             return
@@ -270,15 +293,15 @@ class Front:
             log.log(logging.INFO if ready else logging.WARNING, "%s", "ready" if ready else "unready: no worker is up")
         if ready and not self._announced:
             self._announced = True
-            self._metrics.built_with(self._pool.fingerprint)
+            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset)
             self._on_ready(self._pool.videos)
 
-    def _begin_drain(self, now_s: float) -> None:
-        log.info("%s: draining, %d requests in flight, at most %g s", self._stops.last, self.in_flight, self._drain_s)
+    def _begin_drain(self, why: str, now_s: float) -> None:
+        log.info("%s: draining, %d requests in flight, at most %g s", why, self.in_flight, self._drain_s)
         self._admission.draining = True
         self._drain_until_s = now_s + self._drain_s
         self._on_drain()
-        notice = pack_reply(self._describe(attempt=0))
+        notice = self._packed(self._describe(attempt=0))
         for client in self._drain_notice.begin(now_s):
             with contextlib.suppress(ReaderFull, ReaderGone):  # the reply to its next request says it too
                 self._listeners.send(client, notice, None)
@@ -316,16 +339,17 @@ class Front:
         self._restarts_seen = self._pool.restarts
         detail = f"{gauges.workers} of {self._pool.size} workers up, {gauges.in_flight} requests in flight"
         detail += f", {gauges.stuck_reads} reads hang" if gauges.stuck_reads else ""
+        detail += f", {self._index_watch.outdated}" if self._index_watch.outdated else ""
         detail += f", {gauges.zombies} killed workers cannot go" if gauges.zombies else ""
         self.status = Status(state=gauges.state, turned_s=now_s, detail=detail)
 
     def _refuse(self, job: Job, error: FramefeedError, now_s: float) -> None:
         self._send_error(job.client, job.attempt, error, now_s)
 
-    def _note_failure(self, job: Job, done: Done) -> None:
-        if done.outcome in REQUEST_REASONS:
-            said = unpack_reply(done.header)
-            self._note_refusal(job.client, done.outcome, said.message if isinstance(said, ErrorReply) else job.what)
+    def _note_failure(self, job: Job, reply: Outgoing) -> None:
+        if reply.outcome in REQUEST_REASONS:
+            said = unpack_reply(reply.header)
+            self._note_refusal(job.client, reply.outcome, said.message if isinstance(said, ErrorReply) else job.what)
 
     def _note_refusal(self, client: bytes, code: str, why: str) -> None:
         """Count and log what no server will answer otherwise: a client's mistake, an attack, or broken media."""
@@ -341,10 +365,16 @@ class Front:
 
     def _error(self, client: bytes, attempt: int, error: FramefeedError) -> Outgoing:
         reply = ErrorReply(attempt=attempt, server=self._server, code=error.code, message=str(error))
-        return Outgoing(client=client, outcome=error.code, header=pack_reply(reply))
+        return Outgoing(client=client, outcome=error.code, header=self._packed(reply))
 
     def _send(self, client: bytes, outcome: str, reply: Reply, now_s: float) -> None:
-        self._outbox.put(Outgoing(client=client, outcome=outcome, header=pack_reply(reply)), now_s=now_s)
+        self._outbox.put(Outgoing(client=client, outcome=outcome, header=self._packed(reply)), now_s=now_s)
+
+    def _packed(self, reply: Reply) -> bytes:
+        return add_load(pack_unsealed(reply), self._load())
+
+    def _load(self) -> Load:
+        return Load(queued=len(self._admission))
 
     def _describe(self, attempt: int) -> ServerReply:
         return ServerReply(
@@ -354,10 +384,21 @@ class Front:
             videos=self._pool.videos,
             workers=self._pool.capacity,
             state=self.lifecycle.state.value,
+            dataset=self._pool.dataset,
         )
 
     def __repr__(self) -> str:
         return f"Front({self._server}, {self.lifecycle.state.value}, {self.in_flight} in flight, {self._pool!r})"
+
+
+def _call_of(frames: list[bytes]) -> Call | FramefeedError:
+    """The call in a message, or what is wrong with it."""
+    try:
+        if len(frames) != 1:
+            raise BadRequest(f"message has {len(frames) or 'no'} frames or more, wanted one: a header")
+        return unpack_call(frames[0])
+    except FramefeedError as error:
+        return error
 
 
 def _name(request: ClipRequest) -> str:

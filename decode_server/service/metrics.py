@@ -89,7 +89,9 @@ class Metrics:
         self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
         self._buffer_pool = Gauge(n + "buffer_pool_used_bytes", "Reply memory in use.", registry=r)
         self._state = Enum(n + "state", "What the server is.", states=[state.value for state in State], registry=r)
-        self._build = Gauge("framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint"], registry=r)
+        self._build = Gauge(
+            "framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint", "dataset"], registry=r
+        )
         self._observed: tuple[float, Gauges] | None = None
         self._by_codec: dict[tuple[int, str], Counter] = {}
         self._by_outcome = {outcome: self._requests.labels(outcome) for outcome in ("clip", "server", *WIRE_ERRORS)}
@@ -137,9 +139,9 @@ class Metrics:
         """Workers ended."""
         self._restarts.inc(times)
 
-    def built_with(self, fingerprint: str) -> None:
-        """The workers' fingerprint is known."""
-        self._build.labels(fingerprint).set(1)
+    def built_with(self, fingerprint: str, dataset: str) -> None:
+        """The workers' fingerprint and what they serve are known."""
+        self._build.labels(fingerprint, dataset).set(1)
 
     def observe(self, gauges: Gauges, *, now_s: float) -> None:
         """Note the gauges for who renders them, and charge the time since the last call to what they were in it."""

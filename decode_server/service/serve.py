@@ -20,13 +20,14 @@ from decode_server.service.admission import Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.front import Front, Parts
 from decode_server.service.health import HealthServer
+from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
 from decode_server.service.listeners.grpc_listener import GrpcListener
 from decode_server.service.listeners.listener import Listener, Listeners
 from decode_server.service.listeners.security import SecurityOptions, ServerCredentials
 from decode_server.service.listeners.shm_listener import ShmListener
-from decode_server.service.listeners.zmq_listener import Router
+from decode_server.service.listeners.zmq_listener import IO_THREADS, Router
 from decode_server.service.membership.announcement import Announcement, Identity, Places
 from decode_server.service.membership.registry import LEASE_S
 from decode_server.service.metrics import Metrics
@@ -95,6 +96,10 @@ class Serve:
     lease_s: float = LEASE_S
     """A trainer may take this server for dead when what it wrote was not renewed for so long; it is, nine times."""
 
+    io_threads: int = IO_THREADS
+    """Threads that ZeroMQ sends and enciphers in, for each tcp:// or ipc:// address. One enciphers some 1 GB/s (CURVE);
+    a client's connection is one thread's."""
+
     security: Annotated[SecurityOptions, tyro.conf.arg(name="")] = field(default_factory=SecurityOptions)
 
     def __post_init__(self) -> None:
@@ -106,6 +111,7 @@ class Serve:
             "threads": 1,
             "buffer_pool_mib": 1,
             "queue": 1,
+            "io_threads": 1,
             "metrics_port": 0,
             "drain_s": 0,
             "hang_s": 0,
@@ -137,7 +143,16 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         refusals = Refusals(metrics.registry)
         listening: list[Listener] = []
         for endpoint in endpoints:
-            listening.append(_listen(endpoint, buffer_pool, lifecycle, credentials, refusals))
+            listening.append(
+                _listen(
+                    endpoint,
+                    io_threads=options.io_threads,
+                    buffer_pool=buffer_pool,
+                    lifecycle=lifecycle,
+                    credentials=credentials,
+                    refusals=refusals,
+                )
+            )
             stack.callback(listening[-1].close, linger_s=0)
         urls = [listener.url for listener in listening]
         server = _server_name(urls[0])
@@ -154,6 +169,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
             stops=stops,
             lifecycle=lifecycle,
             refusals=refusals,
+            index_watch=stack.enter_context(contextlib.closing(_index_watch(options, pool))),
         )
         announcement = stack.enter_context(
             contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
@@ -183,6 +199,7 @@ def _announcement(
         threads=options.threads,
         lifecycle=lifecycle,
         fingerprint=lambda: pool.fingerprint,
+        dataset=lambda: pool.dataset,
     )
     places = Places(
         file=options.announce, folder=options.registry, advertise=options.advertise, lease_s=options.lease_s
@@ -190,8 +207,14 @@ def _announcement(
     return Announcement(identity, places)
 
 
+def _index_watch(options: Serve, pool: WorkerPool) -> IndexWatch:
+    return IndexWatch(options.index or options.root, lambda: pool.dataset if pool.fingerprint else None)
+
+
 def _listen(
     endpoint: Endpoint,
+    *,
+    io_threads: int,
     buffer_pool: BufferPool,
     lifecycle: Lifecycle,
     credentials: ServerCredentials,
@@ -202,7 +225,8 @@ def _listen(
         return ShmListener(endpoint, buffer_pool, refusals=refusals)
     if endpoint.scheme in ("grpc", "grpcs"):
         return GrpcListener(endpoint, lifecycle=lifecycle, credentials=credentials, refusals=refusals)
-    return Router(endpoint, refusals=refusals, curve=credentials.curve if endpoint.scheme == "tcp" else None)
+    curve = credentials.curve if endpoint.scheme == "tcp" else None
+    return Router(endpoint, refusals=refusals, curve=curve, io_threads=io_threads)
 
 
 def _buffer_pool(options: Serve) -> BufferPool:

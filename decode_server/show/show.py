@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import av
 import numpy as np
 import tyro
+from msgspec.structs import replace
 
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
@@ -84,6 +85,7 @@ class Show:
             raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
         with closing(Library(self.root, index_folder=self.index_folder)) as library, closing(Engine(library)) as engine:
             shown = [_decode(engine, library, request, self.tile_px) for request in self.wanted(library)]
+            print(f"data set {library.identity or 'unknown: index the root again'}")
         for item in shown:
             print(item.describe())
         if self.out.suffix == ".png":

@@ -47,11 +47,12 @@ class Box:
         self.exit_codes: list[int] = []  # of servers that were told to drain
         self._folder, self._root, self._options, self._bind = folder, root, options, bind
         self._stopped_until_s: float | None = None
-        self._draining = False
+        self._ending: Fault | None = None  # what its process was told to end by, until another one lives here
         self.server = self._spawn()
         self.proxy = None
         if proxy_seed is not None:
-            self.proxy = Proxy(int(bind.rpartition(":")[2]), seed=proxy_seed, zmtp=bind.startswith("tcp:"))
+            readable = bind.startswith("tcp:") and "--curve-key" not in options  # CURVE's messages are closed to it
+            self.proxy = Proxy(int(bind.rpartition(":")[2]), seed=proxy_seed, zmtp=readable)
         self.url = f"{bind.partition(':')[0]}://{self.proxy.address}" if self.proxy else bind
 
     def wait(self) -> None:
@@ -74,13 +75,14 @@ class Box:
     def serving(self) -> bool:
         """Whether it takes requests: up, announced, not stopped, not draining."""
         up = self.server.process.poll() is None and self.server.announced
-        return up and self._stopped_until_s is None and not self._draining
+        return up and self._stopped_until_s is None and self._ending is None
 
     def strike(self, fault: Fault, *, until_s: float) -> None:
         """Do a fault of a process to a box that serves; a stop lasts until `until_s` of the caller's clock."""
         if fault is Fault.STOP:
             self._stopped_until_s = until_s
-        self._draining = fault is Fault.DRAIN
+        else:
+            self._ending = fault
         self._signal(_SIGNALS[fault])
 
     def tend(self, now_s: float) -> None:
@@ -90,9 +92,9 @@ class Box:
             self._signal(signal.SIGCONT)
         code = self.server.process.poll()
         if code is not None:
-            if self._draining:
+            if self._ending is Fault.DRAIN:
                 self.exit_codes.append(code)
-            self._draining, self._stopped_until_s = False, None
+            self._ending, self._stopped_until_s = None, None
             assert self.server.process.stdout is not None
             self.server.process.stdout.close()
             self.server = self._spawn()

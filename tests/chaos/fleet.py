@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from decode_server.indexing.index import Index
+from decode_server.service.listeners.curve import Keys
 from tests.chaos.box import Box, fixed_bind
 from tests.chaos.schedule import chaos_seed
 from tests.chaos.trainer import Plan
@@ -27,17 +29,54 @@ def make_videos(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def boxes(folder: Path, root: Path, *, count: int, transport: str = "tcp", rough: bool = False) -> Iterator[list[Box]]:
+def boxes(
+    folder: Path,
+    root: Path,
+    *,
+    count: int,
+    transport: str = "tcp",
+    rough: bool = False,
+    options: Sequence[str] = (),
+) -> Iterator[list[Box]]:
     """So many servers of the root, all ready, each behind a proxy of its own and on bad storage if `rough`."""
     with contextlib.ExitStack() as stack:
         made = []
         for number in range(count):
             seed = chaos_seed() + number if rough else None
-            made.append(Box(folder, root, *SERVER, bind=fixed_bind(transport), proxy_seed=seed))
+            made.append(Box(folder, root, *SERVER, *options, bind=fixed_bind(transport), proxy_seed=seed))
             stack.push(made[-1].__exit__)  # also when a later one does not start
         for box in made:
             box.wait()
         yield made
+
+
+@dataclass(frozen=True)
+class CurveKeys:
+    """A key pair of the servers and one of the trainers, as files, and what each side is to be given of them."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        for name in ("server", "trainer"):
+            Keys(folder=self.folder, name=name).run()
+
+    @property
+    def of_servers(self) -> tuple[str, ...]:
+        """Options of `serve`."""
+        return (
+            "--curve-key",
+            str(self.folder / "server.secret"),
+            "--curve-allow",
+            str(self.folder / "trainer.public"),
+        )
+
+    @property
+    def of_trainers(self) -> dict[str, str]:
+        """Credentials of a loader."""
+        return {
+            "curve_key": str(self.folder / "trainer.secret"),
+            "curve_server": str(self.folder / "server.public"),
+        }
 
 
 def plan(root: Path, folder: Path, servers: Sequence[Box | Server], **changes: Any) -> Plan:

@@ -25,15 +25,19 @@ from tests.integration.serving import PATIENCE_S
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import VideoWindows
+from trainer_client.transports.credentials import Credentials
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the process does: `loader` are LoaderOptions, `step_s` the time of a step, `folder` takes log and state."""
+    """What the process does: `loader` are LoaderOptions, `credentials` files of its Credentials, `step_s` the time of a
+    step, `folder` takes log and state.
+    """
 
     root: str
     folder: str
     loader: dict[str, Any]
+    credentials: dict[str, str] = dataclasses.field(default_factory=dict)
     step_s: float = 0.0
     side_px: int = 32
     frames: int = 4
@@ -50,7 +54,9 @@ class Plan:
             hflip_probability=0.5,
         )
         dataset = VideoWindows(read_manifest(Path(self.root)), window_s=1.0)
-        return ClipLoader(dataset, policy, LoaderOptions(**self.loader), registry=registry)
+        shown = Credentials(**{name: Path(path) for name, path in self.credentials.items()})
+        options = LoaderOptions(**self.loader, credentials=shown)
+        return ClipLoader(dataset, policy, options, registry=registry)
 
 
 def train(plan: Plan) -> None:

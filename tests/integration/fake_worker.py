@@ -87,7 +87,12 @@ def fake_backend(setup: Setup) -> DecodeBackend:
     fingerprint = f"fake-{os.getpid() if name == 'differs' else 1}"
     watch = ReadWatch()
     return DecodeBackend(
-        engine=lambda: FakeEngine(watch), codec=lambda video: "fake", watch=watch, fingerprint=fingerprint, videos=3
+        engine=lambda: FakeEngine(watch),
+        codec=lambda video: "fake",
+        watch=watch,
+        fingerprint=fingerprint,
+        videos=3,
+        dataset=f"v1-{os.getpid()}" if name == "other-data" else "v1-fake",
     )
 
 

@@ -9,12 +9,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgpack
 import pytest
 import zmq
+from msgspec.msgpack import encode
 
 from framefeed.request import ClipRequest
-from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, ServerReply, pack_call, sealed
+from framefeed.wire import (
+    CancelCall,
+    ClipReply,
+    DecodeCall,
+    DescribeCall,
+    ErrorReply,
+    ServerReply,
+    pack_call,
+    seal,
+)
 from tests.integration.serving import (
     FAKE_SERVE,
     PATIENCE_S,
@@ -80,28 +89,42 @@ def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, cli
 def test_describe(server: Server, client: Client) -> None:
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready")
+    assert reply == ServerReply(
+        attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready", dataset="v1-fake"
+    )
 
 
 @pytest.mark.parametrize(
-    ("frames", "attempt"),
+    ("frames", "attempt", "code"),
     [
-        ((b"",), 0),
-        ((sealed(b"\xc1 not msgpack"),), 0),
-        ((b"x" * 70_000,), 0),
-        ((sealed(msgpack.packb({"v": 99, "kind": "decode", "attempt": 4})),), 0),
-        ((sealed(msgpack.packb({"v": 1, "kind": "exec", "attempt": 4})),), 4),
-        ((sealed(msgpack.packb({"v": 1, "kind": "decode", "attempt": 4})),), 4),
-        ((pack_call(DescribeCall(attempt=4)), b"more"), 4),
-        ((b"", pack_call(DescribeCall(attempt=4))), 0),
-        ((b"a", b"b", b"c", b"d"), 0),
+        ((b"",), 0, "bad_request"),
+        ((seal(b"\xc1 not msgpack"),), 0, "bad_request"),
+        ((b"x" * 70_000,), 0, "bad_request"),
+        ((seal(encode([99, {"kind": "decode", "attempt": 4}])),), 4, "wrong_version"),
+        ((seal(encode({"v": 1, "kind": "decode", "attempt": 4})),), 4, "wrong_version"),
+        ((seal(encode([2, {"kind": "exec", "attempt": 4}])),), 4, "bad_request"),
+        ((seal(encode([2, {"kind": "decode", "attempt": 4}])),), 4, "bad_request"),
+        ((seal(encode([2, {"kind": "describe", "attempt": 0}])),), 0, "bad_request"),
+        ((pack_call(DescribeCall(attempt=4)), b"more"), 4, "bad_request"),
+        ((b"", pack_call(DescribeCall(attempt=4))), 0, "bad_request"),
+        ((b"a", b"b", b"c", b"d"), 0, "bad_request"),
     ],
 )
-def test_every_malformed_message_gets_its_reply(client: Client, frames: tuple[bytes, ...], attempt: int) -> None:
+def test_every_malformed_message_gets_its_reply(
+    client: Client, frames: tuple[bytes, ...], attempt: int, code: str
+) -> None:
     client.send_raw(*frames)
     reply, _ = client.receive()
     assert isinstance(reply, ErrorReply)
-    assert (reply.code, reply.attempt) == ("bad_request", attempt)
+    assert (reply.code, reply.attempt) == (code, attempt)
+    assert client.silent()
+
+
+def test_a_cancel_has_no_reply(client: Client) -> None:
+    client.send(CancelCall(attempt=3))
+    client.send(DescribeCall(attempt=4))
+    reply, _ = client.receive()
+    assert (type(reply), reply.attempt) == (ServerReply, 4)
     assert client.silent()
 
 
@@ -152,7 +175,7 @@ def test_pages_and_books_while_requests_come_and_go(server: Server, client: Clie
     assert after["framefeed_server_read_bytes_total"] == 1000 * after[codec]
     assert after["framefeed_server_workers"] == 2
     assert after['framefeed_server_state{framefeed_server_state="ready"}'] == 1
-    assert after['framefeed_build_info{fingerprint="fake-1"}'] == 1
+    assert after['framefeed_build_info{dataset="v1-fake",fingerprint="fake-1"}'] == 1
 
 
 def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path: Path, gate: Gate) -> None:
@@ -447,6 +470,13 @@ def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> Non
 def test_a_worker_that_would_make_other_bytes_is_not_let_in(tmp_path: Path) -> None:
     with Server(tmp_path, "/differs", "--workers", "2") as server, Client(server.endpoint) as client:
         wait_until("one is turned away", lambda: "this server decodes with fake-" in server.log())
+        assert server.metrics()["framefeed_server_workers"] == 1
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_a_worker_of_another_data_set_is_not_let_in(tmp_path: Path) -> None:
+    with Server(tmp_path, "/other-data", "--workers", "2") as server, Client(server.endpoint) as client:
+        wait_until("one is turned away", lambda: "this server decodes with fake-1 of data set v1-" in server.log())
         assert server.metrics()["framefeed_server_workers"] == 1
         assert isinstance(client.decode(request())[0], ClipReply)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -295,10 +296,15 @@ def test_a_lease_outside_the_buffer_pool_ends_the_connection(
     await_kinds(transport, impostor.url, Kind.LOST)
 
 
-def _client_that_called(transport: ShmTransport, listener: ShmListener) -> bytes:
-    """Connect, greet and send one call; the client's id at the listener."""
+def _connected_client(transport: ShmTransport, listener: ShmListener) -> bytes:
+    """Connect and call; the client's id at the listener."""
     transport.connect(listener.url)
     assert transport.signals() == []
+    return _client_that_called(transport, listener)
+
+
+def _client_that_called(transport: ShmTransport, listener: ShmListener) -> bytes:
+    """Be greeted and send one call; the client's id at the listener."""
     assert listener.receive() is None
     await_kinds(transport, listener.url, Kind.CONNECTED)
     assert transport.send(listener.url, b"call")
@@ -310,7 +316,7 @@ def _client_that_called(transport: ShmTransport, listener: ShmListener) -> bytes
 def test_pixels_go_into_an_array_of_their_length_only(
     transport: ShmTransport, listener: ShmListener, buffer_pool: BufferPool
 ) -> None:
-    client = _client_that_called(transport, listener)
+    client = _connected_client(transport, listener)
     for rows in (3, 4, 5):
         leased = listener.send(client, b"h", buffer_pool.view(_buffer(buffer_pool, 4000), 4000))
         into = np.zeros((rows, 10, 100), np.uint8)
@@ -328,7 +334,7 @@ def test_pixels_go_into_an_array_of_their_length_only(
 def test_a_header_whose_pixels_nobody_takes_gives_them_back(
     transport: ShmTransport, listener: ShmListener, buffer_pool: BufferPool
 ) -> None:
-    client = _client_that_called(transport, listener)
+    client = _connected_client(transport, listener)
     leased = [listener.send(client, b"h", buffer_pool.view(_buffer(buffer_pool, 4000), 4000)) for _ in range(3)]
     while transport.header(listener.url) is not None:
         pass
@@ -341,7 +347,7 @@ def test_what_a_server_said_before_it_ended_is_read_before_it_is_lost(
     transport: ShmTransport, listener: ShmListener, buffer_pool: BufferPool
 ) -> None:
     """With a call unread the kernel resets the connection, and the buffer pool is gone with the server."""
-    client = _client_that_called(transport, listener)
+    client = _connected_client(transport, listener)
     for _ in range(3):
         listener.send(client, b"last", buffer_pool.view(_buffer(buffer_pool, 4000), 4000))
     transport.send(listener.url, b"unread")
@@ -359,3 +365,47 @@ def test_what_a_server_said_before_it_ended_is_read_before_it_is_lost(
 def test_an_address_too_long_for_a_socket_is_one_line(transport: ShmTransport) -> None:
     with pytest.raises(BadInput, match="longer than a socket's may be"):
         transport.connect("shm:///" + "x" * 108)
+
+
+@contextlib.contextmanager
+def copied(sockets: set[str]) -> Iterator[None]:
+    """Within it there is a second descriptor of each: what a process that was forked by no means of Python's holds."""
+    copies = [os.dup(int(fd)) for fd in sockets]
+    yield
+    for fd in copies:
+        os.close(fd)
+
+
+def open_sockets() -> set[str]:
+    links = {path.name: os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+    return {fd for fd, what in links.items() if what.startswith("socket:")}
+
+
+def test_a_server_that_is_let_go_is_told_and_not_heard_of_while_a_fork_lives(
+    transport: ShmTransport, listener: ShmListener, buffer_pool: BufferPool
+) -> None:
+    """An epoll reports what was closed and not taken out of it for as long as any process has it open."""
+    before = open_sockets()
+    transport.connect(listener.url)
+    assert transport.signals() == []
+    with copied(open_sockets() - before):
+        client = _client_that_called(transport, listener)
+        leased = listener.send(client, b"h", buffer_pool.view(_buffer(buffer_pool, 100), 100))
+        assert leased is not None
+        transport.disconnect(listener.url)
+        assert transport.signals() == []
+        wait_until("the server sees the end", lambda: listener.receive() is None and leased.done)
+
+
+def test_a_client_that_goes_is_gone_while_a_fork_of_the_server_lives(listener: ShmListener) -> None:
+    """As between fork and exec of a worker that is started meanwhile."""
+    before = open_sockets()
+    hand, other = Hand(listener), Hand(listener)
+    with copied(open_sockets() - before):
+        hand.socket.shutdown(socket.SHUT_RDWR)
+        hand.close()
+        for _ in range(3):
+            assert listener.receive() is None
+        assert other.name(listener)
+        other.socket.shutdown(socket.SHUT_RDWR)
+    other.close()

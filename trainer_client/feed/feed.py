@@ -6,7 +6,6 @@ a condition, at most a tick at a time; whatever kills the thread is raised at th
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
@@ -26,6 +25,7 @@ from trainer_client.feed.batch import Batch
 from trainer_client.feed.pauses import Pauses
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.stand_ins import StandIns
+from trainer_client.feed.stop_switch import StopSwitch
 from trainer_client.fleet.discovery import Discovery
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet
@@ -95,16 +95,13 @@ class Feed:
         self._open_wire = open_wire
         self._changed = threading.Condition()
         self._plan_over = False
-        self._closing = False
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
         self._pauses = Pauses(self._beat_s)
         self._wire_cpu_s = 0.0
-        discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self._rouse)
+        self.stop_switch = StopSwitch()
+        discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self.stop_switch.rouse)
         self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch)
-        self._wake, self._waker = socket.socketpair()
-        self._wake.setblocking(False)
-        self._waker.setblocking(False)
         self._thread = threading.Thread(target=self._run, name=f"framefeed-feed-{parts.rank}", daemon=True)
 
     def start(self) -> None:
@@ -134,7 +131,7 @@ class Feed:
             self._ledger.batches += 1
             self._ledger.used += len(delivery.batch)
             self._ledger.stood_in += len(delivery.batch.stand_ins)
-        self._rouse()
+        self.stop_switch.rouse()
         return delivery.batch
 
     def stats(self) -> FeedStats:
@@ -165,17 +162,15 @@ class Feed:
 
         Raises RuntimeError if the thread does not end in that time; it can then not be trusted with anything.
         """
+        self.stop_switch.throw()
         with self._changed:
-            self._closing = True
             self._changed.notify_all()
-        self._rouse()
         self._members.close()
         if self._thread.ident is not None:
             self._thread.join(_JOIN_S)
             if self._thread.is_alive():
                 raise RuntimeError(f"the feed's thread did not end within {_JOIN_S:g} s of close()")
-        self._wake.close()
-        self._waker.close()
+        self.stop_switch.close()
         with self._changed:
             self._dispatch.close()
             self._ledger.discarded += self._prefetch.discard()
@@ -183,7 +178,7 @@ class Feed:
     # The consumer's side.
 
     def _check_alive(self) -> None:
-        if self._closing:
+        if self.stop_switch.thrown:
             raise RuntimeError("the loader is closed")
         if isinstance(self._error, FramefeedError):
             raise self._error
@@ -206,24 +201,22 @@ class Feed:
         _log.warning("waited %.0f s for a batch: %s", now_s - began_s, situation)
         return 2 * due_s
 
-    def _rouse(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake already; closed: it is gone
-            self._waker.send(b"\0")
-
     # The thread's side.
 
     def _run(self) -> None:
         try:
-            with self._open_wire(self._wake) as wire:
+            with self._open_wire(self.stop_switch.wake) as wire:
                 self._members.start()
                 self._pauses = Pauses(time.monotonic())
-                while not self._closing:
+                while not self.stop_switch.thrown:
                     self._turn(wire)
         except BaseException as error:
             self._error = error
         finally:
             with self._changed:
                 self._changed.notify_all()
+            self.stop_switch.close()
+            self._members.close()
 
     def _turn(self, wire: Wire) -> None:
         cpu_s = time.thread_time()
@@ -309,7 +302,7 @@ class Feed:
             reply = unpack_reply(header)
         except WrongVersion as error:
             reply = error
-        except (BadRequest, ValueError, TypeError) as error:
+        except BadRequest as error:
             reply = str(error)
         into = None
         if isinstance(reply, ClipReply):

@@ -19,14 +19,24 @@ import numpy as np
 from framefeed.errors import BadInput
 
 
-def window_of(order: str) -> int:
-    """How many batches "strict" (1) or "window:W" (W) lets compete. Raises BadInput for anything else."""
+def window_of(order: str, *, world_size: int) -> int:
+    """How many batches "strict" (1) or "window:W" (W) lets compete.
+
+    Raises BadInput for anything else, and for more than one batch with more than one rank: each would overtake by
+    what its own servers answer, and a step would be of different plan steps at different ranks.
+    """
     if order == "strict":
         return 1
     match = re.fullmatch(r"window:([1-9]\d{0,3})", order)
     if match is None:
         raise BadInput(f"loader: order is {order!r}, wanted 'strict' or 'window:W' with W from 1 to 9999")
-    return int(match[1])
+    window = int(match[1])
+    if window > 1 and world_size > 1:
+        raise BadInput(
+            f"loader: order is {order!r} and world_size is {world_size}, wanted 'strict': ranks that overtake by "
+            f"themselves take different steps, and the global batches are not the plan's"
+        )
+    return window
 
 
 class Order:

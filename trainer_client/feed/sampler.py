@@ -1,25 +1,27 @@
 """The plan: which sample stands at which place of the run, for every rank; knows neither videos nor servers.
 
-A run is one line of positions 0, 1, 2…, counted over all ranks: position p is sample permutation[p % n] of epoch
-p // n; without shuffling, sample p % n. Step s takes the next G = B x world positions and rank r its r-th share, so the
-global batches do not depend on how many ranks share them, every rank takes every step, and the whole state is one
-integer.
+A run is one line of positions 0, 1, 2…, counted over all ranks: position p is sample order[p % n] of epoch p // n,
+each epoch's order a permutation of its own, of which nothing is kept; without shuffling, sample p % n. Step s takes the
+next G = B x world positions and rank r its r-th share, so the global batches do not depend on how many ranks share
+them, every rank takes every step, and the whole state is one integer.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 
-from framefeed.draws import ORDER, clip_seed, draw_u64, permutation
+from framefeed.draws import ORDER, clip_seeds, draws_at, keys_u64
 from framefeed.errors import BadInput
+from trainer_client.feed.shuffle import shuffled
 
-STATE_VERSION = 1
-_CACHED_EPOCHS = 2  # a batch may end one epoch and begin the next
+STATE_VERSION = 2  # 1 sorted a random key a sample: another order from the same seed
+_POSITIONS = 1 << 63  # they are int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,10 +56,10 @@ class Share:
 
 
 class Sampler:
-    """Batches by step: a pure function of (run seed, number of samples, share), with two epochs' orders kept at hand.
+    """Batches by step: a pure function of (run seed, number of samples, share), any step at the same small cost.
 
-    The first batch of an epoch sorts n keys (about 0.1 s a million samples); all others are index arithmetic. Without
-    `shuffle` nothing is sorted: each epoch is in the dataset's order, its clips' seeds the same.
+    Time and memory are a batch's, whatever the number of samples and wherever an epoch ends. Without `shuffle` each
+    epoch is in the dataset's order, its clips' seeds the same.
     """
 
     def __init__(self, *, samples: int, run_seed: int, share: Share, shuffle: bool = True) -> None:
@@ -70,26 +72,23 @@ class Sampler:
         self.run_seed = run_seed
         self.share = share
         self.shuffle = shuffle
-        self._orders: OrderedDict[int, npt.NDArray[np.int64]] = OrderedDict()
+        self._order_keys = keys_u64(np.array([run_seed], np.uint64), stream=ORDER)
 
     def batch(self, step: int) -> PlannedBatch:
         """This rank's share of a step."""
         first = step * self.share.global_batch_clips + self.share.rank * self.share.batch_clips
         positions = np.arange(first, first + self.share.batch_clips, dtype=np.int64)
         epochs, places = np.divmod(positions, self.samples)
-        indices = places.copy()
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1) if self.shuffle else ():
-            chosen = epochs == epoch
-            indices[chosen] = self._order(epoch)[places[chosen]]
-        pairs = zip(epochs.tolist(), indices.tolist(), strict=True)
-        seeds = [clip_seed(self.run_seed, epoch=epoch, index=index) for epoch, index in pairs]
-        return PlannedBatch(
-            step=step, positions=positions, epochs=epochs, indices=indices, seeds=np.array(seeds, dtype=np.uint64)
-        )
+        if self.shuffle:
+            indices = shuffled(places, seeds=draws_at(self._order_keys, epochs.astype(np.uint64)), n=self.samples)
+        else:
+            indices = places
+        seeds = clip_seeds(self.run_seed, epochs=epochs, indices=indices)
+        return PlannedBatch(step=step, positions=positions, epochs=epochs, indices=indices, seeds=seeds)
 
     def steps_in(self, epochs: float) -> int:
-        """Steps that use every sample of `epochs` epochs; the last one may begin the epoch after."""
-        return -int(-epochs * self.samples // self.share.global_batch_clips)
+        """Steps that use every sample of `epochs` epochs, as written; the last one may begin the epoch after."""
+        return ceil(Fraction(str(epochs)) * self.samples / self.share.global_batch_clips)  # 1.1 of 10 samples is 11
 
     def state_at(self, step: int) -> dict[str, int]:
         """The state of a run that has done `step` steps, made of integers only: fit for JSON or a checkpoint."""
@@ -105,25 +104,22 @@ class Sampler:
     def step_of(self, state: Mapping[str, object]) -> int:
         """The step at which a run with this state goes on.
 
-        Raises BadInput, naming both values, for the state of another plan: run seed, dataset length, global batch or
-        shuffling.
+        Raises BadInput, naming both values, for the state of another plan: the version of the order, run seed, dataset
+        length, global batch or shuffling.
         """
+        if state.get("version") != STATE_VERSION:
+            raise BadInput(
+                f"resume: the state was saved by framefeed's order of version {state.get('version')}, wanted "
+                f"{STATE_VERSION}: end that run with the release that began it, or begin a new one"
+            )
         mine, theirs = {"shuffle": True} | self.state_at(0), {"shuffle": True, **state}
-        for name in ("version", "run_seed", "samples", "global_batch_clips", "shuffle"):
+        for name in ("run_seed", "samples", "global_batch_clips", "shuffle"):
             seen = theirs.get(name)
             if seen != mine[name]:
                 raise BadInput(f"resume: {name} is {seen} in the state and {mine[name]} here; wanted the same")
-        position = state.get("position")
-        if not isinstance(position, int) or position < 0 or position % self.share.global_batch_clips:
+        position, batch_clips = state.get("position"), self.share.global_batch_clips
+        if not isinstance(position, int) or not 0 <= position <= _POSITIONS - batch_clips or position % batch_clips:
             raise BadInput(
-                f"resume: position is {position!r}, wanted a multiple of the global batch {mine['global_batch_clips']}"
+                f"resume: position is {position!r}, wanted a multiple of the global batch {batch_clips} below 2**63"
             )
-        return position // self.share.global_batch_clips
-
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        if epoch not in self._orders:
-            seed = draw_u64(self.run_seed, stream=ORDER, counter=epoch)
-            self._orders[epoch] = permutation(seed, stream=ORDER, n=self.samples)
-            while len(self._orders) > _CACHED_EPOCHS:
-                self._orders.popitem(last=False)
-        return self._orders[epoch]
+        return position // batch_clips

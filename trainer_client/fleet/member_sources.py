@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput
 from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
-from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, scheme_of
+from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, named, scheme_of
 from trainer_client.fleet.membership import Candidate
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,10 @@ def addresses_of(host: str, port: int) -> list[str]:
 
 
 class DnsServers:
-    """dns+tcp://HOST:PORT, or another transport's scheme behind dns+: every address of the name is a server."""
+    """dns+tcp://HOST:PORT, or another transport's scheme behind dns+: every address of the name is a server.
+
+    A grpcs:// one has to show a certificate for the name.
+    """
 
     changes = True
 
@@ -76,7 +79,8 @@ class DnsServers:
 
     def look(self) -> list[Candidate]:
         """Resolves the name."""
-        urls = (f"{self._scheme}://{address}:{self._port}" for address in self._resolve(self._host, self._port))
+        addresses = self._resolve(self._host, self._port)
+        urls = (named(f"{self._scheme}://{address}:{self._port}", self._host) for address in addresses)
         return [Candidate(name=url, urls=(url,)) for url in urls]
 
     def __str__(self) -> str:

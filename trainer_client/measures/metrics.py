@@ -5,9 +5,12 @@ One registry is passed in by whoever serves it. Names and labels: no file names,
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -15,10 +18,26 @@ from trainer_client.measures.stats import DURATION_BOUNDS_S, FeedState, FeedStat
 
 
 class FeedCollector(Collector):
-    """Exports what `stats` returns at each scrape. A scrape blocks for as long as `stats` does."""
+    """Exports what `stats` returns at each scrape, nothing when it returns None: then the feed is gone.
 
-    def __init__(self, stats: Callable[[], FeedStats]) -> None:
+    A scrape blocks for as long as `stats` does.
+    """
+
+    def __init__(self, stats: Callable[[], FeedStats | None]) -> None:
         self._stats = stats
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Have the registry ask it, in place of a feed's that is gone. Raises ValueError beside one that is not."""
+        before = _registered.get(registry)
+        if before is not None and before._stats() is None:
+            before.unregister(registry)
+        registry.register(self)
+        _registered[registry] = self
+
+    def unregister(self, registry: CollectorRegistry) -> None:
+        """Have the registry ask it no more; it need not have."""
+        with contextlib.suppress(KeyError):
+            registry.unregister(self)
 
     def describe(self) -> Iterable[Metric]:
         """The families' names, by which a registry refuses a second feed's."""
@@ -26,7 +45,11 @@ class FeedCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families with a snapshot's samples."""
-        return [*_families(self._stats())]
+        stats = self._stats()
+        return [] if stats is None else [*_families(stats)]
+
+
+_registered: weakref.WeakKeyDictionary[CollectorRegistry, FeedCollector] = weakref.WeakKeyDictionary()
 
 
 def _families(stats: FeedStats) -> Iterator[Metric]:

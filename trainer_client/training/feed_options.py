@@ -14,6 +14,7 @@ from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset
 from trainer_client.training.compute import Compute
 from trainer_client.transports.credentials import Credentials
+from trainer_client.transports.transport import IO_THREADS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,9 @@ class FeedOptions:
     on_stall: Literal["fail", "log"] = "fail"
     """What a standstill of --watchdog-s does: end the run, or only say so each time."""
     order: str = "strict"
-    """strict is plan order; with window:W a ready batch may overtake within W, and what was used when is recorded."""
+    """strict is plan order; with window:W a ready batch may overtake within W, and what was used when is recorded.
+    window:W is for one rank: several would take different steps at a time, and is refused with them.
+    """
     poison: PoisonPolicy = "raise"
     """A clip no server can give ends the run, is replaced at its place, or (skip) is dropped for good."""
     poison_servers: int = 2
@@ -68,6 +71,8 @@ class FeedOptions:
     """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
     run: str = ""
     """Name of the run: servers share their time evenly between runs, and count requests by it."""
+    io_threads: int = IO_THREADS
+    """Threads that ZeroMQ receives and deciphers in, some 1 GB/s each (CURVE); a connection is one thread's."""
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
@@ -95,6 +100,7 @@ class FeedOptions:
             look_every_s=self.look_every_s,
             allow_mixed_decoders=self.allow_mixed_decoders,
             run=self.run,
+            io_threads=self.io_threads,
             credentials=self.credentials,
         )
         return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from trainer_client.transports.credentials import Secrets
 RETRY_S, RETRY_MAX_S = 0.05, 1.0  # between two tries to connect, doubling
 HEARTBEAT_MS = 1000  # where a host may die without a word
 HEARTBEAT_LOST_MS = 5000  # longer than a server may be kept from the CPU by a busy box
+IO_THREADS = 4  # of ZeroMQ: its connections are spread over them
 
 
 class Kind(Enum):
@@ -36,11 +38,13 @@ class Signal:
 class TransportLimits:
     """What a transport accepts from a server: no pixels of more than `clip_bytes`, whatever a message says.
 
-    And what it shows to one, and wants of it: `secrets`.
+    And what it shows to one, and wants of it: what `secrets()` says when a connection is made. `io_threads` is how many
+    threads ZeroMQ receives and deciphers in.
     """
 
     clip_bytes: int
-    secrets: Secrets = field(default_factory=Secrets)
+    secrets: Callable[[], Secrets] = Secrets
+    io_threads: int = IO_THREADS
 
 
 class Transport(Protocol):

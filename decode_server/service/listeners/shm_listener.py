@@ -203,7 +203,8 @@ class ShmListener:
         del self._clients[client.name], self._by_fd[client.socket.fileno()]
         with contextlib.suppress(ValueError):
             self._readable.remove(client)
-        client.socket.close()  # and so out of the epoll
+        self._epoll.unregister(client.socket)  # closing does not do it while a forked process has a copy
+        client.socket.close()
         for leased in client.leased.values():
             leased.done = True
 

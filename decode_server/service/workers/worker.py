@@ -15,15 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
+
+from msgspec.structs import replace
 
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.clips.storage import Seams
 from decode_server.service.workers.fingerprint import decoder_fingerprint
+from decode_server.service.workers.sandbox import enter_sandbox
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
@@ -38,9 +41,9 @@ from decode_server.service.workers.worker_messages import (
 )
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
-from framefeed.errors import FramefeedError, Permanent, StorageFault
+from framefeed.errors import FramefeedError, NotHere, Permanent, StorageFault
 from framefeed.request import ClipRequest
-from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_reply, unpack_call
+from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_unsealed, unpack_call
 
 log = logging.getLogger("framefeed.worker")
 
@@ -60,7 +63,8 @@ class Decodes(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeBackend:
     """What a worker decodes with: engines, one a thread, a video's codec (a metrics label), the watch over all reads,
-    and who it is.
+    who it is, and what it serves. `outdated` says why the root is not the one any more that it opened, "" if it is.
+    `readable` is all that it needs to read beside the program: once that is known, the rest is taken from it.
     """
 
     engine: Callable[[], Decodes]
@@ -68,6 +72,9 @@ class DecodeBackend:
     watch: ReadWatch
     fingerprint: str
     videos: int
+    dataset: str = ""
+    outdated: Callable[[], str] = lambda: ""
+    readable: tuple[Path, ...] | None = None  # None: no sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +149,15 @@ class Worker:
         """The end of one of several clips, whose times are those of all: the metrics are to count them once."""
         task, call = clip.task, clip.call
         info = replace(info, stage_s={"queue": clip.queue_s, **info.stage_s})
-        reply = ClipReply(attempt=call.attempt, server=self._server, queued=task.queued, info=info)
+        reply = ClipReply(attempt=call.attempt, server=self._server, info=info)
         codec = self._backend.codec(call.request.video)
         storage = self._backend.watch.take()
         stage_s = {stage: spent_s if stage == "queue" else spent_s / among for stage, spent_s in info.stage_s.items()}
-        return Done(task.id, "clip", pack_reply(reply), codec, info.read_bytes, stage_s, storage)
+        return Done(task.id, "clip", pack_unsealed(reply), codec, info.read_bytes, stage_s, storage)
 
     def _failed(self, clip: _Clip, error: Exception) -> Done:
+        if isinstance(error, Permanent) and (outdated := self._backend.outdated()):
+            error = NotHere(f"{outdated} ({error})")
         if isinstance(error, FramefeedError):
             code, message = error.code, str(error)
         else:
@@ -156,19 +165,22 @@ class Worker:
             log.error("decoding %s failed in a way that is a bug", video, exc_info=error)
             code, message = Permanent.code, f"{video}: {type(error).__name__}: {error}"
         reply = ErrorReply(attempt=clip.call.attempt, server=self._server, code=code, message=message)
-        return Done(clip.task.id, code, pack_reply(reply), "", 0, {}, self._backend.watch.take())
+        return Done(clip.task.id, code, pack_unsealed(reply), "", 0, {}, self._backend.watch.take())
 
 
 def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBackend:
     """The backend that decodes the videos of a root, opened through `seams`. Raises BadInput."""
     index_folder = Path(setup.index_folder) if setup.index_folder else None
-    library = Library(Path(setup.root), index_folder=index_folder, seams=seams)
+    library = Library(Path(setup.root), index_folder=index_folder, seams=seams, since_s=setup.started_s)
     return DecodeBackend(
         engine=lambda: Engine(library),
         codec=lambda video: library.manifest.videos[video].codec,
         watch=library.watch,
         fingerprint=decoder_fingerprint(),
         videos=len(library.manifest.videos),
+        dataset=library.identity,
+        outdated=library.outdated,
+        readable=(Path(setup.root), index_folder or Path(setup.root)),
     )
 
 
@@ -190,8 +202,10 @@ def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBac
     except FramefeedError as error:
         channel.send(pack_message(NoStart(str(error))))
         return 2
+    if backend.readable is not None:
+        log.info("sandbox: %s", enter_sandbox(backend.readable))
     worker = Worker(channel, memoryview(mmap.mmap(setup.buffer_pool, 0)), backend=backend, server=setup.server)
-    channel.send(pack_message(Hello(backend.fingerprint, backend.videos)))
+    channel.send(pack_message(Hello(backend.fingerprint, backend.videos, backend.dataset)))
     threads = [threading.Thread(target=_serve, args=(worker,), name=f"decode-{i}") for i in range(setup.threads)]
     for thread in threads:
         thread.start()

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from decode_server.service.admission import Job
 from decode_server.service.buffer_pool import Buffer
 from decode_server.service.workers.restarts import Restarts
+from decode_server.service.workers.sandbox import clean_environment
 from decode_server.service.workers.topology import WorkerSlot
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_messages import (
@@ -100,7 +101,7 @@ class _Place:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """What every worker is told, and when it counts as hung: `hang_s` after a decode's deadline, or after a read of
-    each of its threads lasted longer than `read_s`.
+    each of its threads lasted longer than `read_s`. `started_s` is when the server started, by the wall clock.
     """
 
     root: str
@@ -111,14 +112,16 @@ class PoolOptions:
     hang_s: float
     read_s: float
     command: tuple[str, ...] = WORKER_COMMAND
+    started_s: float = field(default_factory=time.time)
 
 
 class WorkerPool:
     """One worker a slot. Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`."""
 
     def __init__(self, worker_slots: Sequence[WorkerSlot], options: PoolOptions) -> None:
-        self.fingerprint = ""  # of all workers, and how many videos they have: known once one is ready
+        self.fingerprint = ""  # of all workers, and how many videos of which data set: known once one is ready
         self.videos = 0
+        self.dataset = ""
         self.unanswered = 0  # jobs handed to workers whose client has no reply yet
         self.restarts = 0
         self._options = options
@@ -169,7 +172,7 @@ class WorkerPool:
         """How often `start` can be called now."""
         return sum(map(self._room_of, self._live()))
 
-    def start(self, together: Sequence[tuple[Job, Buffer]], *, queued: int) -> None:
+    def start(self, together: Sequence[tuple[Job, Buffer]]) -> None:
         """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
         them later.
         """
@@ -180,7 +183,7 @@ class WorkerPool:
             worker.running[job.id] = _Running(job, buffer, together[0][0].id)
             self._next_due_s = min(self._next_due_s, job.due_s)
         self.unanswered += len(together)
-        tasks = tuple(Task(j.id, buffer.offset, j.clip_bytes, j.received_s, queued, j.header) for j, buffer in together)
+        tasks = tuple(Task(j.id, buffer.offset, j.clip_bytes, j.received_s, j.header) for j, buffer in together)
         try:
             worker.channel.send(pack_message(Tasks(tasks)))
         except OSError as error:
@@ -269,6 +272,7 @@ class WorkerPool:
             place.worker_slot.cpus,
             options.buffer_pool_fd,
             os.getpid(),
+            options.started_s,
         )
         with theirs:
             try:
@@ -278,7 +282,7 @@ class WorkerPool:
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # stdout is the front's own
                     process_group=0,  # Ctrl-C in a terminal is the front's to handle
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                    env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
                 )
             except OSError as error:
                 ours.close()
@@ -306,7 +310,7 @@ class WorkerPool:
     def _heard(self, worker: _Worker, datagram: bytes, now_s: float, events: list[Event]) -> None:
         try:
             message = unpack_message(datagram)
-        except (ValueError, TypeError, IndexError) as error:
+        except ValueError as error:
             self._condemn(worker, f"it sent nonsense ({error})", now_s)
             return
         if isinstance(message, Done) and message.id in worker.running:
@@ -320,14 +324,20 @@ class WorkerPool:
         elif isinstance(message, NoStart):
             self._refused = message.reason
             worker.killed_because = message.reason
-        elif isinstance(message, Hello) and message.fingerprint == (self.fingerprint or message.fingerprint):
-            self.fingerprint, self.videos = message.fingerprint, message.videos
+        elif isinstance(message, Hello) and self._agrees(message):
+            self.fingerprint, self.videos, self.dataset = message.fingerprint, message.videos, message.dataset
             worker.state, worker.was_ready, worker.since_s = WorkerState.READY, True, now_s
             worker.place.restarts.came_up()
             slot = worker.place.worker_slot
             log.info("worker %d is up on CPUs %s of socket %d", worker.process.pid, slot.cpus, slot.socket)
         else:
-            self._condemn(worker, f"it sent {message!r:.200}, this server decodes with {self.fingerprint}", now_s)
+            serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"
+            self._condemn(worker, f"it sent {message!r:.300}, this server decodes with {serves}", now_s)
+
+    def _agrees(self, hello: Hello) -> bool:
+        """Whether a worker would give the bytes of those that were up before it."""
+        first = not self.fingerprint
+        return first or (hello.fingerprint, hello.dataset) == (self.fingerprint, self.dataset)
 
     def _read_hangs(self, worker: _Worker, message: Stuck, now_s: float, events: list[Event]) -> None:
         hung = [r for r in worker.running.values() if r.first == message.id and r.stuck_s is None]

@@ -77,7 +77,17 @@ def test_text_that_is_no_order_of_so_many_steps_is_refused(text: object, steps: 
 
 
 def test_orders_by_name() -> None:
-    assert (window_of("strict"), window_of("window:1"), window_of("window:16")) == (1, 1, 16)
+    assert [window_of(order, world_size=1) for order in ("strict", "window:1", "window:16")] == [1, 1, 16]
+    assert [window_of(order, world_size=8) for order in ("strict", "window:1")] == [1, 1]
     for order in ("", "window", "window:0", "window:-1", "any", "strict "):
         with pytest.raises(BadInput, match="wanted 'strict' or 'window:W'"):
-            window_of(order)
+            window_of(order, world_size=1)
+
+
+@pytest.mark.parametrize("world_size", [2, 512])
+def test_ranks_that_would_overtake_by_themselves_are_refused(world_size: int) -> None:
+    with pytest.raises(
+        BadInput, match=f"order is 'window:4' and world_size is {world_size}, wanted 'strict'"
+    ) as refused:
+        window_of("window:4", world_size=world_size)
+    assert "\n" not in str(refused.value)

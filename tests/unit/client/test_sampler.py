@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -87,10 +89,10 @@ def test_a_state_of_another_plan_is_refused_with_both_values(other: Sampler, say
         other.step_of(sampler(10, batch=4).state_at(3))
 
 
-@pytest.mark.parametrize("position", [-4, 3, None, "8", 2.0])
+@pytest.mark.parametrize("position", [-4, 3, None, "8", 2.0, 2**63, 10**30])
 def test_a_damaged_position_is_refused(position: object) -> None:
     state = {**sampler(10, batch=4).state_at(0), "position": position}
-    with pytest.raises(BadInput, match="multiple of the global batch 4"):
+    with pytest.raises(BadInput, match="multiple of the global batch 4 below"):
         sampler(10, batch=4).step_of(state)
 
 
@@ -114,10 +116,21 @@ def test_without_shuffling_each_epoch_is_in_the_datasets_order(samples: int, bat
     assert planned.seeds.tolist() == [clip_seed(5, epoch=epoch, index=index) for epoch, index in pairs]
 
 
-def test_the_state_of_a_shuffled_run_is_what_it_was_before_there_were_others() -> None:
-    state = {"version": 1, "position": 12, "run_seed": 5, "samples": 10, "global_batch_clips": 4}
-    assert sampler(10, batch=4).state_at(3) == state
-    assert sampler(10, batch=4).step_of(state) == 3
+STATE = {"version": 2, "position": 12, "run_seed": 5, "samples": 10, "global_batch_clips": 4}
+
+
+def test_the_state_of_a_shuffled_run_is_these_numbers() -> None:
+    assert sampler(10, batch=4).state_at(3) == STATE
+    assert sampler(10, batch=4).step_of(STATE) == 3
+
+
+@pytest.mark.parametrize("version", [1, 3, None, "2"])
+def test_a_state_of_another_order_is_refused_by_its_version(version: object) -> None:
+    with pytest.raises(BadInput, match=f"saved by framefeed's order of version {version}, wanted 2: ") as refused:
+        sampler(10, batch=4).step_of({**STATE, "version": version})
+    assert "\n" not in str(refused.value)
+    with pytest.raises(BadInput, match="order of version None, wanted 2"):
+        sampler(10, batch=4).step_of({name: value for name, value in STATE.items() if name != "version"})
 
 
 def test_a_run_goes_on_with_or_without_shuffling_as_it_began() -> None:
@@ -127,3 +140,60 @@ def test_a_run_goes_on_with_or_without_shuffling_as_it_began() -> None:
         sampler(10, batch=4).step_of(ordered.state_at(3))
     with pytest.raises(BadInput, match="shuffle is True in the state and False here"):
         ordered.step_of(sampler(10, batch=4).state_at(3))
+
+
+MANY = 100_000_000  # samples of the largest runs; no multiple of their global batch of 8 ranks x 64 clips
+
+
+def at_the_boundary(world: int, *, steps: int = 8) -> list[list[tuple[int, int, int, int]]]:
+    first = MANY // 512 - steps // 2
+    return [global_batch(MANY, step, batch=512 // world, world=world) for step in range(first, first + steps)]
+
+
+def test_all_ranks_take_one_order_over_the_boundary_of_long_epochs() -> None:
+    together = at_the_boundary(8)
+    assert together == at_the_boundary(1)
+    rows = [row for batch in together for row in batch]
+    assert {epoch for _, epoch, _, _ in rows} == {0, 1}
+    for epoch in (0, 1):
+        indices = [index for _, of, index, _ in rows if of == epoch]
+        assert len(set(indices)) == len(indices) > 1000
+        assert 0 <= min(indices) < MANY // 100 < MANY - MANY // 100 < max(indices) < MANY
+    assert [seed for *_, seed in rows] == [clip_seed(5, epoch=epoch, index=index) for _, epoch, index, _ in rows]
+
+
+@pytest.mark.parametrize("samples", [1, 1000, MANY, 2**40])
+def test_a_plan_takes_a_batch_s_memory_whatever_it_is_of_and_keeps_none(samples: int) -> None:
+    """64 clips of 8 ranks, before, at and after the end of an epoch; a sorted order would be 8 bytes a sample."""
+    plan = sampler(samples, batch=64, rank=3, world=8)
+    middle = samples // 512
+    steps = range(max(middle - 20, 0), middle + 20)
+    plan.batch(steps[0])
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for step in steps:
+            plan.batch(step)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 100 * 64 * 8, "some arrays of a batch"
+    assert after - before < 4096
+
+
+def test_the_longest_run_ends_where_positions_do() -> None:
+    plan = sampler(2**63 - 1, batch=64, world=8)
+    last = plan.step_of({**plan.state_at(0), "position": 2**63 - 512})
+    batch = sampler(2**63 - 1, batch=64, rank=7, world=8).batch(last)
+    assert batch.positions.tolist() == list(range(2**63 - 64, 2**63))
+    assert batch.epochs.tolist() == [0] * 63 + [1]
+    assert len(set(batch.indices[:63].tolist())) == 63
+    assert 0 <= batch.indices.min() < 2**62 < batch.indices.max() < 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "epochs", "steps"),
+    [(10, 11, 1.1, 1), (10, 4, 1, 3), (3 * 2**60 + 1, 3, 1, 2**60 + 1), (30, 3, 0.1, 1), (10, 3, 0, 0)],
+)
+def test_steps_are_reckoned_with_the_epochs_as_written(samples: int, batch: int, epochs: float, steps: int) -> None:
+    assert sampler(samples, batch=batch).steps_in(epochs) == steps

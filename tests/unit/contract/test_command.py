@@ -16,7 +16,7 @@ def _framefeed(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("args", "line"),
     [
         (["serv", "."], "framefeed: unknown verb 'serv'; did you mean 'serve'?"),
-        (["xyzzy"], "framefeed: unknown verb 'xyzzy'; wanted one of bench decode, bench models, bench transport, "),
+        (["xyzzy"], "framefeed: unknown verb 'xyzzy'; wanted one of bench decode, bench models, bench sampler, "),
         (["train", "mea"], "framefeed: unknown verb 'train mea'; did you mean 'train mae'?"),
         (["bench"], "framefeed: unknown verb 'bench'; wanted one of bench decode"),
         (["serve"], "framefeed: serve: Missing from framefeed serve: PATH"),

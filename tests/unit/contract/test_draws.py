@@ -10,11 +10,13 @@ from framefeed.draws import (
     ORDER,
     _mix,
     clip_seed,
+    clip_seeds,
     draw_below,
     draw_log_uniform,
     draw_u64,
     draw_uniform,
-    draws_u64,
+    draws_at,
+    keys_u64,
     permutation,
 )
 
@@ -36,9 +38,26 @@ def test_pinned_values() -> None:
     assert draw_log_uniform(5, stream=CROP, low=3 / 4, high=4 / 3) == 1.145912907354346
 
 
+@given(st.lists(st.tuples(seeds, st.integers(0, 2**63 - 1)), max_size=50), st.integers(1, 7))
+def test_array_draws_equal_single_draws(pairs: list[tuple[int, int]], stream: int) -> None:
+    array = np.array(pairs, np.uint64).reshape(-1, 2)
+    drawn = draws_at(keys_u64(array[:, 0], stream=stream), array[:, 1])
+    assert drawn.dtype == np.uint64
+    assert drawn.tolist() == [draw_u64(seed, stream=stream, counter=counter) for seed, counter in pairs]
+
+
 @given(seeds, st.integers(0, 50))
-def test_array_draws_equal_single_draws(seed: int, n: int) -> None:
-    assert draws_u64(seed, stream=3, n=n).tolist() == [draw_u64(seed, stream=3, counter=i) for i in range(n)]
+def test_array_draws_spread_one_key_over_all_counters(seed: int, n: int) -> None:
+    drawn = draws_at(keys_u64(np.array([seed], np.uint64), stream=3), np.arange(n, dtype=np.uint64))
+    assert drawn.tolist() == [draw_u64(seed, stream=3, counter=i) for i in range(n)]
+
+
+@given(seeds, st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**63 - 1)), max_size=50))
+def test_array_clip_seeds_equal_single_ones(run_seed: int, pairs: list[tuple[int, int]]) -> None:
+    array = np.array(pairs, np.int64).reshape(-1, 2)
+    drawn = clip_seeds(run_seed, epochs=array[:, 0], indices=array[:, 1])
+    assert drawn.dtype == np.uint64
+    assert drawn.tolist() == [clip_seed(run_seed, epoch=epoch, index=index) for epoch, index in pairs]
 
 
 @given(seeds, st.integers(0, 300))

@@ -12,6 +12,7 @@ import pytest
 from decode_server.service.admission import Admission, Job, Limits
 from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.front import Front, Parts
+from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners, ReaderFull
 from decode_server.service.metrics import Metrics
@@ -79,6 +80,7 @@ class FakePool:
     """Does `room` jobs at a time; each is done at the next poll."""
 
     fingerprint, videos, capacity, size, ready, restarts, stuck_reads, zombies = "fake", 1, 1, 1, 1, 0, 0, 0
+    dataset = "v1-1"
 
     def __init__(self, *, room: int) -> None:
         self._room = room
@@ -98,7 +100,7 @@ class FakePool:
     def room(self) -> int:
         return max(self._room - len(self._running), 0)
 
-    def start(self, together: Sequence[tuple[Job, Buffer]], *, queued: int) -> None:
+    def start(self, together: Sequence[tuple[Job, Buffer]]) -> None:
         self._running.append(together)
         self.together.append(len(together))
 
@@ -115,6 +117,10 @@ class FakePool:
 
     def abandon(self) -> list[Job]:
         return []
+
+
+class FakeIndexWatch:
+    outdated = ""
 
 
 class FakeStops:
@@ -144,6 +150,7 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: in
         stops=cast(StopSignals, stops),
         lifecycle=Lifecycle(),
         refusals=Refusals(metrics.registry),
+        index_watch=cast(IndexWatch, FakeIndexWatch()),
     )
     front = Front(parts, server="fake", drain_s=5.0, on_ready=lambda _: None, on_drain=lambda: None)
     wait = listeners.wait
