@@ -13,11 +13,12 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry
 
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.wire import WorkClass
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.feed import Feed, Parts
@@ -33,6 +34,7 @@ from trainer_client.fleet.discovery import sources_of
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
+from trainer_client.fleet.run_identity import RunIdentity
 from trainer_client.fleet.timeout_estimator import TimeoutLimits
 from trainer_client.home_process import HomeProcess
 from trainer_client.measures.metrics import FeedCollector
@@ -64,12 +66,18 @@ class LoaderOptions:
     most 2 GiB and 256 MiB a rank, at least one batch and one clip. Client memory is bounded by the sum of both and the
     batches that the user holds. `local_ranks` is what torchrun says (LOCAL_WORLD_SIZE), else 1.
 
-    A clip is asked of another server after three times the p99 of recent answers, from `attempt_min_s` to
-    `attempt_s`, and of a second one beside the first when it takes longer than 95 % of them, for up to
-    `hedge_share` of all requests, and of two at once after an attempt that got no answer. Each part of a video has
-    a home among the servers, passed over when its load would be more than 1 + `affinity_slack` of the mean; None is
-    no homes. Storage that fails is tried again, ever more rarely, for half of `stall_s`; then its clip is held to be
-    bad. Without any clip for `stall_s` the run says who waits for what, and fails or goes on as `on_stall` says.
+    A clip is asked of a second server after three times the p99 of recent answers, from `attempt_min_s` to
+    `attempt_s`; from one that lives it may take `attempt_s`. One of the oldest batch is asked of a second server when
+    it takes longer than 95 % do, for up to `hedge_share` of all requests, and a clip that lost an attempt of two at
+    once. Each part of a video has a home among the servers, passed over when its load would be more than
+    1 + `affinity_slack` of the mean; None is no homes. Storage that fails is tried again, ever more rarely; its clip is
+    held to be bad after half of `stall_s` in which others came through. Without any clip for `stall_s` the run says who
+    waits for what, and fails or goes on as `on_stall` says.
+
+    Servers with another data set, decoder or version than most, or than the run began with, are not used; neither are
+    those without room for a clip. The run ends when all there are have been such for `member_grace_s`; as long are
+    servers that are away waited for before the others' word on a bad clip is final. `run` and `work_class` are told to
+    the servers, which share their time between runs and serve evaluations first.
 
     `order` is "strict", the plan's, or "window:W": a batch that is ready may overtake, if fewer than W batches lie
     between it and the oldest that is not; for one rank only, as several would take different steps. Batches themselves
@@ -97,7 +105,10 @@ class LoaderOptions:
     stall_s: float = _DISPATCH.stall_s
     on_stall: Literal["fail", "log"] = "fail"
     look_every_s: float = 5.0
-    allow_mixed_decoders: bool = _FLEET.allow_mixed_decoders
+    allow_mixed_decoders: bool = False
+    member_grace_s: float = _FLEET.member_grace_s
+    run: str = _DISPATCH.run
+    work_class: WorkClass = _DISPATCH.work_class
     io_threads: int = IO_THREADS
     credentials: Credentials = field(default_factory=Credentials)
     order: str = "strict"
@@ -120,6 +131,8 @@ class LoaderOptions:
                 raise BadInput(f"loader: {name} is {getattr(self, name)}, wanted at least 1")
         if self.on_stall not in ("fail", "log"):
             raise BadInput(f"loader: on_stall is {self.on_stall!r}, wanted 'fail' or 'log'")
+        if self.work_class not in get_args(WorkClass):
+            raise BadInput(f"loader: work_class is {self.work_class!r}, wanted 'train' or 'eval'")
         if self.io_threads < 1:
             raise BadInput(f"loader: io_threads is {self.io_threads}, wanted at least 1")
         window_of(self.order, world_size=self.world_size)
@@ -129,16 +142,19 @@ class LoaderOptions:
         return DispatchLimits(
             timeouts=TimeoutLimits(attempt_s=self.attempt_s, attempt_min_s=self.attempt_min_s),
             hedge_share=self.hedge_share,
+            head_clips=self.batch_clips * window_of(self.order, world_size=self.world_size),
             witnesses=self.poison.servers,
             storage_s=self.stall_s / 2,
             stall_s=self.stall_s,
             stall_ends=self.on_stall == "fail",
             inflight_bytes=budgets.inflight_bytes,
+            run=self.run,
+            work_class=self.work_class,
         )
 
     def fleet_limits(self) -> FleetLimits:
         """What of it is the fleet's. Raises BadInput for values out of their limits."""
-        return FleetLimits(allow_mixed_decoders=self.allow_mixed_decoders, affinity_slack=self.affinity_slack)
+        return FleetLimits(affinity_slack=self.affinity_slack, member_grace_s=self.member_grace_s)
 
     def rank_budgets(self, clip_bytes: int) -> RankBudgets:
         """What this rank may hold of such clips, said in one log line; reads how much memory there is.
@@ -205,6 +221,7 @@ class ClipLoader(HomeProcess):
         self._stand_ins = StandIns(dataset, options.poison, ledger=self._ledger)
         self._stood_in: list[tuple[int, StandIn]] = []  # with the number of steps before it
         self._fingerprint: str | None = None
+        self._data: str | None = None  # which data set the servers have
         self._closed = False
         self._registry = registry
         self._dropped: weakref.finalize[..., ClipLoader] | None = None  # ends the feed's thread
@@ -247,8 +264,8 @@ class ClipLoader(HomeProcess):
 
         Raises the Permanent error of a clip that no server can give, unless others may stand in, at its batch and again
         at every call (the message names video, span and server); PoisonBudgetSpent, the same way; StorageFault if the
-        quarantine list cannot be written; Stalled when nothing came for `stall_s`; BadInput for servers that decode
-        differently; RuntimeError after close(), or if the feed's thread died.
+        quarantine list cannot be written; Stalled when nothing came for `stall_s`; BadInput when no server fits the
+        run; RuntimeError after close(), or if the feed's thread died.
         """
         self._check_home()
         if self._closed:
@@ -281,8 +298,9 @@ class ClipLoader(HomeProcess):
         """
         self._check_home()
         if self._feed is not None:
-            self._fingerprint = self._feed.fingerprint
-        state = {**self._sampler.state_at(steps), "decoder_fingerprint": self._fingerprint}
+            self._fingerprint, self._data = self._feed.fingerprint or None, self._feed.dataset or None
+        served_by = {"decoder_fingerprint": self._fingerprint, "dataset": self._data}
+        state = {**self._sampler.state_at(steps), **served_by}
         order = self._order.spell(steps)
         if order is not None:
             state |= {"order": order}
@@ -323,13 +341,11 @@ class ClipLoader(HomeProcess):
         return order
 
     def _restart(self, state: Mapping[str, object], order: Order) -> None:
-        fingerprint = state.get("decoder_fingerprint")
-        if fingerprint is not None and not isinstance(fingerprint, str):
-            raise BadInput(f"resume: decoder_fingerprint is {fingerprint!r}, wanted a string or nothing")
+        fingerprint, data = _name_in(state, "decoder_fingerprint"), _name_in(state, "dataset")
         stood_in = read(state.get("stand_ins"), self._dataset)
         self._stop()
         self._feed = self._replayed = None
-        self._order, self._fingerprint = order, fingerprint
+        self._order, self._fingerprint, self._data = order, fingerprint, data
         self._stood_in = [(-1, stand_in) for stand_in in stood_in]
 
     def close(self) -> None:
@@ -375,15 +391,20 @@ class ClipLoader(HomeProcess):
             (),
             limits=self._fleet_limits,
             seed=options.run_seed ^ options.rank,
-            fingerprint=self._fingerprint,
             now_s=time.monotonic(),
-            picks=self._ledger.picks,
+            identity=RunIdentity(
+                fingerprint=self._fingerprint or "",
+                dataset=self._data or "",
+                clip_bytes=self._policy.clip_bytes,
+                allow_mixed_decoders=options.allow_mixed_decoders,
+            ),
+            ledger=self._ledger,
         )
         parts = Parts(
             sources=sources_of(options.servers),
             look_every_s=options.look_every_s,
             fleet=fleet,
-            dispatch=Dispatch(fleet, self._limits, ledger=self._ledger, say=_log.error),
+            dispatch=Dispatch(fleet, self._limits, ledger=self._ledger, say=_log.warning),
             prefetch=Prefetch(
                 self._slots,
                 depth_batches=self._depth_batches,
@@ -413,3 +434,10 @@ class ClipLoader(HomeProcess):
     @property
     def _rank(self) -> str:
         return f"rank {self.options.rank} of {self.options.world_size}"
+
+
+def _name_in(state: Mapping[str, object], key: str) -> str | None:
+    name = state.get(key)
+    if name is not None and not isinstance(name, str):
+        raise BadInput(f"resume: {key} is {name!r}, wanted a string or nothing")
+    return name

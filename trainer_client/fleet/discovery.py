@@ -27,9 +27,10 @@ from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
 from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, named, scheme_of
 from trainer_client.fleet.connection_turns import ConnectionTurns
 from trainer_client.fleet.dispatch import Dispatch
-from trainer_client.fleet.fleet import Fleet, State
+from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.membership import Candidate, Discovered, Membership
 from trainer_client.fleet.node_share import NodeShare
+from trainer_client.fleet.server import State
 
 _log = logging.getLogger(__name__)
 

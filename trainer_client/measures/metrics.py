@@ -72,6 +72,7 @@ def _totals(stats: FeedStats) -> Iterator[Metric]:
         ("trainer_batches", "Batches that next(loader) delivered.", stats.batches),
         ("client_requested", "Requests made: used (trainer_clips) + dropped + in flight + held.", stats.requested),
         ("client_hedged", "Requests that asked a second server for a clip in flight.", stats.hedged),
+        ("client_overdue", "Requests that were not answered within their deadline.", stats.overdue),
         ("client_stalls", "Standstills of stall_s that did not end the run.", stats.stalls),
         ("trainer_stand_ins", "Clips delivered in the place of samples that no server could give.", stats.stood_in),
         ("client_received_bytes", "Bytes of pixels received and used.", stats.received_bytes),
@@ -96,6 +97,7 @@ def _counts(stats: FeedStats) -> Iterator[Metric]:
         ("client_dropped_replies", "Replies nobody needed or could read.", "reason", stats.dropped_replies),
         ("client_hedges", "Second requests that are over, by who gave the clip.", "winner", stats.hedges),
         ("client_picks", "Servers picked: a part's home, passed on by it, of two.", "choice", stats.picks),
+        ("client_shunned_servers", "Servers not used: they do not fit the run.", "reason", stats.shunned),
     ):
         yield _counter(name, text, labels=(label,), values={(value,): count for value, count in counts.items()})
 
@@ -104,7 +106,7 @@ def _gauges(stats: FeedStats) -> Iterator[Metric]:
     rows: tuple[tuple[str, str, float], ...] = (
         ("client_inflight_requests", "Requests that await their answer.", stats.in_flight),
         ("client_inflight_bytes", "Bytes of clips asked for and not received.", stats.inflight_bytes),
-        ("client_attempt_deadline_seconds", "What a server is given for a clip now.", stats.deadline_s),
+        ("client_attempt_deadline_seconds", "When a second server is asked for a clip now.", stats.deadline_s),
         ("client_held_clips", "Clips received for batches that are not delivered yet.", stats.held),
     )
     for name, text, value in rows:
@@ -114,13 +116,13 @@ def _gauges(stats: FeedStats) -> Iterator[Metric]:
     up_text = "1 for a server that takes requests, 0 for one that does not."
     servers = GaugeMetricFamily("framefeed_client_server_up", up_text, labels=["server"])
     for server, state in stats.servers.items():
-        servers.add_metric([server], float(state == "up"))
+        servers.add_metric([server], float(state in ("up", "trial")))
     yield servers
-    circuit_text = "1 for the state of each server's circuit breaker: closed, open or half_open."
-    circuits = GaugeMetricFamily("framefeed_client_server_circuit", circuit_text, labels=["server", "circuit"])
-    for server, circuit in stats.circuits.items():
-        circuits.add_metric([server, circuit], 1.0)
-    yield circuits
+    state_text = "1 for where each server stands: offline, probing, trial, up, draining or shunned."
+    states = GaugeMetricFamily("framefeed_client_server_state", state_text, labels=["server", "state"])
+    for server, state in stats.servers.items():
+        states.add_metric([server, state], 1.0)
+    yield states
 
 
 def _counter(

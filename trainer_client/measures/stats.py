@@ -42,14 +42,17 @@ class Ledger:
     are asked for again by reason, `dropped_replies` replies that nobody needed by reason (their requests are in
     `outcomes`), `discarded` received clips thrown away unused (the prefetcher's count). `hedged` requests were second
     ones for a clip in flight, `hedges` counts those that are over by who gave the clip: the hedge, another request
-    ("first"), or neither. `picks` are servers picked by why, the fleet's count. `stalls` are standstills that did not
-    end the run.
+    ("first"), or neither. `picks` are servers picked by why and `shunned` those not used because they do not fit the
+    run by reason, the fleet's counts. `overdue` requests took longer than their deadline. `stalls` are standstills that
+    did not end the run.
     """
 
     requested: int = 0
     hedged: int = 0
     hedges: Counter[str] = field(default_factory=Counter)
     picks: Counter[str] = field(default_factory=Counter)
+    shunned: Counter[str] = field(default_factory=Counter)
+    overdue: int = 0
     stalls: int = 0
     poisoned: Counter[str] = field(default_factory=Counter)  # samples that no server could give, by the error's code
     stood_in: int = 0  # clips delivered in the place of such samples: the consumer's
@@ -72,9 +75,8 @@ class FeedStats:
 
     `requests` counts finished requests by (server, outcome); `in_flight` requests await their answer, `held` clips lie
     in batches not yet delivered; `dropped` counts requests by the reason why they did not become data. `hedged`,
-    `hedges`, `picks`, `stalls`, `poisoned` and
-    `stood_in` are the Ledger's. `deadline_s` is what a server is given for a clip now, 0 if no feed
-    runs; `circuits` says of each server whether its circuit is closed, open or half_open.
+    `hedges`, `picks`, `shunned`, `overdue`, `stalls`, `poisoned` and `stood_in` are the Ledger's. `deadline_s` is when
+    a second server is asked for a clip now, 0 if no feed runs; `servers` says where each stands.
     """
 
     rank: int
@@ -90,6 +92,8 @@ class FeedStats:
     hedged: int
     hedges: Mapping[str, int]
     picks: Mapping[str, int]
+    shunned: Mapping[str, int]
+    overdue: int
     stalls: int
     poisoned: Mapping[str, int]
     stood_in: int
@@ -102,7 +106,6 @@ class FeedStats:
     wait_ns: Mapping[str, int]
     blocked_ns: int
     servers: Mapping[str, str]
-    circuits: Mapping[str, str]
 
     @property
     def received(self) -> int:
@@ -134,7 +137,6 @@ class FeedState:
     inflight_bytes: int = 0
     deadline_s: float = 0.0
     servers: Mapping[str, str] = field(default_factory=dict)
-    circuits: Mapping[str, str] = field(default_factory=dict)
 
 
 def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
@@ -157,6 +159,8 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
         hedged=ledger.hedged,
         hedges=dict(ledger.hedges),
         picks=dict(ledger.picks),
+        shunned=dict(ledger.shunned),
+        overdue=ledger.overdue,
         stalls=ledger.stalls,
         poisoned=dict(ledger.poisoned),
         stood_in=ledger.stood_in,
@@ -169,5 +173,4 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
         wait_ns=ledger.waits.spent_ns(),
         blocked_ns=ledger.waits.blocked_ns,
         servers=dict(feed_state.servers),
-        circuits=dict(feed_state.circuits),
     )

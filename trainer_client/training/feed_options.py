@@ -51,11 +51,11 @@ class FeedOptions:
     None: a 32nd of the memory that is there, at most 256 a rank.
     """
     attempt_s: float = _LOADER.attempt_s
-    """A clip is asked of another server after so many seconds, or sooner: three times the p99 of recent answers."""
+    """A clip may take so many seconds; a second server is asked sooner: after three times the p99 of recent answers."""
     attempt_min_s: float = _LOADER.attempt_min_s
     """But not before so many seconds."""
     hedge_share: float = _LOADER.hedge_share
-    """A clip that takes longer than 95 % of them is asked of a second server too, for up to this share; 0 is never."""
+    """A clip of the next batch that takes longer than 95 % has a second server asked, up to this share; 0 is never."""
     affinity_slack: float | None = _LOADER.affinity_slack
     """A part of a video is asked of the same server while its load is below 1 + this of the mean. None: no affinity."""
     watchdog_s: float = _LOADER.stall_s
@@ -78,6 +78,8 @@ class FeedOptions:
     """The name or the folder is looked at for servers that came or went every so many seconds."""
     allow_mixed_decoders: bool = _LOADER.allow_mixed_decoders
     """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
+    run: str = _LOADER.run
+    """Name of the run: servers share their time evenly between runs, and count requests by it."""
     io_threads: int = IO_THREADS
     """Threads that ZeroMQ receives and deciphers in, some 0.8 GB/s each (CURVE); a connection is one thread's."""
     credentials: Credentials = field(default_factory=Credentials)
@@ -107,6 +109,7 @@ class FeedOptions:
             ),
             look_every_s=self.look_every_s,
             allow_mixed_decoders=self.allow_mixed_decoders,
+            run=self.run,
             io_threads=self.io_threads,
             credentials=self.credentials,
         )

@@ -9,7 +9,8 @@ import pytest
 from framefeed.errors import BadInput, ResourceExhausted
 from tests.unit.client.clips import error, request, who
 from trainer_client.fleet.discovery import Discovery, Members
-from trainer_client.fleet.dispatch import Dispatch, DispatchLimits
+from trainer_client.fleet.dispatch import Dispatch
+from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
 from trainer_client.fleet.membership import Candidate, Discovered
 from trainer_client.measures.stats import Ledger
@@ -45,7 +46,7 @@ class Feed:
     def __init__(self, *, refused: str = "") -> None:
         self.now_s = 100.0
         self.wire = Wire(refused=refused)
-        self.fleet = Fleet((), limits=FleetLimits(), seed=1, fingerprint=None, now_s=self.now_s)
+        self.fleet = Fleet((), limits=FleetLimits(), seed=1, now_s=self.now_s)
         self.dispatch = Dispatch(self.fleet, DispatchLimits(), ledger=Ledger())
         self.discovery = Discovery((), every_s=1.0, on_report=lambda: None)
         self.members = Members(self.discovery, fleet=self.fleet, dispatch=self.dispatch)

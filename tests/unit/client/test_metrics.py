@@ -25,9 +25,7 @@ def page() -> CollectorRegistry:
         discarded=1,
         used=9,
     )
-    feed_state = FeedState(
-        in_flight=4, held=3, deadline_s=2.5, servers={A: "up", B: "probing"}, circuits={A: "closed", B: "open"}
-    )
+    feed_state = FeedState(in_flight=4, held=3, deadline_s=2.5, servers={A: "up", B: "probing"})
     registry = CollectorRegistry()
     registry.register(FeedCollector(lambda: snapshot(ledger, feed_state, rank=1)))
     return registry
@@ -41,8 +39,8 @@ def test_what_keeps_a_run_alive_is_on_the_page() -> None:
     assert value("framefeed_client_picks_total", {"choice": "passed_on"}) == 5
     assert value("framefeed_client_stalls_total", {"rank": "1"}) == 2
     assert value("framefeed_client_attempt_deadline_seconds", {"rank": "1"}) == 2.5
-    assert value("framefeed_client_server_circuit", {"server": B, "circuit": "open"}) == 1
-    assert value("framefeed_client_server_circuit", {"server": A, "circuit": "open"}) is None
+    assert value("framefeed_client_server_state", {"server": B, "state": "probing"}) == 1
+    assert value("framefeed_client_server_state", {"server": A, "state": "probing"}) is None
     assert value("framefeed_trainer_quarantined_samples_total", {"reason": "corrupt_media"}) == 4
     assert value("framefeed_trainer_stand_ins_total", {"rank": "1"}) == 6
 
