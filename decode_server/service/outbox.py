@@ -76,6 +76,7 @@ class Outbox:
 
     def __init__(self, transport: Sends, buffer_pool: BufferPool, counter: ReplyCounter) -> None:
         self.waiting = 0  # replies that the transport has not taken
+        self.in_transit = 0  # clips that the transport still reads from the buffer pool
         self._transport = transport
         self._buffer_pool = buffer_pool
         self._counter = counter
@@ -93,11 +94,6 @@ class Outbox:
             return True
         in_transit = self._in_transit.get(client)
         return in_transit is not None and in_transit.length_bytes >= self._share_bytes
-
-    @property
-    def in_transit(self) -> int:
-        """Clips that the transport still reads from the buffer pool."""
-        return sum(len(in_transit.clips) for in_transit in self._in_transit.values())
 
     def put(self, reply: Outgoing, *, now_s: float) -> None:
         """Send a reply, or keep it behind the others that its client has not read."""
@@ -130,6 +126,7 @@ class Outbox:
             while in_transit.clips and in_transit.clips[0][0].done:
                 _, buffer = in_transit.clips.popleft()
                 self._buffer_pool.ranges.free(buffer)
+                self.in_transit -= 1
                 in_transit.length_bytes -= buffer.length_bytes
             if not in_transit.clips:
                 del self._in_transit[client]
@@ -168,6 +165,7 @@ class Outbox:
         if pixels is not None:
             assert delivery is not None, "outbox: pixels were sent without a way to know when they are delivered"
             in_transit = self._in_transit.setdefault(reply.client, _InTransit())
+            self.in_transit += 1
             in_transit.clips.append((delivery, pixels.buffer))
             in_transit.length_bytes += pixels.buffer.length_bytes
         return True

@@ -32,6 +32,7 @@ from decode_server.service.membership.registry import LEASE_S
 from decode_server.service.metrics import Metrics
 from decode_server.service.refusals import Refusals
 from decode_server.service.signals import StopSignals
+from decode_server.service.workers.supervisor import WORKER_COMMAND, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import (
     CGROUP,
     SYSFS_CPUS,
@@ -41,7 +42,7 @@ from decode_server.service.workers.topology import (
     read_cpu_quota,
     read_sockets,
 )
-from decode_server.service.workers.worker_pool import WORKER_COMMAND, PoolOptions, WorkerPool
+from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
 from framefeed.errors import BadInput
 
 log = logging.getLogger("framefeed.serve")
@@ -229,17 +230,17 @@ def _pool(
     server: str,
     worker_command: tuple[str, ...],
 ) -> WorkerPool:
-    pool_options = PoolOptions(
+    worker_options = WorkerOptions(
         root=str(options.root),
         index_folder=str(options.index or ""),
         server=server,
         threads=options.threads,
         buffer_pool_fd=buffer_pool.fd,
-        hang_s=options.hang_s,
         read_s=options.read_s,
         command=worker_command,
     )
-    return WorkerPool(worker_slots, pool_options)
+    limits = PoolLimits(threads=options.threads, hang_s=options.hang_s)
+    return WorkerPool(Supervisor(worker_slots, worker_options), limits)
 
 
 def _server_name(url: str) -> str:

@@ -17,8 +17,9 @@ from decode_server.service.listeners.listener import Listeners, ReaderFull
 from decode_server.service.metrics import Metrics
 from decode_server.service.refusals import Refusals
 from decode_server.service.signals import StopSignals
+from decode_server.service.workers.worker_events import Event, Finished
 from decode_server.service.workers.worker_messages import Done
-from decode_server.service.workers.worker_pool import Event, Finished, WorkerPool
+from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.wire import DecodeCall, pack_call
 from tests.integration.serving import PATIENCE_S, request
 
