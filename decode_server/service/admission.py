@@ -94,12 +94,12 @@ class Admission:
         self._next_due_s = min(self._next_due_s, job.due_s)
         return None
 
-    def first(self, *, blocked: Callable[[bytes], bool]) -> Job | None:
+    def first(self, *, blocked: Callable[[Job], bool]) -> Job | None:
         """The job to start next, still queued: the oldest of the client whose turn it is.
 
-        A `blocked` client has replies that it does not read, and gets no more decoded until it does.
+        A client whose oldest is `blocked` has clips that it does not read, and gets no more decoded until it does.
         """
-        return next((jobs[0] for client, jobs in self._clients.items() if not blocked(client)), None)
+        return next((jobs[0] for jobs in self._clients.values() if not blocked(jobs[0])), None)
 
     def companions(self, job: Job) -> list[Job]:
         """Other queued jobs of its client to decode together with it, oldest first, at most TOGETHER - 1."""

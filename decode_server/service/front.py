@@ -64,6 +64,14 @@ class Parts:
     refusals: Refusals
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontLimits:
+    """How long a drain may take, and how long a client may hold clips without giving one back."""
+
+    drain_s: float
+    lease_s: float
+
+
 class Front:
     """One server. `run` returns when a drain is complete and raises FramefeedError when it was cut short."""
 
@@ -72,7 +80,7 @@ class Front:
         parts: Parts,
         *,
         server: str,
-        drain_s: float,
+        limits: FrontLimits,
         on_ready: Callable[[int], None],
         on_drain: Callable[[], None],
     ) -> None:
@@ -81,9 +89,9 @@ class Front:
         self._listeners, self._admission, self._buffer_pool = parts.listeners, parts.admission, parts.buffer_pool
         self._pool, self._metrics, self._stops = parts.pool, parts.metrics, parts.stops
         self._refusals = parts.refusals
-        self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics)
+        self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics, lease_s=limits.lease_s)
         self._server = server
-        self._drain_s = drain_s
+        self._drain_s = limits.drain_s
         self._on_ready, self._on_drain = on_ready, on_drain
         self._announced = False
         self._drain_until_s = math.inf
@@ -221,8 +229,8 @@ class Front:
         """Start jobs while a worker and the buffer pool have room; the first one in line is never overtaken."""
         self._short_of_buffers = False
         while len(self._admission) and self._pool.room:
-            job = self._admission.first(blocked=self._outbox.blocks)
-            buffer = self._buffer_pool.ranges.allocate(job.clip_bytes) if job else None
+            job = self._admission.first(blocked=self._blocked)
+            buffer = self._buffer_pool.ranges.allocate(job.clip_bytes, owner=job.client) if job else None
             if job is None or buffer is None:
                 self._short_of_buffers = self._outbox.in_transit > 0
                 self._buffer_poll_s = min(2 * self._buffer_poll_s, _BUFFER_POLL_MAX_S)
@@ -234,15 +242,19 @@ class Front:
             self._metrics.started(together=len(together))
             self._pool.start(together, queued=len(self._admission))
 
+    def _blocked(self, job: Job) -> bool:
+        """Whether its client has clips to read before it gets this one."""
+        return self._outbox.blocks(job.client) or not self._buffer_pool.ranges.within_share(job.client, job.clip_bytes)
+
     def _companions(self, job: Job) -> Iterator[tuple[Job, Buffer]]:
         """Jobs to decode together with this one, and their buffers: no more than leaves every thread its share of the
-        queue, and half of the buffer pool to others.
+        queue, and others theirs of the buffer pool.
         """
         ranges = self._buffer_pool.ranges
         share = len(self._admission) // self._pool.room
         for companion in self._admission.companions(job)[: max(share - 1, 0)]:
-            leaves_half = ranges.used_bytes + companion.clip_bytes <= ranges.total_bytes // 2
-            buffer = ranges.allocate(companion.clip_bytes) if leaves_half else None
+            in_share = ranges.within_share(job.client, companion.clip_bytes)
+            buffer = ranges.allocate(companion.clip_bytes, owner=job.client) if in_share else None
             if buffer is None:
                 return
             yield companion, buffer

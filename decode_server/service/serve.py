@@ -18,7 +18,7 @@ import tyro
 
 from decode_server.service.admission import Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
-from decode_server.service.front import Front, Parts
+from decode_server.service.front import Front, FrontLimits, Parts
 from decode_server.service.health import HealthServer
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
@@ -85,6 +85,9 @@ class Serve:
     reads for this long."""
     read_s: float = 5.0
     """A request whose read of storage lasts longer is sent elsewhere; its thread counts as stuck until it returns."""
+    hold_s: float = 30.0
+    """A client that holds clips and gives none back for so long, as a stopped trainer does, is cut off; when it goes on
+    it connects and asks again."""
     announce: Path | None = None
     """Write who this server is as JSON to this file once ready (name, endpoints, metrics_url, pid and more); removed
     when draining."""
@@ -99,7 +102,7 @@ class Serve:
     security: Annotated[SecurityOptions, tyro.conf.arg(name="")] = field(default_factory=SecurityOptions)
 
     def __post_init__(self) -> None:
-        for name in ("read_s", "lease_s"):
+        for name in ("read_s", "lease_s", "hold_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted more than 0")
         least = {
@@ -162,7 +165,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         front = Front(
             parts,
             server=server,
-            drain_s=options.drain_s,
+            limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s),
             on_ready=announcement.publish,
             on_drain=announcement.withdraw,
         )

@@ -38,6 +38,7 @@ ENDED_BY = {
     "decode_server/service/listeners/grpc_listener.py: task.result()": "only of tasks that are done",
     "decode_server/service/listeners/grpc_listener.py: stream.credits.acquire()": "its client reads, or ends",
     "decode_server/service/listeners/streams.py: self._more.wait()": "a message to send, or the stream's end",
+    "decode_server/service/listeners/streams.py: self._cut.wait()": "cut(), or the end of its call cancels it",
     "decode_server/service/listeners/shm_listener.py: self._socket.accept()": "it does not block",
     "decode_server/service/listeners/shm_listener.py: client.socket.recv(MAX_DATAGRAM_BYTES + 1)": "it does not block",
     "trainer_client/transports/connection.py: self._wake.recv(4096)": "it does not block",

@@ -19,14 +19,16 @@ import numpy.typing as npt
 
 from framefeed.errors import BadInput
 from framefeed.shm import (
-    HELLO,
+    HELLO_BYTES,
     MAX_BACK,
     MAX_DATAGRAM_BYTES,
     Lease,
+    LeaseWord,
     is_trusted,
     pack_back,
     pack_call,
     socket_address,
+    unpack_hello,
     unpack_reply,
 )
 from trainer_client.transports.transport import RETRY_MAX_S, RETRY_S, Kind, Signal, TransportLimits
@@ -42,6 +44,7 @@ class _Link:
     url: str
     socket: socket.socket | None = None
     buffer_pool: npt.NDArray[np.uint8] | None = None
+    word: LeaseWord | None = None  # by which it sees whether its leases stand
     lease: Lease | None = None  # of the message whose header was just read
     back: list[int] = field(default_factory=list)
     retry_at_s: float = 0.0
@@ -133,6 +136,9 @@ class ShmTransport:
             return 0
         if into is not None and into.nbytes == lease.length_bytes and link.buffer_pool is not None:
             np.copyto(into.reshape(-1), link.buffer_pool[lease.offset : lease.offset + lease.length_bytes])
+            if not _stands(link):  # the server took the buffer back meanwhile, and cut the connection off
+                self._lose(link)
+                return 0
         self._drop(link)
         return lease.length_bytes
 
@@ -167,10 +173,13 @@ class ShmTransport:
         assert link.socket is not None
         fds: list[int] = []
         try:
-            hello, fds, _, _ = socket.recv_fds(link.socket, len(HELLO) + 1, 1)
-            if hello != HELLO or len(fds) != 1 or not fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+            hello, fds, _, _ = socket.recv_fds(link.socket, HELLO_BYTES + 1, 1)
+            word = unpack_hello(hello)
+            if len(fds) != 1 or not fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
                 raise ValueError("wanted a greeting with a sealed buffer pool")
             buffer_pool = mmap.mmap(fds[0], 0, prot=mmap.PROT_READ)
+            if word.offset % 8 or word.offset + 8 > len(buffer_pool):
+                raise ValueError(f"{word} lies outside the buffer pool")
         except BlockingIOError:
             return
         except (OSError, ValueError):
@@ -179,7 +188,7 @@ class ShmTransport:
         finally:
             for fd in fds:
                 os.close(fd)
-        link.buffer_pool, link.retry_s = np.frombuffer(buffer_pool, np.uint8), RETRY_S
+        link.buffer_pool, link.word, link.retry_s = np.frombuffer(buffer_pool, np.uint8), word, RETRY_S
         self._changes.append(Signal(link.url, Kind.CONNECTED))
 
     def _drop(self, link: _Link) -> None:
@@ -213,8 +222,19 @@ class ShmTransport:
         if link.socket is not None:
             del self._by_fd[link.socket.fileno()]
             link.socket.close()
-        link.socket = link.buffer_pool = link.lease = None  # the mapping goes with the last array over it
+        link.socket = link.buffer_pool = link.word = link.lease = None  # the mapping goes with the last array over it
         link.back.clear()
+
+
+def _stands(link: _Link) -> bool:
+    """Whether what was just copied was leased to the end. Asking the kernel orders the copy before the look, on any
+    processor.
+    """
+    assert link.buffer_pool is not None
+    assert link.word is not None
+    select.select([], [], [], 0)
+    at = link.word.offset
+    return int(link.buffer_pool[at : at + 8].view(np.uint64)[0]) == link.word.number
 
 
 def _ended(server: socket.socket | None) -> bool:

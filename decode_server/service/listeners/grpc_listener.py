@@ -97,6 +97,10 @@ class GrpcListener:
         """See Listener."""
         return self._streams.send(client, header, pixels)
 
+    def cut(self, client: bytes) -> None:
+        """See Listener."""
+        self._streams.cut(client)
+
     def close(self, *, linger_s: float) -> None:
         """See Listener; blocks 2 s longer at most."""
         self._linger_s = linger_s
@@ -186,17 +190,19 @@ class GrpcListener:
         """The calls of one stream, until its client ends it and all are answered, or it is cut off."""
         await context.send_initial_metadata(())  # by which a client sees at once that it is connected
         stream = self._streams.open()
-        writer = asyncio.create_task(self._write(stream, context))
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._write(stream, context), self._read(stream, context), stream.was_cut())
+        ]
         try:
-            reader = asyncio.create_task(self._read(stream, context))
-            done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         except grpc.aio.BaseError as error:
             log.debug("%s: a stream was cut off (%s)", context.peer(), error)
         finally:
-            reader.cancel()
-            writer.cancel()
+            for task in tasks:
+                task.cancel()
             self._streams.end(stream)
 
     async def _read(self, stream: Stream, context: grpc.aio.ServicerContext) -> None:

@@ -33,7 +33,7 @@ class QueuedReply:
 
 
 class Stream:
-    """One call of a client. `put` belongs to the front's thread, all else to the loop."""
+    """One call of a client. `put` and `cut` belong to the front's thread, all else to the loop."""
 
     def __init__(self, name: bytes, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
@@ -42,6 +42,7 @@ class Stream:
         self._lock = threading.Lock()
         self._queued_replies: deque[QueuedReply] = deque()
         self._more = asyncio.Event()
+        self._cut = asyncio.Event()
         self._ended = False
 
     def put(self, header: bytes, pixels: memoryview | None) -> QueuedReply:
@@ -70,6 +71,16 @@ class Stream:
     def empty(self) -> bool:
         """Whether no reply waits."""
         return not self._queued_replies
+
+    def cut(self) -> None:
+        """From the front's thread: what waits is let go of now, and the loop is to end the call."""
+        self.end()
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._cut.set)
+
+    async def was_cut(self) -> None:
+        """Waits until it is cut."""
+        await self._cut.wait()
 
     def end(self) -> None:
         """Nobody reads any more: what waits is let go of, and put() raises. Idempotent."""
@@ -141,6 +152,12 @@ class Streams:
             raise ReaderGone
         queued_reply = stream.put(header, pixels)
         return None if pixels is None else queued_reply
+
+    def cut(self, name: bytes) -> None:
+        """As Listener.cut."""
+        stream = self._streams.get(name)
+        if stream is not None:
+            stream.cut()
 
     def close(self) -> None:
         """Once the loop has ended. Idempotent."""

@@ -37,7 +37,7 @@ def job(
     )
 
 
-def nobody(client: bytes) -> bool:
+def nobody(job: Job) -> bool:
     return False
 
 
@@ -69,10 +69,10 @@ def test_a_client_that_does_not_read_is_passed_over_and_keeps_its_place() -> Non
     admission = Admission(Limits(requests=10, clip_bytes=1000))
     admission.offer(job(0, client=b"slow"), now_s=0)
     admission.offer(job(1, client=b"quick"), now_s=0)
-    first = admission.first(blocked=lambda client: client == b"slow")
+    first = admission.first(blocked=lambda job: job.client == b"slow")
     assert first is not None
     assert first.id == 1
-    assert admission.first(blocked=lambda client: True) is None
+    assert admission.first(blocked=lambda job: True) is None
     assert drained(admission) == [0, 1]
 
 
@@ -178,7 +178,7 @@ class AdmissionModel(RuleBasedStateMachine):
     @precondition(lambda self: self.queued)
     @rule(blocked=st.sets(st.sampled_from([b"a", b"b", b"c"])))
     def take(self, blocked: set[bytes]) -> None:
-        first = self.admission.first(blocked=blocked.__contains__)
+        first = self.admission.first(blocked=lambda job: job.client in blocked)
         wanted = [queued for queued in self.queued.values() if queued.client not in blocked]
         assert (first is None) == (not wanted)
         if first is not None:

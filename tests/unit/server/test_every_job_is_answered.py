@@ -19,13 +19,14 @@ from decode_server.service.outbox import Outbox, Outgoing, Pixels
 
 CLIENTS = (b"a", b"b", b"c")
 LIMITS = Limits(requests=6, clip_bytes=5 * ALIGN_BYTES)
-PAGES, WORKERS = 16, 3
+PAGES, WORKERS, LEASE_S = 16, 3, 2.0
 
 
 class QueuedReply:
     """A clip on its way to its reader."""
 
-    def __init__(self, buffer_bytes: int) -> None:
+    def __init__(self, client: bytes, buffer_bytes: int) -> None:
+        self.client = client
         self.done = False
         self.buffer_bytes = buffer_bytes
 
@@ -39,6 +40,12 @@ class Post:
         self.sent: Counter[int] = Counter()
         self.queued_replies: list[QueuedReply] = []
 
+    def cut(self, client: bytes) -> None:
+        self.gone.add(client)
+        for queued_reply in self.queued_replies:
+            queued_reply.done = queued_reply.done or queued_reply.client == client
+        self.queued_replies = [queued_reply for queued_reply in self.queued_replies if not queued_reply.done]
+
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         if client in self.gone:
             raise ReaderGone
@@ -47,7 +54,7 @@ class Post:
         self.sent[int(header)] += 1
         if pixels is None:
             return None
-        self.queued_replies.append(QueuedReply(len(pixels)))
+        self.queued_replies.append(QueuedReply(client, len(pixels)))
         return self.queued_replies[-1]
 
 
@@ -72,28 +79,32 @@ class Office(RuleBasedStateMachine):
         self.now_s = 0.0
         self.post, self.counter, self.buffer_pool = Post(), ReplyCounter(), BufferPool(PAGES * ALIGN_BYTES)
         self.admission = Admission(LIMITS)
-        self.outbox = Outbox(self.post, self.buffer_pool, self.counter)
+        self.outbox = Outbox(self.post, self.buffer_pool, self.counter, lease_s=LEASE_S)
         self.working: list[tuple[Job, Buffer]] = []
         self.offered: list[Job] = []
         self.forgotten = 0
 
     def turn(self) -> None:
-        for job in self.admission.expire(now_s=self.now_s):
-            self.refuse(job)
+        for late in self.admission.expire(now_s=self.now_s):
+            self.refuse(late)
         while len(self.working) < WORKERS:
-            job = self.admission.first(blocked=self.outbox.blocks)
-            buffer = self.buffer_pool.ranges.allocate(job.clip_bytes) if job else None
+            job = self.admission.first(blocked=self.blocked)
+            buffer = self.buffer_pool.ranges.allocate(job.clip_bytes, owner=job.client) if job else None
             if job is None or buffer is None:
                 break
             together = [(job, buffer)]
             for companion in self.admission.companions(job):
-                buffer = self.buffer_pool.ranges.allocate(companion.clip_bytes)
+                buffer = self.buffer_pool.ranges.allocate(companion.clip_bytes, owner=companion.client)
                 together += [(companion, buffer)] if buffer else []
             for started, _ in together:
                 self.admission.take(started)
             self.working += together
         for client in self.outbox.tend(self.now_s):
             self.forgotten += len(self.admission.forget(client))
+
+    def blocked(self, job: Job) -> bool:
+        in_share = self.buffer_pool.ranges.within_share(job.client, job.clip_bytes)
+        return self.outbox.blocks(job.client) or not in_share
 
     def refuse(self, job: Job) -> None:
         self.outbox.put(self.error(job), now_s=self.now_s)

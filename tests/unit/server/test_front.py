@@ -11,7 +11,7 @@ import pytest
 
 from decode_server.service.admission import Admission, Job, Limits
 from decode_server.service.buffer_pool import Buffer, BufferPool
-from decode_server.service.front import Front, Parts
+from decode_server.service.front import Front, FrontLimits, Parts
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners, ReaderFull
 from decode_server.service.metrics import Metrics
@@ -146,7 +146,13 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: in
         lifecycle=Lifecycle(),
         refusals=Refusals(metrics.registry),
     )
-    front = Front(parts, server="fake", drain_s=5.0, on_ready=lambda _: None, on_drain=lambda: None)
+    front = Front(
+        parts,
+        server="fake",
+        limits=FrontLimits(drain_s=5.0, lease_s=30.0),
+        on_ready=lambda _: None,
+        on_drain=lambda: None,
+    )
     wait = listeners.wait
     began_s = time.monotonic()
 
