@@ -21,6 +21,7 @@ from framefeed.shm import LeaseWord
 ALIGN_BYTES = 4096  # ranges begin on a page, so two workers never write the same cache line or page
 LEASE_WORDS = 1024  # connections that can be lent buffers at once
 _WORD_BYTES = 8
+LEASE_WORDS_BYTES = LEASE_WORDS * _WORD_BYTES  # behind the ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class BufferPool:
         self.ranges = RangeAllocator(total_bytes)
         self.fd = os.memfd_create("framefeed-buffers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            size_bytes = self.ranges.total_bytes + LEASE_WORDS * _WORD_BYTES
+            size_bytes = self.ranges.total_bytes + LEASE_WORDS_BYTES
             os.ftruncate(self.fd, size_bytes)
             # No worker, however broken, can shrink it and so kill the front with SIGBUS.
             os.fchmod(self.fd, stat.S_IRUSR)  # who is handed a descriptor to read cannot make one to write of it

@@ -47,6 +47,9 @@ class ReplyCounter(Protocol):
     def dropped(self, reason: str) -> None:
         """A reply has no reader any more."""
 
+    def wasted(self, reason: str) -> None:
+        """A clip was decoded in vain."""
+
 
 class Sends(Protocol):
     """The transport's part that the outbox uses."""
@@ -157,6 +160,7 @@ class Outbox:
         for i, reply in enumerate(reader.unread):
             if reply.pixels is not None and reply.late is not None and now_s >= reply.pixels.due_s:
                 self._buffer_pool.ranges.free(reply.pixels.buffer)
+                self._counter.wasted("late")
                 reader.unread[i] = reply.late()
 
     def _try(self, reply: Outgoing, now_s: float) -> bool:
@@ -185,6 +189,7 @@ class Outbox:
         self.waiting -= 1
         self._counter.dropped(reason)
         if reply.pixels is not None:
+            self._counter.wasted("client_gone")
             self._buffer_pool.ranges.free(reply.pixels.buffer)
 
     def __repr__(self) -> str:

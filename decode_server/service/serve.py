@@ -16,8 +16,9 @@ from typing import Annotated
 
 import tyro
 
-from decode_server.service.admission import Admission, Limits
+from decode_server.service.admission import TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
+from decode_server.service.credits import Credits
 from decode_server.service.front import Front, FrontLimits, Parts
 from decode_server.service.health import HealthServer
 from decode_server.service.lifecycle import Lifecycle
@@ -31,8 +32,11 @@ from decode_server.service.membership.announcement import Announcement, Identity
 from decode_server.service.membership.registry import LEASE_S
 from decode_server.service.metrics import Metrics
 from decode_server.service.refusals import Refusals
+from decode_server.service.run_shares import RunShares, parse_run_shares
 from decode_server.service.signals import StopSignals
-from decode_server.service.workers.supervisor import WORKER_COMMAND, Supervisor, WorkerOptions
+from decode_server.service.workers.cancel_flags import CancelFlags
+from decode_server.service.workers.job_table import SPARE_TASKS
+from decode_server.service.workers.supervisor import WORKER_COMMAND, ZOMBIES_A_SLOT, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import (
     CGROUP,
     SYSFS_CPUS,
@@ -49,7 +53,6 @@ log = logging.getLogger("framefeed.serve")
 
 DEFAULT_BIND = "tcp://127.0.0.1:5555"
 _MIB = 1 << 20
-_QUEUED_POOLS = 4  # the clips that wait may need this many times the buffer pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,9 @@ class Serve:
     buffer_pool_mib: int = 256
     """Memory for clips on their way out, in MiB: the bound on what slow readers can hold."""
     queue: int = 256
-    """Requests that may wait; more are told at once to try another server."""
+    """Requests that may wait beside the first one of each client; more are told at once to try another server."""
+    run_share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=WEIGHT: what a run gets of the decoding time relative to others, which have 1. Give it again for more."""
     drain_s: float = 30.0
     """On the first signal, finish what is in flight for at most this long. A second signal stops at once."""
     hang_s: float = 30.0
@@ -148,10 +153,11 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         pool = stack.enter_context(
             contextlib.closing(_pool(options, worker_slots, buffer_pool, server, worker_command))
         )
-        limits = Limits(requests=options.queue, clip_bytes=_QUEUED_POOLS * buffer_pool.ranges.total_bytes)
+        shares = RunShares(parse_run_shares(options.run_share))
         parts = Parts(
             listeners=Listeners(listening),
-            admission=Admission(limits),
+            admission=Admission(Limits(requests=options.queue), shares),
+            credits=Credits(shares.weight, queue=options.queue),
             buffer_pool=buffer_pool,
             pool=pool,
             metrics=metrics,
@@ -233,17 +239,21 @@ def _pool(
     server: str,
     worker_command: tuple[str, ...],
 ) -> WorkerPool:
+    # Those of a slot that are killed and cannot go keep theirs.
+    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + SPARE_TASKS) * TOGETHER
+    flags = CancelFlags(tasks)
     worker_options = WorkerOptions(
         root=str(options.root),
         index_folder=str(options.index or ""),
         server=server,
         threads=options.threads,
         buffer_pool_fd=buffer_pool.fd,
+        cancel_flags_fd=flags.fd,
         read_s=options.read_s,
         command=worker_command,
     )
     limits = PoolLimits(threads=options.threads, hang_s=options.hang_s)
-    return WorkerPool(Supervisor(worker_slots, worker_options), limits)
+    return WorkerPool(Supervisor(worker_slots, worker_options), flags, limits)
 
 
 def _server_name(url: str) -> str:

@@ -13,19 +13,22 @@ from typing import Generic, TypeVar
 from decode_server.service.admission import Job
 from decode_server.service.buffer_pool import Buffer
 
-_SPARE_TASKS = 1  # handed to a worker beyond its threads, so that none idles while the front turns round
+SPARE_TASKS = 1  # handed to a worker beyond its threads, so that none idles while the front turns round
 
 W = TypeVar("W")
 
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A job that a worker has; `first` is the id of the first of those that one thread decodes together."""
+    """A job that a worker has; `first` is the id of the first of those that one thread decodes together, `flag` what
+    tells the worker that it is not wanted any more.
+    """
 
     job: Job
     buffer: Buffer
     first: int
-    answered: bool = False  # its client has a reply, though the worker may still be at it
+    flag: int
+    answered: str = ""  # why its client has a reply though the worker may still be at it
     stuck_s: float | None = None  # since when its thread waits in a read
 
 
@@ -56,7 +59,8 @@ class JobTable(Generic[W]):
         self.room = 0  # how often `start` can be called
         self._threads = threads
         self._held: dict[W, Held[W]] = {}
-        self._by_room: list[dict[Held[W], None]] = [{} for _ in range(threads + _SPARE_TASKS + 1)]
+        self._by_call: dict[tuple[bytes, int], Running] = {}
+        self._by_room: list[dict[Held[W], None]] = [{} for _ in range(threads + SPARE_TASKS + 1)]
 
     def came_up(self, worker: W) -> None:
         """A worker can take tasks from now on."""
@@ -72,35 +76,38 @@ class JobTable(Generic[W]):
             held.ready = False
             self._place(held)
 
-    def start(self, together: Sequence[tuple[Job, Buffer]]) -> W:
-        """The worker that is to decode these jobs in one thread: the one with most room; there must be some."""
+    def start(self, together: Sequence[tuple[Job, Buffer, int]]) -> W:
+        """The worker that is to decode these jobs in one thread: the one with most room; there must be some. A job
+        comes with its buffer and its flag.
+        """
         held = next((next(iter(some)) for some in reversed(self._by_room[1:]) if some), None)
         assert held is not None, "worker pool: no room"
         first = together[0][0].id
         self.busy += not held.running
-        for job, buffer in together:
-            held.running[job.id] = Running(job, buffer, first)
+        for job, buffer, flag in together:
+            running = held.running[job.id] = Running(job, buffer, first, flag)
+            self._by_call[job.client, job.attempt] = running
         held.jobs_of[first] = len(together)
         self.unanswered += len(together)
         self._place(held)
         return held.worker
 
-    def done(self, worker: W, job_id: int) -> tuple[Running, bool] | None:
-        """A worker ended a job: the job, and whether it had been answered before. None if it had no such job."""
+    def done(self, worker: W, job_id: int) -> tuple[Running, str] | None:
+        """A worker ended a job: the job, and why it had been answered before, if so. None if it had no such job."""
         held = self._held.get(worker)
         running = held.running.pop(job_id, None) if held is not None else None
         if held is None or running is None:
             return None
-        late = running.answered
-        if not late:
-            self.answered(running)
+        before = running.answered
+        if not before:
+            self.answered(running, "done")
         held.jobs_of[running.first] -= 1
         if not held.jobs_of[running.first]:
             del held.jobs_of[running.first]
             self._unstick(held, running.first)
         self.busy -= not held.running
         self._place(held)
-        return running, late
+        return running, before
 
     def stuck(self, worker: W, first: int, now_s: float) -> list[Running]:
         """The thread that has this task waits in a read: its jobs that were not known to."""
@@ -124,12 +131,23 @@ class JobTable(Generic[W]):
             return None
         return max(running.stuck_s for running in held.running.values() if running.stuck_s is not None)
 
-    def answered(self, running: Running) -> Job:
+    def answered(self, running: Running, why: str) -> Job:
         """Its client gets a reply now."""
         assert not running.answered, f"worker pool: {running.job.what} is answered twice"
-        running.answered = True
+        running.answered = why
         self.unanswered -= 1
+        call = running.job.client, running.job.attempt
+        if self._by_call.get(call) is running:
+            del self._by_call[call]
         return running.job
+
+    def awaited(self, client: bytes, attempt: int) -> Running | None:
+        """A client's job of this attempt that a worker has and that has no reply yet."""
+        return self._by_call.get((client, attempt))
+
+    def awaited_by(self, client: bytes) -> list[Running]:
+        """All such jobs of a client: a look at each job, for when a client is gone."""
+        return [running for (who, _), running in self._by_call.items() if who == client]
 
     def of(self, worker: W) -> list[Running]:
         """What a worker has."""
@@ -175,7 +193,7 @@ class JobTable(Generic[W]):
     def _place(self, held: Held[W]) -> None:
         """Count its room anew."""
         self._by_room[held.room].pop(held, None)
-        room = self._threads + _SPARE_TASKS - len(held.jobs_of) if self._usable(held) else 0
+        room = self._threads + SPARE_TASKS - len(held.jobs_of) if self._usable(held) else 0
         self.room += room - held.room
         held.room = room
         self._by_room[room][held] = None

@@ -39,7 +39,7 @@ WORKER_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.workers.wor
 START_S = 60.0  # a worker that is not up by then is killed
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
-_ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
+ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
 _FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row, at every slot, before there is no point
 
 
@@ -96,6 +96,7 @@ class WorkerOptions:
     server: str
     threads: int
     buffer_pool_fd: int
+    cancel_flags_fd: int
     read_s: float
     command: tuple[str, ...] = WORKER_COMMAND
 
@@ -238,13 +239,14 @@ class Supervisor:
             options.read_s,
             place.worker_slot.cpus,
             options.buffer_pool_fd,
+            options.cancel_flags_fd,
             os.getpid(),
         )
         with theirs:
             try:
                 process = subprocess.Popen(
                     [*options.command, str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(), options.buffer_pool_fd),
+                    pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd),
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # stdout is the front's own
                     process_group=0,  # Ctrl-C in a terminal is the front's to handle
@@ -306,7 +308,7 @@ class Supervisor:
             place.zombies += 1
             self.zombies += 1
             self._failed(place, end, now_s=now_s, was_ready=worker.was_ready)
-            if code is None and place.zombies >= _ZOMBIES_A_SLOT:
+            if code is None and place.zombies >= ZOMBIES_A_SLOT:
                 log.error("%d killed workers of one slot cannot go; none starts there before one does", place.zombies)
         if code is not None:
             worker.state = WorkerState.GONE
@@ -318,7 +320,7 @@ class Supervisor:
         self._look_for_vacancy(place)
 
     def _look_for_vacancy(self, place: _Place) -> None:
-        is_vacant = place.worker is None and place.zombies < _ZOMBIES_A_SLOT
+        is_vacant = place.worker is None and place.zombies < ZOMBIES_A_SLOT
         if is_vacant != (place in self._vacant):
             (self._vacant.append if is_vacant else self._vacant.remove)(place)
 

@@ -18,7 +18,8 @@ class Setup:
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `buffer_pool` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root.
+    `buffer_pool` and `cancel_flags` are inherited descriptors, `parent` the front's process id; `index_folder` is "" when
+    it is the root.
     """
 
     root: str
@@ -28,6 +29,7 @@ class Setup:
     read_s: float
     cpus: tuple[int, ...]
     buffer_pool: int
+    cancel_flags: int
     parent: int
 
 
@@ -36,6 +38,7 @@ class Task:
     """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the buffer pool at `offset`.
 
     `received_s` is when the front got it (the monotonic clock is one for all processes), `queued` its queue's length.
+    The byte `flag` of the cancel flags is set when the clip is not wanted any more.
     """
 
     id: int
@@ -43,6 +46,7 @@ class Task:
     clip_bytes: int
     received_s: float
     queued: int
+    flag: int
     header: bytes
 
 
@@ -73,7 +77,8 @@ class Done:
     """Worker to front: a task's end. `header` is the reply, ready to send; `outcome` is "clip" or an error's code.
 
     `codec`, `stage_s` and `read_bytes` are for the metrics, empty or 0 when there is no clip; `storage` is what
-    ReadWatch.take gave after it.
+    ReadWatch.take gave after it. `busy_s` is the time of a thread that went into it, its part of what several took
+    together; `finished_s` is when it was sent.
     """
 
     id: int
@@ -83,6 +88,8 @@ class Done:
     read_bytes: int
     stage_s: dict[str, float]
     storage: dict[str, int]
+    busy_s: float
+    finished_s: float
 
 
 @dataclass(frozen=True, slots=True)

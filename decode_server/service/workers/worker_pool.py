@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from decode_server.service.admission import Job
 from decode_server.service.buffer_pool import Buffer
-from decode_server.service.workers.job_table import JobTable
+from decode_server.service.workers.cancel_flags import CancelFlags
+from decode_server.service.workers.job_table import JobTable, Running
 from decode_server.service.workers.supervisor import CameUp, Dying, Ended, Happening, Heard, Supervisor, WorkerProcess
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_messages import Done, Stuck, Task, Tasks
@@ -33,10 +34,11 @@ class PoolLimits:
 
 
 class WorkerPool:
-    """Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`. The supervisor is closed with it."""
+    """Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`. What it is given is closed with it."""
 
-    def __init__(self, supervisor: Supervisor, limits: PoolLimits) -> None:
+    def __init__(self, supervisor: Supervisor, flags: CancelFlags, limits: PoolLimits) -> None:
         self._supervisor = supervisor
+        self._flags = flags
         self._limits = limits
         self._table: JobTable[WorkerProcess] = JobTable(threads=limits.threads)
         self._next_due_s = math.inf  # a lower bound of the running jobs' timers
@@ -104,10 +106,23 @@ class WorkerPool:
         """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
         them later.
         """
-        worker = self._table.start(together)
+        flagged = [(job, buffer, self._flags.take()) for job, buffer in together]
+        worker = self._table.start(flagged)
         self._next_due_s = min(self._next_due_s, *(job.due_s for job, _ in together))
-        tasks = tuple(Task(j.id, buffer.offset, j.clip_bytes, j.received_s, queued, j.header) for j, buffer in together)
-        self._supervisor.send(worker, Tasks(tasks))
+        tasks = [Task(j.id, b.offset, j.clip_bytes, j.received_s, queued, flag, j.header) for j, b, flag in flagged]
+        self._supervisor.send(worker, Tasks(tuple(tasks)))
+
+    def cancel(self, client: bytes, attempt: int) -> Job | None:
+        """A client does not want its job of this attempt: it counts as answered, and its worker soon stops decoding it.
+
+        None if no worker has it, or it was answered before.
+        """
+        running = self._table.awaited(client, attempt)
+        return self._give_up(running, "cancelled") if running is not None else None
+
+    def forget(self, client: bytes) -> list[Job]:
+        """A client is gone: as `cancel`, for all that it had here."""
+        return [self._give_up(running, "client_gone") for running in self._table.awaited_by(client)]
 
     def poll(self, now_s: float) -> list[Event]:
         """Take in what workers said and how they ended, time out jobs, kill the hung, start the missing."""
@@ -129,11 +144,16 @@ class WorkerPool:
     def abandon(self) -> list[Job]:
         """Count all running jobs as answered and return them: the drain is over."""
         running = [running for _, running in self._table.everything() if not running.answered]
-        return [self._table.answered(one) for one in running]
+        return [self._table.answered(one, "late") for one in running]
 
     def close(self) -> None:
         """End all workers; see Supervisor.close."""
         self._supervisor.close()
+        self._flags.close()
+
+    def _give_up(self, running: Running, why: str) -> Job:
+        self._flags.set(running.flag)
+        return self._table.answered(running, why)
 
     def _take_in(self, happening: Happening, now_s: float, events: list[Event]) -> None:
         worker = happening.worker
@@ -145,39 +165,45 @@ class WorkerPool:
                 if ended is None:
                     self._supervisor.condemn(worker, f"it ended job {done.id}, which it was not given", now_s)
                     return
-                running, late = ended
-                events.append(Finished(running.job, running.buffer, done, worker.socket_number, late))
+                running, before = ended
+                self._flags.give_back(running.flag)
+                events.append(Finished(running.job, running.buffer, done, worker.socket_number, before))
             case Heard(_, Stuck() as stuck):
                 self._read_hangs(worker, stuck, now_s, events)
             case Dying():
                 self._table.stop(worker)
             case Ended(_, reason):
                 for running in self._table.lost(worker):
-                    events.append(Lost(self._table.answered(running), f"{reason} while decoding {running.job.what}"))
+                    lost = self._table.answered(running, "lost")
+                    events.append(Lost(lost, f"{reason} while decoding {running.job.what}"))
             case _:
-                events.extend(Released(running.buffer) for running in self._table.release(worker))
+                for running in self._table.release(worker):
+                    self._flags.give_back(running.flag)
+                    events.append(Released(running.job, running.buffer))
 
     def _read_hangs(self, worker: WorkerProcess, message: Stuck, now_s: float, events: list[Event]) -> None:
         hung = self._table.stuck(worker, message.id, now_s)
         if not hung:
             return
         for running in hung:
-            late = running.answered
-            job = running.job if late else self._table.answered(running)
-            events.append(Hung(job, f"{job.what}: {message.reason}", late))
+            before = running.answered
+            job = running.job if before else self._table.answered(running, "hung")
+            events.append(Hung(job, f"{job.what}: {message.reason}", bool(before)))
         log.warning("worker %d: %s", worker.pid, message.reason)
         if self._table.all_stuck_s(worker) is not None:
             log.warning("worker %d: all its threads are stuck in reads", worker.pid)
             self._next_due_s = min(self._next_due_s, now_s + self._limits.hang_s)
             behind = [r for r in self._table.of(worker) if not r.answered]  # no thread is left that could begin them
-            events.extend(Lost(self._table.answered(r), f"{r.job.what}: its worker is stuck in reads") for r in behind)
+            for running in behind:
+                lost = self._table.answered(running, "hung")
+                events.append(Lost(lost, f"{lost.what}: its worker is stuck in reads"))
 
     def _check_times(self, now_s: float, events: list[Event]) -> None:
         """Answer jobs past their deadline; kill workers that hang on one long past it, or in reads."""
         self._next_due_s = math.inf
         for worker, running in self._table.everything():
             if not running.answered and now_s >= running.job.due_s:
-                events.append(TimedOut(self._table.answered(running)))
+                events.append(TimedOut(self._give_up(running, "late")))
             if not running.answered:
                 self._next_due_s = min(self._next_due_s, running.job.due_s)
             elif running.stuck_s is None:

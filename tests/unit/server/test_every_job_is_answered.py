@@ -16,9 +16,10 @@ from decode_server.service.admission import Admission, Job, Limits
 from decode_server.service.buffer_pool import ALIGN_BYTES, Buffer, BufferPool
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.outbox import Outbox, Outgoing, Pixels
+from decode_server.service.run_shares import RunShares
 
 CLIENTS = (b"a", b"b", b"c")
-LIMITS = Limits(requests=6, clip_bytes=5 * ALIGN_BYTES)
+LIMITS = Limits(requests=6)
 PAGES, WORKERS, LEASE_S = 16, 3, 2.0
 
 
@@ -70,6 +71,9 @@ class ReplyCounter:
     def dropped(self, reason: str) -> None:
         self.dropped_replies += 1
 
+    def wasted(self, reason: str) -> None:
+        """Not looked at."""
+
 
 class Office(RuleBasedStateMachine):
     """Jobs are offered, started, finished, lost and expired; readers stall, read on and go."""
@@ -78,7 +82,7 @@ class Office(RuleBasedStateMachine):
         super().__init__()
         self.now_s = 0.0
         self.post, self.counter, self.buffer_pool = Post(), ReplyCounter(), BufferPool(PAGES * ALIGN_BYTES)
-        self.admission = Admission(LIMITS)
+        self.admission = Admission(LIMITS, RunShares())
         self.outbox = Outbox(self.post, self.buffer_pool, self.counter, lease_s=LEASE_S)
         self.working: list[tuple[Job, Buffer]] = []
         self.offered: list[Job] = []
@@ -134,6 +138,7 @@ class Office(RuleBasedStateMachine):
     @rule(data=st.data(), how=st.sampled_from(["clip", "clip for one who stalled", "clip for one who left", "error"]))
     def finish(self, data: st.DataObject, how: str) -> None:
         job, buffer = self.working.pop(data.draw(st.integers(0, len(self.working) - 1)))
+        self.admission.ended(job, 0.1)
         if how.endswith("stalled"):
             self.post.full.add(job.client)
         elif how.endswith("left"):
@@ -181,6 +186,16 @@ class Office(RuleBasedStateMachine):
         self.post.queued_replies.pop(data.draw(st.integers(0, len(self.post.queued_replies) - 1))).done = True
         self.turn()
 
+    @precondition(lambda self: self.offered)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """A job may be cancelled whether it is queued, being decoded or over."""
+        wanted = data.draw(st.sampled_from(self.offered))
+        job = self.admission.cancel(wanted.client, wanted.attempt)
+        if job is not None:
+            self.refuse(job)
+        self.turn()
+
     @rule()
     def drain(self) -> None:
         self.admission.draining = True
@@ -199,8 +214,7 @@ class Office(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_keeps_its_bounds(self) -> None:
-        assert len(self.admission) <= LIMITS.requests
-        assert self.admission.queued_bytes <= LIMITS.clip_bytes or len(self.admission) == 1
+        assert len(self.admission) <= LIMITS.requests + len(CLIENTS)
 
     @invariant()
     def the_buffer_pool_holds_what_somebody_owns(self) -> None:

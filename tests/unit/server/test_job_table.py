@@ -61,7 +61,7 @@ class TableModel(RuleBasedStateMachine):
     def start(self, together: int) -> None:
         ids = range(self.ids, self.ids + together)
         self.ids += together
-        worker = self.table.start([(job(id), Buffer(id * 4096, 4096)) for id in ids])
+        worker = self.table.start([(job(id), Buffer(id * 4096, 4096), id) for id in ids])
         assert self.room(worker) == max(map(self.room, self.ready)), "another had more room"
         self.tasks[worker][ids[0]] = set(ids)
         self.unanswered.update(ids)
@@ -74,7 +74,7 @@ class TableModel(RuleBasedStateMachine):
         id = data.draw(st.sampled_from(sorted(self.tasks[worker][first])))
         ended = self.table.done(worker, id)
         assert ended is not None
-        assert (ended[0].job.id, ended[1]) == (id, id not in self.unanswered)
+        assert (ended[0].job.id, bool(ended[1])) == (id, id not in self.unanswered)
         assert self.table.done(worker, id) is None, "it ended twice"
         self.unanswered.discard(id)
         self.tasks[worker][first].remove(id)
@@ -106,7 +106,17 @@ class TableModel(RuleBasedStateMachine):
     def answer(self, some: list[Running]) -> None:
         for running in some:
             if not running.answered:
-                self.unanswered.remove(self.table.answered(running).id)
+                self.unanswered.remove(self.table.answered(running, "late").id)
+
+    @precondition(lambda self: self.ids)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        id = data.draw(st.integers(0, self.ids - 1))
+        awaited = self.table.awaited(b"a", id)
+        assert (awaited is not None) == (id in self.unanswered)
+        assert len(self.table.awaited_by(b"a")) == len(self.unanswered)
+        if awaited is not None:
+            self.answer([awaited])
 
     @precondition(lambda self: self.ready)
     @rule(data=st.data())

@@ -62,6 +62,9 @@ class Tally:
     def dropped(self, reason: str) -> None:
         self.counts[reason] += 1
 
+    def wasted(self, reason: str) -> None:
+        self.counts[f"wasted, {reason}"] += 1
+
 
 class Desk:
     """An outbox with everything around it."""
@@ -136,7 +139,7 @@ def test_a_clip_nobody_reads_in_time_becomes_a_small_error_and_frees_its_buffer(
     desk.transport.full.clear()
     desk.outbox.tend(6.0)
     assert desk.transport.sent == [(b"a", b"one late")]
-    assert desk.tally.counts == {"late": 1}
+    assert desk.tally.counts == {"late": 1, "wasted, late": 1}
 
 
 def test_replies_to_a_client_that_is_gone_are_dropped_and_counted(desk: Desk) -> None:
@@ -146,7 +149,7 @@ def test_replies_to_a_client_that_is_gone_are_dropped_and_counted(desk: Desk) ->
     desk.transport.full, desk.transport.gone = set(), {b"a"}
     assert desk.outbox.tend(1.0) == {b"a"}
     assert desk.outbox.tend(2.0) == set()
-    assert desk.tally.counts == {"client_gone": 2}
+    assert desk.tally.counts == {"client_gone": 2, "wasted, client_gone": 2}
     assert (desk.buffer_pool.ranges.used_bytes, desk.outbox.waiting) == (0, 0)
 
 

@@ -1,0 +1,80 @@
+"""The replies of one server: what each says, how busy the server was, and what is told and counted of those that fail.
+
+It knows neither workers nor admission; the outbox sends them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from decode_server.service.admission import Job
+from decode_server.service.buffer_pool import Buffer
+from decode_server.service.credits import Credits
+from decode_server.service.outbox import Outbox, Outgoing, Pixels
+from decode_server.service.refusals import REQUEST_REASONS, Refusals
+from decode_server.service.workers.worker_messages import Done
+from framefeed.errors import DeadlineExceeded, FramefeedError
+from framefeed.wire import ErrorReply, ServerReply, pack_reply, unpack_reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyParts:
+    """What replies go through, and who is told of them."""
+
+    server: str
+    outbox: Outbox
+    refusals: Refusals
+    credits: Credits
+
+
+class Replies:
+    """Each method puts one reply into the outbox."""
+
+    def __init__(self, parts: ReplyParts) -> None:
+        self._server, self._outbox, self._refusals = parts.server, parts.outbox, parts.refusals
+        self._credits = parts.credits
+
+    def clip(self, job: Job, buffer: Buffer, done: Done, now_s: float) -> None:
+        """A job's clip lies in a buffer, which is the outbox's from now on."""
+        self._credits.replied(job.client)
+        pixels = Pixels(buffer=buffer, clip_bytes=job.clip_bytes, due_s=job.due_s)
+        late = partial(self._unread, job)
+        self._outbox.put(
+            Outgoing(client=job.client, outcome="clip", header=done.header, pixels=pixels, late=late), now_s=now_s
+        )
+
+    def failed(self, job: Job, done: Done, now_s: float) -> None:
+        """A job's worker says that there is no clip."""
+        self._credits.replied(job.client)
+        if done.outcome in REQUEST_REASONS:
+            said = unpack_reply(done.header)
+            self._note(job.client, done.outcome, said.message if isinstance(said, ErrorReply) else job.what)
+        self._outbox.put(Outgoing(client=job.client, outcome=done.outcome, header=done.header), now_s=now_s)
+
+    def refuse(self, job: Job, error: FramefeedError, now_s: float) -> None:
+        """A job that was admitted has no clip."""
+        self._credits.replied(job.client)
+        self._outbox.put(self._error(job.client, job.attempt, error), now_s=now_s)
+
+    def refuse_call(self, client: bytes, attempt: int, error: FramefeedError, now_s: float) -> None:
+        """A call was not admitted."""
+        self._note(client, error.code, str(error))
+        self._outbox.put(self._error(client, attempt, error), now_s=now_s)
+
+    def description(self, client: bytes, reply: ServerReply, now_s: float) -> None:
+        """Who the server is."""
+        self._outbox.put(Outgoing(client=client, outcome="server", header=pack_reply(reply)), now_s=now_s)
+
+    def _note(self, client: bytes, code: str, why: str) -> None:
+        """Count and log what no server will answer otherwise: a client's mistake, an attack, or broken media."""
+        if code in REQUEST_REASONS:
+            self._refusals.refuse(code, f"client {client.hex()}", why)
+
+    def _unread(self, job: Job) -> Outgoing:
+        unread = DeadlineExceeded(f"{job.what} was ready, but not read until its time was up")
+        return self._error(job.client, job.attempt, unread)
+
+    def _error(self, client: bytes, attempt: int, error: FramefeedError) -> Outgoing:
+        reply = ErrorReply(attempt=attempt, server=self._server, code=error.code, message=str(error))
+        return Outgoing(client=client, outcome=error.code, header=pack_reply(reply))
