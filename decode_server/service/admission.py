@@ -10,10 +10,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 from decode_server.service.run_shares import RunShares
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining, FramefeedError
+from framefeed.wire import WorkClass
 
 TOGETHER = 8  # jobs at most that one thread decodes together
 _LOOK_AHEAD = 4 * TOGETHER  # jobs of a client that may be overtaken by one that is decoded together with its first
@@ -21,7 +21,6 @@ _LONG_HEADER_BYTES = 4096  # the tasks of TOGETHER jobs with shorter ones are on
 MAX_DEADLINE_S = 600.0  # nothing waits for ever, whatever a client asks for
 EVALS_IN_A_ROW = 16  # of one run, while training of it waits
 
-WorkClass = Literal["train", "eval"]
 _Line = OrderedDict[bytes, deque["Job"]]  # by client; the one whose turn it is comes first
 
 
@@ -30,7 +29,7 @@ class Job:
     """A valid decode request in this server; times are on this machine's monotonic clock.
 
     `what` names it for people; `header` is the call as it came, which workers read again. Jobs with equal `frames` may
-    be decoded together, except those that are to be `alone`.
+    be decoded together, except those that are to be `alone`. `front_s` is how long it waited for the front.
     """
 
     id: int
@@ -45,6 +44,7 @@ class Job:
     alone: bool = False
     run: str = ""
     work_class: WorkClass = "train"
+    front_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +62,15 @@ class Admission:
     """The queue. Runs share the decoding time, in each run evaluation goes before training, and clients take turns.
 
     Evaluation is short and somebody waits for it, so it has the bounded priority: after EVALS_IN_A_ROW of a run its
-    training has a turn. Each client has a place for one request; of the others' places it may take as many as it leaves
-    free (see fair_share.py), so none is refused for another's sake. A job may come earlier, and with another in one
-    turn, if its frames are decoded for that one anyway.
+    training has a turn. Each client has a place for one request, and may have all the others while nobody else wants
+    them: in a full queue the newest of whoever has most makes room for who has fewer (push-out; Thareja and Agrawala
+    1984). A job may come earlier, and with another in one turn, if its frames are decoded for that one anyway.
     """
 
     def __init__(self, limits: Limits, shares: RunShares) -> None:
         self.limits = limits
         self.draining = False
-        self.full = False  # whether it had to refuse since a place was last given up
+        self.full = False  # whether it had to refuse one since a job last left it
         self._shares = shares
         self._queued = 0
         self._by_client: dict[bytes, int] = {}
@@ -86,23 +86,35 @@ class Admission:
         """No queued request expires before this time."""
         return self._next_due_s
 
-    def offer(self, job: Job, *, now_s: float) -> FramefeedError | None:
-        """Queue the job, or say why not."""
+    def run_name(self, run: str) -> str:
+        """What a run is called here, for a Job: its own name, or "" once there are too many."""
+        return self._shares.name(run)
+
+    def offer(self, job: Job, *, now_s: float) -> tuple[Job, FramefeedError] | None:
+        """Queue the job. Returns the one that finds no place, this or another that had one, and why."""
         if self.draining:
-            return Draining("server is draining; try another")
+            return job, Draining("server is draining; try another")
         if job.due_s <= now_s:
-            return DeadlineExceeded(f"{job.what} came with no time left")
+            return job, DeadlineExceeded(f"{job.what} came with no time left")
         queued, beside = self._by_client.get(job.client, 0), self._queued - len(self._by_client)
-        if queued and queued > self.limits.requests - beside:
+        pushed_out = None
+        if queued and beside >= self.limits.requests:
             self.full = True
-            return Busy(f"{queued} of the {self._queued} requests that wait are yours; try another server, or later")
+            refused = self._make_room(job)
+            mine = self._by_client[refused.client]
+            busy = Busy(f"{mine} of the {self._queued} requests that wait are yours; try another server, or later")
+            if refused is job:
+                return job, busy
+            self._give_up([refused])
+            pushed_out = refused, busy
         line = self._lines.setdefault((job.run, job.work_class), OrderedDict())
         line.setdefault(job.client, deque()).append(job)
         self._shares.waits(job.run)
         self._queued += 1
         self._by_client[job.client] = queued + 1
         self._next_due_s = min(self._next_due_s, job.due_s)
-        return None
+        self.full = pushed_out is not None
+        return pushed_out
 
     def first(self, *, blocked: Callable[[Job], bool]) -> Job | None:
         """The job to start next, still queued: the oldest of the client whose turn it is.
@@ -161,6 +173,13 @@ class Admission:
     def clear(self) -> list[Job]:
         """Remove and return all jobs."""
         return self._give_up(list(self._jobs()))
+
+    def _make_room(self, job: Job) -> Job:
+        """Which job is to have no place: the newest of whoever would have most."""
+        most = max(self._by_client, key=lambda client: self._by_client[client])
+        if self._by_client[most] <= self._by_client[job.client] + 1:
+            return job
+        return max(self._jobs_of(most), key=lambda queued: queued.id)
 
     def _lines_of(self, run: str) -> list[_Line]:
         """Those of a run that wait, the one whose turn it is first."""

@@ -44,7 +44,8 @@ class Credits:
 
     def __init__(self, weight: Callable[[str], float], *, queue: int) -> None:
         """`queue` is the most requests that wait beside the first one of each client."""
-        self.clip_s = 0.0  # how long a thread lately took for a clip
+        self.clip_s = 0.0  # how long a thread lately took for a clip, and how large that was
+        self.clip_bytes = 0.0
         self._weight = weight
         self._queue = queue
         self._clients: dict[bytes, _Client] = {}
@@ -84,14 +85,16 @@ class Credits:
         if self._clients.pop(client, None) is not None:
             self._leave_run(client)
 
-    def decoded(self, took_s: float) -> None:
-        """A clip took a thread so long."""
-        self.clip_s += (_CLIP_WEIGHT if self.clip_s else 1.0) * (took_s - self.clip_s)
+    def decoded(self, took_s: float, clip_bytes: int) -> None:
+        """A clip of so many bytes took a thread so long."""
+        weight = _CLIP_WEIGHT if self.clip_s else 1.0
+        self.clip_s += weight * (took_s - self.clip_s)
+        self.clip_bytes += weight * (clip_bytes - self.clip_bytes)
 
     def total(self, slots: int) -> int:
         """Requests that all may have at once while so many are decoded at a time."""
         waiting = math.floor(QUEUE_S * slots / self.clip_s) if self.clip_s else slots
-        return slots + min(max(waiting, 1), max(self._queue // 2, 1))
+        return slots + min(max(waiting, 1), self._queue)
 
     def granted(self, client: bytes, now_s: float, *, slots: int) -> int:
         """Requests that a client may have here at once: at least 1."""

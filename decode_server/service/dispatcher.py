@@ -49,7 +49,7 @@ class Dispatcher:
             for started, _ in together:
                 self._admission.take(started)
             self._metrics.started(together=len(together))
-            self._pool.start(together, queued=len(self._admission))
+            self._pool.start(together)
 
     def _blocked(self, job: Job) -> bool:
         """Whether its client has clips to read before it gets this one."""

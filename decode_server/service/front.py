@@ -19,6 +19,7 @@ from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
 from decode_server.service.dispatcher import Dispatcher
 from decode_server.service.drain_notice import DrainNotice
+from decode_server.service.front_load import FrontLoad
 from decode_server.service.health import Status
 from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
@@ -27,6 +28,7 @@ from decode_server.service.outbox import Outbox
 from decode_server.service.refusals import Refusals
 from decode_server.service.replies import Replies, ReplyParts
 from decode_server.service.signals import StopSignals
+from decode_server.service.workers.fingerprint import software_version
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.errors import (
@@ -41,7 +43,7 @@ from framefeed.errors import (
     StorageFault,
 )
 from framefeed.request import ClipRequest
-from framefeed.wire import DecodeCall, DescribeCall, ServerReply, pack_reply, peek_attempt, unpack_call
+from framefeed.wire import Call, CancelCall, DecodeCall, DescribeCall, ServerReply, peek_attempt, unpack_call
 
 log = logging.getLogger("framefeed.serve")
 
@@ -95,8 +97,17 @@ class Front:
         self._dispatcher = Dispatcher(
             parts.admission, parts.pool, parts.buffer_pool, self._outbox, metrics=parts.metrics
         )
+        self._load = FrontLoad(time.monotonic())
         self._replies = Replies(
-            ReplyParts(server=server, outbox=self._outbox, refusals=parts.refusals, credits=parts.credits)
+            ReplyParts(
+                server=server,
+                outbox=self._outbox,
+                refusals=parts.refusals,
+                credits=parts.credits,
+                front=self._load,
+                queued=parts.admission.__len__,
+                slots=self._slots,
+            )
         )
         self._server = server
         self._drain_s = limits.drain_s
@@ -120,7 +131,9 @@ class Front:
             gather_s = 0.0 if self._pool.room else _GATHER_S
             self._listeners.wait(self._until_next_turn_s(), gather_s=gather_s)
             with self._metrics.lock:
-                self._turn(time.monotonic())
+                self._load.begin(time.monotonic())
+                self._turn(self._load.turn_s)
+                self._load.end(time.monotonic())
         self._flush()
         if self._unfinished:
             raise FramefeedError(
@@ -158,13 +171,16 @@ class Front:
         message = self._listeners.receive()
         if message is None:
             return False
-        self._metrics.received()
         client, frames = message
+        call = _call_of(frames)
+        if isinstance(call, CancelCall):
+            self._cancel(client, call.attempt, now_s)
+            return True  # it has no reply of its own, so it is no request
+        self._metrics.received()
         try:
-            if len(frames) != 1:
-                raise BadRequest(f"message has {len(frames) or 'no'} frames or more, wanted one: a header")
-            call = unpack_call(frames[0])
             match call:
+                case FramefeedError():
+                    raise call
                 case DecodeCall():
                     self._admit(client, call, frames[0], now_s)
                 case DescribeCall():
@@ -198,12 +214,17 @@ class Front:
             due_s=now_s + min(left_s, MAX_DEADLINE_S),
             frames=request.frames_key,
             alone=call.alone,
+            run=self._admission.run_name(call.run),
+            work_class=call.work_class,
+            front_s=max(time.monotonic() - now_s, 0.0),
         )
-        refusal = self._admission.offer(job, now_s=now_s)
-        if refusal is not None:
-            self._credits.seen(client, job.run, now_s)
-            raise refusal
+        self._credits.seen(client, job.run, now_s)
+        refused, error = self._admission.offer(job, now_s=now_s) or (None, None)
+        if refused is job and error is not None:
+            raise error
         self._credits.asked(client, job.run, now_s)
+        if refused is not None and error is not None:
+            self._replies.refuse(refused, error, now_s)
 
     def _cancel(self, client: bytes, attempt: int, now_s: float) -> None:
         """Give up a job that its client does not want any more; it may have been answered already."""
@@ -235,7 +256,7 @@ class Front:
         self._admission.ended(job, done.busy_s)
         self._metrics.storage_met(done.storage)
         if done.outcome == "clip":
-            self._credits.decoded(done.busy_s)
+            self._credits.decoded(done.busy_s, job.clip_bytes)
             self._metrics.decoded(socket=end.socket, codec=done.codec, read_bytes=done.read_bytes, stage_s=done.stage_s)
         if end.before:
             self._metrics.wasted(end.before)
@@ -278,10 +299,10 @@ class Front:
         self._admission.draining = True
         self._drain_until_s = now_s + self._drain_s
         self._on_drain()
-        notice = pack_reply(self._describe(attempt=0))
+        description = self._describe(attempt=0)
         for client in self._drain_notice.begin(now_s):
             with contextlib.suppress(ReaderFull, ReaderGone):  # the reply to its next request says it too
-                self._listeners.send(client, notice, None)
+                self._listeners.send(client, self._replies.packed(client, description, now_s), None)
 
     def _continue_drain(self, now_s: float) -> None:
         if now_s >= self._drain_until_s or self._pool.hopeless() is not None:
@@ -319,6 +340,12 @@ class Front:
         detail += f", {gauges.zombies} killed workers cannot go" if gauges.zombies else ""
         self.status = Status(state=gauges.state, turned_s=now_s, detail=detail)
 
+    def _slots(self) -> int:
+        """Clips that are decoded at a time now: as many as there are threads, and buffers for one client."""
+        threads = max(self._pool.ready, 1) * self._pool.capacity // max(self._pool.size, 1)
+        fit = self._buffer_pool.ranges.total_bytes // 2 // max(int(self._credits.clip_bytes), 1)
+        return max(min(threads, fit), 1)
+
     def _describe(self, attempt: int) -> ServerReply:
         return ServerReply(
             attempt=attempt,
@@ -327,10 +354,22 @@ class Front:
             videos=self._pool.videos,
             workers=self._pool.capacity,
             state=self.lifecycle.state.value,
+            max_clip_bytes=self._buffer_pool.ranges.total_bytes,
+            software=software_version(),
         )
 
     def __repr__(self) -> str:
         return f"Front({self._server}, {self.lifecycle.state.value}, {self.in_flight} in flight, {self._pool!r})"
+
+
+def _call_of(frames: list[bytes]) -> Call | FramefeedError:
+    """The call in a message, or what is wrong with it."""
+    try:
+        if len(frames) != 1:
+            raise BadRequest(f"message has {len(frames) or 'no'} frames or more, wanted one: a header")
+        return unpack_call(frames[0])
+    except FramefeedError as error:
+        return error
 
 
 def _name(request: ClipRequest) -> str:

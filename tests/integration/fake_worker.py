@@ -2,8 +2,8 @@
 
 Names: `crash` (if its seed is even), `corrupt`, `odd` (corrupt if its seed is odd), `bug`, `fault` (of storage),
 `memory` and `descriptors` (none is left), `endless` (until it is cancelled), `wait:PATH` (until the gate at PATH is
-opened), `read:PATH` (the same, as a read of storage), `stale` (after a fault that passed), `pattern` (pixels that no two
-places share by chance); any other gives its seed as pixels.
+opened), `read:PATH` (the same, as a read of storage), `stale` (after a fault that passed), `pattern` (pixels that no
+two places share by chance); any other gives its seed as pixels.
 Roots: `refuses` cannot be read, `dies` ends the process at once, `differs` has a fingerprint of its own in every
 process.
 """

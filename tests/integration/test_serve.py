@@ -7,14 +7,26 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
-import msgpack
 import pytest
 import zmq
+from msgspec.msgpack import encode
+from msgspec.structs import replace
 
 from framefeed.request import ClipRequest
-from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, ServerReply, pack_call, sealed
+from framefeed.wire import (
+    CancelCall,
+    ClipReply,
+    DecodeCall,
+    DescribeCall,
+    ErrorReply,
+    Load,
+    ServerReply,
+    pack_call,
+    seal,
+)
 from tests.integration.serving import (
     FAKE_SERVE,
     PATIENCE_S,
@@ -80,28 +92,51 @@ def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, cli
 def test_describe(server: Server, client: Client) -> None:
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready")
+    assert isinstance(reply, ServerReply)
+    assert reply.load.credits >= 5, "four at a time, and one more"
+    assert replace(reply, load=Load()) == ServerReply(
+        attempt=3,
+        server=server.name,
+        fingerprint="fake-1",
+        videos=3,
+        workers=4,
+        state="ready",
+        max_clip_bytes=256 << 20,
+        software=version("framefeed"),
+    )
 
 
 @pytest.mark.parametrize(
-    ("frames", "attempt"),
+    ("frames", "attempt", "code"),
     [
-        ((b"",), 0),
-        ((sealed(b"\xc1 not msgpack"),), 0),
-        ((b"x" * 70_000,), 0),
-        ((sealed(msgpack.packb({"v": 99, "kind": "decode", "attempt": 4})),), 0),
-        ((sealed(msgpack.packb({"v": 1, "kind": "exec", "attempt": 4})),), 4),
-        ((sealed(msgpack.packb({"v": 1, "kind": "decode", "attempt": 4})),), 4),
-        ((pack_call(DescribeCall(attempt=4)), b"more"), 4),
-        ((b"", pack_call(DescribeCall(attempt=4))), 0),
-        ((b"a", b"b", b"c", b"d"), 0),
+        ((b"",), 0, "bad_request"),
+        ((seal(b"\xc1 not msgpack"),), 0, "bad_request"),
+        ((b"x" * 70_000,), 0, "bad_request"),
+        ((seal(encode([99, {"kind": "decode", "attempt": 4}])),), 4, "wrong_version"),
+        ((seal(encode({"v": 1, "kind": "decode", "attempt": 4})),), 4, "wrong_version"),
+        ((seal(encode([2, {"kind": "exec", "attempt": 4}])),), 4, "bad_request"),
+        ((seal(encode([2, {"kind": "decode", "attempt": 4}])),), 4, "bad_request"),
+        ((seal(encode([2, {"kind": "describe", "attempt": 0}])),), 0, "bad_request"),
+        ((pack_call(DescribeCall(attempt=4)), b"more"), 4, "bad_request"),
+        ((b"", pack_call(DescribeCall(attempt=4))), 0, "bad_request"),
+        ((b"a", b"b", b"c", b"d"), 0, "bad_request"),
     ],
 )
-def test_every_malformed_message_gets_its_reply(client: Client, frames: tuple[bytes, ...], attempt: int) -> None:
+def test_every_malformed_message_gets_its_reply(
+    client: Client, frames: tuple[bytes, ...], attempt: int, code: str
+) -> None:
     client.send_raw(*frames)
     reply, _ = client.receive()
     assert isinstance(reply, ErrorReply)
-    assert (reply.code, reply.attempt) == ("bad_request", attempt)
+    assert (reply.code, reply.attempt) == (code, attempt)
+    assert client.silent()
+
+
+def test_a_cancel_has_no_reply(client: Client) -> None:
+    client.send(CancelCall(attempt=3))
+    client.send(DescribeCall(attempt=4))
+    reply, _ = client.receive()
+    assert (type(reply), reply.attempt) == (ServerReply, 4)
     assert client.silent()
 
 
@@ -167,11 +202,16 @@ def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path:
         for attempt in (3, 4):
             client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request()))
         wait_until("two wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 2)
-        refused, _ = other.decode(request())
+        client.send(DecodeCall(attempt=5, deadline_s=60.0, request=request()))
+        wait_until("three wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 3)
+        refused, _ = client.decode(request(), attempt=6)
         assert isinstance(refused, ErrorReply)
-        assert refused.code == "busy"
+        assert (refused.code, refused.attempt) == ("busy", 6)
+        other.send(DecodeCall(attempt=1, deadline_s=60.0, request=request()))
+        wait_until("a place is another's", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 4)
         gate.open()
-        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(4))
+        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(5))
+        assert isinstance(other.receive()[0], ClipReply)
 
 
 def test_a_crash_costs_its_request_and_the_worker_is_replaced(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
+
+from msgspec.structs import replace
 
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
@@ -41,7 +43,7 @@ from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
 from framefeed.errors import Cancelled, FramefeedError, Permanent, ResourceExhausted, StorageFault
 from framefeed.request import ClipRequest
-from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_reply, unpack_call
+from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_unsealed, unpack_call
 
 log = logging.getLogger("framefeed.worker")
 
@@ -166,12 +168,12 @@ class Worker:
         """The end of one of several clips, whose times are those of all: the metrics are to count them once."""
         task, call = clip.task, clip.call
         info = replace(info, stage_s={"queue": clip.queue_s, **info.stage_s})
-        reply = ClipReply(attempt=call.attempt, server=self._server, queued=task.queued, info=info)
+        reply = ClipReply(attempt=call.attempt, server=self._server, info=info)
         codec = self._backend.codec(call.request.video)
         storage = self._backend.watch.take()
         stage_s = {stage: spent_s if stage == "queue" else spent_s / among for stage, spent_s in info.stage_s.items()}
-        header, now_s = pack_reply(reply), time.monotonic()
-        return Done(task.id, "clip", header, codec, info.read_bytes, stage_s, storage, busy_s, now_s)
+        packed, now_s = pack_unsealed(reply), time.monotonic()
+        return Done(task.id, "clip", packed, codec, info.read_bytes, stage_s, storage, busy_s, now_s)
 
     def _failed(self, clip: _Clip, error: Exception, busy_s: float) -> Done:
         if isinstance(error, FramefeedError):
@@ -185,7 +187,7 @@ class Worker:
             code, message = Permanent.code, f"{video}: {type(error).__name__}: {error}"
         reply = ErrorReply(attempt=clip.call.attempt, server=self._server, code=code, message=message)
         storage = self._backend.watch.take()
-        return Done(clip.task.id, code, pack_reply(reply), "", 0, {}, storage, busy_s, time.monotonic())
+        return Done(clip.task.id, code, pack_unsealed(reply), "", 0, {}, storage, busy_s, time.monotonic())
 
 
 def _is_of_resources(error: Exception) -> bool:

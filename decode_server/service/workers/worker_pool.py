@@ -102,14 +102,14 @@ class WorkerPool:
         """How often `start` can be called now."""
         return self._table.room
 
-    def start(self, together: Sequence[tuple[Job, Buffer]], *, queued: int) -> None:
+    def start(self, together: Sequence[tuple[Job, Buffer]]) -> None:
         """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
         them later.
         """
         flagged = [(job, buffer, self._flags.take()) for job, buffer in together]
         worker = self._table.start(flagged)
         self._next_due_s = min(self._next_due_s, *(job.due_s for job, _ in together))
-        tasks = [Task(j.id, b.offset, j.clip_bytes, j.received_s, queued, flag, j.header) for j, b, flag in flagged]
+        tasks = [Task(j.id, b.offset, j.clip_bytes, j.received_s, flag, j.header) for j, b, flag in flagged]
         self._supervisor.send(worker, Tasks(tuple(tasks)))
 
     def cancel(self, client: bytes, attempt: int) -> Job | None:

@@ -86,19 +86,26 @@ def test_a_client_that_does_not_read_is_passed_over_and_keeps_its_place() -> Non
     assert drained(admission) == [0, 1]
 
 
-def test_a_client_may_have_as_many_of_the_places_as_it_leaves_free_and_each_has_one() -> None:
+def test_alone_a_client_may_have_all_places_and_in_a_full_queue_who_has_most_makes_room() -> None:
     admission = admission_of(8)
-    taken = [admission.offer(job(id, client=b"greedy"), now_s=0) for id in range(10)]
-    assert [type(refusal) for refusal in taken] == [type(None)] * 5 + [Busy] * 5, "its own place and half of the eight"
+    for id in range(9):
+        assert admission.offer(job(id, client=b"greedy"), now_s=0) is None, "its own place and all of the eight"
+    refused = admission.offer(job(9, client=b"greedy"), now_s=0)
+    assert refused is not None
+    assert (refused[0].id, type(refused[1])) == (9, Busy)
+    assert "9 of the 9 requests that wait are yours" in str(refused[1])
     assert admission.full
-    assert "5 of the 5 requests that wait are yours" in str(taken[-1])
     for number in range(50):
         assert admission.offer(job(100 + number, client=bytes([number])), now_s=0) is None, "each has a place"
-    assert admission.offer(job(200, client=b"\0"), now_s=0) is None
-    assert isinstance(admission.offer(job(201, client=b"greedy"), now_s=0), Busy)
-    admission.take(admission.first(blocked=nobody))  # type: ignore[arg-type]
     assert not admission.full
-    assert admission.offer(job(202, client=b"greedy"), now_s=0) is None
+    pushed_out = [admission.offer(job(200 + number, client=b"\0"), now_s=0) for number in range(6)]
+    assert [refused and refused[0].id for refused in pushed_out] == [8, 7, 6, 5, 204, 205], "none would have more now"
+    assert admission.full
+    first = admission.first(blocked=nobody)
+    assert first is not None
+    admission.take(first)
+    assert not admission.full
+    assert admission.offer(job(300, client=b"greedy"), now_s=0) is None
 
 
 def test_evaluation_goes_first_and_training_has_a_turn_now_and_then() -> None:
@@ -136,7 +143,9 @@ def test_a_cancelled_request_is_out_of_the_queue_once() -> None:
 
 def test_no_time_left_is_refused_and_a_passed_deadline_expires() -> None:
     admission = admission_of(10)
-    assert isinstance(admission.offer(job(0, due_s=5.0), now_s=5.0), DeadlineExceeded)
+    refused = admission.offer(job(0, due_s=5.0), now_s=5.0)
+    assert refused is not None
+    assert isinstance(refused[1], DeadlineExceeded)
     admission.offer(job(1, due_s=7.0), now_s=5.0)
     admission.offer(job(2, due_s=6.0), now_s=5.0)
     assert admission.next_due_s == 6.0
@@ -151,7 +160,9 @@ def test_draining_refuses_the_new_and_keeps_the_old() -> None:
     admission = admission_of(10)
     admission.offer(job(0), now_s=0)
     admission.draining = True
-    assert isinstance(admission.offer(job(1), now_s=0), Draining)
+    refused = admission.offer(job(1), now_s=0)
+    assert refused is not None
+    assert isinstance(refused[1], Draining)
     assert drained(admission) == [0]
 
 
@@ -214,11 +225,17 @@ class AdmissionModel(RuleBasedStateMachine):
         self.ids += 1
         offered = job(self.ids, client=client, run=run, work_class=work_class, due_s=self.now_s + left_s)
         clients = [queued.client for queued in self.queued.values()]
-        if self.admission.offer(offered, now_s=self.now_s) is None:
+        refused, error = self.admission.offer(offered, now_s=self.now_s) or (None, None)
+        if refused is not offered:
             assert left_s > 0
             self.queued[offered.id] = offered
         else:
             assert left_s <= 0 or client in clients, "a client's first request is refused"
+        if isinstance(error, Busy) and refused is not None:
+            assert len(clients) - len({*clients}) == 6, "a place is free"
+            had = [*clients, client]
+            assert had.count(refused.client) == max(map(had.count, had)), "another has more"
+            self.queued.pop(refused.id, None)
 
     @rule(seconds=st.integers(1, 3))
     def expire(self, seconds: int) -> None:

@@ -130,8 +130,9 @@ class Office(RuleBasedStateMachine):
             frames=pages,
         )
         self.offered.append(job)
-        if self.admission.offer(job, now_s=self.now_s) is not None:
-            self.refuse(job)
+        refused = self.admission.offer(job, now_s=self.now_s)
+        if refused is not None:
+            self.refuse(refused[0])
         self.turn()
 
     @precondition(lambda self: self.working)
