@@ -161,8 +161,8 @@ class Worker:
 
     def _cancelled(self, clips: Sequence[_Clip]) -> Callable[[], bool]:
         """Whether none of them is wanted any more."""
-        flags, places = self._flags, [clip.task.flag for clip in clips]
-        return lambda: all(flags[place] for place in places)
+        flags, first, *others = self._flags, *(clip.task.flag for clip in clips)
+        return lambda: bool(flags[first]) and all(flags[other] for other in others)
 
     def _decoded(self, clip: _Clip, info: ClipInfo, busy_s: float, *, among: int) -> Done:
         """The end of one of several clips, whose times are those of all: the metrics are to count them once."""
