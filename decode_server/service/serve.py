@@ -19,6 +19,7 @@ import tyro
 from decode_server.service.admission import TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
+from decode_server.service.descriptors import raise_descriptor_limit
 from decode_server.service.front import Front, FrontLimits, Parts
 from decode_server.service.health import HealthServer
 from decode_server.service.lifecycle import Lifecycle
@@ -135,6 +136,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
 
     Raises BadInput for options or a root that cannot be used, FramefeedError if it could not end in good order.
     """
+    raise_descriptor_limit()
     binds = options.bind or (DEFAULT_BIND,)
     endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
     credentials = options.security.read(endpoints)

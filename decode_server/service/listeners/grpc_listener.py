@@ -38,7 +38,7 @@ SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
 _START_S = 10.0
 _STOP_S = 2.0  # for gRPC to end calls that were cut off
 _HEALTH_S = 0.1  # how soon the health service knows
-_CALLS = 256  # under way at once, of all clients: with the largest message, the bound on what gRPC holds
+_STREAMS = 4096  # of all clients; health checks do not count
 _CALLS_PER_CONNECTION = 32
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a port in use is an error
@@ -128,7 +128,7 @@ class GrpcListener:
         tls = self._credentials.tls if self._endpoint.scheme == "grpcs" else None
         watch = HandshakeWatch(self._refusals) if tls is not None else None
         auth_interceptor = AuthInterceptor(self._credentials.token, watch, self._refusals)
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS, interceptors=(auth_interceptor,))
+        server = grpc.aio.server(options=_OPTIONS, interceptors=(auth_interceptor,))
         server.add_generic_rpc_handlers((self._handlers(),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -185,6 +185,9 @@ class GrpcListener:
 
     async def _decode(self, _: object, context: grpc.aio.ServicerContext) -> None:
         """The calls of one stream, until its client ends it and all are answered, or it is cut off."""
+        if len(self._streams) >= _STREAMS:
+            self._refusals.refuse("crowd", context.peer(), f"there are {_STREAMS} streams")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {_STREAMS} streams; try another")
         await context.send_initial_metadata(())  # by which a client sees at once that it is connected
         stream = self._streams.open()
         tasks = [

@@ -123,6 +123,9 @@ class Streams:
         await stream.told.acquire()
         self._hand_over(stream, header, replied=False)
 
+    def __len__(self) -> int:
+        return len(self._streams)
+
     def end(self, stream: Stream) -> None:
         """The stream is over."""
         del self._streams[stream.name]
