@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import zmq
 from msgspec.msgpack import encode
+from msgspec.structs import replace
 
 from framefeed.request import ClipRequest
 from framefeed.wire import (
@@ -20,6 +22,7 @@ from framefeed.wire import (
     DecodeCall,
     DescribeCall,
     ErrorReply,
+    Load,
     ServerReply,
     pack_call,
     seal,
@@ -89,8 +92,18 @@ def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, cli
 def test_describe(server: Server, client: Client) -> None:
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
-    assert reply == ServerReply(
-        attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready", dataset="v1-fake"
+    assert isinstance(reply, ServerReply)
+    assert reply.load.credits >= 5, "four at a time, and one more"
+    assert replace(reply, load=Load()) == ServerReply(
+        attempt=3,
+        server=server.name,
+        fingerprint="fake-1",
+        videos=3,
+        workers=4,
+        state="ready",
+        dataset="v1-fake",
+        max_clip_bytes=256 << 20,
+        software=version("framefeed"),
     )
 
 
@@ -190,11 +203,16 @@ def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path:
         for attempt in (3, 4):
             client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request()))
         wait_until("two wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 2)
-        refused, _ = other.decode(request())
+        client.send(DecodeCall(attempt=5, deadline_s=60.0, request=request()))
+        wait_until("three wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 3)
+        refused, _ = client.decode(request(), attempt=6)
         assert isinstance(refused, ErrorReply)
-        assert refused.code == "busy"
+        assert (refused.code, refused.attempt) == ("busy", 6)
+        other.send(DecodeCall(attempt=1, deadline_s=60.0, request=request()))
+        wait_until("a place is another's", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 4)
         gate.open()
-        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(4))
+        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(5))
+        assert isinstance(other.receive()[0], ClipReply)
 
 
 def test_a_crash_costs_its_request_and_the_worker_is_replaced(tmp_path: Path) -> None:

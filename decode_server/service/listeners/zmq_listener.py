@@ -116,6 +116,9 @@ class Router:
         self._socket.send(header, zmq.SNDMORE)
         return self._socket.send(pixels, copy=False, track=True)
 
+    def cut(self, client: bytes) -> None:
+        """See Listener: a peer that does not answer heartbeats is cut off by ZeroMQ; there is no other way to do it."""
+
     def close(self, *, linger_s: float) -> None:
         """Close the socket; blocks up to `linger_s` for replies still under way. Idempotent."""
         self._socket.close(linger=int(linger_s * 1000))

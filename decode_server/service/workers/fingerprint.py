@@ -17,3 +17,8 @@ def decoder_fingerprint() -> str:
     """Versions of framefeed and of the FFmpeg libraries that decode and scale, and the machine's architecture."""
     libraries = [f"{name}{'.'.join(map(str, av.library_versions[name]))}" for name in _DECIDING]
     return "-".join([f"framefeed{version('framefeed')}", *libraries, platform.machine()])
+
+
+def software_version() -> str:
+    """The version of framefeed that runs here."""
+    return version("framefeed")

@@ -49,7 +49,7 @@ def test_no_default_is_declared_twice() -> None:
     """The recipe's are the loader's, and the loader's those of the dispatch and the fleet, whatever their values."""
     assert opened() == LoaderOptions(servers=("tcp://a:1",), batch_clips=64, run_seed=3, steps=5)
     budgets = RankBudgets(prefetch_bytes=1, inflight_bytes=DispatchLimits().inflight_bytes)
-    assert opened().dispatch_limits(budgets) == DispatchLimits()
+    assert opened().dispatch_limits(budgets) == DispatchLimits(head_clips=64), "those of the oldest batch"
     assert opened().fleet_limits() == FleetLimits()
 
 
