@@ -334,7 +334,7 @@ def test_an_upgrade_of_all_servers_one_by_one_goes_on_or_says_why_not() -> None:
                     take_until(run, lambda new=running[i]: new.decode_calls)  # type: ignore[misc]
                 elif i < 2:
                     take_until(run, lambda url=urls[i]: run.stats.servers[url] == "shunned")  # type: ignore[misc]
-        with pytest.raises(BadInput, match="no server fits this run: .*run one version everywhere"):
+        with pytest.raises(BadInput, match=r"no server fits this run: .*run one version everywhere"):
             take_until(run, lambda: False)
         assert run.stats.shunned == {"decoder": 3}
         assert run.stats.conserved
