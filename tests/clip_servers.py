@@ -24,6 +24,7 @@ from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
 from framefeed.request import ClipRequest
 from framefeed.wire import (
+    CancelCall,
     ClipReply,
     DecodeCall,
     DescribeCall,
@@ -65,10 +66,14 @@ class Manner:
     After `silent_after` decode calls it answers nothing more; after `draining_after` it is leaving; every
     `busy_every`-th call is refused; `copies` of each reply go out; `refuse` maps a video to the code of the error it
     gets; `held` replies are kept back and sent later, in reverse; every `misshaped_every`-th clip has `misshaped_bytes`
-    more than it should, or one less; an `old` one spells its replies, all refusals, as version 1 of the contract did.
+    more than it should, or one less; with `other_pixels` its clips are another data set's; an `old` one spells its
+    replies, all refusals, as version 1 of the contract did.
     """
 
     fingerprint: str = "fake-1"
+    dataset: str = "data-1"
+    max_clip_bytes: int = 0
+    other_pixels: bool = False
     silent_after: int | None = None
     busy_every: int | None = None
     copies: int = 1
@@ -144,6 +149,10 @@ class ClipServer:
             state = "draining" if draining else "ready"
             self._send(client, self._who(call.attempt, state))
             return
+        if isinstance(call, CancelCall):  # too late: what is held back is a clip already
+            while self._held:
+                self._put(self._held.pop())
+            return
         code = dict(manner.refuse).get(call.request.video)
         if draining:
             code = "draining"
@@ -154,6 +163,8 @@ class ClipServer:
             self._send(client, ErrorReply(attempt=call.attempt, server="fake", code=code, message=message))
             return
         pixels = pixels_of(call.request).tobytes()
+        if manner.other_pixels:
+            pixels = bytes(255 - byte for byte in pixels)
         if manner.misshaped_every and self.decode_calls % manner.misshaped_every == 0:
             pixels = (pixels + bytes(manner.misshaped_bytes)) if manner.misshaped_bytes > 0 else pixels[:-1]
         reply = ClipReply(attempt=call.attempt, server="fake", info=info_of(call.request))
@@ -165,6 +176,8 @@ class ClipServer:
             attempt=attempt,
             server=self.url,
             fingerprint=self.manner.fingerprint,
+            dataset=self.manner.dataset,
+            max_clip_bytes=self.manner.max_clip_bytes,
             videos=3,
             workers=self.manner.workers,
             state=state,

@@ -242,7 +242,7 @@ class Dispatch:
                 self._enter(attempt, Stage.SLOW, now_s, look_s=attempt.give_up_s)
             case Step.SILENT:
                 self._calls.cancel(attempt)
-                self._silent(attempt, DeadlineExceeded.code, now_s)
+                self._silent(attempt, now_s)
             case Step.TIME_UP:
                 self._time_up(attempt, now_s)
             case Step.GONE:
@@ -251,13 +251,15 @@ class Dispatch:
                 self._fleet.answered(attempt.url, attempt.number)
                 self._drop(attempt, attempt.outcome)
             case Step.MUTE:
-                self._silent(attempt, attempt.outcome, now_s)
+                self._silent(attempt, now_s)
 
-    def _silent(self, attempt: Attempt, outcome: str, now_s: float) -> None:
+    def _silent(self, attempt: Attempt, now_s: float) -> None:
+        """Its server is not there, whatever else it was cancelled for."""
+        attempt.outcome = DeadlineExceeded.code
         self._fleet.troubled(attempt.url, f"left a request unanswered for {now_s - attempt.sent_s:.1f} s")
         self._took(attempt, now_s)
         self.attempts.abandon(attempt)
-        self._failed(attempt, outcome, now_s)
+        self._failed(attempt, DeadlineExceeded.code, now_s)
 
     def _time_up(self, attempt: Attempt, now_s: float) -> None:
         """It had all the time there is: another server is asked."""
