@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -95,6 +95,19 @@ class DescribeCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy a server was when it replied. `queued` requests waited there; `credits` are the requests that this
+    client may have there at once (0: it does not say); `front_s` is how long the call and its answer waited for the
+    front's thread, `front_busy` the share of its time that this thread worked lately, 0 to 1.
+    """
+
+    queued: int = 0
+    credits: int = 0
+    front_s: float = 0.0
+    front_busy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipReply:
     """A clip is ready; its pixels follow as the next frame of the message. `queued` is the server's queue length."""
 
@@ -102,6 +115,7 @@ class ClipReply:
     server: str
     queued: int
     info: ClipInfo
+    load: Load = field(default_factory=Load)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +126,7 @@ class ErrorReply:
     server: str
     code: str
     message: str
+    load: Load = field(default_factory=Load)
 
     def error(self) -> FramefeedError:
         """The error as the client raises it, naming the server."""
@@ -183,6 +198,8 @@ def peek_attempt(header: bytes | memoryview) -> int:
 def pack_reply(reply: Reply) -> bytes:
     """The header of a message from server to client; a ClipReply's pixels go in a frame of their own."""
     body = {f.name: getattr(reply, f.name) for f in fields(reply)}
+    if not isinstance(reply, ServerReply):
+        body["load"] = _plain(reply.load)
     if isinstance(reply, ClipReply):
         info = {f.name: getattr(reply.info, f.name) for f in fields(reply.info)}
         info["box"] = _plain(reply.info.box)
@@ -195,6 +212,8 @@ def pack_reply(reply: Reply) -> bytes:
 def unpack_reply(header: bytes | memoryview) -> Reply:
     """The reply in a header. Raises BadRequest naming what is wrong with it."""
     kind, body = unpack_body(header)
+    if "load" in body:
+        body["load"] = _build(Load, _mapping(body, "load"))
     if kind == "error":
         return _build(ErrorReply, body)
     if kind == "server":

@@ -88,6 +88,7 @@ class LoaderOptions:
     credentials: Credentials = field(default_factory=Credentials)
     order: str = "strict"
     poison: PoisonOptions = field(default_factory=PoisonOptions)
+    per_server_metrics: bool = False
 
     def __post_init__(self) -> None:
         check_servers(self.servers)
@@ -175,7 +176,7 @@ class ClipLoader:
         self._fingerprint: str | None = None
         self._closed = False
         self._registry = registry
-        self._collector = FeedCollector(lambda: self.stats)
+        self._collector = FeedCollector(lambda: self.stats, per_server=options.per_server_metrics)
         if registry is not None:
             registry.register(self._collector)
 
@@ -227,6 +228,15 @@ class ClipLoader:
         self._stood_in += [(self._order.steps, stand_in) for stand_in in batch.stand_ins]
         self._order.deliver(batch.step)
         return batch
+
+    def count_copy_wait(self, waited_s: float) -> None:
+        """Count seconds for which the consumer was blocked until a batch was on its device, as waited for a copy.
+
+        Whoever copies calls it, with the time beyond next(); in the stats it is one more cause.
+        """
+        if self._feed is None:
+            raise RuntimeError("no batch was delivered that could have been copied")
+        self._feed.count_copy_wait(waited_s)
 
     def state_dict(self) -> dict[str, int | str | None]:
         """Where the run stands: after the batches that next() delivered. What is prefetched beyond is not in it."""

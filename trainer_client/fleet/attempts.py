@@ -18,7 +18,7 @@ _REMEMBERED = 4096  # attempts given up whose late reply is still told from a du
 
 @dataclass(slots=True, eq=False)
 class Wanted:
-    """A clip that is wanted: what failed so far, how much of its wait had no server, and the servers it is asked of.
+    """A clip that is wanted: what failed so far, and the servers it is asked of.
 
     `key` is the part of a video that it lies in; `done` once its ticket ended, though attempts may still be in flight;
     `owed_hedges` are those that it may cost beyond the budget: one for each attempt that got no answer; `alone` once a
@@ -29,8 +29,6 @@ class Wanted:
     request: ClipRequest
     key: int
     wanted_s: float
-    absent_mark_s: float
-    lost_s: float = 0.0
     rounds: int = 0
     owed_hedges: int = 0
     done: bool = False

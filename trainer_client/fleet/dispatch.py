@@ -11,7 +11,7 @@ first usable answer is taken. The other attempt stays in flight, and in every bo
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from framefeed.errors import DeadlineExceeded, FramefeedError, ServerLost, error_from_code
@@ -23,11 +23,13 @@ from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.timeout_estimator import TimeoutEstimator
 from trainer_client.fleet.watchdog import Stalled, Watchdog
+from trainer_client.measures.lives import Lives
 from trainer_client.measures.stats import Durations, Ledger
 from trainer_client.measures.wait import ClipLife
 
 # Mere overload, at worst.
 _HARMLESS = frozenset({"ok", "superseded", "unsent", "busy", "draining", "deadline_exceeded"})
+_SILENCE = 3.0  # p99s without a word from a server that was asked: it is likely lost
 _NAMED = 3  # waiting clips that a message names
 
 
@@ -70,6 +72,7 @@ class Dispatch:
         self._timeouts = TimeoutEstimator(limits.timeouts)
         self._watchdog = Watchdog(limits.stall_s)
         self.attempts = Attempts()
+        self.lives = Lives()
         self._waiting: list[int] = []  # heap: the earliest wanted first
         self._resting: list[tuple[float, int]] = []  # heap: (until, ticket)
         self._wanted: dict[int, Wanted] = {}
@@ -91,6 +94,11 @@ class Dispatch:
         return [*self._waiting, *(ticket for _, ticket in self._resting)]
 
     @property
+    def inflight_limit_bytes(self) -> int:
+        """Bound on the clips asked for and not yet received."""
+        return self._limits.inflight_bytes
+
+    @property
     def deadline_s(self) -> float:
         """What a server is given for a clip now."""
         return self._timeouts.deadline_s
@@ -107,8 +115,8 @@ class Dispatch:
             request=request,
             key=part_key(request, part_s=self._limits.affinity_part_s),
             wanted_s=now_s,
-            absent_mark_s=self._fleet.absent_s(now_s),
         )
+        self.lives.wanted(ticket, now_s)
         heapq.heappush(self._waiting, ticket)
 
     def joined(self, url: str, *, now_s: float) -> None:
@@ -126,12 +134,14 @@ class Dispatch:
     def disconnected(self, url: str, *, now_s: float) -> None:
         """The connection to a server is gone; what it held is asked of others."""
         self._lost(self._fleet.disconnected(url, now_s), now_s)
+        self.lives.gone(url)
 
     def unsent(self, send: Send, *, now_s: float) -> None:
         """A message could not be sent now: its clip waits again, the server rests."""
         attempt = self.attempts.of(send.url, send.call.attempt)
         if attempt is not None:
             self._fleet.busy(attempt.url, attempt=attempt.number, now_s=now_s)
+            self._tell_lost(attempt, now_s)
             self._drop(attempt, "unsent")
             self._again(attempt.wanted, "unsent")
 
@@ -145,6 +155,7 @@ class Dispatch:
         if isinstance(reply, ServerReply):
             self._fleet.described(url, reply, now_s)
             return
+        self.lives.heard(url, reply.load, now_s)
         attempt = self.attempts.of(url, reply.attempt)
         if attempt is None:
             self._unawaited(url, reply, now_s=now_s)
@@ -178,6 +189,7 @@ class Dispatch:
             heapq.heappush(self._waiting, heapq.heappop(self._resting)[1])
         self._hedge(sends, now_s)
         self._assign(sends, now_s)
+        self.lives.held(self._held_by(now_s), now_s)
         if self._wanted and self._watchdog.barks(now_s):
             self._stand_still(now_s)
         return sends
@@ -216,7 +228,33 @@ class Dispatch:
         self._waiting.clear()
         self._resting.clear()
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether servers have threads for as many clips again as are asked for, and nothing holds any back."""
+        return not self._waiting and self._spare_clips() >= max(self.in_flight, 1)
+
+    def life_so_far(self, tickets: Sequence[int], now_s: float) -> ClipLife | None:
+        """What became until now of that clip among these which is likely the last to come; None if none is wanted."""
+        p99_s = self._timeouts.p99_s
+        silence_s = self.deadline_s if p99_s is None else min(_SILENCE * p99_s, self.deadline_s)
+        return self.lives.so_far(tickets, now_s, silence_s=silence_s)
+
     # How.
+
+    def _held_by(self, now_s: float) -> str:
+        """Why clips wait that could be asked for; "" if none does."""
+        if not self._waiting:
+            return ""
+        if not self._fleet.up:
+            return "no_server"
+        has_credit = self._has_credit(self._wanted[self._waiting[0]])
+        limited = not has_credit and self._spare_clips() > 0 and self._fleet.has_room(now_s)
+        return "client_limit" if limited else "server_queue"
+
+    def _spare_clips(self) -> int:
+        """Threads of servers that no clip of ours is for, unless others' clips wait for them."""
+        servers = self._fleet.servers
+        return 0 if self.lives.queued else sum(servers[url].workers for url in self._fleet.up) - self.in_flight
 
     def _assign(self, sends: list[Send], now_s: float) -> None:
         aside: list[int] = []
@@ -276,6 +314,7 @@ class Dispatch:
         hedges = self._limits.hedge_share > 0 and len(self._fleet.servers) > 1
         after_s = 0.0 if wanted.owed_hedges else p95_s
         self.attempts.add(attempt, hedge_at_s=None if after_s is None or not hedges else now_s + after_s)
+        self.lives.asked(wanted.ticket, url, now_s)
         self._fleet.sent(url, attempt=attempt.number, clip_bytes=wanted.request.clip_bytes)
         self._ledger.requested += 1
         call = DecodeCall(attempt=attempt.number, deadline_s=deadline_s, request=wanted.request, alone=wanted.alone)
@@ -300,14 +339,7 @@ class Dispatch:
 
     def _got(self, attempt: Attempt, reply: ClipReply, now_s: float) -> None:
         wanted = attempt.wanted
-        absent_s = max(self._fleet.absent_s(attempt.sent_s) - wanted.absent_mark_s, 0.0)
-        life = ClipLife(
-            wanted_s=wanted.wanted_s,
-            sent_s=attempt.sent_s,
-            received_s=now_s,
-            absent_s=absent_s + wanted.lost_s,
-            stage_s=reply.info.stage_s,
-        )
+        life = self.lives.got(wanted.ticket, attempt.url, reply.info, reply.load, now_s)
         self._took(attempt, now_s)
         self._fleet.served(attempt.url, attempt.number)
         ledger = self._ledger
@@ -330,6 +362,8 @@ class Dispatch:
         wanted, url = attempt.wanted, attempt.url
         error = error_from_code(reply.code, f"clip of {wanted}: {reply.message} (server {reply.server} at {url})")
         wanted.trouble = f"{error.code} from {url}: {reply.message:.120}"
+        if not wanted.done:
+            self.lives.refused(wanted.ticket, url, error.code, now_s)
         self._drop(attempt, error.code)
         if error.code == "busy":
             self._fleet.busy(url, attempt=attempt.number, now_s=now_s)
@@ -359,7 +393,7 @@ class Dispatch:
     def _failed(self, attempt: Attempt, reason: str, now_s: float) -> None:
         """No usable answer to an attempt: the server's fault until shown otherwise."""
         lost = self._fleet.failed(attempt.url, attempt=attempt.number, now_s=now_s)
-        _count_loss(attempt, now_s)
+        self._count_loss(attempt, now_s)
         attempt.wanted.trouble = f"{reason} at {attempt.url}"
         self._drop(attempt, reason)
         self._elsewhere(attempt.wanted, attempt.url, reason=reason, now_s=now_s)
@@ -370,7 +404,7 @@ class Dispatch:
             attempt = self.attempts.numbered(number)
             assert attempt is not None, "the fleet holds no attempt that is not open"
             self.attempts.abandon(attempt)
-            _count_loss(attempt, now_s)
+            self._count_loss(attempt, now_s)
             attempt.wanted.trouble = f"{attempt.url} was lost"
             self._drop(attempt, ServerLost.code)
             self._again(attempt.wanted, ServerLost.code)
@@ -390,11 +424,13 @@ class Dispatch:
         wanted.avoid = set(wanted.poison.permanent)
         rest_s = min(self._limits.retry_rest_s * 2.0 ** min(wanted.rounds, 30), self._limits.retry_rest_max_s)
         wanted.rounds += 1
+        self.lives.rests(wanted.ticket, now_s + rest_s)
         heapq.heappush(self._resting, (now_s + rest_s, wanted.ticket))
 
     def _end(self, wanted: Wanted, how: Got | Failed, now_s: float) -> None:
         wanted.done = True
         del self._wanted[wanted.ticket]
+        self.lives.forget(wanted.ticket)
         self._watchdog.progress(now_s)
         self._finished.append(how)
 
@@ -422,8 +458,11 @@ class Dispatch:
             reason = "duplicate" if self.attempts.was_given(reply.attempt) else "unknown"
         self._ledger.dropped_replies[reason] += 1
 
+    def _count_loss(self, attempt: Attempt, now_s: float) -> None:
+        """An attempt got no answer: its clip waited in vain, and is next asked of two servers at once."""
+        self._tell_lost(attempt, now_s)
+        attempt.wanted.owed_hedges += 1
 
-def _count_loss(attempt: Attempt, now_s: float) -> None:
-    """An attempt got no answer: its clip waited in vain, and is next asked of two servers at once."""
-    attempt.wanted.lost_s += now_s - attempt.sent_s
-    attempt.wanted.owed_hedges += 1
+    def _tell_lost(self, attempt: Attempt, now_s: float) -> None:
+        if not attempt.wanted.done:
+            self.lives.lost(attempt.wanted.ticket, attempt.url, now_s)

@@ -68,6 +68,8 @@ class FeedOptions:
     """The name or the folder is looked at for servers that came or went every so many seconds."""
     allow_mixed_decoders: bool = False
     """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
+    per_server_metrics: bool = False
+    """Export how long requests took of each server apart: 17 series a server and rank."""
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
@@ -94,6 +96,7 @@ class FeedOptions:
             ),
             look_every_s=self.look_every_s,
             allow_mixed_decoders=self.allow_mixed_decoders,
+            per_server_metrics=self.per_server_metrics,
             credentials=self.credentials,
         )
         return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)
