@@ -16,6 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import numpy as np
 from rich.console import Console
 
@@ -146,7 +147,7 @@ def _three_crops(material: Material, clips: int, rounds: int) -> float:
     """Clips a second of the three crops of one span, as tests of a model have them: together over one by one."""
     root = material.roots["train"]
     spans = draw_requests(root, DENSE, max(clips // 3, 1))
-    requests = [replace(request, crop=ViewCrop(view=view)) for request in spans for view in range(3)]
+    requests = [msgspec.structs.replace(request, crop=ViewCrop(view=view)) for request in spans for view in range(3)]
     alone = FramefeedStart(root=root, requests=requests, pixel_format="rgb24")
     starts = {"alone": alone, "together": replace(alone, together=3)}
     one_by_one, together = (start() for start in starts.values())

@@ -5,11 +5,13 @@ It knows nothing of how it travelled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from framefeed.crops import Box
 
@@ -17,8 +19,7 @@ Matrix = Literal["bt601", "bt709", "bt2020"]
 STAGES = ("queue", "read", "decode", "scale")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Colour:
+class Colour(Struct, frozen=True, kw_only=True):
     """How the luma and chroma of a clip code RGB; for an rgb24 clip, how those of its source did."""
 
     matrix: Matrix = "bt601"
@@ -29,8 +30,7 @@ class Colour:
             raise ValueError(f"colour: matrix is {self.matrix!r}, wanted one of {', '.join(get_args(Matrix))}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipInfo:
+class ClipInfo(Struct, frozen=True, kw_only=True):
     """All that a reply says about a clip beside its pixels.
 
     `pts_s` are the times of the kept frames in the video (time deltas are their differences), `box` is the box that was

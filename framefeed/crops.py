@@ -7,18 +7,19 @@ cut: libswscale silently rounds an odd offset of 4:2:0 video to an even one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from framefeed.draws import CROP, draw_below, draw_log_uniform, draw_uniform
 from framefeed.errors import BadRequest
+from framefeed.policy import Policy
 from framefeed.spans import check_view
 
 _TRIES = 10
 _MAX_SIDE_PX = 16384
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Box:
+class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rectangle of a displayed frame, in pixels from its top left corner."""
 
     x_px: int
@@ -34,8 +35,7 @@ class Box:
         return f"{self.width_px}x{self.height_px}+{self.x_px}+{self.y_px}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Policy, frozen=True, kw_only=True, tag="random_resized"):
     """A box of random area and aspect ratio (Szegedy et al. 2015, as torchvision and AVION draw it).
 
     Up to ten draws of area = frame area x U(scale) and ratio log-uniform in `ratio` (width over height); the first
@@ -68,8 +68,7 @@ class RandomResizedCrop:
         return snap((width_px - w) // 2, (height_px - h) // 2, w, h)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResizedCentreCrop:
+class ResizedCentreCrop(Policy, frozen=True, kw_only=True, tag="resized_centre"):
     """The largest centred box of `ratio` (width over height); resized to the output it loses no short side."""
 
     ratio: float = 1.0
@@ -84,8 +83,7 @@ class ResizedCentreCrop:
         return snap((width_px - w) // 2, (height_px - h) // 2, w, h)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplicitBox:
+class ExplicitBox(Policy, frozen=True, kw_only=True, tag="explicit"):
     """The given box, refused if it does not lie in the frame; odd edges are snapped, and the reply says so."""
 
     box: Box
@@ -99,8 +97,7 @@ class ExplicitBox:
         return snap(b.x_px, b.y_px, b.width_px, b.height_px)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MultiScaleCrop:
+class MultiScaleCrop(Policy, frozen=True, kw_only=True, tag="multi_scale"):
     """VideoMAE's and TSN's pre-training crop: sides of some shares of the short side, at one of 13 fixed places.
 
     Sides within 3 pixels of `snap_px` become it (0: none do); width and height are of neighbouring `shares`, every such
@@ -133,8 +130,7 @@ _PLACES = (
 )  # in quarters of the room beside the box
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RandomCrop:
+class RandomCrop(Policy, frozen=True, kw_only=True, tag="random"):
     """A box of this size, placed uniformly; a frame that is smaller is refused."""
 
     width_px: int
@@ -150,8 +146,7 @@ class RandomCrop:
         return snap(x, y, self.width_px, self.height_px)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CentreCrop:
+class CentreCrop(Policy, frozen=True, kw_only=True, tag="centre"):
     """The centred box of this size, at the scale of the frame if the clip has it too; a smaller frame is refused."""
 
     width_px: int
@@ -167,8 +162,7 @@ class CentreCrop:
         return snap(x_room // 2, y_room // 2, self.width_px, self.height_px)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewCrop:
+class ViewCrop(Policy, frozen=True, kw_only=True, tag="view"):
     """Box `view` of `views` such as ResizedCentreCrop takes, spread evenly from edge to edge; one is centred.
 
     Three of a wide frame are left, centre and right; of a high one top, middle and bottom.
@@ -190,8 +184,7 @@ class ViewCrop:
         return snap((width_px - w) * part // parts, (height_px - h) * part // parts, w, h)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WholeFrame:
+class WholeFrame(Policy, frozen=True, kw_only=True, tag="whole"):
     """All of the frame, less one row or column where its size is odd; resized to the clip without regard to aspect."""
 
     def choose(self, width_px: int, height_px: int, seed: int) -> Box:
@@ -200,8 +193,7 @@ class WholeFrame:
         return snap(0, 0, width_px, height_px)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Letterbox:
+class Letterbox(Policy, frozen=True, kw_only=True, tag="letterbox"):
     """All of the frame, as large as the clip's picture holds it without changing its aspect; the rest is black.
 
     The picture lies in the middle, or from the top left corner if not `centred`, which is what padding a batch of

@@ -54,6 +54,30 @@ class StorageFault(Retryable):
     code = "storage_fault"
 
 
+class NotHere(Retryable):
+    """This server cannot give the clip, another may: it serves another data set, or has no room for one so large."""
+
+    code = "not_here"
+
+
+class WrongVersion(Retryable):
+    """The server and its client speak different versions of the contract."""
+
+    code = "wrong_version"
+
+
+class ResourceExhausted(Retryable):
+    """The server ran out of memory, descriptors or processes over the request; the media itself may be fine."""
+
+    code = "resource_exhausted"
+
+
+class Cancelled(Retryable):
+    """Its client took the request back."""
+
+    code = "cancelled"
+
+
 class Permanent(FramefeedError):
     """No server will ever answer this request with a clip."""
 
@@ -92,6 +116,10 @@ WIRE_ERRORS: dict[str, type[FramefeedError]] = {
         ServerLost,
         DeadlineExceeded,
         StorageFault,
+        NotHere,
+        WrongVersion,
+        ResourceExhausted,
+        Cancelled,
         BadRequest,
         UnknownVideo,
         CorruptMedia,

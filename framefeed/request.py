@@ -6,8 +6,9 @@ It knows neither files nor servers; everything random about the clip follows fro
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+from msgspec import Struct
 
 from framefeed.crops import Box, Crop, Letterbox
 from framefeed.draws import FLIP, draw_uniform
@@ -21,8 +22,7 @@ MAX_CLIP_BYTES = 1 << 28
 MAX_VIDEO_NAME_BYTES = 512
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipRequest:
+class ClipRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One clip: the span [start_s, end_s) of `video`, T frames of it, one crop for all of them, one output size.
 
     `rgb24` clips are uint8 (T, Y, X, 3); `yuv420p` clips are uint8 (T, Y*3/2, X): per frame the I420 planes, with the

@@ -9,12 +9,12 @@ leaves PADDING (black in the clip, reported in its ClipInfo, and dropped by Clip
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from framefeed.draws import SAMPLING, draw_below, draw_uniform
 from framefeed.errors import BadRequest
+from framefeed.policy import Policy
 from framefeed.sampling_rules import PublishedRule
 from framefeed.spans import (
     PADDING,
@@ -33,8 +33,7 @@ _INSTANT_S = 1e-6  # a frame that begins this soon after an instant is on show a
 _MAX_OFFSET = 1 << 31
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segments:
+class Segments(Policy, frozen=True, kw_only=True, tag="segments"):
     """One frame from each of `frames` equal segments of the span: its midpoint, or a uniform draw (AVION, TSN).
 
     Segments are of time, so frames follow it where the rate varies. A span of fewer frames repeats them.
@@ -56,8 +55,7 @@ class Segments:
         return ids
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Linspace:
+class Linspace(Policy, frozen=True, kw_only=True, tag="linspace"):
     """`frames` frames evenly from the span's first to its last, both included, rounded down.
 
     One frame is the first. A span of fewer frames repeats them.
@@ -75,8 +73,7 @@ class Linspace:
         return first + _spread(self.frames, last - first + 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dense:
+class Dense(Policy, frozen=True, kw_only=True, tag="dense"):
     """`frames` frames, `stride` apart, from a window drawn in the span (`jitter`) or centred in it.
 
     A span shorter than the window is begun at its first frame.
@@ -98,8 +95,7 @@ class Dense:
         return _pick_window(offsets, times_s, span_s, seed=seed if self.jitter else None, short=self.short)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseView:
+class DenseView(Policy, frozen=True, kw_only=True, tag="dense_view"):
     """Window `view` of `views` such as Dense takes, spread evenly from the span's start to its end; one is centred."""
 
     frames: int
@@ -125,8 +121,7 @@ class DenseView:
         return _from(first, stand_in(offsets, count, self.short))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameWindow:
+class FrameWindow(Policy, frozen=True, kw_only=True, tag="frame_window"):
     """`frames` frames spread evenly (as Linspace) over a window of `window_frames`, drawn in the span or centred."""
 
     frames: int
@@ -147,8 +142,7 @@ class FrameWindow:
         return _pick_window(offsets, times_s, span_s, seed=drawn, short=self.short, window=self.window_frames)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resampled:
+class Resampled(Policy, frozen=True, kw_only=True, tag="resampled"):
     """`frames` frames at a rate of `fps`, whatever the source's, from a window drawn in the span or centred in it.
 
     The window lasts frames / fps seconds: for a window of so many seconds ask for frames / seconds. Each frame is the
@@ -174,8 +168,7 @@ class Resampled:
         return _pick_instants(spare_s * at + np.arange(self.frames) / self.fps, times_s, span_s, self.short)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AtSeconds:
+class AtSeconds(Policy, frozen=True, kw_only=True, tag="at_seconds"):
     """The frames on show at these seconds after the start of the span, in the order given."""
 
     offsets_s: tuple[float, ...]
@@ -199,8 +192,7 @@ class AtSeconds:
         return _pick_instants(np.array(self.offsets_s), times_s, span_s, self.short)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AtFrames:
+class AtFrames(Policy, frozen=True, kw_only=True, tag="at_frames"):
     """These frames of the span, in the order given; 0 is the one on show at its start."""
 
     offsets_frames: tuple[int, ...]

@@ -15,6 +15,7 @@ import numpy as np
 
 from framefeed.draws import SAMPLING, draw_below, draw_uniform
 from framefeed.errors import BadRequest
+from framefeed.policy import Policy
 from framefeed.spans import (
     PADDING,
     FrameIds,
@@ -26,8 +27,7 @@ from framefeed.spans import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedRule:
+class PublishedRule(Policy, frozen=True, kw_only=True, tag="published"):
     """A rule of PUBLISHED by name; an option that the rule does not have is refused, not ignored.
 
     `train` draws as the rule's training does; without it the rule is deterministic. `stride` is that of dense rules,

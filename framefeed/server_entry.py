@@ -5,22 +5,26 @@ Both sides know this and no more of each other. It says nothing of how the files
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
 
 ENTRY_VERSION = 1
 SUFFIX = ".server.json"
 MAX_ENTRY_BYTES = 1 << 16
+_MAX_WHY = 300
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NETWORK = Path("/proc/self/ns/net")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerEntry:
+class ServerEntry(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="framefeed_server", tag=ENTRY_VERSION
+):
     """One server. `beat` grows with each writing, at least every `lease_s` seconds: who sees it stand still for longer,
     by a clock of its own, may take the server for dead (clocks of different hosts are never compared). `endpoints` are
     URLs, all of this one server; `host` is what host_id() gave it. `state` is starting or ready, `sockets` the CPU
@@ -39,38 +43,31 @@ class ServerEntry:
     metrics_url: str
     pid: int
 
+    def __post_init__(self) -> None:
+        if not 0 < self.lease_s < math.inf:
+            raise ValueError(f"lease_s is {self.lease_s}, wanted seconds")
+
     def pack(self) -> str:
         """The entry as JSON."""
-        return json.dumps({"framefeed_server": ENTRY_VERSION, **asdict(self)}) + "\n"
+        return msgspec.json.encode(self).decode() + "\n"
+
+
+class _Versioned(Struct):
+    framefeed_server: Literal[1]
+
+
+_VERSIONED, _ENTRY = msgspec.json.Decoder(_Versioned), msgspec.json.Decoder(ServerEntry)
 
 
 def unpack_entry(text: str) -> ServerEntry:
     """The entry of a file. Raises ValueError for anything else, half a file among it."""
     try:
-        body = json.loads(text)
+        _VERSIONED.decode(text)  # which an entry may leave out as far as msgspec is concerned
+        return _ENTRY.decode(text)
     except RecursionError:
         raise ValueError("it is nested without end") from None
-    if not isinstance(body, dict) or body.pop("framefeed_server", None) != ENTRY_VERSION:
-        raise ValueError(f"no server entry of version {ENTRY_VERSION}")
-    wanted = {field.name: _KINDS[str(field.type)] for field in fields(ServerEntry)}
-    if set(body) != set(wanted):
-        raise ValueError(f"its fields are {', '.join(sorted(body))}")
-    for name, kind in wanted.items():
-        parts, of = (body[name], kind[0]) if isinstance(kind, list) else ([body[name]], kind)
-        if not isinstance(parts, list) or not all(isinstance(part, of) for part in parts):
-            raise ValueError(f"{name} is {body[name]!r}")
-    if not 0 < body["lease_s"] < math.inf:
-        raise ValueError(f"lease_s is {body['lease_s']}")
-    return ServerEntry(**{**body, "endpoints": tuple(body["endpoints"]), "sockets": tuple(body["sockets"])})
-
-
-_KINDS: dict[str, type | tuple[type, ...] | list[type]] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "tuple[str, ...]": [str],
-    "tuple[int, ...]": [int],
-}
+    except msgspec.DecodeError as error:
+        raise ValueError(f"it is no server entry of version {ENTRY_VERSION}: {error}"[:_MAX_WHY]) from None
 
 
 def read_entry(path: Path) -> ServerEntry:

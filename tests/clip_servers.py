@@ -146,7 +146,7 @@ class ClipServer:
         pixels = pixels_of(call.request).tobytes()
         if manner.misshaped_every and self.decode_calls % manner.misshaped_every == 0:
             pixels = (pixels + bytes(manner.misshaped_bytes)) if manner.misshaped_bytes > 0 else pixels[:-1]
-        reply = ClipReply(attempt=call.attempt, server="fake", queued=0, info=info_of(call.request))
+        reply = ClipReply(attempt=call.attempt, server="fake", info=info_of(call.request))
         for _ in range(manner.copies):
             self._send(client, reply, pixels)
 

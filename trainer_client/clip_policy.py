@@ -6,8 +6,10 @@ One policy makes clips of one shape, so a batch of them is one array.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from framefeed.crops import Crop, ViewCrop
 from framefeed.errors import BadRequest

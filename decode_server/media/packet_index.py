@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-import msgpack
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -108,20 +108,19 @@ class PacketIndex:
         body["colour"] = [self.colour.matrix, self.colour.full_range]
         for name, dtype in _ARRAYS.items():
             body[name] = body[name].astype(dtype).tobytes()
-        packed: bytes = msgpack.packb(body)
-        return packed
+        return msgspec.msgpack.encode(body)
 
 
 def unpack_index(record: bytes, *, where: str) -> PacketIndex:
     """The index in a record. Raises CorruptMedia, naming `where` it was read, when it is damaged."""
     try:
-        body = msgpack.unpackb(record)
+        body = msgspec.msgpack.decode(record)
         for name, dtype in _ARRAYS.items():
             body[name] = np.frombuffer(body[name], dtype=dtype)
         body["colour"] = Colour(matrix=body["colour"][0], full_range=body["colour"][1])
         body["time_base_s"], body["sar"] = tuple(body["time_base_s"]), tuple(body["sar"])
         index = PacketIndex(**body)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, msgspec.MsgspecError) as error:
         raise CorruptMedia(
             f"packet index at {where} is damaged ({type(error).__name__}); index the root again"
         ) from None

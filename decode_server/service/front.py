@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from decode_server.service.admission import MAX_DEADLINE_S, Admission, Job
@@ -26,16 +26,19 @@ from decode_server.service.outbox import Outbox, Outgoing, Pixels
 from decode_server.service.refusals import REQUEST_REASONS, Refusals
 from decode_server.service.signals import StopSignals
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
-from decode_server.service.workers.worker_messages import Done
 from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.errors import BadRequest, Busy, DeadlineExceeded, Draining, FramefeedError, ServerLost, StorageFault
 from framefeed.request import ClipRequest
 from framefeed.wire import (
+    Call,
+    CancelCall,
     DecodeCall,
     ErrorReply,
+    Load,
     Reply,
     ServerReply,
-    pack_reply,
+    add_load,
+    pack_unsealed,
     peek_attempt,
     unpack_call,
     unpack_reply,
@@ -142,12 +145,14 @@ class Front:
         message = self._listeners.receive()
         if message is None:
             return False
-        self._metrics.received()
         client, frames = message
+        call = _call_of(frames)
+        if isinstance(call, CancelCall):
+            return True  # it has no reply of its own, so it is no request
+        self._metrics.received()
         try:
-            if len(frames) != 1:
-                raise BadRequest(f"message has {len(frames) or 'no'} frames or more, wanted one: a header")
-            call = unpack_call(frames[0])
+            if isinstance(call, FramefeedError):
+                raise call
             if isinstance(call, DecodeCall):
                 self._admit(client, call, frames[0], now_s)
             else:
@@ -197,14 +202,14 @@ class Front:
                     )
                 if done.outcome != "clip" or late:
                     self._buffer_pool.ranges.free(buffer)
-                    if not late:
-                        self._note_failure(job, done)
-                        reply = Outgoing(client=job.client, outcome=done.outcome, header=done.header)
-                        self._outbox.put(reply, now_s=now_s)
+                if late:
                     return
-                pixels = Pixels(buffer=buffer, clip_bytes=job.clip_bytes, due_s=job.due_s)
-                late_reply = partial(self._unread, job)
-                reply = Outgoing(client=job.client, outcome="clip", header=done.header, pixels=pixels, late=late_reply)
+                reply = Outgoing(client=job.client, outcome=done.outcome, header=add_load(done.reply, self._load()))
+                if done.outcome == "clip":
+                    pixels = Pixels(buffer=buffer, clip_bytes=job.clip_bytes, due_s=job.due_s)
+                    reply = replace(reply, pixels=pixels, late=partial(self._unread, job))
+                else:
+                    self._note_failure(job, reply)
                 self._outbox.put(reply, now_s=now_s)
             case TimedOut(job):
                 self._refuse(job, DeadlineExceeded(f"{job.what} was not decoded until its time was up"), now_s)
@@ -232,7 +237,7 @@ class Front:
             for started, _ in together:
                 self._admission.take(started)
             self._metrics.started(together=len(together))
-            self._pool.start(together, queued=len(self._admission))
+            self._pool.start(together)
 
     def _companions(self, job: Job) -> Iterator[tuple[Job, Buffer]]:
         """Jobs to decode together with this one, and their buffers: no more than leaves every thread its share of the
@@ -278,7 +283,7 @@ class Front:
         self._admission.draining = True
         self._drain_until_s = now_s + self._drain_s
         self._on_drain()
-        notice = pack_reply(self._describe(attempt=0))
+        notice = self._packed(self._describe(attempt=0))
         for client in self._drain_notice.begin(now_s):
             with contextlib.suppress(ReaderFull, ReaderGone):  # the reply to its next request says it too
                 self._listeners.send(client, notice, None)
@@ -322,10 +327,10 @@ class Front:
     def _refuse(self, job: Job, error: FramefeedError, now_s: float) -> None:
         self._send_error(job.client, job.attempt, error, now_s)
 
-    def _note_failure(self, job: Job, done: Done) -> None:
-        if done.outcome in REQUEST_REASONS:
-            said = unpack_reply(done.header)
-            self._note_refusal(job.client, done.outcome, said.message if isinstance(said, ErrorReply) else job.what)
+    def _note_failure(self, job: Job, reply: Outgoing) -> None:
+        if reply.outcome in REQUEST_REASONS:
+            said = unpack_reply(reply.header)
+            self._note_refusal(job.client, reply.outcome, said.message if isinstance(said, ErrorReply) else job.what)
 
     def _note_refusal(self, client: bytes, code: str, why: str) -> None:
         """Count and log what no server will answer otherwise: a client's mistake, an attack, or broken media."""
@@ -341,10 +346,16 @@ class Front:
 
     def _error(self, client: bytes, attempt: int, error: FramefeedError) -> Outgoing:
         reply = ErrorReply(attempt=attempt, server=self._server, code=error.code, message=str(error))
-        return Outgoing(client=client, outcome=error.code, header=pack_reply(reply))
+        return Outgoing(client=client, outcome=error.code, header=self._packed(reply))
 
     def _send(self, client: bytes, outcome: str, reply: Reply, now_s: float) -> None:
-        self._outbox.put(Outgoing(client=client, outcome=outcome, header=pack_reply(reply)), now_s=now_s)
+        self._outbox.put(Outgoing(client=client, outcome=outcome, header=self._packed(reply)), now_s=now_s)
+
+    def _packed(self, reply: Reply) -> bytes:
+        return add_load(pack_unsealed(reply), self._load())
+
+    def _load(self) -> Load:
+        return Load(queued=len(self._admission))
 
     def _describe(self, attempt: int) -> ServerReply:
         return ServerReply(
@@ -358,6 +369,16 @@ class Front:
 
     def __repr__(self) -> str:
         return f"Front({self._server}, {self.lifecycle.state.value}, {self.in_flight} in flight, {self._pool!r})"
+
+
+def _call_of(frames: list[bytes]) -> Call | FramefeedError:
+    """The call in a message, or what is wrong with it."""
+    try:
+        if len(frames) != 1:
+            raise BadRequest(f"message has {len(frames) or 'no'} frames or more, wanted one: a header")
+        return unpack_call(frames[0])
+    except FramefeedError as error:
+        return error
 
 
 def _name(request: ClipRequest) -> str:

@@ -1,5 +1,4 @@
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -7,62 +6,46 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class PixelFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    PIXEL_FORMAT_UNSPECIFIED: _ClassVar[PixelFormat]
-    PIXEL_FORMAT_RGB24: _ClassVar[PixelFormat]
-    PIXEL_FORMAT_YUV420P: _ClassVar[PixelFormat]
-
-class Interpolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    INTERPOLATION_UNSPECIFIED: _ClassVar[Interpolation]
-    INTERPOLATION_BILINEAR: _ClassVar[Interpolation]
-    INTERPOLATION_BICUBIC: _ClassVar[Interpolation]
-
-class Short(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    SHORT_UNSPECIFIED: _ClassVar[Short]
-    SHORT_HOLD: _ClassVar[Short]
-    SHORT_LOOP: _ClassVar[Short]
-    SHORT_PAD: _ClassVar[Short]
-    SHORT_REFUSE: _ClassVar[Short]
-
-class Matrix(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    MATRIX_UNSPECIFIED: _ClassVar[Matrix]
-    MATRIX_BT601: _ClassVar[Matrix]
-    MATRIX_BT709: _ClassVar[Matrix]
-    MATRIX_BT2020: _ClassVar[Matrix]
-PIXEL_FORMAT_UNSPECIFIED: PixelFormat
-PIXEL_FORMAT_RGB24: PixelFormat
-PIXEL_FORMAT_YUV420P: PixelFormat
-INTERPOLATION_UNSPECIFIED: Interpolation
-INTERPOLATION_BILINEAR: Interpolation
-INTERPOLATION_BICUBIC: Interpolation
-SHORT_UNSPECIFIED: Short
-SHORT_HOLD: Short
-SHORT_LOOP: Short
-SHORT_PAD: Short
-SHORT_REFUSE: Short
-MATRIX_UNSPECIFIED: Matrix
-MATRIX_BT601: Matrix
-MATRIX_BT709: Matrix
-MATRIX_BT2020: Matrix
-
-class DecodeRequest(_message.Message):
-    __slots__ = ("attempt", "deadline_s", "request", "alone")
+class Call(_message.Message):
+    __slots__ = ("version", "attempt", "decode", "describe", "cancel")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIBE_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    attempt: int
+    decode: Decode
+    describe: Describe
+    cancel: Cancel
+    def __init__(self, version: _Optional[int] = ..., attempt: _Optional[int] = ..., decode: _Optional[_Union[Decode, _Mapping]] = ..., describe: _Optional[_Union[Describe, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+
+class Decode(_message.Message):
+    __slots__ = ("deadline_s", "request", "alone", "run", "work_class", "dataset")
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     ALONE_FIELD_NUMBER: _ClassVar[int]
-    attempt: int
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    WORK_CLASS_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
     deadline_s: float
     request: ClipRequest
     alone: bool
-    def __init__(self, attempt: _Optional[int] = ..., deadline_s: _Optional[float] = ..., request: _Optional[_Union[ClipRequest, _Mapping]] = ..., alone: _Optional[bool] = ...) -> None: ...
+    run: str
+    work_class: str
+    dataset: str
+    def __init__(self, deadline_s: _Optional[float] = ..., request: _Optional[_Union[ClipRequest, _Mapping]] = ..., alone: _Optional[bool] = ..., run: _Optional[str] = ..., work_class: _Optional[str] = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class Describe(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ClipRequest(_message.Message):
-    __slots__ = ("video", "start_s", "end_s", "segments", "dense", "linspace", "dense_view", "frame_window", "resampled", "at_seconds", "at_frames", "published", "random_resized", "resized_centre", "explicit_box", "multi_scale", "random", "centre", "view", "whole", "letterbox", "width_px", "height_px", "seed", "hflip_probability", "pixel_format", "interpolation")
+    __slots__ = ("video", "start_s", "end_s", "segments", "dense", "linspace", "dense_view", "frame_window", "resampled", "at_seconds", "at_frames", "published", "random_resized", "resized_centre", "explicit", "multi_scale", "random", "centre", "view", "whole", "letterbox", "width_px", "height_px", "seed", "hflip_probability", "pixel_format", "interpolation")
     VIDEO_FIELD_NUMBER: _ClassVar[int]
     START_S_FIELD_NUMBER: _ClassVar[int]
     END_S_FIELD_NUMBER: _ClassVar[int]
@@ -77,7 +60,7 @@ class ClipRequest(_message.Message):
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     RANDOM_RESIZED_FIELD_NUMBER: _ClassVar[int]
     RESIZED_CENTRE_FIELD_NUMBER: _ClassVar[int]
-    EXPLICIT_BOX_FIELD_NUMBER: _ClassVar[int]
+    EXPLICIT_FIELD_NUMBER: _ClassVar[int]
     MULTI_SCALE_FIELD_NUMBER: _ClassVar[int]
     RANDOM_FIELD_NUMBER: _ClassVar[int]
     CENTRE_FIELD_NUMBER: _ClassVar[int]
@@ -104,7 +87,7 @@ class ClipRequest(_message.Message):
     published: PublishedRule
     random_resized: RandomResizedCrop
     resized_centre: ResizedCentreCrop
-    explicit_box: Box
+    explicit: ExplicitBox
     multi_scale: MultiScaleCrop
     random: RandomCrop
     centre: CentreCrop
@@ -115,9 +98,9 @@ class ClipRequest(_message.Message):
     height_px: int
     seed: int
     hflip_probability: float
-    pixel_format: PixelFormat
-    interpolation: Interpolation
-    def __init__(self, video: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., segments: _Optional[_Union[Segments, _Mapping]] = ..., dense: _Optional[_Union[Dense, _Mapping]] = ..., linspace: _Optional[_Union[Linspace, _Mapping]] = ..., dense_view: _Optional[_Union[DenseView, _Mapping]] = ..., frame_window: _Optional[_Union[FrameWindow, _Mapping]] = ..., resampled: _Optional[_Union[Resampled, _Mapping]] = ..., at_seconds: _Optional[_Union[AtSeconds, _Mapping]] = ..., at_frames: _Optional[_Union[AtFrames, _Mapping]] = ..., published: _Optional[_Union[PublishedRule, _Mapping]] = ..., random_resized: _Optional[_Union[RandomResizedCrop, _Mapping]] = ..., resized_centre: _Optional[_Union[ResizedCentreCrop, _Mapping]] = ..., explicit_box: _Optional[_Union[Box, _Mapping]] = ..., multi_scale: _Optional[_Union[MultiScaleCrop, _Mapping]] = ..., random: _Optional[_Union[RandomCrop, _Mapping]] = ..., centre: _Optional[_Union[CentreCrop, _Mapping]] = ..., view: _Optional[_Union[ViewCrop, _Mapping]] = ..., whole: _Optional[_Union[WholeFrame, _Mapping]] = ..., letterbox: _Optional[_Union[Letterbox, _Mapping]] = ..., width_px: _Optional[int] = ..., height_px: _Optional[int] = ..., seed: _Optional[int] = ..., hflip_probability: _Optional[float] = ..., pixel_format: _Optional[_Union[PixelFormat, str]] = ..., interpolation: _Optional[_Union[Interpolation, str]] = ...) -> None: ...
+    pixel_format: str
+    interpolation: str
+    def __init__(self, video: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., segments: _Optional[_Union[Segments, _Mapping]] = ..., dense: _Optional[_Union[Dense, _Mapping]] = ..., linspace: _Optional[_Union[Linspace, _Mapping]] = ..., dense_view: _Optional[_Union[DenseView, _Mapping]] = ..., frame_window: _Optional[_Union[FrameWindow, _Mapping]] = ..., resampled: _Optional[_Union[Resampled, _Mapping]] = ..., at_seconds: _Optional[_Union[AtSeconds, _Mapping]] = ..., at_frames: _Optional[_Union[AtFrames, _Mapping]] = ..., published: _Optional[_Union[PublishedRule, _Mapping]] = ..., random_resized: _Optional[_Union[RandomResizedCrop, _Mapping]] = ..., resized_centre: _Optional[_Union[ResizedCentreCrop, _Mapping]] = ..., explicit: _Optional[_Union[ExplicitBox, _Mapping]] = ..., multi_scale: _Optional[_Union[MultiScaleCrop, _Mapping]] = ..., random: _Optional[_Union[RandomCrop, _Mapping]] = ..., centre: _Optional[_Union[CentreCrop, _Mapping]] = ..., view: _Optional[_Union[ViewCrop, _Mapping]] = ..., whole: _Optional[_Union[WholeFrame, _Mapping]] = ..., letterbox: _Optional[_Union[Letterbox, _Mapping]] = ..., width_px: _Optional[int] = ..., height_px: _Optional[int] = ..., seed: _Optional[int] = ..., hflip_probability: _Optional[float] = ..., pixel_format: _Optional[str] = ..., interpolation: _Optional[str] = ...) -> None: ...
 
 class Segments(_message.Message):
     __slots__ = ("frames", "jitter")
@@ -136,8 +119,8 @@ class Dense(_message.Message):
     frames: int
     stride: int
     jitter: bool
-    short: Short
-    def __init__(self, frames: _Optional[int] = ..., stride: _Optional[int] = ..., jitter: _Optional[bool] = ..., short: _Optional[_Union[Short, str]] = ...) -> None: ...
+    short: str
+    def __init__(self, frames: _Optional[int] = ..., stride: _Optional[int] = ..., jitter: _Optional[bool] = ..., short: _Optional[str] = ...) -> None: ...
 
 class Linspace(_message.Message):
     __slots__ = ("frames",)
@@ -156,8 +139,8 @@ class DenseView(_message.Message):
     stride: int
     view: int
     views: int
-    short: Short
-    def __init__(self, frames: _Optional[int] = ..., stride: _Optional[int] = ..., view: _Optional[int] = ..., views: _Optional[int] = ..., short: _Optional[_Union[Short, str]] = ...) -> None: ...
+    short: str
+    def __init__(self, frames: _Optional[int] = ..., stride: _Optional[int] = ..., view: _Optional[int] = ..., views: _Optional[int] = ..., short: _Optional[str] = ...) -> None: ...
 
 class FrameWindow(_message.Message):
     __slots__ = ("frames", "window_frames", "jitter", "short")
@@ -168,8 +151,8 @@ class FrameWindow(_message.Message):
     frames: int
     window_frames: int
     jitter: bool
-    short: Short
-    def __init__(self, frames: _Optional[int] = ..., window_frames: _Optional[int] = ..., jitter: _Optional[bool] = ..., short: _Optional[_Union[Short, str]] = ...) -> None: ...
+    short: str
+    def __init__(self, frames: _Optional[int] = ..., window_frames: _Optional[int] = ..., jitter: _Optional[bool] = ..., short: _Optional[str] = ...) -> None: ...
 
 class Resampled(_message.Message):
     __slots__ = ("frames", "fps", "jitter", "short")
@@ -180,24 +163,24 @@ class Resampled(_message.Message):
     frames: int
     fps: float
     jitter: bool
-    short: Short
-    def __init__(self, frames: _Optional[int] = ..., fps: _Optional[float] = ..., jitter: _Optional[bool] = ..., short: _Optional[_Union[Short, str]] = ...) -> None: ...
+    short: str
+    def __init__(self, frames: _Optional[int] = ..., fps: _Optional[float] = ..., jitter: _Optional[bool] = ..., short: _Optional[str] = ...) -> None: ...
 
 class AtSeconds(_message.Message):
     __slots__ = ("offsets_s", "short")
     OFFSETS_S_FIELD_NUMBER: _ClassVar[int]
     SHORT_FIELD_NUMBER: _ClassVar[int]
     offsets_s: _containers.RepeatedScalarFieldContainer[float]
-    short: Short
-    def __init__(self, offsets_s: _Optional[_Iterable[float]] = ..., short: _Optional[_Union[Short, str]] = ...) -> None: ...
+    short: str
+    def __init__(self, offsets_s: _Optional[_Iterable[float]] = ..., short: _Optional[str] = ...) -> None: ...
 
 class AtFrames(_message.Message):
     __slots__ = ("offsets_frames", "short")
     OFFSETS_FRAMES_FIELD_NUMBER: _ClassVar[int]
     SHORT_FIELD_NUMBER: _ClassVar[int]
     offsets_frames: _containers.RepeatedScalarFieldContainer[int]
-    short: Short
-    def __init__(self, offsets_frames: _Optional[_Iterable[int]] = ..., short: _Optional[_Union[Short, str]] = ...) -> None: ...
+    short: str
+    def __init__(self, offsets_frames: _Optional[_Iterable[int]] = ..., short: _Optional[str] = ...) -> None: ...
 
 class PublishedRule(_message.Message):
     __slots__ = ("rule", "frames", "stride", "train", "view", "views")
@@ -216,16 +199,12 @@ class PublishedRule(_message.Message):
     def __init__(self, rule: _Optional[str] = ..., frames: _Optional[int] = ..., stride: _Optional[int] = ..., train: _Optional[bool] = ..., view: _Optional[int] = ..., views: _Optional[int] = ...) -> None: ...
 
 class RandomResizedCrop(_message.Message):
-    __slots__ = ("scale_low", "scale_high", "ratio_low", "ratio_high")
-    SCALE_LOW_FIELD_NUMBER: _ClassVar[int]
-    SCALE_HIGH_FIELD_NUMBER: _ClassVar[int]
-    RATIO_LOW_FIELD_NUMBER: _ClassVar[int]
-    RATIO_HIGH_FIELD_NUMBER: _ClassVar[int]
-    scale_low: float
-    scale_high: float
-    ratio_low: float
-    ratio_high: float
-    def __init__(self, scale_low: _Optional[float] = ..., scale_high: _Optional[float] = ..., ratio_low: _Optional[float] = ..., ratio_high: _Optional[float] = ...) -> None: ...
+    __slots__ = ("scale", "ratio")
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    RATIO_FIELD_NUMBER: _ClassVar[int]
+    scale: _containers.RepeatedScalarFieldContainer[float]
+    ratio: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, scale: _Optional[_Iterable[float]] = ..., ratio: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ResizedCentreCrop(_message.Message):
     __slots__ = ("ratio",)
@@ -277,6 +256,12 @@ class Letterbox(_message.Message):
     centred: bool
     def __init__(self, centred: _Optional[bool] = ...) -> None: ...
 
+class ExplicitBox(_message.Message):
+    __slots__ = ("box",)
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    box: Box
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
+
 class Box(_message.Message):
     __slots__ = ("x_px", "y_px", "width_px", "height_px")
     X_PX_FIELD_NUMBER: _ClassVar[int]
@@ -289,24 +274,28 @@ class Box(_message.Message):
     height_px: int
     def __init__(self, x_px: _Optional[int] = ..., y_px: _Optional[int] = ..., width_px: _Optional[int] = ..., height_px: _Optional[int] = ...) -> None: ...
 
-class DecodeReply(_message.Message):
-    __slots__ = ("attempt", "server", "queued", "clip", "error", "notice")
+class Reply(_message.Message):
+    __slots__ = ("version", "attempt", "server", "clip", "error", "description", "load", "pixels")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
-    QUEUED_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
-    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    PIXELS_FIELD_NUMBER: _ClassVar[int]
+    version: int
     attempt: int
     server: str
-    queued: int
     clip: Clip
     error: Error
-    notice: DescribeReply
-    def __init__(self, attempt: _Optional[int] = ..., server: _Optional[str] = ..., queued: _Optional[int] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., notice: _Optional[_Union[DescribeReply, _Mapping]] = ...) -> None: ...
+    description: Description
+    load: Load
+    pixels: bytes
+    def __init__(self, version: _Optional[int] = ..., attempt: _Optional[int] = ..., server: _Optional[str] = ..., clip: _Optional[_Union[Clip, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., description: _Optional[_Union[Description, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., pixels: _Optional[bytes] = ...) -> None: ...
 
 class Clip(_message.Message):
-    __slots__ = ("pixels", "pts_s", "box", "flipped", "matrix", "full_range", "read_bytes", "fed_packets", "stage_s", "placed", "padding")
+    __slots__ = ("pts_s", "box", "flipped", "colour", "read_bytes", "fed_packets", "stage_s", "placed", "padding")
     class StageSEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -314,29 +303,33 @@ class Clip(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
-    PIXELS_FIELD_NUMBER: _ClassVar[int]
     PTS_S_FIELD_NUMBER: _ClassVar[int]
     BOX_FIELD_NUMBER: _ClassVar[int]
     FLIPPED_FIELD_NUMBER: _ClassVar[int]
-    MATRIX_FIELD_NUMBER: _ClassVar[int]
-    FULL_RANGE_FIELD_NUMBER: _ClassVar[int]
+    COLOUR_FIELD_NUMBER: _ClassVar[int]
     READ_BYTES_FIELD_NUMBER: _ClassVar[int]
     FED_PACKETS_FIELD_NUMBER: _ClassVar[int]
     STAGE_S_FIELD_NUMBER: _ClassVar[int]
     PLACED_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
-    pixels: bytes
     pts_s: _containers.RepeatedScalarFieldContainer[float]
     box: Box
     flipped: bool
-    matrix: Matrix
-    full_range: bool
+    colour: Colour
     read_bytes: int
     fed_packets: int
     stage_s: _containers.ScalarMap[str, float]
     placed: Box
     padding: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, pixels: _Optional[bytes] = ..., pts_s: _Optional[_Iterable[float]] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., flipped: _Optional[bool] = ..., matrix: _Optional[_Union[Matrix, str]] = ..., full_range: _Optional[bool] = ..., read_bytes: _Optional[int] = ..., fed_packets: _Optional[int] = ..., stage_s: _Optional[_Mapping[str, float]] = ..., placed: _Optional[_Union[Box, _Mapping]] = ..., padding: _Optional[_Iterable[bool]] = ...) -> None: ...
+    def __init__(self, pts_s: _Optional[_Iterable[float]] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., flipped: _Optional[bool] = ..., colour: _Optional[_Union[Colour, _Mapping]] = ..., read_bytes: _Optional[int] = ..., fed_packets: _Optional[int] = ..., stage_s: _Optional[_Mapping[str, float]] = ..., placed: _Optional[_Union[Box, _Mapping]] = ..., padding: _Optional[_Iterable[bool]] = ...) -> None: ...
+
+class Colour(_message.Message):
+    __slots__ = ("matrix", "full_range")
+    MATRIX_FIELD_NUMBER: _ClassVar[int]
+    FULL_RANGE_FIELD_NUMBER: _ClassVar[int]
+    matrix: str
+    full_range: bool
+    def __init__(self, matrix: _Optional[str] = ..., full_range: _Optional[bool] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message")
@@ -346,20 +339,32 @@ class Error(_message.Message):
     message: str
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
-class DescribeRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class DescribeReply(_message.Message):
-    __slots__ = ("server", "fingerprint", "videos", "workers", "state")
-    SERVER_FIELD_NUMBER: _ClassVar[int]
+class Description(_message.Message):
+    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
     VIDEOS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
-    server: str
+    MAX_CLIP_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
+    dataset: str
     videos: int
     workers: int
     state: str
-    def __init__(self, server: _Optional[str] = ..., fingerprint: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
+    max_clip_bytes: int
+    software: str
+    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+
+class Load(_message.Message):
+    __slots__ = ("queued", "credits", "front_s", "front_busy")
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FIELD_NUMBER: _ClassVar[int]
+    FRONT_S_FIELD_NUMBER: _ClassVar[int]
+    FRONT_BUSY_FIELD_NUMBER: _ClassVar[int]
+    queued: int
+    credits: int
+    front_s: float
+    front_busy: float
+    def __init__(self, queued: _Optional[int] = ..., credits: _Optional[int] = ..., front_s: _Optional[float] = ..., front_busy: _Optional[float] = ...) -> None: ...

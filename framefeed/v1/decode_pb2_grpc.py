@@ -37,13 +37,8 @@ class DecodeServiceStub:
         """
         self.Decode = channel.stream_stream(
                 '/framefeed.v1.DecodeService/Decode',
-                request_serializer=framefeed_dot_v1_dot_decode__pb2.DecodeRequest.SerializeToString,
-                response_deserializer=framefeed_dot_v1_dot_decode__pb2.DecodeReply.FromString,
-                _registered_method=True)
-        self.Describe = channel.unary_unary(
-                '/framefeed.v1.DecodeService/Describe',
-                request_serializer=framefeed_dot_v1_dot_decode__pb2.DescribeRequest.SerializeToString,
-                response_deserializer=framefeed_dot_v1_dot_decode__pb2.DescribeReply.FromString,
+                request_serializer=framefeed_dot_v1_dot_decode__pb2.Call.SerializeToString,
+                response_deserializer=framefeed_dot_v1_dot_decode__pb2.Reply.FromString,
                 _registered_method=True)
 
 
@@ -52,15 +47,8 @@ class DecodeServiceServicer:
     """
 
     def Decode(self, request_iterator, context):
-        """Clips for requests. Replies may overtake one another; `attempt` says which request each answers.
-        A server sends its initial metadata at once, by which a client knows that it is connected.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Describe(self, request, context):
-        """Who this server is.
+        """Replies may overtake one another; `attempt` says which call each answers. A server sends its initial metadata at
+        once, by which a client knows that it is connected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,13 +59,8 @@ def add_DecodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Decode': grpc.stream_stream_rpc_method_handler(
                     servicer.Decode,
-                    request_deserializer=framefeed_dot_v1_dot_decode__pb2.DecodeRequest.FromString,
-                    response_serializer=framefeed_dot_v1_dot_decode__pb2.DecodeReply.SerializeToString,
-            ),
-            'Describe': grpc.unary_unary_rpc_method_handler(
-                    servicer.Describe,
-                    request_deserializer=framefeed_dot_v1_dot_decode__pb2.DescribeRequest.FromString,
-                    response_serializer=framefeed_dot_v1_dot_decode__pb2.DescribeReply.SerializeToString,
+                    request_deserializer=framefeed_dot_v1_dot_decode__pb2.Call.FromString,
+                    response_serializer=framefeed_dot_v1_dot_decode__pb2.Reply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -106,35 +89,8 @@ class DecodeService:
             request_iterator,
             target,
             '/framefeed.v1.DecodeService/Decode',
-            framefeed_dot_v1_dot_decode__pb2.DecodeRequest.SerializeToString,
-            framefeed_dot_v1_dot_decode__pb2.DecodeReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Describe(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/framefeed.v1.DecodeService/Describe',
-            framefeed_dot_v1_dot_decode__pb2.DescribeRequest.SerializeToString,
-            framefeed_dot_v1_dot_decode__pb2.DescribeReply.FromString,
+            framefeed_dot_v1_dot_decode__pb2.Call.SerializeToString,
+            framefeed_dot_v1_dot_decode__pb2.Reply.FromString,
             options,
             channel_credentials,
             insecure,

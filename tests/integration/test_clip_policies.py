@@ -1,10 +1,10 @@
 """Policies through the engine: letterboxes, padding frames, bicubic, published rules and views, in RGB and in YUV."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bench.fidelity import all_frames, ideal_clip, psnr_db
 from decode_server.chunking.synthetic import make_videos

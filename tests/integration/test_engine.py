@@ -3,11 +3,11 @@
 import hashlib
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bench.fidelity import all_frames, ideal_clip, psnr_db
 from decode_server.chunking.chunk import chunk_videos

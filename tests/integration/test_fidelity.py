@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from bench.fidelity import all_frames, ideal_clip, psnr_db
 from decode_server.clips.engine import Engine
@@ -63,7 +64,7 @@ def test_a_clip_is_close_to_the_ideal_one(name: str, tmp_path: Path) -> None:
         box = info.box if turned == index.grid else index.grid.coded_box(info.box)  # of pixels that are not square
         ideal = ideal_clip([frames[n] for n in numbers], box, side_px)
         assert psnr_db(rgb, ideal) >= rgb_floor_db, (seed, info.box)
-        compact = replace(request, pixel_format="yuv420p")
+        compact = structs.replace(request, pixel_format="yuv420p")
         i420 = np.empty(compact.shape, np.uint8)
         colour = engine.decode(compact, i420).colour
         by_torch = yuv_to_rgb(torch.from_numpy(i420)[None], colours=[colour], siting="center")[0]

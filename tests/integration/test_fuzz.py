@@ -17,12 +17,13 @@ import grpc
 import pytest
 import zmq
 
+from framefeed.proto_wire import proto_of_call
 from framefeed.shm import MAX_DATAGRAM_BYTES, socket_address
 from framefeed.shm import pack_call as shm_call
 from framefeed.v1 import decode_pb2 as pb
 from framefeed.wire import ClipReply, unpack_reply
 from tests.integration.fake_worker import pattern_of
-from tests.integration.mangle import odd_header, odd_parts, odd_proto, odd_stream
+from tests.integration.mangle import CANCEL, odd_header, odd_parts, odd_proto, odd_stream
 from tests.integration.serving import PATIENCE_S, Server, request
 from tests.integration.talker import Talker
 from tests.integration.test_transports import new_bind
@@ -66,6 +67,7 @@ class ZmqPest(Pest):
     def send(self) -> None:
         for _ in range(CHUNK):
             self.dealer.send_multipart(odd_parts(self.rng))
+            self.dealer.send(CANCEL)
 
     def settle(self) -> None:
         for _ in range(CHUNK):
@@ -98,6 +100,7 @@ class ShmPest(Pest):
         for _ in range(CHUNK // 25):
             for _ in range(25):
                 self.socket.send(shm_call(odd_header(self.rng)))
+                self.socket.send(shm_call(CANCEL))
             for _ in range(25):
                 assert self.socket.recv(MAX_DATAGRAM_BYTES), "it was cut off for a call"
         if self.rng.random() < 0.3:
@@ -120,13 +123,13 @@ class GrpcPest(Pest):
         self.decode = self.channel.stream_stream("/framefeed.v1.DecodeService/Decode")
 
     def send(self) -> None:
-        messages = iter([odd_proto(self.rng) for _ in range(CHUNK)])
-        self.replies: Any = self.decode(messages, timeout=10 * PATIENCE_S)
+        messages = [message for _ in range(CHUNK) for message in (odd_proto(self.rng), proto_of_call(CANCEL))]
+        self.replies: Any = self.decode(iter(messages), timeout=10 * PATIENCE_S)
 
     def settle(self) -> None:
-        seen = [pb.DecodeReply.FromString(data) for data in self.replies]
+        seen = [pb.Reply.FromString(data) for data in self.replies]
         assert len(seen) == CHUNK
-        assert all(reply.HasField("clip") or reply.HasField("error") for reply in seen)
+        assert all(reply.WhichOneof("outcome") for reply in seen)
 
     def close(self) -> None:
         self.channel.close()

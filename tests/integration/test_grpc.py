@@ -17,7 +17,7 @@ from framefeed.proto_wire import proto_of_call
 from framefeed.request import ClipRequest
 from framefeed.v1 import decode_pb2 as pb
 from framefeed.v1.decode_pb2_grpc import DecodeServiceStub
-from framefeed.wire import MAX_HEADER_BYTES, DecodeCall, pack_call
+from framefeed.wire import MAX_HEADER_BYTES, Call, CancelCall, DecodeCall, DescribeCall, pack_call
 from tests.integration.serving import PATIENCE_S, Gate, Server, outcome, request, wait_until
 from tests.integration.test_transports import HOLDER
 
@@ -46,9 +46,17 @@ def stub(channel: grpc.Channel) -> DecodeServiceStub:
     return DecodeServiceStub(channel)
 
 
-def asked(wanted: ClipRequest, *, attempt: int = 1) -> pb.DecodeRequest:
-    call = DecodeCall(attempt=attempt, deadline_s=PATIENCE_S, request=wanted)
-    return pb.DecodeRequest.FromString(proto_of_call(pack_call(call)))
+def asked(wanted: ClipRequest, *, attempt: int = 1) -> pb.Call:
+    return message_of(DecodeCall(attempt=attempt, deadline_s=PATIENCE_S, request=wanted))
+
+
+def message_of(call: Call) -> pb.Call:
+    return pb.Call.FromString(proto_of_call(pack_call(call)))
+
+
+def described(stub: DecodeServiceStub) -> pb.Reply:
+    (reply,) = stub.Decode(iter([message_of(DescribeCall(attempt=5))]), timeout=PATIENCE_S)
+    return reply  # type: ignore[no-any-return]
 
 
 def test_a_stream_that_its_client_ends_is_answered_to_the_last(stub: DecodeServiceStub) -> None:
@@ -56,35 +64,80 @@ def test_a_stream_that_its_client_ends_is_answered_to_the_last(stub: DecodeServi
     replies = {reply.attempt: reply for reply in stub.Decode(iter(calls), timeout=PATIENCE_S)}
     assert set(replies) == set(range(300))
     for attempt, reply in replies.items():
-        assert reply.clip.pixels == bytes((attempt % 256,)) * request(side_px=128).clip_bytes
+        assert reply.pixels == bytes((attempt % 256,)) * request(side_px=128).clip_bytes
         assert len(reply.clip.pts_s) == 2
 
 
 def test_describe(server: Server, stub: DecodeServiceStub) -> None:
-    reply = stub.Describe(pb.DescribeRequest(), timeout=PATIENCE_S)
-    assert reply == pb.DescribeReply(server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready")
+    reply = described(stub)
+    assert (reply.version, reply.attempt, reply.server) == (2, 5, server.name)
+    assert reply.description == pb.Description(fingerprint="fake-1", videos=3, workers=2, state="ready")
+
+
+def test_calls_of_all_kinds_share_a_stream_and_a_cancel_takes_no_credit_and_has_no_reply(
+    stub: DecodeServiceStub,
+) -> None:
+    calls: list[pb.Call] = []
+    for attempt in range(1, 601):  # more than twice as many of each as a stream has credits
+        calls += [asked(request(seed=attempt), attempt=attempt), message_of(CancelCall(attempt=10**6 + attempt))]
+        calls.append(message_of(DescribeCall(attempt=1000 + attempt)))
+    replies = list(stub.Decode(iter(calls), timeout=PATIENCE_S))
+    assert sorted(reply.attempt for reply in replies) == [*range(1, 601), *range(1001, 1601)]
+    assert {reply.WhichOneof("outcome") for reply in replies if reply.attempt > 600} == {"description"}
+    assert {reply.WhichOneof("outcome") for reply in replies if reply.attempt <= 600} == {"clip"}
+
+
+def test_cancels_alone_do_not_end_or_fill_a_stream(stub: DecodeServiceStub) -> None:
+    calls = [message_of(CancelCall(attempt=attempt)) for attempt in range(2000)]
+    (reply,) = stub.Decode(iter([*calls, message_of(DescribeCall(attempt=7))]), timeout=PATIENCE_S)
+    assert (reply.attempt, reply.description.state) == (7, "ready")
+
+
+def test_a_cancel_that_is_refused_is_answered_once(stub: DecodeServiceStub) -> None:
+    """So its credit is given back once: the stream would end before its clip otherwise, or never."""
+    old, wide = message_of(CancelCall(attempt=3)), message_of(CancelCall(attempt=4))
+    old.version = 1
+    wide.cancel.MergeFromString(b"\xf8\x07\x01")
+    last = asked(request(), attempt=5)
+    replies = {reply.attempt: reply for reply in stub.Decode(iter([old, wide, last]), timeout=PATIENCE_S)}
+    assert {attempt: reply.error.code for attempt, reply in replies.items()} == {
+        3: "wrong_version",
+        4: "bad_request",
+        5: "",
+    }
+
+
+def test_a_call_of_another_version_is_told_which_is_wanted(stub: DecodeServiceStub) -> None:
+    old = asked(request(), attempt=4)
+    old.version = 1
+    (reply,) = stub.Decode(iter([old]), timeout=PATIENCE_S)
+    wanted = pb.Error(code="wrong_version", message="wire: version is 1, wanted 2")
+    assert (reply.attempt, reply.error) == (4, wanted)
 
 
 def test_what_is_wrong_with_a_request_is_its_answer_and_the_stream_goes_on(stub: DecodeServiceStub) -> None:
     unset, wide, good = asked(request(), attempt=1), asked(request(), attempt=2), asked(request(), attempt=3)
-    unset.request.ClearField("segments")
-    wide.request.width_px = 10**9
+    unset.decode.request.ClearField("segments")
+    wide.decode.request.width_px = 10**9
     corrupt = asked(request("corrupt"), attempt=4)
     calls = iter([unset, wide, corrupt, good])
     replies = {reply.attempt: reply for reply in stub.Decode(calls, timeout=PATIENCE_S)}
-    assert replies[1].error == pb.Error(code="bad_request", message="wire: sampling is a NoneType, wanted a map")
+    assert replies[1].error.code == "bad_request"
+    assert replies[1].error.message == "wire: Object missing required field `sampling` - at `$[1].request`"
     assert (replies[2].error.code, "width_px is 1000000000" in replies[2].error.message) == ("bad_request", True)
     assert replies[4].error.code == "corrupt_media"
-    assert replies[3].clip.pixels
+    assert replies[3].pixels
 
 
 def test_bytes_that_are_no_message_are_answered(channel: grpc.Channel) -> None:
     raw = channel.stream_stream(f"/{SERVICE}/Decode")
     good = asked(request(), attempt=7).SerializeToString()
     calls = [b"\xff" * 100, good + b"\xf8\x07\x01", b"", good]
-    replies = [pb.DecodeReply.FromString(data) for data in raw(iter(calls), timeout=PATIENCE_S)]
-    assert [reply.error.code for reply in replies if reply.HasField("error")] == ["bad_request"] * 3
-    assert "DecodeRequest has fields that are not in decode.proto" in str(replies)
+    replies = [pb.Reply.FromString(data) for data in raw(iter(calls), timeout=PATIENCE_S)]
+    refused = [(reply.error.code, reply.attempt) for reply in replies if reply.HasField("error")]
+    assert sorted(refused) == [("bad_request", 0), ("bad_request", 0), ("bad_request", 7)]
+    assert "100 bytes are no Call" in str(replies)
+    assert "unknown field `(not in decode.proto)`" in str(replies)
     assert [reply.attempt for reply in replies if reply.HasField("clip")] == [7]
 
 
@@ -94,7 +147,7 @@ def test_an_oversize_message_ends_its_stream_and_no_other(channel: grpc.Channel,
         list(raw(iter([bytes(MAX_HEADER_BYTES + 1)]), timeout=PATIENCE_S))
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     (reply,) = stub.Decode(iter([asked(request())]), timeout=PATIENCE_S)
-    assert reply.clip.pixels
+    assert reply.pixels
 
 
 def test_health_follows_the_server(tmp_path: Path) -> None:
@@ -116,8 +169,9 @@ def test_health_follows_the_server(tmp_path: Path) -> None:
         assert next(watched).status == status("") == health_pb2.HealthCheckResponse.NOT_SERVING
         gate.open()
         replies = list(waiting)
-        assert [reply.clip.pixels for reply in replies if not reply.HasField("notice")] == [bytes(6144)]
-        assert [reply.notice.state for reply in replies if reply.HasField("notice")] == ["draining"]
+        assert [reply.pixels for reply in replies if reply.HasField("clip")] == [bytes(6144)]
+        notices = [(reply.attempt, reply.description.state) for reply in replies if not reply.HasField("clip")]
+        assert notices == [(0, "draining")]
         assert server.wait() == 0
     gate.close()
 
@@ -142,7 +196,7 @@ def test_a_client_that_cancels_is_forgotten(tmp_path: Path) -> None:
         wait_until("it decodes", gate.entered)
         call.cancel()
         for _ in range(2):  # on the same connection, so the server has read the cancellation before it answers
-            stub.Describe(pb.DescribeRequest(), timeout=PATIENCE_S)
+            described(stub)
         gate.open()
         gone = 'framefeed_server_replies_dropped_total{reason="client_gone"}'
         wait_until("the reply found nobody", lambda: server.metrics()[gone] == 1)
@@ -163,6 +217,6 @@ def test_a_client_that_is_killed_is_no_error_of_the_server(tmp_path: Path) -> No
             holder.communicate(timeout=PATIENCE_S)
         wait_until("it is gone", lambda: server.metrics()["framefeed_server_requests_in_flight"] == 0)
         with channel_to(server) as channel:
-            assert DecodeServiceStub(channel).Describe(pb.DescribeRequest(), timeout=PATIENCE_S).state == "ready"
+            assert described(DecodeServiceStub(channel)).description.state == "ready"
         assert "Traceback" not in server.log()
         assert "ERROR" not in server.log()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from decode_server.chunking.chunk import chunk_videos
 from decode_server.chunking.profiles import PROFILES

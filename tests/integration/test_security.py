@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import trustme
 import zmq
+from msgspec import structs
 
 from decode_server.indexing.index import build_index
 from decode_server.service.listeners.curve import Keys
@@ -312,10 +313,10 @@ def test_a_link_out_of_the_root_is_not_followed(real_server: tuple[Server, Path]
 def oversize(**changes: object) -> ClipRequest:
     """A request that our own types would refuse to build."""
     wanted = request("good")
-    policy = replace(wanted.sampling)
+    policy = structs.replace(wanted.sampling)
     for name, value in changes.items():
-        object.__setattr__(policy if name == "frames" else wanted, name, value)
-    object.__setattr__(wanted, "sampling", policy)
+        structs.force_setattr(policy if name == "frames" else wanted, name, value)
+    structs.force_setattr(wanted, "sampling", policy)
     return wanted
 
 

@@ -9,12 +9,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgpack
 import pytest
 import zmq
+from msgspec.msgpack import encode
 
 from framefeed.request import ClipRequest
-from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, ServerReply, pack_call, sealed
+from framefeed.wire import (
+    CancelCall,
+    ClipReply,
+    DecodeCall,
+    DescribeCall,
+    ErrorReply,
+    ServerReply,
+    pack_call,
+    seal,
+)
 from tests.integration.serving import (
     FAKE_SERVE,
     PATIENCE_S,
@@ -84,24 +93,36 @@ def test_describe(server: Server, client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "attempt"),
+    ("frames", "attempt", "code"),
     [
-        ((b"",), 0),
-        ((sealed(b"\xc1 not msgpack"),), 0),
-        ((b"x" * 70_000,), 0),
-        ((sealed(msgpack.packb({"v": 99, "kind": "decode", "attempt": 4})),), 0),
-        ((sealed(msgpack.packb({"v": 1, "kind": "exec", "attempt": 4})),), 4),
-        ((sealed(msgpack.packb({"v": 1, "kind": "decode", "attempt": 4})),), 4),
-        ((pack_call(DescribeCall(attempt=4)), b"more"), 4),
-        ((b"", pack_call(DescribeCall(attempt=4))), 0),
-        ((b"a", b"b", b"c", b"d"), 0),
+        ((b"",), 0, "bad_request"),
+        ((seal(b"\xc1 not msgpack"),), 0, "bad_request"),
+        ((b"x" * 70_000,), 0, "bad_request"),
+        ((seal(encode([99, {"kind": "decode", "attempt": 4}])),), 4, "wrong_version"),
+        ((seal(encode({"v": 1, "kind": "decode", "attempt": 4})),), 4, "wrong_version"),
+        ((seal(encode([2, {"kind": "exec", "attempt": 4}])),), 4, "bad_request"),
+        ((seal(encode([2, {"kind": "decode", "attempt": 4}])),), 4, "bad_request"),
+        ((seal(encode([2, {"kind": "describe", "attempt": 0}])),), 0, "bad_request"),
+        ((pack_call(DescribeCall(attempt=4)), b"more"), 4, "bad_request"),
+        ((b"", pack_call(DescribeCall(attempt=4))), 0, "bad_request"),
+        ((b"a", b"b", b"c", b"d"), 0, "bad_request"),
     ],
 )
-def test_every_malformed_message_gets_its_reply(client: Client, frames: tuple[bytes, ...], attempt: int) -> None:
+def test_every_malformed_message_gets_its_reply(
+    client: Client, frames: tuple[bytes, ...], attempt: int, code: str
+) -> None:
     client.send_raw(*frames)
     reply, _ = client.receive()
     assert isinstance(reply, ErrorReply)
-    assert (reply.code, reply.attempt) == ("bad_request", attempt)
+    assert (reply.code, reply.attempt) == (code, attempt)
+    assert client.silent()
+
+
+def test_a_cancel_has_no_reply(client: Client) -> None:
+    client.send(CancelCall(attempt=3))
+    client.send(DescribeCall(attempt=4))
+    reply, _ = client.receive()
+    assert (type(reply), reply.attempt) == (ServerReply, 4)
     assert client.silent()
 
 

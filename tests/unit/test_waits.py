@@ -36,12 +36,12 @@ ENDED_BY = {
     "decode_server/service/listeners/curve.py: self._keeper.zap_socket.recv_multipart()": "a message lies ready",
     "decode_server/service/listeners/grpc_listener.py: self._closing.wait()": "close(); its loop serves meanwhile",
     "decode_server/service/listeners/grpc_listener.py: task.result()": "only of tasks that are done",
+    "decode_server/service/listeners/streams.py: stream.told.acquire()": "the front takes a call, or the stream ends",
     "decode_server/service/listeners/grpc_listener.py: stream.credits.acquire()": "its client reads, or ends",
     "decode_server/service/listeners/streams.py: self._more.wait()": "a message to send, or the stream's end",
     "decode_server/service/listeners/shm_listener.py: self._socket.accept()": "it does not block",
     "decode_server/service/listeners/shm_listener.py: client.socket.recv(MAX_DATAGRAM_BYTES + 1)": "it does not block",
     "trainer_client/transports/connection.py: self._wake.recv(4096)": "it does not block",
-    "trainer_client/transports/grpc_transport.py: done.result()": "only of futures that are done",
     "trainer_client/transports/grpc_transport.py: self._room.wait_for(lambda: self._ahead_bytes <= _AHEAD_BYTES or "
     "self._ended.is_set())": "the feed takes replies, or the connection ends",
     "trainer_client/transports/shm_transport.py: server.recv(MAX_DATAGRAM_BYTES + 1)": "it does not block",

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from framefeed.errors import BadInput, BadRequest
-from framefeed.proto_wire import header_of_reply, header_of_server, proto_of_body
+from framefeed.grpc_pixels import split_pixels
+from framefeed.proto_wire import header_of_reply, proto_of_call
 from framefeed.v1 import decode_pb2
-from framefeed.wire import MAX_HEADER_BYTES, unpack_body
+from framefeed.wire import MAX_HEADER_BYTES
 from trainer_client.transports.grpc_cpu import GrpcCpu
 from trainer_client.transports.transport import (
     HEARTBEAT_LOST_MS,
@@ -37,7 +38,6 @@ _log = logging.getLogger(__name__)
 
 _SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
 _CONNECT_S = 5.0
-_DESCRIBE_S = 10.0
 _JOIN_S = 5.0
 _UNSENT_CALLS = 256
 _AHEAD_BYTES = 16 << 20  # received and not yet fetched, of one server; beyond it, its stream is not read
@@ -172,16 +172,9 @@ class _Link:
         if calls is None or calls.qsize() >= _UNSENT_CALLS:
             return False
         try:
-            kind, body = unpack_body(header)
+            calls.put(proto_of_call(header))
         except BadRequest:
             calls.put(header)  # as it is: the server says that it is none
-            return True
-        if kind == "describe":
-            describe = self._channel.unary_unary(f"/{_SERVICE}/Describe")
-            future = describe.future(b"", timeout=_DESCRIBE_S, metadata=self._metadata)
-            future.add_done_callback(lambda done: self._described(done, body["attempt"]))
-        else:
-            calls.put(proto_of_body(body))
         return True
 
     def header(self) -> bytes | None:
@@ -247,26 +240,18 @@ class _Link:
 
     def _take_in(self, data: bytes) -> None:
         try:
-            message = header_of_reply(data)
+            said, pixels = split_pixels(data)
+            message = (header_of_reply(said), pixels)
         except BadRequest as error:
             _log.warning("%s: %s", self.url, error)
             message = (b"", _NOTHING)  # which its reader finds to be no header
-        self._hand_over(message)
-        with self._room:
-            self._room.wait_for(lambda: self._ahead_bytes <= _AHEAD_BYTES or self._ended.is_set())
-
-    def _described(self, done: grpc.Future, attempt: int) -> None:
-        try:
-            self._hand_over((header_of_server(done.result(), attempt=attempt), _NOTHING))
-        except (grpc.RpcError, grpc.FutureCancelledError, BadRequest) as error:
-            _log.debug("%s: no description (%s)", self.url, error)
-
-    def _hand_over(self, message: tuple[bytes, memoryview]) -> None:
         with self._room:
             self._ahead_bytes += sum(map(len, message))
         self._messages.append(message)
         if not self._ended.is_set():
             self._ring()
+        with self._room:
+            self._room.wait_for(lambda: self._ahead_bytes <= _AHEAD_BYTES or self._ended.is_set())
 
     def _change(self, kind: Kind) -> None:
         self._changes.append(kind)

@@ -27,9 +27,10 @@ from decode_server.service.listeners.security import ServerCredentials
 from decode_server.service.listeners.streams import CALLS_PER_STREAM, QueuedReply, Stream, Streams
 from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput, BadRequest, FramefeedError
-from framefeed.proto_wire import header_of_call, proto_of_reply, proto_of_server
+from framefeed.grpc_pixels import with_pixels
+from framefeed.proto_wire import header_of_call, header_of_no_call, proto_of_reply
 from framefeed.v1 import decode_pb2
-from framefeed.wire import MAX_HEADER_BYTES, DescribeCall, pack_body, pack_call, unpack_body
+from framefeed.wire import MAX_HEADER_BYTES, CancelCall, peek, unpack_call
 
 log = logging.getLogger("framefeed.serve")
 
@@ -37,7 +38,6 @@ SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
 _START_S = 10.0
 _STOP_S = 2.0  # for gRPC to end calls that were cut off
 _HEALTH_S = 0.1  # how soon the health service knows
-_DESCRIBE_S = 10.0
 _CALLS = 256  # under way at once, of all clients: with the largest message, the bound on what gRPC holds
 _CALLS_PER_CONNECTION = 32
 _OPTIONS = (
@@ -143,11 +143,8 @@ class GrpcListener:
         await server.stop(0)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
-        """Messages pass as bytes: proto_wire.py reads and writes them around the pixels."""
-        methods = {
-            "Decode": grpc.stream_stream_rpc_method_handler(self._decode),
-            "Describe": grpc.unary_unary_rpc_method_handler(self._describe),
-        }
+        """Messages pass as bytes: proto_wire.py reads and writes them, around the pixels."""
+        methods = {"Decode": grpc.stream_stream_rpc_method_handler(self._decode)}
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def _bind(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None) -> int:
@@ -200,43 +197,39 @@ class GrpcListener:
             self._streams.end(stream)
 
     async def _read(self, stream: Stream, context: grpc.aio.ServicerContext) -> None:
-        while True:
-            await stream.credits.acquire()
-            data = await context.read()
-            if data is grpc.aio.EOF:
-                break
-            self._streams.ask(stream, _header(data))
-        for _ in range(CALLS_PER_STREAM - 1):  # all are back when all calls are answered
+        """Hand its calls to the front; one is not read before there is a credit for the one before it."""
+        while (data := await context.read()) is not grpc.aio.EOF:
+            header = _header(data)
+            if _is_cancel(header):
+                await self._streams.tell(stream, header)
+            else:
+                await stream.credits.acquire()
+                self._streams.ask(stream, header)
+        for _ in range(CALLS_PER_STREAM):  # all are back when all calls are answered
             await stream.credits.acquire()
 
     async def _write(self, stream: Stream, context: grpc.aio.ServicerContext) -> None:
         while True:
             queued_reply = await stream.take()
-            answers = (
-                queued_reply.pixels is not None or unpack_body(queued_reply.header)[0] != "server"
-            )  # which answers no call here
-            data = proto_of_reply(queued_reply.header, queued_reply.pixels)
+            is_notice = peek(queued_reply.header) == ("server", 0)  # it answers no call
+            data = with_pixels(proto_of_reply(queued_reply.header), queued_reply.pixels)
             queued_reply.deliver()
             await context.write(data)
-            if answers:
+            if not is_notice:
                 stream.credits.release()
-
-    async def _describe(self, _: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        stream = self._streams.open()
-        try:
-            self._streams.ask(stream, pack_call(DescribeCall(attempt=0)))
-            async with asyncio.timeout(_DESCRIBE_S):
-                return proto_of_server((await stream.take()).header)
-        except TimeoutError:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the server did not turn for {_DESCRIBE_S:g} s")
-            raise
-        finally:
-            self._streams.end(stream)
 
 
 def _header(data: bytes) -> bytes:
-    """The header of a DecodeRequest; bytes that are none become one that the front refuses in the same words."""
+    """The header of a Call; bytes that are none become one that the front refuses in the same words."""
     try:
         return header_of_call(data)
     except BadRequest as error:
-        return pack_body(f"malformed ({error})", {})
+        return header_of_no_call(str(error))
+
+
+def _is_cancel(header: bytes) -> bool:
+    """Whether the front will have no reply to it."""
+    try:
+        return peek(header)[0] == "cancel" and isinstance(unpack_call(header), CancelCall)
+    except FramefeedError:
+        return False

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 
-CALLS_PER_STREAM = 256  # unanswered; the next is not read before one is answered
+CALLS_PER_STREAM = 256  # unanswered; the next is not handed over before one is answered
 _REPLIES_PER_STREAM = 16  # that wait for a stream before it is called slow
 
 
@@ -38,6 +38,7 @@ class Stream:
     def __init__(self, name: bytes, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
         self.credits = asyncio.Semaphore(CALLS_PER_STREAM)
+        self.told = asyncio.Semaphore(CALLS_PER_STREAM)  # less the calls without a reply that the front has not taken
         self._loop = loop
         self._lock = threading.Lock()
         self._queued_replies: deque[QueuedReply] = deque()
@@ -71,6 +72,11 @@ class Stream:
         """Whether no reply waits."""
         return not self._queued_replies
 
+    def heard(self) -> None:
+        """The front took a call that has no reply."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody tells it anything
+            self._loop.call_soon_threadsafe(self.told.release)
+
     def end(self) -> None:
         """Nobody reads any more: what waits is let go of, and put() raises. Idempotent."""
         with self._lock:
@@ -86,7 +92,7 @@ class Streams:
         self._streams: dict[bytes, Stream] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._calls: deque[tuple[bytes, list[bytes]]] = deque()
+        self._calls: deque[tuple[Stream, bytes, bool]] = deque()  # whose, header, whether it has a reply
         self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     # The loop's side.
@@ -99,10 +105,12 @@ class Streams:
 
     def ask(self, stream: Stream, header: bytes) -> None:
         """Hand a call to the front."""
-        with self._lock:
-            if not self._calls:  # otherwise the front has still to look, or was told already
-                os.eventfd_write(self._rung, 1)
-            self._calls.append((stream.name, [header]))
+        self._hand_over(stream, header, replied=True)
+
+    async def tell(self, stream: Stream, header: bytes) -> None:
+        """Hand a call to the front that has no reply; waits while it has many of them still to take."""
+        await stream.told.acquire()
+        self._hand_over(stream, header, replied=False)
 
     def end(self, stream: Stream) -> None:
         """The stream is over."""
@@ -128,11 +136,14 @@ class Streams:
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """The next call as (stream, [header]); None if there is none."""
         with self._lock:
-            if self._calls:
-                return self._calls.popleft()
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._rung)
-        return None
+            if not self._calls:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._rung)
+                return None
+            stream, header, replied = self._calls.popleft()
+        if not replied:
+            stream.heard()
+        return stream.name, [header]
 
     def send(self, name: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         """As Listener.send."""
@@ -141,6 +152,12 @@ class Streams:
             raise ReaderGone
         queued_reply = stream.put(header, pixels)
         return None if pixels is None else queued_reply
+
+    def _hand_over(self, stream: Stream, header: bytes, *, replied: bool) -> None:
+        with self._lock:
+            if not self._calls:  # otherwise the front has still to look, or was told already
+                os.eventfd_write(self._rung, 1)
+            self._calls.append((stream, header, replied))
 
     def close(self) -> None:
         """Once the loop has ended. Idempotent."""

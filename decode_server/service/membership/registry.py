@@ -119,7 +119,7 @@ def _pulse(path: Path) -> tuple[int, float]:
 def write_entry(path: Path, entry: ServerEntry) -> None:
     """Write it so that a reader finds the old entry or the new one, and no half of one. Raises OSError."""
     part = path.with_name(path.name + _PART)
-    part.write_text(entry.pack())
+    part.write_text(entry.pack(), encoding="utf-8")
     part.rename(path)
 
 

@@ -15,9 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
+
+from msgspec.structs import replace
 
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
@@ -40,7 +42,7 @@ from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
 from framefeed.errors import FramefeedError, Permanent, StorageFault
 from framefeed.request import ClipRequest
-from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_reply, unpack_call
+from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_unsealed, unpack_call
 
 log = logging.getLogger("framefeed.worker")
 
@@ -142,11 +144,11 @@ class Worker:
         """The end of one of several clips, whose times are those of all: the metrics are to count them once."""
         task, call = clip.task, clip.call
         info = replace(info, stage_s={"queue": clip.queue_s, **info.stage_s})
-        reply = ClipReply(attempt=call.attempt, server=self._server, queued=task.queued, info=info)
+        reply = ClipReply(attempt=call.attempt, server=self._server, info=info)
         codec = self._backend.codec(call.request.video)
         storage = self._backend.watch.take()
         stage_s = {stage: spent_s if stage == "queue" else spent_s / among for stage, spent_s in info.stage_s.items()}
-        return Done(task.id, "clip", pack_reply(reply), codec, info.read_bytes, stage_s, storage)
+        return Done(task.id, "clip", pack_unsealed(reply), codec, info.read_bytes, stage_s, storage)
 
     def _failed(self, clip: _Clip, error: Exception) -> Done:
         if isinstance(error, FramefeedError):
@@ -156,7 +158,7 @@ class Worker:
             log.error("decoding %s failed in a way that is a bug", video, exc_info=error)
             code, message = Permanent.code, f"{video}: {type(error).__name__}: {error}"
         reply = ErrorReply(attempt=clip.call.attempt, server=self._server, code=code, message=message)
-        return Done(clip.task.id, code, pack_reply(reply), "", 0, {}, self._backend.watch.take())
+        return Done(clip.task.id, code, pack_unsealed(reply), "", 0, {}, self._backend.watch.take())
 
 
 def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBackend:

@@ -5,16 +5,13 @@ Both ends are this program on this machine, so there is no version; it knows nei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
-
-import msgpack
+import msgspec
+from msgspec import Struct
 
 MAX_MESSAGE_BYTES = 1 << 17
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Struct, frozen=True, array_like=True, tag=0):
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
@@ -31,46 +28,40 @@ class Setup:
     parent: int
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True, array_like=True):
     """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the buffer pool at `offset`.
 
-    `received_s` is when the front got it (the monotonic clock is one for all processes), `queued` its queue's length.
+    `received_s` is when the front got it: the monotonic clock is one for all processes.
     """
 
     id: int
     offset: int
     clip_bytes: int
     received_s: float
-    queued: int
     header: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Tasks:
+class Tasks(Struct, frozen=True, array_like=True, tag=1):
     """Front to worker: what one thread is to decode together. Each task gets its own Done."""
 
     tasks: tuple[Task, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Struct, frozen=True, array_like=True, tag=2):
     """Worker to front, once: it can take tasks, what decides the bytes it will make, and how many videos it has."""
 
     fingerprint: str
     videos: int
 
 
-@dataclass(frozen=True, slots=True)
-class NoStart:
+class NoStart(Struct, frozen=True, array_like=True, tag=3):
     """Worker to front, instead of Hello: why it cannot serve."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Worker to front: a task's end. `header` is the reply, ready to send; `outcome` is "clip" or an error's code.
+class Done(Struct, frozen=True, array_like=True, tag=4):
+    """Worker to front: a task's end. `reply` is what pack_unsealed gave for it; `outcome` is "clip" or an error's code.
 
     `codec`, `stage_s` and `read_bytes` are for the metrics, empty or 0 when there is no clip; `storage` is what
     ReadWatch.take gave after it.
@@ -78,15 +69,14 @@ class Done:
 
     id: int
     outcome: str
-    header: bytes
+    reply: bytes
     codec: str
     read_bytes: int
     stage_s: dict[str, float]
     storage: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Stuck:
+class Stuck(Struct, frozen=True, array_like=True, tag=5):
     """Worker to front: a read of the Tasks that begin with this id has not returned in time and their thread waits in
     it. A Done of each may follow.
     """
@@ -96,22 +86,18 @@ class Stuck:
 
 
 Message = Setup | Tasks | Hello | NoStart | Done | Stuck
-_KINDS: tuple[type[Message], ...] = (Setup, Tasks, Hello, NoStart, Done, Stuck)
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
 def pack_message(message: Message) -> bytes:
     """A message as one datagram."""
-    values = [_values(task) for task in message.tasks] if isinstance(message, Tasks) else _values(message)
-    return cast(bytes, msgpack.packb([_KINDS.index(type(message)), *values]))
+    return _ENCODER.encode(message)
 
 
 def unpack_message(datagram: bytes) -> Message:
-    """The message of a datagram. Raises ValueError or TypeError for what no worker of this version sends."""
-    kind, *values = msgpack.unpackb(datagram)
-    if _KINDS[kind] is Tasks:
-        return Tasks(tuple(Task(*task) for task in values))
-    return cast(Message, _KINDS[kind](*values))
-
-
-def _values(record: Message | Task) -> list[object]:
-    return [getattr(record, name) for name in record.__slots__]
+    """The message of a datagram. Raises ValueError for what no worker of this version sends."""
+    try:
+        return _DECODER.decode(datagram)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None

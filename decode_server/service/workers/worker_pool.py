@@ -169,7 +169,7 @@ class WorkerPool:
         """How often `start` can be called now."""
         return sum(map(self._room_of, self._live()))
 
-    def start(self, together: Sequence[tuple[Job, Buffer]], *, queued: int) -> None:
+    def start(self, together: Sequence[tuple[Job, Buffer]]) -> None:
         """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
         them later.
         """
@@ -180,7 +180,7 @@ class WorkerPool:
             worker.running[job.id] = _Running(job, buffer, together[0][0].id)
             self._next_due_s = min(self._next_due_s, job.due_s)
         self.unanswered += len(together)
-        tasks = tuple(Task(j.id, buffer.offset, j.clip_bytes, j.received_s, queued, j.header) for j, buffer in together)
+        tasks = tuple(Task(j.id, buffer.offset, j.clip_bytes, j.received_s, j.header) for j, buffer in together)
         try:
             worker.channel.send(pack_message(Tasks(tasks)))
         except OSError as error:
@@ -306,7 +306,7 @@ class WorkerPool:
     def _heard(self, worker: _Worker, datagram: bytes, now_s: float, events: list[Event]) -> None:
         try:
             message = unpack_message(datagram)
-        except (ValueError, TypeError, IndexError) as error:
+        except ValueError as error:
             self._condemn(worker, f"it sent nonsense ({error})", now_s)
             return
         if isinstance(message, Done) and message.id in worker.running:

@@ -34,7 +34,7 @@ def info(seed: int = 0) -> ClipInfo:
 
 
 def clip(attempt: int, seed: int = 0) -> ClipReply:
-    return ClipReply(attempt=attempt, server="s", queued=0, info=info(seed))
+    return ClipReply(attempt=attempt, server="s", info=info(seed))
 
 
 def error(attempt: int, code: str) -> ErrorReply:

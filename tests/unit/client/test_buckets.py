@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from framefeed.crops import Box, Letterbox
 from framefeed.errors import BadInput
@@ -93,8 +94,8 @@ def test_masks_say_what_is_of_the_video(shape: tuple[int, ...]) -> None:
     places = plan(0)
     placed = Box(x_px=2, y_px=0, width_px=4, height_px=8)
     infos = (
-        replace(info(), pts_s=(0.0, 0.1, 0.1), padding=(False, False, True)),
-        replace(info(), pts_s=(0.0, 0.1, 0.2), placed=placed),
+        structs.replace(info(), pts_s=(0.0, 0.1, 0.1), padding=(False, False, True)),
+        structs.replace(info(), pts_s=(0.0, 0.1, 0.2), placed=placed),
     )
     batch = Batch(
         step=0, pixels=np.zeros(shape, np.uint8), positions=places.places.positions, epochs=places.places.epochs,

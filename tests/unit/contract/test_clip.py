@@ -1,9 +1,8 @@
 """A clip checks itself, and can be had without its padding."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from framefeed.clip import Clip, ClipInfo, Colour
 from framefeed.crops import Box

@@ -1,9 +1,9 @@
 """Entries of servers: whole or refused, never half believed; standing still is judged by the reader's clock."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,11 +61,22 @@ def test_any_other_json_is_none(body: Any) -> None:
         {"lease_s": float("nan")},
         {"more": 1},
         {"framefeed_server": 2},
+        {"framefeed_server": True},
+        {"beat": True},
+        {"beat": 1.0},
     ],
 )
 def test_an_entry_with_a_strange_field_is_none(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"is |are |no server entry"):
-        unpack_entry(json.dumps({"framefeed_server": 1, **asdict(entry()), **change}))
+    with pytest.raises(
+        ValueError, match=r"no server entry of version 1: .*(field|Expected|Invalid|malformed|lease_s is)"
+    ):
+        unpack_entry(json.dumps({"framefeed_server": 1, **msgspec.to_builtins(entry()), **change}))
+
+
+def test_an_entry_without_its_version_or_another_field_is_none() -> None:
+    for name in (body := json.loads(entry().pack())):
+        with pytest.raises(ValueError, match=f"missing required field `{name}`"):
+            unpack_entry(json.dumps({other: value for other, value in body.items() if other != name}))
 
 
 def test_what_stands_still_is_told_by_the_readers_clock_alone() -> None:
@@ -88,4 +99,6 @@ def test_processes_of_this_host_agree_on_its_id() -> None:
 
 def test_garbage_without_end_is_no_entry() -> None:
     with pytest.raises(ValueError, match="nested without end"):
+        unpack_entry('{"more": ' + "[" * 60_000)
+    with pytest.raises(ValueError, match="no server entry"):
         unpack_entry("[" * 60_000)

@@ -98,7 +98,7 @@ class FakePool:
     def room(self) -> int:
         return max(self._room - len(self._running), 0)
 
-    def start(self, together: Sequence[tuple[Job, Buffer]], *, queued: int) -> None:
+    def start(self, together: Sequence[tuple[Job, Buffer]]) -> None:
         self._running.append(together)
         self.together.append(len(together))
 
