@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
+from decode_server.media.container import open_container
+
 SAMPLES_PER_S = 48_000
 _LAYOUT = "stereo"
 _CHANNELS = 2
@@ -28,7 +30,7 @@ class SourceAudio:
     """
 
     def __init__(self, path: Path, *, origin_s: Fraction) -> None:
-        self._container = av.open(str(path), metadata_errors="replace")
+        self._container = open_container(path)
         self._origin_s = origin_s
         self._pieces = self._decoded() if self._container.streams.audio else iter(())
         self._pending: list[tuple[int, Samples]] = []

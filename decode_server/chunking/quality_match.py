@@ -21,6 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 from decode_server.chunking.profiles import PROFILES, EncodingProfile
 from decode_server.chunking.source import usable_stream
 from decode_server.chunking.steady_encoder import steady_options
+from decode_server.media.container import open_container
 from decode_server.media.picture import PictureFilter, describe_picture
 from framefeed.errors import UnsupportedMedia
 
@@ -69,7 +70,7 @@ def _sample(source: Path, *, short_side_px: int, pix_fmt: str, fps: Fraction | N
     """Parts of the source as the chunker's pictures; without those that cannot be sought or decoded."""
     parts: list[Part] = []
     try:
-        with av.open(str(source), metadata_errors="replace") as container:
+        with open_container(source) as container:
             stream = usable_stream(container)
             rate = stream.average_rate or Fraction(30)
             step = max(round(rate / fps), 1) if fps else 1

@@ -24,6 +24,7 @@ import av
 from av.container import InputContainer
 from av.error import FFmpegError
 
+from decode_server.media.container import check_codec, open_container
 from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
 
 _STORAGE_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.ENOENT, errno.ENOMEM})
@@ -104,6 +105,7 @@ def usable_stream(container: InputContainer) -> av.VideoStream:
         decodable = False
     if not decodable or not streams[0].time_base:
         raise UnsupportedMedia("has a video stream that no decoder here reads")
+    check_codec(streams[0].codec_context.name)
     return streams[0]
 
 
@@ -120,7 +122,7 @@ class SourceVideo:
         """
         self._on_bytes = on_bytes
         try:
-            self._container = av.open(str(path), metadata_errors="replace")
+            self._container = open_container(path)
         except (FFmpegError, OSError) as error:
             raise _classified(error, "cannot be opened") from None
         try:

@@ -15,6 +15,7 @@ from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 
 from decode_server.clips.plan import Run
+from decode_server.media.container import check_codec
 from decode_server.media.packet_index import DAMAGED, HIDDEN, PacketIndex
 from framefeed.errors import CorruptMedia, UnsupportedMedia
 
@@ -81,7 +82,8 @@ class Decoder:
 
 
 def open_decoder(decoder: str, extradata: bytes, codec_tag: str) -> VideoCodecContext:
-    """A codec context of one thread that outputs every frame. Raises UnsupportedMedia if FFmpeg has no such decoder."""
+    """A codec context of one thread that outputs every frame. Raises UnsupportedMedia if there is no such decoder."""
+    check_codec(decoder)
     try:
         context = CodecContext.create(decoder, "r")
     except av.FFmpegError as error:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from decode_server.media.container import open_regular
+
 _OPEN_FILES = 256
 
 
@@ -36,10 +38,10 @@ OpenFile = Callable[[Path], MediaFile]
 
 
 class DescriptorFile:
-    """A MediaFile of the operating system. Raises OSError if it cannot be opened."""
+    """A MediaFile of the operating system, of a path without links. Raises OSError as open_regular does."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = open_regular(path, resolved=True)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """One preadv(2)."""

@@ -30,7 +30,7 @@ _KINDS = {
     errno.ENOTCONN: "unmounted",  # what is left of a mount whose file system process ended
 }
 _TWICE = frozenset({"shrunk", "denied"})  # what seldom passes: a second try, and no third
-_MEDIA = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_MEDIA = frozenset({errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class _Fault(Exception):

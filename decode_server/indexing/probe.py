@@ -21,6 +21,7 @@ from decode_server.indexing.frame_times import Times, are_times_stored, filled, 
 from decode_server.indexing.packet_flags import Flags, hide_undecodable, packet_flags
 from decode_server.indexing.sidecar import sidecar_path, sidecar_writer
 from decode_server.media.codec_headers import parameters_outside
+from decode_server.media.container import open_container
 from decode_server.media.demux import NotWhole, Row, best_stream, demux_rows, place_at_end_of, place_in
 from decode_server.media.packet_index import HIDDEN, PacketIndex
 from decode_server.media.picture import SourcePicture, describe_picture
@@ -87,7 +88,7 @@ def probe(path: Path, *, name: str, chunk: bool, index_folder: Path, check: bool
 
 def _index(media: _Media, *, chunk: bool) -> PacketIndex:
     first = _first_frame(media)
-    with av.open(str(media.path), metadata_errors="replace") as container:
+    with open_container(media.path) as container:
         stream = best_stream(container)
         picture = describe_picture(first, sar=stream.sample_aspect_ratio)
         rows, sidecar = _rows(media)
@@ -127,7 +128,7 @@ def _index(media: _Media, *, chunk: bool) -> PacketIndex:
 
 def _first_frame(media: _Media) -> av.VideoFrame:
     """The first frame that decodes without damage: what size, format, colour and orientation are read from."""
-    with av.open(str(media.path), metadata_errors="replace") as container:
+    with open_container(media.path) as container:
         stream = best_stream(container)
         stream.thread_type = "NONE"
         first: av.VideoFrame | None = next((f for f in container.decode(stream) if not f.is_corrupt), None)
@@ -139,14 +140,14 @@ def _first_frame(media: _Media) -> av.VideoFrame:
 
 def _rows(media: _Media) -> tuple[list[Row], str]:
     """The packets, and the sidecar that holds their bytes, empty if that is the media file."""
-    with av.open(str(media.path), metadata_errors="replace") as container, media.path.open("rb") as file:
+    with open_container(media.path) as container, media.path.open("rb") as file:
         stream = best_stream(container)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
             try:
                 return demux_rows(container, stream, place_in(memory)), ""
             except NotWhole:
                 pass
-    with av.open(str(media.path), metadata_errors="replace") as container:
+    with open_container(media.path) as container:
         stream = best_stream(container)
         with sidecar_writer(media.index_folder / media.sidecar) as file:
             return demux_rows(container, stream, place_at_end_of(file)), media.sidecar

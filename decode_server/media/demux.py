@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import av
 
 from decode_server.media.codec_headers import kind_reader
+from decode_server.media.container import check_codec
 from decode_server.media.picture_kind import PictureKind
 from framefeed.errors import CorruptMedia, UnsupportedMedia
 
@@ -53,6 +54,7 @@ def best_stream(container: Any) -> Any:
     chosen = best if best in streams else max(streams, key=lambda s: s.width * s.height)
     if chosen.codec_context is None or not chosen.time_base:
         raise UnsupportedMedia("has a video stream that no decoder here reads")
+    check_codec(chosen.codec_context.name)
     return chosen
 
 

@@ -26,6 +26,7 @@ from decode_server.clips.library import Library
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.clips.storage import Seams
 from decode_server.service.workers.fingerprint import decoder_fingerprint
+from decode_server.service.workers.sandbox import enter_sandbox
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
@@ -62,7 +63,7 @@ class Decodes(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeBackend:
     """What a worker decodes with: engines, one a thread, a video's codec (a metrics label), the watch over all reads,
-    and who it is.
+    who it is, and all that it needs to read beside the program: once that is known, the rest is taken from it.
     """
 
     engine: Callable[[], Decodes]
@@ -70,6 +71,7 @@ class DecodeBackend:
     watch: ReadWatch
     fingerprint: str
     videos: int
+    readable: tuple[Path, ...] | None = None  # None: no sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBacken
         watch=library.watch,
         fingerprint=decoder_fingerprint(),
         videos=len(library.manifest.videos),
+        readable=(Path(setup.root), index_folder or Path(setup.root)),
     )
 
 
@@ -192,6 +195,8 @@ def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBac
     except FramefeedError as error:
         channel.send(pack_message(NoStart(str(error))))
         return 2
+    if backend.readable is not None:
+        log.info("sandbox: %s", enter_sandbox(backend.readable))
     worker = Worker(channel, memoryview(mmap.mmap(setup.buffer_pool, 0)), backend=backend, server=setup.server)
     channel.send(pack_message(Hello(backend.fingerprint, backend.videos)))
     threads = [threading.Thread(target=_serve, args=(worker,), name=f"decode-{i}") for i in range(setup.threads)]

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from decode_server.service.admission import Job
 from decode_server.service.buffer_pool import Buffer
 from decode_server.service.workers.restarts import Restarts
+from decode_server.service.workers.sandbox import clean_environment
 from decode_server.service.workers.topology import WorkerSlot
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_messages import (
@@ -278,7 +279,7 @@ class WorkerPool:
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # stdout is the front's own
                     process_group=0,  # Ctrl-C in a terminal is the front's to handle
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                    env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
                 )
             except OSError as error:
                 ours.close()

@@ -1,0 +1,81 @@
+"""The sandbox of a worker: what a decoder that a hostile video has taken over can still do, which is next to nothing.
+
+It may read the videos and the program's own files, use what was open before, and fill its own memory up to a bound. It
+cannot open sockets, write or create files, start programs, or look into other processes. Each part is put in force
+where the system has it, and said where it has not. Called once, before the first byte of a video is decoded.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from decode_server.service.workers.landlock import restrict_to_reading
+from decode_server.service.workers.seccomp import forbid_calls, forbid_new_privileges
+
+MEMORY_BYTES = 4 << 30  # of one worker's own; decoding 8K takes about 1.5 GiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """What is in force, and what is not, and why; both in words for the log."""
+
+    in_force: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lacking = f"; not in force: {', '.join(self.missing)}" if self.missing else ""
+        return f"{', '.join(self.in_force) or 'nothing'}{lacking}"
+
+
+def enter_sandbox(readable: Iterable[Path], *, memory_bytes: int = MEMORY_BYTES) -> Sandbox:
+    """Give up all that decoding the files beneath `readable` does not need, for good. Never raises OSError.
+
+    It holds for this thread and those started after it; for all of a process if called before others start.
+    """
+    time.localtime()  # which reads the time zone's file, for log lines
+    in_force, missing = [], []
+    parts: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("memory limit", lambda: _limit(memory_bytes)),
+        ("no_new_privs", _no_new_privileges),
+        ("Landlock", lambda: restrict_to_reading((*readable, *program_files()))),
+        ("seccomp", forbid_calls),
+    )
+    for name, put_in_force in parts:
+        try:
+            in_force.append(put_in_force())
+        except (OSError, ValueError) as error:
+            missing.append(f"{name} ({error})")
+    return Sandbox(in_force=tuple(in_force), missing=tuple(missing))
+
+
+def program_files() -> list[Path]:
+    """Where Python's modules and the libraries that they load lie; no configuration and no user's files."""
+    found = {*sys.path, *sysconfig.get_paths().values(), "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib"}
+    return [Path(path) for path in sorted(found) if path and path != "/"]
+
+
+def clean_environment() -> dict[str, str]:
+    """What a worker may know of its parent's environment: how to find and run Python, and nothing secret."""
+    kept = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR", "HOME")
+    prefixes = ("PYTHON", "FRAMEFEED_", "COVERAGE_", "OPENBLAS_")
+    return {key: value for key, value in os.environ.items() if key in kept or key.startswith(prefixes)}
+
+
+def _no_new_privileges() -> str:
+    forbid_new_privileges()
+    return "no_new_privs"
+
+
+def _limit(memory_bytes: int) -> str:
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold others' frames
+    return f"{limit >> 20} MiB of memory"

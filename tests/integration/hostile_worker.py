@@ -1,0 +1,119 @@
+"""A worker whose decoder was taken over: it tries what the video's name says and tells by a pixel whether it could.
+
+255: it could; 1: it was refused. `fill` takes memory until there is none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from decode_server.clips.read_watch import ReadWatch
+from decode_server.service.workers.worker import DecodeBackend, main
+from decode_server.service.workers.worker_messages import Setup
+from framefeed.clip import ClipInfo, Colour
+from framefeed.crops import Box
+from framefeed.request import ClipRequest
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def checked(result: int) -> None:
+    """Raises OSError for what the C library refused."""
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
+def fill() -> None:
+    """Take memory without end; a bound ends it."""
+    taken = []
+    while True:
+        taken.append(bytearray(64 << 20))
+
+
+def attacks(root: Path, outside: Path) -> dict[str, Callable[[], object]]:
+    """What a decoder has no business to do."""
+    front = os.getppid()
+    return {
+        "passwd": lambda: Path("/etc/passwd").read_bytes(),
+        "outside": outside.read_bytes,
+        "through_link": (root / "link").read_bytes,
+        "write_root": lambda: (root / "new").write_bytes(b"x"),
+        "write_tmp": lambda: Path("/tmp/framefeed-hostile").write_bytes(b"x"),
+        "truncate_root": lambda: os.truncate(root / "clip", 0),
+        "unlink_root": lambda: os.unlink(root / "clip"),
+        "environ": lambda: Path(f"/proc/{front}/environ").read_bytes(),
+        "memory_of_front": lambda: Path(f"/proc/{front}/mem").open("rb"),
+        "inet": socket.socket,
+        "inet6": lambda: socket.socket(socket.AF_INET6),
+        "unix": lambda: socket.socket(socket.AF_UNIX),
+        "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+        "io_uring": lambda: checked(_libc.syscall(425, 8, ctypes.create_string_buffer(120))),
+        "execute": lambda: subprocess.run(["/bin/true"], check=True),
+        "execute_here": lambda: os.execv("/bin/true", ["true"]),
+        "fork": os.fork,
+        "ptrace": lambda: checked(_libc.ptrace(16, front, 0, 0)),
+        "signal_front": lambda: os.kill(front, 0),
+        "unshare": lambda: checked(_libc.unshare(0x10000000)),
+        "mount": lambda: checked(_libc.mount(b"none", b"/mnt", b"tmpfs", 0, None)),
+        "fill": fill,
+    }
+
+
+def allowed(root: Path) -> dict[str, Callable[[], object]]:
+    """What decoding needs."""
+    return {
+        "read_root": (root / "clip").read_bytes,
+        "list_root": lambda: list(root.iterdir()),
+        "thread": lambda: threading.Thread(target=lambda: None).start(),
+        "import": lambda: __import__("wave"),
+        "memory": lambda: bytearray(256 << 20),
+    }
+
+
+class HostileEngine:
+    def __init__(self, root: Path) -> None:
+        self._tries = {**attacks(root, root.parent / "outside"), **allowed(root)}
+
+    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[memoryview]) -> list[ClipInfo]:
+        return [self._decode(request, out) for request, out in zip(requests, outs, strict=True)]
+
+    def _decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:
+        try:
+            self._tries[request.video]()
+        except (OSError, subprocess.SubprocessError):
+            out[:] = b"\x01" * len(out)
+        else:
+            out[:] = b"\xff" * len(out)
+        return ClipInfo(
+            pts_s=(0.0,) * request.sampling.frames,
+            box=Box(x_px=0, y_px=0, width_px=2, height_px=2),
+            flipped=False,
+            colour=Colour(),
+            read_bytes=0,
+            fed_packets=1,
+        )
+
+    def close(self) -> None:
+        pass
+
+
+def hostile_backend(setup: Setup) -> DecodeBackend:
+    root = Path(setup.root)
+    return DecodeBackend(
+        engine=lambda: HostileEngine(root),
+        codec=lambda video: "hostile",
+        watch=ReadWatch(),
+        fingerprint="hostile",
+        videos=1,
+        readable=(root,),
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(hostile_backend))

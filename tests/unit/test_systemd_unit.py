@@ -1,0 +1,42 @@
+"""The systemd unit: what systemd itself says of it, and the one number that it shares with the server."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from decode_server.service.serve import Serve
+
+UNIT = Path(__file__).parents[2] / "deploy/systemd/framefeed-serve.service"
+
+
+@pytest.fixture
+def service() -> dict[str, str]:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(UNIT)
+    return dict(parser["Service"])
+
+
+def test_it_is_given_longer_than_its_drain(service: dict[str, str]) -> None:
+    assert Serve(root=Path()).drain_s + 5 <= float(service["TimeoutStopSec"])
+
+
+def test_it_is_started_again_for_ever(service: dict[str, str]) -> None:
+    assert "StartLimitIntervalSec=0" in UNIT.read_text()
+    assert (service["Restart"], float(service["RestartSec"]) > 0) == ("on-failure", True)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_systemd_finds_nothing_wrong_and_little_exposed(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/framefeed/.venv/bin/framefeed", "/bin/true"))
+    verify = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (verify.returncode, verify.stderr) == (0, "")
+    at_most = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", unit]
+    exposed = subprocess.run(at_most, capture_output=True, text=True, check=False)
+    assert exposed.returncode == 0, exposed.stdout.splitlines()[-1]
