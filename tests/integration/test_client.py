@@ -30,7 +30,7 @@ from trainer_client.samples import Sample
 POLICY = ClipPolicy(
     sampling=Segments(frames=2), crop=ResizedCentreCrop(), width_px=8, height_px=8, hflip_probability=0.5
 )
-DATASET = [Sample(video=f"video{i % 7}", start_s=i, end_s=i + 1) for i in range(50)]
+DATASET = [Sample(video=f"video{i % 7}", start_s=float(i), end_s=i + 1.0) for i in range(50)]
 BATCH = 4
 
 
