@@ -113,6 +113,7 @@ class LoaderOptions:
     credentials: Credentials = field(default_factory=Credentials)
     order: str = "strict"
     poison: PoisonOptions = field(default_factory=PoisonOptions)
+    per_server_metrics: bool = False
 
     def __post_init__(self) -> None:
         check_servers(self.servers)
@@ -226,7 +227,9 @@ class ClipLoader(HomeProcess):
         self._registry = registry
         self._dropped: weakref.finalize[..., ClipLoader] | None = None  # ends the feed's thread
         itself = weakref.ref(self)  # what the registry and the thread hold must not hold the loader
-        self._collector = FeedCollector(lambda: None if (loader := itself()) is None else loader.stats)
+        self._collector = FeedCollector(
+            lambda: None if (loader := itself()) is None else loader.stats, per_server=options.per_server_metrics
+        )
         if registry is not None:
             self._collector.register(registry)
 
@@ -285,6 +288,15 @@ class ClipLoader(HomeProcess):
         self._stood_in += [(self._order.steps, stand_in) for stand_in in batch.stand_ins]
         self._order.deliver(batch.step)
         return batch
+
+    def count_copy_wait(self, waited_s: float) -> None:
+        """Count seconds for which the consumer was blocked until a batch was on its device, as waited for a copy.
+
+        Whoever copies calls it, with the time beyond next(); in the stats it is one more cause.
+        """
+        if self._feed is None:
+            raise RuntimeError("no batch was delivered that could have been copied")
+        self._feed.count_copy_wait(waited_s)
 
     def state_dict(self) -> dict[str, int | str | None]:
         """Where the run stands: after the batches that next() delivered. What is prefetched beyond is not in it."""

@@ -177,7 +177,9 @@ def test_the_trainer_may_start_before_its_servers() -> None:
         with ClipServer(port=port):
             check(first.result(20))
             assert [b.step for b in run] == list(range(1, 25))
-        assert run.stats.wait_ns["no_server"] > 0
+        waits_ns = run.stats.wait_ns
+        assert waits_ns["first_batch"] > 0
+        assert waits_ns["no_server"] == 0, "the start of a run is its own cause"
 
 
 def test_all_servers_gone_is_an_error_that_names_who_waits() -> None:
@@ -423,13 +425,13 @@ def test_metrics_are_the_stats_and_leave_with_the_loader() -> None:
         stats = run.stats
         value = registry.get_sample_value
         assert value("framefeed_trainer_clips_total", {"rank": "0"}) == 100
-        assert value("framefeed_client_requests_total", {"server": only.url, "outcome": "ok"}) == 100
-        assert value("framefeed_client_retries_total", {"reason": "busy"}) == stats.retries["busy"]
-        assert value("framefeed_client_request_duration_seconds_count", {"server": only.url}) == 100
+        assert value("framefeed_client_requests_total", {"rank": "0", "server": only.url, "outcome": "ok"}) == 100
+        assert value("framefeed_client_retries_total", {"rank": "0", "reason": "busy"}) == stats.retries["busy"]
+        assert value("framefeed_client_request_duration_seconds_count", {"rank": "0"}) == 100
         assert value("framefeed_client_inflight_bytes", {"rank": "0"}) == 0
-        assert value("framefeed_client_receive_cpu_seconds_total", {}) > 0
+        assert value("framefeed_client_receive_cpu_seconds_total", {"rank": "0"}) > 0
         assert value("framefeed_client_requested_total", {"rank": "0"}) == stats.requested
-        assert value("framefeed_client_dropped_total", {"reason": "busy"}) == stats.requested - 100
+        assert value("framefeed_client_dropped_total", {"rank": "0", "reason": "busy"}) == stats.requested - 100
         assert value("framefeed_client_inflight_requests", {"rank": "0"}) == 0
         assert value("framefeed_client_held_clips", {"rank": "0"}) == 0
         for cause, seconds in stats.wait_s.items():

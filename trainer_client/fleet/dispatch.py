@@ -11,7 +11,7 @@ that is cancelled stays in flight, and in every bound, until its server's last w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from framefeed.errors import (
     BadInput,
@@ -28,6 +28,7 @@ from trainer_client.fleet.accounts import Accounts
 from trainer_client.fleet.affinity import part_key
 from trainer_client.fleet.assignment import Assignment, Desk
 from trainer_client.fleet.attempts import Attempt, Attempts, Stage, Wanted
+from trainer_client.fleet.bottleneck import Bottleneck
 from trainer_client.fleet.calls import Calls
 from trainer_client.fleet.clip_queue import ClipQueue
 from trainer_client.fleet.deadlines import Step, step_of
@@ -39,7 +40,10 @@ from trainer_client.fleet.situation import situation
 from trainer_client.fleet.timeout_estimator import TimeoutEstimator
 from trainer_client.fleet.verdicts import Verdicts
 from trainer_client.fleet.watchdog import Stalled, Watchdog
+from trainer_client.measures.lives import Lives
+from trainer_client.measures.pace import Answer
 from trainer_client.measures.stats import Ledger
+from trainer_client.measures.wait import ClipLife
 
 
 class Dispatch:
@@ -57,7 +61,7 @@ class Dispatch:
         self._watchdog = Watchdog(limits.stall_s)
         self._accounts = Accounts(ledger, self._timeouts)
         self._verdicts = Verdicts(fleet, limits)
-        self.attempts = Attempts()
+        self.attempts, self.lives = Attempts(), Lives()
         self._clips = ClipQueue()
         self._calls = Calls(self.attempts, limits)
         desk = Desk(
@@ -66,9 +70,11 @@ class Dispatch:
             attempts=self.attempts,
             calls=self._calls,
             timeouts=self._timeouts,
+            lives=self.lives,
             ledger=ledger,
         )
         self._assignment = Assignment(desk, limits, judge=self._judge)
+        self._bottleneck = Bottleneck(desk, self._assignment)
         self._finished: list[Got | Failed] = []
 
     @property
@@ -87,6 +93,20 @@ class Dispatch:
         return self._clips.idle
 
     @property
+    def inflight_limit_bytes(self) -> int:
+        """Bound on the clips asked for and not yet received."""
+        return self._limits.inflight_bytes
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether servers have threads for as many clips again as are asked for, and nothing holds any back."""
+        return self._bottleneck.has_spare
+
+    def life_so_far(self, tickets: Sequence[int], now_s: float) -> ClipLife | None:
+        """What became until now of that clip among these which is likely the last to come; None if none is wanted."""
+        return self.lives.so_far(tickets, now_s, silence_s=self._bottleneck.silence_s)
+
+    @property
     def deadline_s(self) -> float:
         """After which time a clip that is asked for now has a second server asked."""
         return self._timeouts.deadline_s
@@ -103,9 +123,9 @@ class Dispatch:
             request=request,
             key=part_key(request, part_s=self._limits.affinity_part_s),
             wanted_s=now_s,
-            absent_mark_s=self._fleet.absent_s(now_s),
         )
         self._clips.add(wanted)
+        self.lives.wanted(ticket, now_s)
 
     def joined(self, url: str, *, now_s: float) -> None:
         """A server may be used from now on, once a connection to it stands."""
@@ -122,12 +142,14 @@ class Dispatch:
     def disconnected(self, url: str, *, now_s: float) -> None:
         """The connection to a server is gone; what it held is asked of others."""
         self._lost(self._fleet.disconnected(url, now_s), now_s)
+        self.lives.gone(url)
 
     def unsent(self, send: Send, *, now_s: float) -> None:
         """A message could not be sent now: its clip waits again, the server rests."""
         attempt = self.attempts.of(send.url, send.call.attempt)
         if attempt is not None and isinstance(send.call, DecodeCall):
             self._fleet.busy(attempt.url, attempt=attempt.number, now_s=now_s)
+            self._tell_lost(attempt, now_s)
             self._drop(attempt, "unsent")
             self._again(attempt, "unsent")
 
@@ -142,6 +164,7 @@ class Dispatch:
             self._lost(self._fleet.described(url, reply, now_s), now_s)
             return
         self._fleet.heard(url, reply.load, now_s)
+        self.lives.heard(url, reply.load, now_s)
         attempt = self.attempts.of(url, reply.attempt)
         if attempt is None:
             self._unawaited(url, reply, now_s=now_s)
@@ -188,6 +211,7 @@ class Dispatch:
         self._clips.wake(now_s)
         self._assignment.hedge(now_s)
         self._assignment.assign(now_s)
+        self.lives.held(self._bottleneck.held_by(now_s), now_s)
         self._tell(now_s)
         return self._calls.take()
 
@@ -267,6 +291,8 @@ class Dispatch:
         attempt.wanted.trouble = f"{DeadlineExceeded.code} at {attempt.url}"
         if not self._fleet.heard_since(attempt.url, math.nextafter(attempt.sent_s, math.inf)):
             self._count_loss(attempt, now_s)
+        elif not attempt.wanted.done:
+            self.lives.refused(attempt.wanted.ticket, attempt.url, DeadlineExceeded.code, now_s)
         self._cancel(attempt, DeadlineExceeded.code, now_s)
         self._elsewhere(attempt.wanted, attempt.url, reason=DeadlineExceeded.code, now_s=now_s)
 
@@ -289,8 +315,9 @@ class Dispatch:
 
     def _got(self, attempt: Attempt, reply: ClipReply, now_s: float) -> None:
         wanted = attempt.wanted
-        absent_s = self._fleet.absent_s(attempt.sent_s)
-        life = self._accounts.got(attempt, reply, absent_s=absent_s, now_s=now_s)
+        answer = Answer(sent_s=attempt.sent_s, received_s=now_s, stage_s=reply.info.stage_s, load=reply.load)
+        life = self.lives.got(wanted.ticket, attempt.url, answer)
+        self._accounts.got(attempt, reply, now_s)
         self._verdicts.came(reply.info.read_bytes, now_s)
         self._took(attempt, now_s)
         self._fleet.served(attempt.url, attempt.number, now_s)
@@ -312,6 +339,8 @@ class Dispatch:
             self._lost(self._fleet.shun(url, Misfit("version", reply.message), now_s), now_s)
             return
         wanted.trouble = f"{code} from {url}: {reply.message:.120}"
+        if not wanted.done and attempt.stage is not Stage.CANCELLED:
+            self.lives.refused(wanted.ticket, url, code, now_s)
         self._drop(attempt, attempt.outcome or code)
         if code == "busy":
             self._fleet.busy(url, attempt=attempt.number, now_s=now_s)
@@ -380,8 +409,12 @@ class Dispatch:
 
     def _count_loss(self, attempt: Attempt, now_s: float) -> None:
         """An attempt got no answer: its clip waited in vain, and is next asked of two servers at once."""
-        attempt.wanted.lost_s += now_s - attempt.sent_s
+        self._tell_lost(attempt, now_s)
         self._assignment.owe_hedge(attempt.wanted, now_s)
+
+    def _tell_lost(self, attempt: Attempt, now_s: float) -> None:
+        if not attempt.wanted.done:
+            self.lives.lost(attempt.wanted.ticket, attempt.url, now_s)
 
     def _again(self, attempt: Attempt, reason: str) -> None:
         """Ask for its clip again, wherever there is room."""
@@ -409,6 +442,7 @@ class Dispatch:
     def _end(self, wanted: Wanted, how: Got | Failed, now_s: float) -> None:
         """Its ticket is over; what is still under way for it is cancelled."""
         self._clips.end(wanted)
+        self.lives.forget(wanted.ticket)
         for attempt in wanted.open:
             if attempt.stage is not Stage.CANCELLED:
                 self._cancel(attempt, "superseded", now_s)

@@ -82,6 +82,8 @@ class FeedOptions:
     """Name of the run: servers share their time evenly between runs, and count requests by it."""
     io_threads: int = IO_THREADS
     """Threads that ZeroMQ receives and deciphers in, some 0.8 GB/s each (CURVE); a connection is one thread's."""
+    per_server_metrics: bool = _LOADER.per_server_metrics
+    """Export how long requests took of each server apart: 17 series a server and rank."""
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
@@ -111,6 +113,7 @@ class FeedOptions:
             allow_mixed_decoders=self.allow_mixed_decoders,
             run=self.run,
             io_threads=self.io_threads,
+            per_server_metrics=self.per_server_metrics,
             credentials=self.credentials,
         )
         return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)
