@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ from decode_server.service.listeners.shm_listener import ShmListener
 from decode_server.service.listeners.zmq_listener import IO_THREADS, Router
 from decode_server.service.membership.announcement import Announcement, Identity, Places
 from decode_server.service.membership.registry import LEASE_S
-from decode_server.service.metrics import Metrics
+from decode_server.service.metrics import Capacity, Metrics
+from decode_server.service.process_metrics import ProcessCollector
 from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares, parse_run_shares
 from decode_server.service.signals import StopSignals
@@ -150,7 +152,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     with contextlib.ExitStack() as stack:
         stops = stack.enter_context(StopSignals())
         buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options)))
-        metrics, lifecycle = Metrics(), Lifecycle()
+        metrics, lifecycle = Metrics(_capacity(options, worker_slots, buffer_pool)), Lifecycle()
         refusals = Refusals(metrics.registry)
         listening: list[Listener] = []
         for endpoint in endpoints:
@@ -170,6 +172,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         pool = stack.enter_context(
             contextlib.closing(_pool(options, worker_slots, buffer_pool, server, worker_command))
         )
+        metrics.registry.register(ProcessCollector(pool.pids))
         shares = RunShares(parse_run_shares(options.run_share))
         parts = Parts(
             listeners=Listeners(listening),
@@ -248,6 +251,16 @@ def _buffer_pool(options: Serve) -> BufferPool:
         raise BadInput(
             f"--buffer-pool-mib: {options.buffer_pool_mib} MiB of shared memory cannot be had ({error})"
         ) from None
+
+
+def _capacity(options: Serve, worker_slots: Sequence[WorkerSlot], buffer_pool: BufferPool) -> Capacity:
+    sockets = Counter(slot.socket for slot in worker_slots)
+    return Capacity(
+        queue=options.queue,
+        workers=len(worker_slots),
+        buffer_pool_bytes=buffer_pool.ranges.total_bytes,
+        threads={socket: workers * options.threads for socket, workers in sockets.items()},
+    )
 
 
 def _worker_slots(options: Serve) -> tuple[WorkerSlot, ...]:

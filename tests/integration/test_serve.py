@@ -188,7 +188,16 @@ def test_pages_and_books_while_requests_come_and_go(server: Server, client: Clie
     assert after["framefeed_server_read_bytes_total"] == 1000 * after[codec]
     assert after["framefeed_server_workers"] == 2
     assert after['framefeed_server_state{framefeed_server_state="ready"}'] == 1
-    assert after['framefeed_build_info{dataset="v1-fake",fingerprint="fake-1"}'] == 1
+    assert (
+        after[f'framefeed_build_info{{dataset="v1-fake",fingerprint="fake-1",version="{version("framefeed")}"}}'] == 1
+    )
+    assert (
+        after['framefeed_server_run_requests_total{run=""}']
+        == before['framefeed_server_run_requests_total{run=""}'] + 200
+    )
+    assert after["framefeed_server_front_busy_seconds_total"] > before["framefeed_server_front_busy_seconds_total"]
+    assert after['framefeed_server_thread_busy_seconds_total{socket="0"}'] > 0
+    assert after["framefeed_server_workers_memory_bytes"] > 0
 
 
 def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path: Path, gate: Gate) -> None:

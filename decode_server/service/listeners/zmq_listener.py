@@ -73,6 +73,14 @@ class Router:
         """Whether a message lies ready, or the ZAP handler's thread has ended, which `receive` raises."""
         return not self._zap.alive or bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
+    @property
+    def clients(self) -> None:
+        """See Listener."""
+
+    @property
+    def clients_limit(self) -> None:
+        """See Listener."""
+
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """See Listener. Raises FramefeedError if the ZAP handler's thread has ended."""
         if not self._zap.alive:
