@@ -20,10 +20,10 @@ SERVER = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16", "--drai
 ATTEMPT_S, GRACE_S = 2.0, 1.0  # what the plans choose, and what a server has beyond it to say that it was too slow
 
 
-def make_videos(folder: Path) -> Path:
-    """Three short indexed videos in a folder."""
+def make_videos(folder: Path, **fields: Any) -> Path:
+    """Three short indexed videos in a folder; `fields` are other ones of NumberedVideo."""
     for number in range(3):
-        make_numbered_video(folder / f"clip{number}.mp4", frames=90 + 30 * number, width_px=96, height_px=64)
+        make_numbered_video(folder / f"clip{number}.mp4", frames=90 + 30 * number, width_px=96, height_px=64, **fields)
     Index(root=folder, jobs=1).run()
     return folder
 
