@@ -221,7 +221,7 @@ class Feed:
     def _life_so_far(self) -> ClipLife | None:
         """Of the clips that the consumer waits for; None while they are not planned."""
         now_s = time.monotonic()
-        life = self._dispatch.life_so_far(self._prefetch.missing, now_s)
+        life = self._prefetch.ready_last or self._dispatch.life_so_far(self._prefetch.missing, now_s)
         if life is None and not self._prefetch.empty:  # they have failed
             life = ClipLife(wanted_s=0.0, received_s=now_s, parts=(("no_server", now_s),))
         return life

@@ -175,6 +175,12 @@ class Prefetch:
         return [number * self._clips + row for row in rows]
 
     @property
+    def ready_last(self) -> ClipLife | None:
+        """The life of the clip that completed the batch that take() would return; None while there is none."""
+        number = self._next()
+        return None if number is None else self._filling[number].last
+
+    @property
     def limit_clips(self) -> int:
         """How many clips all its batches have together."""
         return self._depth_batches * self._clips

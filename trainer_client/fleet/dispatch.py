@@ -235,9 +235,7 @@ class Dispatch:
 
     def life_so_far(self, tickets: Sequence[int], now_s: float) -> ClipLife | None:
         """What became until now of that clip among these which is likely the last to come; None if none is wanted."""
-        p99_s = self._timeouts.p99_s
-        silence_s = self.deadline_s if p99_s is None else min(_SILENCE * p99_s, self.deadline_s)
-        return self.lives.so_far(tickets, now_s, silence_s=silence_s)
+        return self.lives.so_far(tickets, now_s, silence_s=self._silence_s)
 
     # How.
 
@@ -245,11 +243,24 @@ class Dispatch:
         """Why clips wait that could be asked for; "" if none does."""
         if not self._waiting:
             return ""
-        if not self._fleet.up:
+        if not self._fleet.up or self._all_silent(now_s):
             return "no_server"
         has_credit = self._has_credit(self._wanted[self._waiting[0]])
         limited = not has_credit and self._spare_clips() > 0 and self._fleet.has_room(now_s)
         return "client_limit" if limited else "server_queue"
+
+    @property
+    def _silence_s(self) -> float:
+        p99_s = self._timeouts.p99_s
+        return self.deadline_s if p99_s is None else min(_SILENCE * p99_s, self.deadline_s)
+
+    def _all_silent(self, now_s: float) -> bool:
+        """Whether every server that is up was asked for clips and has said nothing for long."""
+        asked_s = {attempt.url: attempt.sent_s for attempt in reversed(list(self.attempts))}
+        return all(
+            url in asked_s and self.lives.is_silent(url, asked_s[url], now_s, silence_s=self._silence_s)
+            for url in self._fleet.up
+        )
 
     def _spare_clips(self) -> int:
         """Threads of servers that no clip of ours is for, unless others' clips wait for them."""

@@ -143,11 +143,15 @@ class Lives:
         if not life.asked:
             return self._life(life, self._not_asked(life.known_s, now_s), now_s)
         url, sent_s = next(iter(life.asked.items()))
-        heard_s = max(self._paces[url].heard_s, sent_s)
-        silent_s = now_s - heard_s - self._planning.total_s(_PLAN, heard_s, now_s)
-        if silent_s > max(silence_s, _LEAST_SILENCE_S):
+        if self.is_silent(url, sent_s, now_s, silence_s=silence_s):
             return self._life(life, [("no_server", now_s)], now_s)
         return self._life(life, self._guess(url, sent_s=sent_s, now_s=now_s), now_s)
+
+    def is_silent(self, url: str, since_s: float, now_s: float, *, silence_s: float) -> bool:
+        """Whether nothing was heard of a server for so long since then, although the feed's thread listened."""
+        heard_s = max(self._paces[url].heard_s, since_s)
+        unheard_s = self._planning.total_s(_PLAN, heard_s, now_s)
+        return now_s - heard_s - unheard_s > max(silence_s, _LEAST_SILENCE_S)
 
     def _likely_s(self, life: _Life) -> tuple[bool, float]:
         if not life.asked:
@@ -164,7 +168,8 @@ class Lives:
             life.past.append((cause, since_s))
 
     def _not_asked(self, since_s: float, now_s: float) -> list[Part]:
-        return [(cause or _PLAN, end_s) for cause, end_s in self._held.between(since_s, now_s)]
+        held = [(cause or _PLAN, end_s) for cause, end_s in self._held.between(since_s, now_s)]
+        return self._unheard(held, since_s, hidden=("client_limit", "server_queue"))
 
     def _mean_s(self, url: str) -> dict[str, float]:
         return self._paces[url].mean_s or mean_of(self._paces.values())
@@ -177,12 +182,14 @@ class Lives:
         ends = self._unheard(expected(mean_s, sent_s=sent_s, now_s=now_s - unheard_s), sent_s)
         return [*ends, (_PLAN, now_s)]
 
-    def _unheard(self, parts: Sequence[Part], start_s: float) -> list[Part]:
-        """The parts, begun at start, but no network while the feed's thread was planning: an answer may lie unread."""
+    def _unheard(self, parts: Sequence[Part], start_s: float, *, hidden: tuple[str, ...] = ("network",)) -> list[Part]:
+        """The parts, begun at start, but plan for those that are hidden while the feed's thread was planning: an answer
+        may lie unread.
+        """
         found: list[Part] = []
         at_s = start_s
         for cause, end_s in parts:
-            if cause == "network":
+            if cause in hidden:
                 found += [(planning or cause, until_s) for planning, until_s in self._planning.between(at_s, end_s)]
             else:
                 found.append((cause, end_s))

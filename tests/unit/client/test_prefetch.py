@@ -96,13 +96,24 @@ def test_what_is_missing_is_the_oldest_batch_s() -> None:
     assert target.missing == []
     for step in range(2):
         target.open(plan(step))
-    fill(target, 3)
+    fill(target, 3, at_s=2.0)
+    fill(target, 2, at_s=1.0)
     assert target.missing == [0, 1]
+    assert target.ready_last is None
     fill(target, 0)
     assert target.missing == [1]
     target.fail(1, CorruptMedia("clip 1"))
     assert target.missing == []
     assert target.limit_clips == 6
+
+
+def test_a_batch_that_is_ready_says_what_completed_it() -> None:
+    target = prefetch()
+    target.open(plan(0))
+    fill(target, 1, at_s=5.0)
+    assert target.ready_last is None
+    fill(target, 0, at_s=4.0)
+    assert target.ready_last is take(target).last
 
 
 def test_discarding_counts_what_had_come() -> None:
