@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,16 @@ from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
+from trainer_client.transports.credentials import Credentials
 
-POLICY = ClipPolicy(sampling=Segments(frames=4, jitter=True), crop=RandomResizedCrop(), width_px=224, height_px=224)
+
+def policy_of(frames: int) -> ClipPolicy:
+    """Clips of so many frames of 224x224."""
+    sampling = Segments(frames=frames, jitter=True)
+    return ClipPolicy(sampling=sampling, crop=RandomResizedCrop(), width_px=224, height_px=224)
+
+
+POLICY = policy_of(4)
 BATCH_CLIPS, PREFETCH_BATCHES = 16, 3
 RUN_SEED = 1
 _WARM_BATCHES = 10
@@ -48,6 +56,8 @@ class Reading:
     clips: int
     samples: Sequence[Sample]
     ready: bool  # every clip must be the ready one
+    policy: ClipPolicy = POLICY
+    credentials: Credentials = field(default_factory=Credentials)
 
     def __call__(self) -> Read:
         """Raises FramefeedError if a clip is not what it should be."""
@@ -59,8 +69,9 @@ class Reading:
             steps=batches,
             prefetch_batches=PREFETCH_BATCHES,
             stall_s=30.0,
+            credentials=self.credentials,
         )
-        with ClipLoader(self.samples, POLICY, options) as loader:
+        with ClipLoader(self.samples, self.policy, options) as loader:
             for _ in range(_WARM_BATCHES):
                 self._prove(next(loader).pixels)
             wall_s, client_s, server_s = time.perf_counter(), time.process_time(), cpu_s(self.pid)
@@ -79,7 +90,7 @@ class Reading:
         return read
 
     def _prove(self, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
-        if self.ready and not (pixels.reshape(len(pixels), -1) == ready_bytes(POLICY.clip_bytes)).all():
+        if self.ready and not (pixels.reshape(len(pixels), -1) == ready_bytes(self.policy.clip_bytes)).all():
             raise FramefeedError(f"bench: {self.url} gave other bytes than were ready")
 
 

@@ -100,8 +100,9 @@ def transport_markdown(result: dict[str, Any]) -> str:
 
 
 def _transport_rows(result: dict[str, Any]) -> Iterator[list[str]]:
-    for title, rows in (("ready", result["ready"]), ("decoded", result.get("decoded", {}))):
-        for name, row in rows.items():
+    parts = (("ready", "ready"), ("ready, 16 frames", "ready_16_frames"), ("decoded", "decoded"))
+    for title, part in parts:
+        for name, row in result.get(part, {}).items():
             cells = (row.get(key, "") for key in ("clips_per_s", "client_cpu_ms", "server_cpu_ms", "of_in_process"))
             yield [f"{title}, {name}", *map(str, cells)]
 

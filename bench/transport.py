@@ -1,8 +1,8 @@
 """`framefeed bench transport`: clips per second of each transport, one core a side, the product's own parts.
 
-Decoding is replaced by a ready clip of 4x224x224x3; then with real decoding, against decoding in one process. Bytes are
-compared before a figure counts. The server and its worker share one core, the loader has the other; CPU is of whole
-processes, transport threads included.
+Decoding is replaced by a ready clip of 4x224x224x3 or 16x224x224x3; then with real decoding, against decoding in one
+process. Bytes are compared before a figure counts. The server and its worker share one core, the loader has the other;
+CPU is of whole processes, transport threads included.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import zmq
 from rich.console import Console
 
 from bench.machine import provenance
 from bench.one_core import on_core, run_on_core, two_cores
-from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, Decoding, Read, Reading
+from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, Decoding, Read, Reading, policy_of
 from bench.tables import transport_table
 from decode_server.chunking.chunk import chunk_videos
 from decode_server.chunking.profiles import profile_named
@@ -35,13 +36,18 @@ from decode_server.chunking.transcode import ChunkSettings
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.key_files import write_public, write_secret
+from trainer_client.clip_policy import ClipPolicy
 from trainer_client.samples import Sample
+from trainer_client.transports.credentials import Credentials
 
 _START_S = 30.0
 _WITH_US = (sys.executable, "-m", "framefeed.cli.parent_death")
 _READY_SERVER = (sys.executable, "-m", "bench.ready_server", "ready")
 _SERVE = (sys.executable, "-c", "from framefeed.cli.command import main; raise SystemExit(main())", "serve")
 _BINDS = {"tcp": "tcp://127.0.0.1:0", "ipc": "ipc://@{}", "shm": "shm://@{}", "grpc": "grpc://127.0.0.1:0"}
+_BINDS["curve"] = _BINDS["tcp"]  # with keys
+_LONG_FRAMES = 16
 _READY_SAMPLES = tuple(Sample(video="ready", start_s=i, end_s=i + 1.0) for i in range(64))
 
 
@@ -52,7 +58,7 @@ class TransportBench:
     transports: tuple[str, ...] = tuple(_BINDS)
     """Which to measure."""
     clips: int = 8000
-    """Ready clips a round."""
+    """Ready clips of 4 frames a round; of 16 frames it is a quarter."""
     decoded_clips: int = 800
     """Decoded clips a round; 0 leaves real decoding out."""
     rounds: int = 5
@@ -73,22 +79,32 @@ class TransportBench:
             "prefetch_batches": PREFETCH_BATCHES,
             "clips": self.clips,
             "rounds": self.rounds,
-            "ready": self._ready(),
+            "ready": self._ready(POLICY, self.clips),
+            "ready_16_frames": self._ready(policy_of(_LONG_FRAMES), -(-self.clips // 4)),
         }
+        result["curve_over_tcp"] = {rows: _curve_over_tcp(result[rows]) for rows in ("ready", "ready_16_frames")}
         if self.decoded_clips:
             result["decoded"] = self._decoded()
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n")
         Console().print(transport_table(result))
 
-    def _ready(self) -> dict[str, dict[str, float]]:
+    def _ready(self, policy: ClipPolicy, clips: int) -> dict[str, dict[str, float]]:
         server_core, client_core = two_cores()
         reads: dict[str, list[Read]] = {transport: [] for transport in self.transports}
         with contextlib.ExitStack() as stack:
             servers = {t: stack.enter_context(_server(_READY_SERVER, t, core=server_core)) for t in self.transports}
             for _ in range(self.rounds):
-                for transport, (url, pid) in servers.items():
-                    reading = Reading(url=url, pid=pid, clips=self.clips, samples=_READY_SAMPLES, ready=True)
+                for transport, server in servers.items():
+                    reading = Reading(
+                        url=server.url,
+                        pid=server.pid,
+                        clips=clips,
+                        samples=_READY_SAMPLES,
+                        ready=True,
+                        policy=policy,
+                        credentials=server.credentials,
+                    )
                     reads[transport].append(run_on_core(client_core, reading))
         return {transport: _row(found) for transport, found in reads.items()}
 
@@ -103,9 +119,16 @@ class TransportBench:
             servers = {t: stack.enter_context(_server(command, t, core=server_core)) for t in self.transports}
             decoding = Decoding(root=root, samples=samples, clips=self.decoded_clips)
             for _ in range(self.rounds):
-                for transport, (url, pid) in servers.items():  # each beside its own: the machine's pace changes
+                for transport, server in servers.items():  # each beside its own: the machine's pace changes
                     alone_s[transport].append(run_on_core(server_core, decoding) / self.decoded_clips)
-                    reading = Reading(url=url, pid=pid, clips=self.decoded_clips, samples=samples, ready=False)
+                    reading = Reading(
+                        url=server.url,
+                        pid=server.pid,
+                        clips=self.decoded_clips,
+                        samples=samples,
+                        ready=False,
+                        credentials=server.credentials,
+                    )
                     reads[transport].append(run_on_core(client_core, reading))
         alone = {"clips_per_s": round(1 / statistics.median(chain(*alone_s.values())), 1)}
         rows = {
@@ -134,13 +157,29 @@ def _median(values: Iterator[float]) -> float:
     return statistics.median(values)
 
 
+def _curve_over_tcp(rows: dict[str, dict[str, float]]) -> float | None:
+    if not {"curve", "tcp"} <= rows.keys():
+        return None
+    return round(rows["curve"]["clips_per_s"] / rows["tcp"]["clips_per_s"], 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Server:
+    """Where a server is, and what it wants to see."""
+
+    url: str
+    pid: int
+    credentials: Credentials
+
+
 @contextlib.contextmanager
-def _server(command: Sequence[str], transport: str, *, core: int) -> Iterator[tuple[str, int]]:
-    """A server on one core: its address and process id. Raises FramefeedError if it is not ready in time."""
+def _server(command: Sequence[str], transport: str, *, core: int) -> Iterator[_Server]:
+    """A server on one core. Raises FramefeedError if it is not ready in time."""
     with tempfile.TemporaryDirectory() as folder:
         announce = Path(folder) / "announce.json"
         bind = _BINDS[transport].format(f"framefeed-bench-{uuid.uuid4().hex[:12]}")
-        options = ("--bind", bind, "--metrics-port", "0", "--workers", "1", "--announce", str(announce))
+        keys, credentials = _keys(Path(folder)) if transport == "curve" else ((), Credentials())
+        options = ("--bind", bind, "--metrics-port", "0", "--workers", "1", "--announce", str(announce), *keys)
         with on_core(core):
             server = subprocess.Popen([*_WITH_US, str(os.getpid()), *command, *options], stdout=subprocess.DEVNULL)
         try:
@@ -149,10 +188,22 @@ def _server(command: Sequence[str], transport: str, *, core: int) -> Iterator[tu
                 if server.poll() is not None or time.monotonic() > until_s:
                     raise FramefeedError(f"bench: the server at {bind} is not ready after {_START_S:g} s")
                 time.sleep(0.02)
-            yield json.loads(announce.read_text())["endpoints"][0], server.pid
+            url = json.loads(announce.read_text())["endpoints"][0]
+            yield _Server(url=url, pid=server.pid, credentials=credentials)
         finally:
             server.terminate()
             server.wait()
+
+
+def _keys(folder: Path) -> tuple[tuple[str, ...], Credentials]:
+    """Options of a server that speaks CURVE, and who may connect to it."""
+    for name in ("server", "trainer"):
+        public, secret = zmq.curve_keypair()
+        write_public(folder / f"{name}.public", public)
+        write_secret(folder / f"{name}.secret", secret)
+    options = ("--curve-key", str(folder / "server.secret"), "--curve-allow", str(folder / "trainer.public"))
+    credentials = Credentials(curve_key=folder / "trainer.secret", curve_server=folder / "server.public")
+    return options, credentials
 
 
 def _material(work: Path) -> tuple[Path, list[Sample]]:

@@ -6,9 +6,12 @@ transport. A CURVE key is one line of 40 characters (Z85, rfc.zeromq.org/spec/32
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import ssl
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from framefeed.errors import BadInput
@@ -62,6 +65,24 @@ def read_curve_list(path: Path, *, option: str) -> frozenset[bytes]:
     return frozenset(_curve_key(word, path, option) for word in words)
 
 
+def check_pair(certificate: bytes, key: bytes, *, what: str) -> None:
+    """Raises BadInput, naming `what`, unless both are PEM and the key is the certificate's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with _in_memory(certificate) as certificate_file, _in_memory(key) as key_file:
+        try:
+            context.load_cert_chain(certificate_file, key_file, password=lambda: b"")  # an encrypted key asks nobody
+        except (ssl.SSLError, OSError) as error:
+            raise BadInput(f"{what} are not a certificate and its key: {_reason(error)}") from None
+
+
+def check_authorities(certificates: bytes, *, what: str) -> None:
+    """Raises BadInput, naming `what`, unless these are PEM certificates."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificates.decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{what} holds no PEM certificates: {_reason(error)}") from None
+
+
 def write_secret(path: Path, data: bytes) -> None:
     """A new file that only its owner can read. Raises BadInput if there is one already, or it cannot be written."""
     _write(path, data, mode=0o600)
@@ -93,6 +114,18 @@ def _read(path: Path, *, option: str, secret: bool) -> bytes:
     if not 0 < len(data) <= _MAX_BYTES:
         raise BadInput(f"{option}: {path} has {len(data) or 'no'} bytes, wanted 1 to {_MAX_BYTES}")
     return data
+
+
+@contextlib.contextmanager
+def _in_memory(data: bytes) -> Iterator[str]:
+    """A path of a file that lies in memory: OpenSSL reads PEM from files only."""
+    with open(os.memfd_create("pem", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+        file.write(data)
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", None) or error)
 
 
 def _check_writers(path: Path, option: str) -> None:

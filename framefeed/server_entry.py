@@ -28,7 +28,8 @@ class ServerEntry(
     """One server. `beat` grows with each writing, at least every `lease_s` seconds: who sees it stand still for longer,
     by a clock of its own, may take the server for dead (clocks of different hosts are never compared). `endpoints` are
     URLs, all of this one server; `host` is what host_id() gave it. `state` is starting or ready, `sockets` the CPU
-    sockets it decodes on, `threads` how many clips at a time, `fingerprint` what decides their bytes.
+    sockets it decodes on, `threads` how many clips at a time, `fingerprint` and `dataset` what decides their bytes; a
+    server whose version knew no data sets has "".
     """
 
     server: str
@@ -42,6 +43,7 @@ class ServerEntry(
     fingerprint: str
     metrics_url: str
     pid: int
+    dataset: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.lease_s < math.inf:

@@ -18,25 +18,31 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import zmq
+from msgspec.msgpack import encode
 
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
 from framefeed.request import ClipRequest
 from framefeed.wire import (
+    CancelCall,
     ClipReply,
     DecodeCall,
     DescribeCall,
     ErrorReply,
     Reply,
     ServerReply,
+    map_of_request,
     pack_reply,
+    request_from_map,
+    seal,
     unpack_call,
 )
 
 
 def pixels_of(request: ClipRequest) -> npt.NDArray[np.uint8]:
     """The bytes that every one of these servers returns for a request."""
-    digest = hashlib.sha256(repr(request).encode()).digest()
+    as_received = request_from_map(map_of_request(request))  # whole seconds are spelled as floats there
+    digest = hashlib.sha256(repr(as_received).encode()).digest()
     return np.resize(np.frombuffer(digest, np.uint8), request.shape)
 
 
@@ -60,10 +66,14 @@ class Manner:
     After `silent_after` decode calls it answers nothing more; after `draining_after` it is leaving; every
     `busy_every`-th call is refused; `copies` of each reply go out; `refuse` maps a video to the code of the error it
     gets; `held` replies are kept back and sent later, in reverse; every `misshaped_every`-th clip has `misshaped_bytes`
-    more than it should, or one less.
+    more than it should, or one less; with `other_pixels` its clips are another data set's; an `old` one spells its
+    replies, all refusals, as version 1 of the contract did.
     """
 
     fingerprint: str = "fake-1"
+    dataset: str = "data-1"
+    max_clip_bytes: int = 0
+    other_pixels: bool = False
     silent_after: int | None = None
     busy_every: int | None = None
     copies: int = 1
@@ -73,6 +83,7 @@ class Manner:
     misshaped_bytes: int = -1
     draining_after: int | None = None
     workers: int = 2
+    old: bool = False
 
 
 class ClipServer:
@@ -123,6 +134,10 @@ class ClipServer:
     def _answer(self, client: bytes, header: bytes) -> None:
         call = unpack_call(header)
         manner = self.manner
+        if manner.old:
+            refusal = {"kind": "error", "attempt": 0, "server": "old", "code": "bad_request", "message": "no map"}
+            self._put([client, seal(encode({"v": 1, **refusal}))])
+            return
         if isinstance(call, DecodeCall):
             with self.changed:
                 self.decode_calls += 1
@@ -134,6 +149,10 @@ class ClipServer:
             state = "draining" if draining else "ready"
             self._send(client, self._who(call.attempt, state))
             return
+        if isinstance(call, CancelCall):  # too late: what is held back is a clip already
+            while self._held:
+                self._put(self._held.pop())
+            return
         code = dict(manner.refuse).get(call.request.video)
         if draining:
             code = "draining"
@@ -144,6 +163,8 @@ class ClipServer:
             self._send(client, ErrorReply(attempt=call.attempt, server="fake", code=code, message=message))
             return
         pixels = pixels_of(call.request).tobytes()
+        if manner.other_pixels:
+            pixels = bytes(255 - byte for byte in pixels)
         if manner.misshaped_every and self.decode_calls % manner.misshaped_every == 0:
             pixels = (pixels + bytes(manner.misshaped_bytes)) if manner.misshaped_bytes > 0 else pixels[:-1]
         reply = ClipReply(attempt=call.attempt, server="fake", info=info_of(call.request))
@@ -155,6 +176,8 @@ class ClipServer:
             attempt=attempt,
             server=self.url,
             fingerprint=self.manner.fingerprint,
+            dataset=self.manner.dataset,
+            max_clip_bytes=self.manner.max_clip_bytes,
             videos=3,
             workers=self.manner.workers,
             state=state,

@@ -92,7 +92,7 @@ class Chunk:
         if not any(outcome.record for outcome in outcomes):
             first = outcomes[0]
             raise CorruptMedia(f"none of {len(outcomes)} videos is usable; {first.source} {first.reason}")
-        build_index(self.out, jobs=jobs)
+        print(f"data set {build_index(self.out, jobs=jobs).identity}")
 
     def _settings(self) -> ChunkSettings:
         profile = profile_named(self.profile, encoder=self.encoder, options=self.encoder_options)

@@ -31,8 +31,8 @@ from decode_server.clips.packet_bytes import PacketBytes
 from decode_server.clips.plan import Run
 from decode_server.media.packet_index import HIDDEN, PacketIndex
 from framefeed.cli.parent_death import end_with_parent
-from framefeed.errors import CorruptMedia, StorageFault, UnsupportedMedia
-from framefeed.manifest import VideoEntry, read_manifest
+from framefeed.errors import BadInput, CorruptMedia, NotHere, StorageFault, UnsupportedMedia
+from framefeed.manifest import VideoEntry, identity_of, read_manifest
 from framefeed.quarantine import QUARANTINE_NAME, QuarantinedSpan, read_quarantine
 
 _TOUCHED = "changed on disk since it was indexed, with the same packets"
@@ -55,11 +55,12 @@ class Verify:
         """Check, write the quarantine list and print a summary.
 
         Raises CorruptMedia when anything is quarantined by this run, StorageFault when files could not be read, and
-        BadInput when the root has no usable manifest.
+        BadInput when the root has no usable manifest, or one whose identity is not that of what it lists.
         """
         console = Console(stderr=True)
         checks = verify_root(self.root, index_folder=self.index, deep=self.deep, jobs=self.jobs, console=console)
         _print_summary(checks, Console(), deep=self.deep)
+        print(f"data set {_checked_identity(self.index or self.root) or 'unknown: index the root again'}")
         spans = [span for check in checks for span in check.spans]
         unread = [check.unread for check in checks if check.unread]
         if spans:
@@ -68,6 +69,21 @@ class Verify:
             raise CorruptMedia(f"{len(spans)} stretches of {videos} videos are quarantined, listed in {where}")
         if unread:
             raise StorageFault(f"{len(unread)} of {len(checks)} files could not be read; first: {unread[0]}")
+
+
+def _checked_identity(folder: Path) -> str:
+    """The data set's identity, "" in a manifest of version 1. Raises BadInput if it is that of another one.
+
+    The manifest lists a digest of every packet index, against which each is checked when it is read.
+    """
+    manifest = read_manifest(folder)
+    listed = identity_of(manifest.videos)
+    if manifest.identity not in ("", listed):
+        raise BadInput(
+            f"manifest in {folder} says data set {manifest.identity}, what it lists is {listed}; "
+            "run 'framefeed index' again"
+        )
+    return manifest.identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +198,7 @@ def check_file(task: CheckTask) -> FileCheck:
             return _check_packets(task, library, index)
         except CorruptMedia as error:
             return FileCheck(video=task.entry.video, spans=(task.span(str(error)),))
-        except StorageFault as error:
+        except (StorageFault, NotHere) as error:
             return FileCheck(video=task.entry.video, unread=str(error))
 
 

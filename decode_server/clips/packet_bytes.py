@@ -37,7 +37,8 @@ class PacketBytes:
         """A packet's bytes. Where they differ from what was indexed, its range is read once more, past all caches.
 
         Raises:
-            CorruptMedia: they differ and are the same again: the file was changed.
+            CorruptMedia: they differ and are the same again: the file is not as indexed.
+            NotHere: so it is, because it was replaced meanwhile.
             StorageFault: they are others each time they are read.
         """
         place = int(self._index.offset[ordinal]), int(self._index.size[ordinal])
@@ -53,7 +54,8 @@ class PacketBytes:
                 return data
         if data == held.packet(held.before, *place):
             self._library.watch.count("altered")
-            raise CorruptMedia(f"{self._index.where(ordinal)}: its bytes differ from those that were indexed")
+            altered = CorruptMedia(f"{self._index.where(ordinal)}: its bytes differ from those that were indexed")
+            raise self._library.verdict(self._index, altered)
         self._library.watch.count("misread")
         raise StorageFault(f"{self._index.where(ordinal)}: its bytes are others each time they are read")
 

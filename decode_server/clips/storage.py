@@ -15,7 +15,7 @@ from pathlib import Path
 
 from decode_server.clips.media_files import DescriptorFile, MediaFile, MediaFiles, OpenFile
 from decode_server.clips.read_watch import RETRY, ReadWatch
-from framefeed.errors import CorruptMedia, StorageFault
+from framefeed.errors import CorruptMedia, ResourceExhausted, StorageFault
 
 PADDING_BYTES = 64  # FFmpeg's decoders may read this far past a packet (AV_INPUT_BUFFER_PADDING_SIZE)
 BACKOFF_S = (0.02, 0.1, 0.4)  # before each further try; a read that fails costs its thread half a second of waiting
@@ -30,6 +30,7 @@ _KINDS = {
     errno.ENOTCONN: "unmounted",  # what is left of a mount whose file system process ended
 }
 _TWICE = frozenset({"shrunk", "denied"})  # what seldom passes: a second try, and no third
+_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # of this process or machine, not of the storage
 _MEDIA = frozenset({errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
@@ -67,6 +68,7 @@ class Storage:
         Raises:
             CorruptMedia: the file is gone, outside the root, or ends before `end`, also when opened anew.
             StorageFault: the storage failed each time.
+            ResourceExhausted: this process has no descriptor or memory left.
         """
         for tries, rest_s in enumerate((*BACKOFF_S, None), start=1):
             try:
@@ -106,8 +108,10 @@ class Storage:
             raise CorruptMedia(f"{path} leads out of the root")
         return self._open_file(resolved)
 
-    def _explained(self, path: str, error: OSError) -> _Fault | CorruptMedia:
+    def _explained(self, path: str, error: OSError) -> _Fault | CorruptMedia | ResourceExhausted:
         """What a failed look-up, open or read means."""
+        if error.errno in _RESOURCES:
+            return ResourceExhausted(f"{path}: cannot be opened or read here now ({error.strerror})")
         if error.errno in _MEDIA:
             return CorruptMedia(f"{path} cannot be read ({error.strerror}); index the root again")
         if error.errno != errno.ENOENT:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
@@ -53,6 +53,7 @@ class Index:
         hours = sum(entry.duration_s for entry in manifest.videos.values()) / 3600
         chunks = sum(len(entry.chunk_start_s) for entry in manifest.videos.values())
         console.print(f"indexed {len(manifest.videos)} videos, {chunks} files, {hours:.2f} h in {self.to or self.root}")
+        console.print(f"data set {manifest.identity}", highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,12 +177,11 @@ def _write(folder: Path, indexed: list[tuple[_File, PacketIndex]], refused: list
             out.write(record)
         out.flush()
         os.fsync(out.fileno())
-    part.rename(folder / PACKETS_NAME)
     entries = {name: _entry(name, sorted(videos[name], key=lambda row: row[0].start_s)) for name in sorted(videos)}
     manifest = Manifest(videos=entries, refused=tuple(refused))
-    manifest.write(folder)
+    identity = manifest.write(folder, just_before=lambda: part.rename(folder / PACKETS_NAME))
     drop_sidecars(folder, keep={index.sidecar for _, index in indexed})
-    return manifest
+    return replace(manifest, identity=identity)
 
 
 def _entry(name: str, rows: list[tuple[_File, PacketIndex, int, int]]) -> VideoEntry:
@@ -200,4 +200,5 @@ def _entry(name: str, rows: list[tuple[_File, PacketIndex, int, int]]) -> VideoE
         chunk_start_s=tuple(file.start_s for file, _, _, _ in rows),
         record_offset=tuple(offset for _, _, offset, _ in rows),
         record_bytes=tuple(size for _, _, _, size in rows),
+        record_digest=tuple(index.digest for _, index, _, _ in rows),
     )

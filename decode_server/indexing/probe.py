@@ -7,6 +7,7 @@ file whose frames cannot be told apart is refused with the reason rather than in
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +20,7 @@ from decode_server.clips.swscale import planar_layout
 from decode_server.indexing.damage_check import flags_after_check
 from decode_server.indexing.frame_times import Times, are_times_stored, filled, times_by_decoding
 from decode_server.indexing.packet_flags import Flags, hide_undecodable, packet_flags
-from decode_server.indexing.sidecar import sidecar_path, sidecar_writer
+from decode_server.indexing.sidecar import write_sidecar
 from decode_server.media.codec_headers import parameters_outside
 from decode_server.media.container import open_container
 from decode_server.media.demux import NotWhole, Row, best_stream, demux_rows, place_at_end_of, place_in
@@ -52,10 +53,6 @@ class _Media:
     index_folder: Path
     media_bytes: int
     mtime_ns: int
-
-    @property
-    def sidecar(self) -> str:
-        return sidecar_path(self.name, media_bytes=self.media_bytes, mtime_ns=self.mtime_ns)
 
 
 def probe(path: Path, *, name: str, chunk: bool, index_folder: Path, check: bool = False) -> PacketIndex:
@@ -138,7 +135,7 @@ def _first_frame(media: _Media) -> av.VideoFrame:
         return first
 
 
-def _rows(media: _Media) -> tuple[list[Row], str]:
+def _rows(media: _Media) -> tuple[Sequence[Row], str]:
     """The packets, and the sidecar that holds their bytes, empty if that is the media file."""
     with open_container(media.path) as container, media.path.open("rb") as file:
         stream = best_stream(container)
@@ -149,11 +146,12 @@ def _rows(media: _Media) -> tuple[list[Row], str]:
                 pass
     with open_container(media.path) as container:
         stream = best_stream(container)
-        with sidecar_writer(media.index_folder / media.sidecar) as file:
-            return demux_rows(container, stream, place_at_end_of(file)), media.sidecar
+        return write_sidecar(
+            media.index_folder, media.name, lambda file: demux_rows(container, stream, place_at_end_of(file))
+        )
 
 
-def _flags_and_times(media: _Media, container: Any, rows: list[Row], sidecar: str) -> tuple[Flags, Times]:
+def _flags_and_times(media: _Media, container: Any, rows: Sequence[Row], sidecar: str) -> tuple[Flags, Times]:
     stream = best_stream(container)
     context = stream.codec_context
     flags = packet_flags(rows, parameters_outside(context.name, bytes(context.extradata or b"")))

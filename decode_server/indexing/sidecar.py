@@ -1,40 +1,42 @@
 """Sidecar files: the packets of a stream, end to end, where its container does not hold them whole (as TS never does).
 
-They lie beside the packet index, are written whole or not at all, and are never changed: a new version of the media
-gets a new sidecar. It knows nothing of what is in a packet.
+They lie beside the packet index, are written whole or not at all, and are never changed: other packets get another
+sidecar, the same packets the same one, so that a server that reads it finds it after the root was indexed again. It
+knows nothing of what is in a packet.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
+
+from decode_server.media.demux import Row
 
 SIDECAR_FOLDER = "framefeed.sidecars"
 
 
-def sidecar_path(name: str, *, media_bytes: int, mtime_ns: int) -> str:
-    """Path, relative to the index folder, of the sidecar of this version of the media file `name`."""
-    version = hashlib.sha256(f"{name}\0{media_bytes}\0{mtime_ns}".encode()).hexdigest()[:32]
-    return f"{SIDECAR_FOLDER}/{version}.packets"
-
-
-@contextmanager
-def sidecar_writer(path: Path) -> Iterator[BinaryIO]:
-    """A file to write packets to, which takes its place at `path` only if the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
+def write_sidecar(
+    index_folder: Path, name: str, write: Callable[[BinaryIO], Sequence[Row]]
+) -> tuple[Sequence[Row], str]:
+    """What `write` returns, the packets of the media file `name` as it wrote them one behind the other, and the path,
+    relative to the index folder, of the sidecar that they lie in. There is none if it raises.
+    """
+    folder = index_folder / SIDECAR_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{_hash(name)}.{os.getpid()}.part"
     try:
         with part.open("wb") as file:
-            yield file
+            rows = write(file)
             file.flush()
             os.fsync(file.fileno())
-        part.rename(path)
+        path = f"{SIDECAR_FOLDER}/{_hash(name, *(f'{row.size} {row.crc32}' for row in rows))}.packets"
+        part.rename(index_folder / path)
     finally:
         part.unlink(missing_ok=True)
+    return rows, path
 
 
 def drop_sidecars(index_folder: Path, *, keep: Collection[str]) -> None:
@@ -42,3 +44,7 @@ def drop_sidecars(index_folder: Path, *, keep: Collection[str]) -> None:
     for path in (index_folder / SIDECAR_FOLDER).glob("*.packets"):
         if f"{SIDECAR_FOLDER}/{path.name}" not in keep:
             path.unlink(missing_ok=True)
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

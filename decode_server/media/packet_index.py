@@ -5,6 +5,7 @@ A value and its spelling on disk (one msgpack map); it opens no media and knows 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
@@ -23,6 +24,7 @@ DISPOSABLE = 2  # no other packet's frame depends on this one's
 HIDDEN = 4  # fed when others depend on it, but its frame is not shown (edit lists)
 DAMAGED = 8  # its container or a check says that it is not whole: whatever depends on it is refused
 
+_DIGEST_BYTES = 8
 _ARRAYS = {"offset": "<i8", "size": "<u4", "pts": "<i8", "flags": "<u1", "crc32": "<u4"}
 
 
@@ -104,11 +106,23 @@ class PacketIndex:
 
     def pack(self) -> bytes:
         """The record as bytes."""
+        return msgspec.msgpack.encode(self._body())
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of what the record says, 16 characters: equal for one file indexed twice or at two places.
+
+        It leaves out when the file was changed, the name of its sidecar, and whether it was `checked`.
+        """
+        body = self._body() | {"mtime_ns": 0, "sidecar": bool(self.sidecar), "checked": False}
+        return hashlib.blake2b(msgspec.msgpack.encode(body), digest_size=_DIGEST_BYTES).hexdigest()
+
+    def _body(self) -> dict[str, Any]:
         body: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         body["colour"] = [self.colour.matrix, self.colour.full_range]
         for name, dtype in _ARRAYS.items():
             body[name] = body[name].astype(dtype).tobytes()
-        return msgspec.msgpack.encode(body)
+        return body
 
 
 def unpack_index(record: bytes, *, where: str) -> PacketIndex:

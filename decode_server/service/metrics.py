@@ -28,6 +28,7 @@ from framefeed.errors import WIRE_ERRORS
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 _TURN_LIMIT_S = 2.0
 DROP_REASONS = ("client_gone", "unread")
+WASTE_REASONS = ("late", "cancelled", "client_gone", "hung")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,9 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=r,
         )
+        self._wasted = Counter(
+            n + "wasted_decodes_total", "Decodes of clips that nobody wanted any more, by why.", ["reason"], registry=r
+        )
         self._read = Counter(n + "read_bytes_total", "Bytes of video read for clips.", registry=r)
         self._sent = Counter(n + "sent_bytes_total", "Bytes of replies handed to the transport.", registry=r)
         self._queued = Gauge(n + "queue_depth_requests", "Requests waiting for a worker.", registry=r)
@@ -89,12 +93,16 @@ class Metrics:
         self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
         self._buffer_pool = Gauge(n + "buffer_pool_used_bytes", "Reply memory in use.", registry=r)
         self._state = Enum(n + "state", "What the server is.", states=[state.value for state in State], registry=r)
-        self._build = Gauge("framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint"], registry=r)
+        self._build = Gauge(
+            "framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint", "dataset"], registry=r
+        )
         self._observed: tuple[float, Gauges] | None = None
         self._by_codec: dict[tuple[int, str], Counter] = {}
         self._by_outcome = {outcome: self._requests.labels(outcome) for outcome in ("clip", "server", *WIRE_ERRORS)}
         for reason in DROP_REASONS:
             self._dropped.labels(reason)
+        for reason in WASTE_REASONS:
+            self._wasted.labels(reason)
         for kind in FAULTS:
             self._faults.labels(kind)
         self._by_stage = {stage: self._stages.labels(stage) for stage in STAGES}
@@ -112,6 +120,10 @@ class Metrics:
     def dropped(self, reason: str) -> None:
         """A request ends without a reply, for one of DROP_REASONS."""
         self._dropped.labels(reason).inc()
+
+    def wasted(self, reason: str) -> None:
+        """A clip was decoded, or begun, in vain, for one of WASTE_REASONS."""
+        self._wasted.labels(reason).inc()
 
     def started(self, *, together: int) -> None:
         """So many jobs went to one thread."""
@@ -137,9 +149,9 @@ class Metrics:
         """Workers ended."""
         self._restarts.inc(times)
 
-    def built_with(self, fingerprint: str) -> None:
-        """The workers' fingerprint is known."""
-        self._build.labels(fingerprint).set(1)
+    def built_with(self, fingerprint: str, dataset: str) -> None:
+        """The workers' fingerprint and what they serve are known."""
+        self._build.labels(fingerprint, dataset).set(1)
 
     def observe(self, gauges: Gauges, *, now_s: float) -> None:
         """Note the gauges for who renders them, and charge the time since the last call to what they were in it."""

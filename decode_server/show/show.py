@@ -85,6 +85,7 @@ class Show:
             raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
         with closing(Library(self.root, index_folder=self.index_folder)) as library, closing(Engine(library)) as engine:
             shown = [_decode(engine, library, request, self.tile_px) for request in self.wanted(library)]
+            print(f"data set {library.identity or 'unknown: index the root again'}")
         for item in shown:
             print(item.describe())
         if self.out.suffix == ".png":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -15,21 +16,28 @@ from trainer_client.transports.connection import Connections
 from trainer_client.transports.credentials import Secrets
 from trainer_client.transports.transport import Kind, TransportLimits
 
-MAX_CLIP_BYTES = 1 << 20
+MAX_CLIP_BYTES = 4 << 20
 
 
 class Talker:
     """One client of one server, connected within its `with`."""
 
-    def __init__(self, url: str, *, secrets: Secrets | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        secrets: Secrets | Callable[[], Secrets] = Secrets(),  # noqa: B008 - it is frozen
+        clip_bytes: int = MAX_CLIP_BYTES,
+    ) -> None:
         self.url = url
-        limits = TransportLimits(clip_bytes=MAX_CLIP_BYTES, secrets=secrets or Secrets())
+        shown = (lambda: secrets) if isinstance(secrets, Secrets) else secrets
+        limits = TransportLimits(clip_bytes=clip_bytes, secrets=shown)
         self.wake, self._waker = socket.socketpair()
         self.wake.setblocking(False)
         self.wire = Connections(limits, wake=self.wake)
         self.seen: list[Kind] = []
         self._clip_bytes: dict[int, int] = {}
-        self._pixels = np.zeros(MAX_CLIP_BYTES, np.uint8)
+        self._pixels = np.zeros(clip_bytes, np.uint8)
 
     def __enter__(self) -> Talker:
         self.wire.connect(self.url)

@@ -73,6 +73,11 @@ def test_a_transport_stream_is_served_from_its_sidecar_wherever_the_index_lies(t
     assert not (root / SIDECAR_FOLDER).exists()
     (root / "x264_no_pyramid.ts").touch()
     build_index(root, index_folder=tmp_path / "index")
+    assert list((tmp_path / "index" / SIDECAR_FOLDER).iterdir()) == [sidecar], "a server may be reading it"
+    for encoded in (tmp_path / "encoded").iterdir():
+        encoded.unlink()
+    make_file(tmp_path, "x264_no_pyramid.ts", frames=62)
+    build_index(root, index_folder=tmp_path / "index")
     (fresh,) = (tmp_path / "index" / SIDECAR_FOLDER).iterdir()
     assert fresh != sidecar, "a new version has a new sidecar, and the old one goes"
     fresh.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,17 +16,19 @@ import zmq
 from msgspec import structs
 
 from decode_server.indexing.index import build_index
+from decode_server.service.listeners.churn import CUTS
 from decode_server.service.listeners.curve import Keys
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
-from framefeed.wire import ClipReply, ErrorReply
+from framefeed.wire import ClipReply, DescribeCall, ErrorReply, pack_call
 from tests.integration.fake_worker import pattern_of
 from tests.integration.serving import PATIENCE_S, SERVE, Server, request, wait_until
 from tests.integration.talker import Talker
 from tests.videos import make_numbered_video
 from trainer_client.clip_policy import ClipPolicy
+from trainer_client.fleet.discovery import DnsServers
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
 from trainer_client.transports.credentials import Credentials, Secrets
@@ -118,6 +121,96 @@ def test_a_handshake_that_fails_is_refused(curve_server: Server, pairs: Pairs, h
     is_served(curve_server.endpoint, pairs.secrets("trainer"))
 
 
+def test_who_is_refused_learns_why(curve_server: Server, pairs: Pairs, caplog: pytest.LogCaptureFixture) -> None:
+    url = curve_server.endpoint
+    stranger = (pairs.folder / "stranger.public").read_text().strip()
+    for secrets, says in (
+        (pairs.secrets("stranger"), f"refuses this client: its key {stranger} is not on the server's list"),
+        (pairs.secrets("trainer", server="stranger"), f"is its key the one of --curve-server, {stranger}?"),
+        (Secrets(), "refuses this client: it wants CURVE (--curve-key and --curve-server) or is no decode server"),
+    ):
+        caplog.clear()
+        is_not_served(url, secrets)
+        lines = [record.getMessage() for record in caplog.records if url in record.getMessage()]
+        assert len(lines) == 1, lines
+        assert says in lines[0]
+    server = (pairs.folder / "server.public").read_text().strip()
+    assert f"wanted CURVE with this server's public key {server}: the keys do not fit" in curve_server.log()
+
+
+@pytest.mark.parametrize("encrypted", [True, False], ids=["curve", "clear"])
+def test_one_byte_more_than_a_clip_cuts_the_connection_says_why_and_it_is_made_again(
+    curve_server: Server,
+    tmp_path: Path,
+    pairs: Pairs,
+    caplog: pytest.LogCaptureFixture,
+    encrypted: bool,
+) -> None:
+    """The largest that a client wants is 2 x 256² here; of one byte less it accepts no such clip, ever."""
+    large, small = request("pattern", side_px=256), request("pattern", side_px=16)
+    with contextlib.ExitStack() as stack:
+        secrets = pairs.secrets("trainer") if encrypted else Secrets()
+        server = curve_server if encrypted else stack.enter_context(Server(tmp_path, "/videos", "--workers", "1"))
+        exact = stack.enter_context(Talker(server.endpoint, secrets=secrets, clip_bytes=large.clip_bytes))
+        short = stack.enter_context(Talker(server.endpoint, secrets=secrets, clip_bytes=large.clip_bytes - 1))
+        assert exact.decode(large)[1] == pattern_of(large).tobytes()
+        for _ in range(2):
+            short.ask(large)
+            short.await_kind(Kind.LOST)
+            short.await_kind(Kind.CONNECTED)
+            assert short.decode(small)[1] == pattern_of(small).tobytes()
+        assert exact.decode(large)[1] == pattern_of(large).tobytes()
+    says = f"{server.endpoint} the connection was cut on this side: it sent a frame of more than {large.clip_bytes - 1}"
+    assert caplog.text.count(says) == 1
+
+
+def test_connections_that_do_not_last_are_told_of(tmp_path: Path) -> None:
+    with Server(tmp_path, "/videos", "--workers", "1") as server:
+        for _ in range(CUTS + 1):
+            with Talker(server.endpoint) as talker:
+                talker.wire.disconnect(talker.url)
+        wait_until("it is told", lambda: f"{CUTS} connections were made and {CUTS} cut" in server.log())
+
+
+def poke(talker: Talker) -> None:
+    """Ask who the server is, if there is a connection, and read what came."""
+    talker.wire.send(talker.url, pack_call(DescribeCall(attempt=1)))
+    talker.turn(0.02)
+    while talker.wire.header(talker.url):
+        pass
+
+
+def test_the_list_of_keys_is_read_again(tmp_path: Path, pairs: Pairs, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that is added is let in; one that is taken away is not, and its next call cuts the connection that it has;
+    a list that cannot be used changes nothing."""
+    allowed = tmp_path / "allowed"
+    keys = {name: (pairs.folder / f"{name}.public").read_text() for name in ("trainer", "stranger")}
+    allowed.write_text(keys["trainer"])
+    options = ("--curve-key", str(pairs.folder / "server.secret"), "--curve-allow", str(allowed))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(tmp_path, "/videos", "--workers", "1", *options))
+        trainer = stack.enter_context(Talker(server.endpoint, secrets=pairs.secrets("trainer")))
+        stranger = Talker(server.endpoint, secrets=pairs.secrets("stranger"))
+        stack.push(stranger)
+        stranger.wire.connect(stranger.url)
+        wait_until("it is refused", lambda: poke(stranger) or refused(server, "key") > 0)
+        allowed.write_text(keys["trainer"] + keys["stranger"])
+        stranger.await_kind(Kind.CONNECTED)  # which it tries by itself, though ZeroMQ would not
+        assert isinstance(stranger.decode(request())[0], ClipReply)
+        allowed.write_text("nonsense\n")
+        wait_until("it is read", lambda: poke(trainer) or "stays in use" in server.log())
+        for talker in (trainer, stranger):
+            poke(talker)
+            assert Kind.LOST not in talker.seen
+        allowed.write_text(keys["stranger"])
+        wait_until("its connection is cut", lambda: poke(trainer) or Kind.LOST in trainer.seen)
+        wait_until("it learns why", lambda: poke(trainer) or "is not on the server's list" in caplog.text)
+        assert Kind.CONNECTED not in trainer.seen
+        assert isinstance(stranger.decode(request())[0], ClipReply)
+        assert server.log().count("holds no key of 40 characters") == 1
+        assert f"client key {keys['trainer'].strip()} (key): it is no longer on the list" in server.log()
+
+
 def test_what_crosses_the_network_cannot_be_read(pairs: Pairs, curve_server: Server) -> None:
     """A client with keys does not speak to a server without: it would be in the clear, or to somebody else."""
     context = zmq.Context()
@@ -159,6 +252,30 @@ def test_a_token_does_not_travel_in_the_clear(tmp_path: Path) -> None:
         Talker("grpc://10.0.0.1:5555", secrets=Secrets(token=TOKEN)).__enter__()
 
 
+def test_the_token_is_read_again_on_both_sides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that came with the old one is cut; it comes back as soon as its own file has the new one."""
+    ours, theirs = (secret_file(tmp_path / name, TOKEN) for name in ("ours", "theirs"))
+    options = ("--bind", "grpc://127.0.0.1:0", "--token-file", str(ours))
+    with (
+        Server(tmp_path, "/videos", "--workers", "1", *options) as server,
+        Talker(server.endpoint, secrets=Credentials(token_file=theirs).watch()) as talker,
+    ):
+        ours.write_bytes(b"short")
+        wait_until("it is read", lambda: poke(talker) or "what was read before stays in use" in server.log())
+        poke(talker)
+        assert Kind.LOST not in talker.seen
+        ours.write_bytes(TOKEN + b"-2")
+        talker.await_kind(Kind.LOST)
+        assert "another token is wanted than it came with" in server.log()
+        wait_until("it learns why", lambda: poke(talker) or "its token is not the one wanted" in caplog.text)
+        assert Kind.CONNECTED not in talker.seen
+        theirs.write_bytes(TOKEN + b"-2")
+        talker.await_kind(Kind.CONNECTED)
+        assert isinstance(talker.decode(request())[0], ClipReply)
+        assert "another token is wanted" in caplog.text
+        assert TOKEN.decode() not in server.log() + caplog.text
+
+
 # TLS
 
 
@@ -194,8 +311,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("foreign"), trustme.CA())
 
 
-def tls_options(authority: Authority) -> tuple[str, ...]:
-    certificate, key = authority.issue("127.0.0.1")
+def tls_options(authority: Authority, name: str = "127.0.0.1") -> tuple[str, ...]:
+    certificate, key = authority.issue(name)
     return ("--bind", "grpcs://127.0.0.1:0", "--tls-cert", str(certificate), "--tls-key", str(key))
 
 
@@ -209,6 +326,94 @@ def test_tls_with_a_token(tmp_path: Path, ours: Authority, foreign: Authority) -
         is_not_served(server.endpoint, replace(trusted, token=None), until=lambda: refused(server, "token") > 0)
         is_not_served(server.endpoint.replace("grpcs", "grpc"), trusted)
         is_served(server.endpoint, trusted)
+
+
+def found(url: str, *addresses: str) -> list[str]:
+    """Where a dns+ URL leads, if its name has these addresses."""
+    return [candidate.urls[0] for candidate in DnsServers(url, lambda host, port: list(addresses)).look()]
+
+
+def test_a_certificate_is_for_the_name_that_led_to_the_server(
+    tmp_path: Path, ours: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server(tmp_path, "/videos", "--workers", "1", *tls_options(ours, "decode.example")) as server:
+        trusted = Secrets(tls_ca=ours.file.read_bytes())
+        port = server.endpoint.rpartition(":")[2]
+        (right,) = found(f"dns+grpcs://decode.example:{port}", "127.0.0.1")
+        (wrong,) = found(f"dns+grpcs://other.example:{port}", "127.0.0.1")
+        assert right == f"grpcs://decode.example@127.0.0.1:{port}"
+        is_served(right, trusted)
+        assert caplog.text == ""
+        for url, name in ((wrong, "other.example"), (server.endpoint, "127.0.0.1")):
+            is_not_served(url, trusted, until=lambda: url in caplog.text)  # noqa: B023
+            lines = [record.getMessage() for record in caplog.records if url in record.getMessage()]
+            assert len(lines) == 1
+            assert lines[0].startswith(f"{url} shows a certificate that is not for {name} (UNAVAILABLE: ")
+            assert "\n" not in lines[0]
+
+
+def test_a_certificate_may_be_for_an_ipv6_address(tmp_path: Path, ours: Authority) -> None:
+    certificate, key = ours.issue("::1")
+    options = ("--bind", "grpcs://[::1]:0", "--tls-cert", str(certificate), "--tls-key", str(key))
+    with Server(tmp_path, "/videos", "--workers", "1", *options) as server:
+        trusted = Secrets(tls_ca=ours.file.read_bytes())
+        port = server.endpoint.rpartition(":")[2]
+        is_served(server.endpoint, trusted)
+        is_served(found(f"dns+grpcs://[::1]:{port}", "[::1]")[0], trusted)
+        is_not_served(found(f"dns+grpcs://decode.example:{port}", "[::1]")[0], trusted)
+
+
+def test_a_loader_verifies_the_name_that_it_looks_up(tmp_path: Path, ours: Authority) -> None:
+    credentials = Credentials(tls_ca=ours.file)
+    policy = ClipPolicy(sampling=Segments(frames=2), crop=RandomResizedCrop(), width_px=32, height_px=32)
+    dataset = [Sample(video="pattern", start_s=i, end_s=i + 1) for i in range(8)]
+    with Server(tmp_path, "/videos", "--workers", "1", *tls_options(ours, "localhost")) as server:
+        url = f"dns+grpcs://localhost:{server.endpoint.rpartition(':')[2]}"
+        options = LoaderOptions(servers=[url], batch_clips=4, steps=2, credentials=credentials)
+        with ClipLoader(dataset, policy, options) as run:
+            assert len(list(run)) == 2
+
+
+def test_certificates_are_read_again(tmp_path: Path, ours: Authority, foreign: Authority) -> None:
+    """Those the server shows, and those of the authority whose clients it lets in; broken ones change nothing."""
+    (certificate, key), (theirs, their_key) = ours.issue("127.0.0.1"), foreign.issue("127.0.0.1")
+    ca = secret_file(tmp_path / "client-ca.pem", ours.file.read_bytes())
+    files = ("--tls-cert", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(ca))
+    mine, other = ours.client(), foreign.client()
+    server = Server(tmp_path, "/videos", "--workers", "1", "--bind", "grpcs://127.0.0.1:0", *files)
+    with server, Talker(server.endpoint, secrets=mine) as early:
+        certificate.write_bytes(theirs.read_bytes())  # and not yet its key
+        wait_until("it is read", lambda: is_served(server.endpoint, mine) or "stays in use" in server.log())
+        assert "are not a certificate and its key" in server.log()
+        key.write_bytes(their_key.read_bytes())
+        mixed = replace(mine, tls_ca=other.tls_ca)
+        with Talker(server.endpoint, secrets=mixed) as talker:  # as soon as the server has it
+            assert isinstance(talker.decode(request())[0], ClipReply)
+        is_not_served(server.endpoint, mine)
+        ca.write_bytes(foreign.file.read_bytes())
+        with Talker(server.endpoint, secrets=other):
+            pass
+        is_not_served(server.endpoint, mixed)
+        assert isinstance(early.decode(request())[0], ClipReply)  # handshakes only
+
+
+@pytest.mark.slow
+def test_a_client_s_certificate_is_read_again(tmp_path: Path, ours: Authority, foreign: Authority) -> None:
+    certificate, key = foreign.issue("trainer.example")
+    wants = (*tls_options(ours), "--tls-client-ca", str(ours.file))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(tmp_path, "/videos", "--workers", "1", *wants))
+        secrets = Credentials(tls_ca=ours.file, tls_cert=certificate, tls_key=key).watch()
+        talker = Talker(server.endpoint, secrets=secrets)
+        stack.push(talker)
+        talker.wire.connect(talker.url)
+        until_s = time.monotonic() + 0.5
+        while time.monotonic() < until_s:
+            talker.turn(0.1)
+        assert Kind.CONNECTED not in talker.seen
+        for path, good in zip((certificate, key), ours.issue("trainer.example"), strict=True):
+            path.write_bytes(good.read_bytes())
+        talker.await_kind(Kind.CONNECTED)
 
 
 def test_a_loader_shows_its_credentials_to_servers_of_both_kinds(

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import zmq
 from msgspec.msgpack import encode
+from msgspec.structs import replace
 
 from framefeed.request import ClipRequest
 from framefeed.wire import (
@@ -20,6 +22,7 @@ from framefeed.wire import (
     DecodeCall,
     DescribeCall,
     ErrorReply,
+    Load,
     ServerReply,
     pack_call,
     seal,
@@ -89,7 +92,19 @@ def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, cli
 def test_describe(server: Server, client: Client) -> None:
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready")
+    assert isinstance(reply, ServerReply)
+    assert reply.load.credits >= 5, "four at a time, and one more"
+    assert replace(reply, load=Load()) == ServerReply(
+        attempt=3,
+        server=server.name,
+        fingerprint="fake-1",
+        videos=3,
+        workers=4,
+        state="ready",
+        dataset="v1-fake",
+        max_clip_bytes=256 << 20,
+        software=version("framefeed"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +188,7 @@ def test_pages_and_books_while_requests_come_and_go(server: Server, client: Clie
     assert after["framefeed_server_read_bytes_total"] == 1000 * after[codec]
     assert after["framefeed_server_workers"] == 2
     assert after['framefeed_server_state{framefeed_server_state="ready"}'] == 1
-    assert after['framefeed_build_info{fingerprint="fake-1"}'] == 1
+    assert after['framefeed_build_info{dataset="v1-fake",fingerprint="fake-1"}'] == 1
 
 
 def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path: Path, gate: Gate) -> None:
@@ -188,11 +203,16 @@ def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path:
         for attempt in (3, 4):
             client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request()))
         wait_until("two wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 2)
-        refused, _ = other.decode(request())
+        client.send(DecodeCall(attempt=5, deadline_s=60.0, request=request()))
+        wait_until("three wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 3)
+        refused, _ = client.decode(request(), attempt=6)
         assert isinstance(refused, ErrorReply)
-        assert refused.code == "busy"
+        assert (refused.code, refused.attempt) == ("busy", 6)
+        other.send(DecodeCall(attempt=1, deadline_s=60.0, request=request()))
+        wait_until("a place is another's", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 4)
         gate.open()
-        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(4))
+        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(5))
+        assert isinstance(other.receive()[0], ClipReply)
 
 
 def test_a_crash_costs_its_request_and_the_worker_is_replaced(tmp_path: Path) -> None:
@@ -468,6 +488,13 @@ def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> Non
 def test_a_worker_that_would_make_other_bytes_is_not_let_in(tmp_path: Path) -> None:
     with Server(tmp_path, "/differs", "--workers", "2") as server, Client(server.endpoint) as client:
         wait_until("one is turned away", lambda: "this server decodes with fake-" in server.log())
+        assert server.metrics()["framefeed_server_workers"] == 1
+        assert isinstance(client.decode(request())[0], ClipReply)
+
+
+def test_a_worker_of_another_data_set_is_not_let_in(tmp_path: Path) -> None:
+    with Server(tmp_path, "/other-data", "--workers", "2") as server, Client(server.endpoint) as client:
+        wait_until("one is turned away", lambda: "this server decodes with fake-1 of data set v1-" in server.log())
         assert server.metrics()["framefeed_server_workers"] == 1
         assert isinstance(client.decode(request())[0], ClipReply)
 

@@ -90,8 +90,8 @@ def test_a_video_has_one_frame_for_each_of_the_clips(
     [
         ({"out": Path("a.gif")}, r"out is a\.gif, wanted a file ending in \.png or \.mp4"),
         ({"tile_px": 2}, "tile_px is 2"),
-        ({"sampling": "denze"}, "show: sampling policy is 'denze', wanted one of"),
-        ({"sampling": "dense:frames=4"}, "show: Dense"),
+        ({"sampling": "denze"}, r"show: Invalid value 'denze' - at `\$.sampling.policy`"),
+        ({"sampling": "dense:frames=4"}, r"show: Object missing required field `stride` - at `\$.sampling`"),
         ({"crop": "view:view=3"}, "show: view is 3 of 3"),
         ({"samples": Path("x.jsonl")}, "--samples without --index"),
         ({"requests": Path("nowhere.json")}, r"requests nowhere\.json cannot be read"),

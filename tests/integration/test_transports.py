@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from framefeed.wire import MAX_HEADER_BYTES, ClipReply, DescribeCall, ErrorReply
 from tests.integration.fake_worker import pattern_of
 from tests.integration.serving import FAKE_SERVE, PATIENCE_S, Server, outcome, request, wait_until
 from tests.integration.talker import MAX_CLIP_BYTES, Talker
+from tests.integration.ways import OPEN, SECURED, Way, new_bind, way
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.fleet.addresses import FORMS
@@ -29,22 +30,24 @@ from trainer_client.samples import Sample
 from trainer_client.transports.connection import TRANSPORTS, Connections
 from trainer_client.transports.transport import Kind, TransportLimits
 
-LARGE = {"side_px": 256, "frames": 4}  # 786,432 bytes
+LARGE = {"side_px": 224, "frames": 4}  # 602,112 bytes
 SLEEPY_SERVE = ("-m", "tests.integration.sleepy_server", "tests.integration.fake_worker")
 POOL_MIB = 16
 MIB = 1 << 20
-POLICY = ClipPolicy(sampling=Segments(frames=4), crop=RandomResizedCrop(), width_px=256, height_px=256)
+POLICY = ClipPolicy(sampling=Segments(frames=4), crop=RandomResizedCrop(), width_px=224, height_px=224)
 DATASET = [Sample(video="pattern", start_s=i, end_s=i + 1) for i in range(40)]
 
-# Takes a server's address and a number; asks for so many large clips and reads none, until it is killed.
+# Takes a server's address, a number, what to read and, as pickle's bytes in hex, secrets; asks for so many large clips
+# and reads none, until it is killed.
 HOLDER = """
-import sys
+import pickle, sys
 from tests.integration.serving import request
 from tests.integration.talker import Talker
-with Talker(sys.argv[1]) as talker:
-    for attempt in range(int(sys.argv[2])):
-        talker.ask(request("pattern", side_px=256, frames=4, seed=attempt), attempt=attempt)
-    if sys.argv[3] == "headers":
+url, clips, holds, *secrets = sys.argv[1:]
+with Talker(url, **{"secrets": pickle.loads(bytes.fromhex(word)) for word in secrets}) as talker:
+    for attempt in range(int(clips)):
+        talker.ask(request("pattern", side_px=224, frames=4, seed=attempt), attempt=attempt)
+    if holds == "headers":
         while not talker.wire.header(talker.url):
             talker.wire.wait(1.0)
     print("asked", flush=True)
@@ -52,36 +55,22 @@ with Talker(sys.argv[1]) as talker:
 """
 
 
-def new_bind(transport: str) -> str:
-    """An address of the transport that nobody uses."""
-    name = uuid.uuid4().hex[:12]
-    return {
-        "tcp": "tcp://127.0.0.1:0",
-        "ipc": f"ipc://@framefeed-{name}",
-        "shm": f"shm://@{name}",
-        "grpc": "grpc://127.0.0.1:0",
-    }[transport]
-
-
-@pytest.fixture(scope="module", params=["tcp", "ipc", "shm", "grpc"])
-def transport(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def start(folder: Path, transport: str, *args: str) -> Server:
-    bind = args if "--bind" in args else ("--bind", new_bind(transport), *args)
-    return Server(folder, "/videos", "--workers", "1", "--buffer-pool-mib", str(POOL_MIB), *bind)
+@pytest.fixture(
+    scope="module", params=[*OPEN, *(pytest.param(name, marks=pytest.mark.slow, id=name) for name in SECURED)]
+)
+def spoken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Way:
+    return way(request.param, tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
-def server(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with start(tmp_path_factory.mktemp(transport), transport) as server:
+def server(spoken: Way, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with spoken.start(tmp_path_factory.mktemp("server")) as server:
         yield server
 
 
 @pytest.fixture
-def talker(server: Server) -> Iterator[Talker]:
-    with Talker(server.endpoint) as talker:
+def talker(spoken: Way, server: Server) -> Iterator[Talker]:
+    with spoken.talker(server.endpoint) as talker:
         yield talker
 
 
@@ -130,11 +119,17 @@ def test_errors_come_as_errors(talker: Talker) -> None:
 def test_a_server_says_who_it_is(server: Server, talker: Talker) -> None:
     talker.send(DescribeCall(attempt=3))
     reply, _ = talker.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready")
+    assert reply == ServerReply(
+        attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready", dataset="v1-fake"
+    )
 
 
-def test_each_of_several_clients_gets_its_own(server: Server) -> None:
-    with Talker(server.endpoint) as one, Talker(server.endpoint) as two, Talker(server.endpoint) as three:
+def test_each_of_several_clients_gets_its_own(spoken: Way, server: Server) -> None:
+    with (
+        spoken.talker(server.endpoint) as one,
+        spoken.talker(server.endpoint) as two,
+        spoken.talker(server.endpoint) as three,
+    ):
         talkers = (one, two, three)
         for attempt in range(20):
             for number, talker in enumerate(talkers):
@@ -163,22 +158,28 @@ def test_a_malformed_message_is_answered(talker: Talker, header: bytes) -> None:
 
 
 @pytest.mark.parametrize("length_bytes", [MAX_HEADER_BYTES + 1, 100_000, 1 << 20])
-def test_an_oversize_message_harms_its_sender_at_most(server: Server, talker: Talker, length_bytes: int) -> None:
+def test_an_oversize_message_harms_its_sender_at_most(
+    spoken: Way, server: Server, talker: Talker, length_bytes: int
+) -> None:
     """It is not sent, is refused in a reply, or cuts its sender off; who is cut off may come again."""
-    with Talker(server.endpoint) as rude:
+    with spoken.talker(server.endpoint) as rude:
         if rude.wire.send(rude.url, b"x" * length_bytes):
             wait_until(
                 "an answer", lambda: Kind.LOST in {s.kind for s in rude.wire.wait(0.1)} or rude.wire.header(rude.url)
             )
         assert isinstance(talker.decode(request())[0], ClipReply)
-    with Talker(server.endpoint) as again:
+    with spoken.talker(server.endpoint) as again:
         assert isinstance(again.decode(request())[0], ClipReply)
 
 
-def test_who_does_not_read_costs_bounded_memory_and_loses_nothing(tmp_path: Path, transport: str) -> None:
+def test_who_does_not_read_costs_bounded_memory_and_loses_nothing(tmp_path: Path, spoken: Way) -> None:
     """Asked for four pools of clips: while nothing is read the server holds one pool and what the transport has."""
     clips = 4 * POOL_MIB * MIB // request(**LARGE).clip_bytes
-    with start(tmp_path, transport) as server, Talker(server.endpoint) as slow, Talker(server.endpoint) as quick:
+    with (
+        spoken.start(tmp_path) as server,
+        spoken.talker(server.endpoint) as slow,
+        spoken.talker(server.endpoint) as quick,
+    ):
         quick.decode(request("pattern", **LARGE))
         before_bytes = rss_bytes(server.pid)
         for attempt in range(clips):
@@ -203,9 +204,10 @@ def test_who_does_not_read_costs_bounded_memory_and_loses_nothing(tmp_path: Path
 
 
 @pytest.mark.parametrize("holds", ["messages", "headers"])
-def test_what_a_killed_client_held_comes_back(tmp_path: Path, transport: str, holds: str) -> None:
-    with start(tmp_path, transport) as server:
-        command = [sys.executable, "-c", HOLDER, server.endpoint, "40", holds]
+def test_what_a_killed_client_held_comes_back(tmp_path: Path, spoken: Way, holds: str) -> None:
+    with spoken.start(tmp_path) as server:
+        secrets = pickle.dumps(spoken.credentials.read()).hex()
+        command = [sys.executable, "-c", HOLDER, server.endpoint, "40", holds, secrets]
         holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             assert holder.stdout is not None
@@ -216,12 +218,12 @@ def test_what_a_killed_client_held_comes_back(tmp_path: Path, transport: str, ho
             holder.communicate(timeout=PATIENCE_S)
         wait_until("they come back", lambda: pool_bytes(server) == 0)
         wait_until("nothing is in flight", lambda: server.metrics()["framefeed_server_requests_in_flight"] == 0)
-        with Talker(server.endpoint) as talker:
+        with spoken.talker(server.endpoint) as talker:
             assert isinstance(talker.decode(request(**LARGE))[0], ClipReply)
 
 
-def test_a_killed_server_is_lost_and_found_again_at_its_address(tmp_path: Path, transport: str) -> None:
-    with start(tmp_path, transport) as server, Talker(server.endpoint) as talker:
+def test_a_killed_server_is_lost_and_found_again_at_its_address(tmp_path: Path, spoken: Way) -> None:
+    with spoken.start(tmp_path) as server, spoken.talker(server.endpoint) as talker:
         for seed in range(3):
             wanted = request("pattern", seed=seed, **LARGE)
             assert talker.decode(wanted)[1] == pattern_of(wanted).tobytes()
@@ -233,8 +235,8 @@ def test_a_killed_server_is_lost_and_found_again_at_its_address(tmp_path: Path, 
             talker.await_kind(Kind.CONNECTED)
 
 
-def test_a_drain_loses_no_reply_in_transit(tmp_path: Path, transport: str) -> None:
-    with start(tmp_path, transport) as server, Talker(server.endpoint) as talker:
+def test_a_drain_loses_no_reply_in_transit(tmp_path: Path, spoken: Way) -> None:
+    with spoken.start(tmp_path) as server, spoken.talker(server.endpoint) as talker:
         for attempt in range(20):
             talker.ask(request("pattern", seed=attempt, **LARGE), attempt=attempt)
         wait_until("all are taken", lambda: server.metrics()["framefeed_server_requests_received_total"] == 20)
@@ -272,8 +274,16 @@ def check(batch: Batch) -> None:
         assert np.array_equal(batch.pixels[row].reshape(-1), pattern_of(wanted))
 
 
-def run_loader(url: str, *, after_first: Callable[[ClipLoader], None] = lambda run: None) -> None:
-    options = LoaderOptions(servers=[url], batch_clips=4, steps=20, run_seed=3, prefetch_batches=3, stall_s=60.0)
+def run_loader(server: Server, spoken: Way, *, after_first: Callable[[ClipLoader], None] = lambda run: None) -> None:
+    options = LoaderOptions(
+        servers=[server.endpoint],
+        batch_clips=4,
+        steps=20,
+        run_seed=3,
+        prefetch_batches=3,
+        stall_s=60.0,
+        credentials=spoken.credentials,
+    )
     with ClipLoader(DATASET, POLICY, options) as run:
         batches = [next(run)]
         after_first(run)
@@ -286,13 +296,18 @@ def run_loader(url: str, *, after_first: Callable[[ClipLoader], None] = lambda r
 
 
 @pytest.mark.slow
-def test_no_wake_up_is_lost(tmp_path: Path, transport: str) -> None:
+def test_no_wake_up_is_lost(tmp_path: Path, spoken: Way) -> None:
     """A server without a periodic turn, and more asked for than the transport takes at once."""
-    args = ("/videos", "--workers", "1", "--bind", new_bind(transport))
     samples = [Sample(video="seed", start_s=i, end_s=i + 1) for i in range(40)]
-    with Server(tmp_path, *args, program=SLEEPY_SERVE) as server:
+    with spoken.start(tmp_path, program=SLEEPY_SERVE) as server:
         options = LoaderOptions(
-            servers=[server.endpoint], batch_clips=4, steps=100, run_seed=3, prefetch_batches=16, stall_s=30.0
+            servers=[server.endpoint],
+            batch_clips=4,
+            steps=100,
+            run_seed=3,
+            prefetch_batches=16,
+            stall_s=30.0,
+            credentials=spoken.credentials,
         )
         with ClipLoader(samples, POLICY, options) as run:
             for batch in run:
@@ -300,17 +315,17 @@ def test_no_wake_up_is_lost(tmp_path: Path, transport: str) -> None:
             assert run.stats.requested == run.stats.used == 400
 
 
-def test_a_loader_gets_its_plan(server: Server) -> None:
-    run_loader(server.endpoint)
+def test_a_loader_gets_its_plan(spoken: Way, server: Server) -> None:
+    run_loader(server, spoken)
 
 
-def test_a_trainer_that_stops_reading_asks_for_no_more(server: Server) -> None:
+def test_a_trainer_that_stops_reading_asks_for_no_more(spoken: Way, server: Server) -> None:
     def rest(run: ClipLoader) -> None:
         wait_until("its slots are full", lambda: run.stats.held == 12 and run.stats.in_flight == 0)
         assert run.stats.requested == 16
         assert run.stats.inflight_bytes == 0
 
-    run_loader(server.endpoint, after_first=rest)
+    run_loader(server, spoken, after_first=rest)
 
 
 def test_one_server_serves_all_transports_at_once(tmp_path: Path) -> None:
@@ -341,8 +356,17 @@ def test_what_is_written_to_the_wake_socket_ends_a_wait() -> None:
             wake.recv(1)
 
 
-def test_a_local_address_in_use_is_one_line_and_2(transport: str, server: Server, tmp_path: Path) -> None:
-    command = [sys.executable, *FAKE_SERVE, "/videos", "--bind", server.endpoint, "--metrics-port", "0"]
+def test_a_local_address_in_use_is_one_line_and_2(spoken: Way, server: Server, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        *FAKE_SERVE,
+        "/videos",
+        "--bind",
+        server.endpoint,
+        "--metrics-port",
+        "0",
+        *spoken.options,
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     line = f"framefeed: bind: {server.endpoint} is in use; choose another with --bind"
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (2, line)

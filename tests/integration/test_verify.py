@@ -148,7 +148,8 @@ def test_packets_that_are_as_indexed_but_do_not_decode_are_found_by_deep_only(ro
     media = path.read_bytes()
     spans = zip(index.offset.tolist(), index.size.tolist(), strict=True)
     crc32 = np.array([zlib.crc32(media[at : at + size]) for at, size in spans], np.uint32)
-    record = replace(index, crc32=crc32, mtime_ns=path.stat().st_mtime_ns).pack()
+    fresh = replace(index, crc32=crc32, mtime_ns=path.stat().st_mtime_ns)
+    record = fresh.pack()
     with (root / PACKETS_NAME).open("ab") as file:
         offset = file.tell()
         file.write(record)
@@ -158,6 +159,7 @@ def test_packets_that_are_as_indexed_but_do_not_decode_are_found_by_deep_only(ro
         entry,
         record_offset=(offset, *entry.record_offset[1:]),
         record_bytes=(len(record), *entry.record_bytes[1:]),
+        record_digest=(fresh.digest, *entry.record_digest[1:]),
     )
     Manifest(videos={**manifest.videos, "b": hurt}).write(root)
     assert [check.spans for check in verify_root(root, jobs=1)] == [()] * 6

@@ -23,7 +23,7 @@ INNER_ORDERS = {
         ("media", "clips", "service"),
         ("media", "clips", "show"),
     ),
-    "trainer_client": (("measures", "fleet", "transports", "feed", "training"), ("text",)),
+    "trainer_client": (("measures", "fleet", "transports", "feed", "training", "adapters"), ("text",)),
     "models": (("weights",),),
 }
 OURS = set(MAY_IMPORT) | {"bench", "tests"}
@@ -32,6 +32,7 @@ ONE_FILE = {
     "zmq": {
         "decode_server/service/listeners/zmq_listener.py",
         "decode_server/service/listeners/curve.py",
+        "trainer_client/transports/zmq_link.py",
         "trainer_client/transports/zmq_transport.py",
     },
     "grpc": {
@@ -39,6 +40,8 @@ ONE_FILE = {
         "decode_server/service/listeners/grpc_auth.py",
         "trainer_client/transports/grpc_transport.py",
     },
+    "jax": {"trainer_client/adapters/jax_batches.py"},
+    "tensorflow": {"trainer_client/adapters/tf_dataset.py"},
 }
 SAYS_NOTHING = {"utils.py", "util.py", "common.py", "helpers.py", "base.py", "misc.py"}
 
@@ -111,6 +114,16 @@ def test_decode_server_imports_where_torch_cannot_be_imported() -> None:
         "import decode_server.service.serve, decode_server.service.workers.worker\n"
         "import decode_server.chunking.chunk, decode_server.indexing.index\n"
         "assert not any(name.split('.')[0] in ('models', 'trainer_client') for name in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_client_s_core_is_numpy_only() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'jax', 'tensorflow'): sys.modules[name] = None\n"
+        "import trainer_client.loader, trainer_client.views"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

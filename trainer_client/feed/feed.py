@@ -6,7 +6,6 @@ a condition, at most a tick at a time; whatever kills the thread is raised at th
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import threading
@@ -19,17 +18,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from framefeed.errors import BadRequest, FramefeedError
+from framefeed.errors import BadRequest, FramefeedError, WrongVersion
 from framefeed.wire import ClipReply, Reply, pack_call, peek_attempt, unpack_reply
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
+from trainer_client.feed.pauses import Pauses
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.stand_ins import StandIns
-from trainer_client.fleet.discovery import Discovery
-from trainer_client.fleet.dispatch import Dispatch, Failed, Got, Send
+from trainer_client.feed.stop_switch import StopSwitch
+from trainer_client.fleet.discovery import Discovery, Members, Source
+from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet
-from trainer_client.fleet.member_sources import Source
-from trainer_client.fleet.members import Members
+from trainer_client.fleet.messages import Failed, Got, Send
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.measures.wait import ClipLife, Wait, to_ns
@@ -41,6 +41,7 @@ TICK_S = 0.1
 _JOIN_S = 5.0
 _NOTICE_S = 10.0
 _BURST_MESSAGES = 32  # of one server, before the others and the clock have their turn
+_CATCH_UP_TURNS, _CATCH_UP_S = 64, 0.02  # after a pause: turns that only listen, until nothing came for so long
 
 
 class Wire(Protocol):
@@ -92,17 +93,15 @@ class Feed:
         self._open_wire = open_wire
         self._changed = threading.Condition()
         self._plan_over = False
-        self._closing = False
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
+        self._pauses = Pauses(self._beat_s)
         self._waiting_since_s: float | None = None
         self._delivered = False
         self._wire_cpu_s = 0.0
-        discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self._rouse)
+        self.stop_switch = StopSwitch()
+        discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self.stop_switch.rouse)
         self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch)
-        self._wake, self._waker = socket.socketpair()
-        self._wake.setblocking(False)
-        self._waker.setblocking(False)
         self._thread = threading.Thread(target=self._run, name=f"framefeed-feed-{parts.rank}", daemon=True)
 
     def start(self) -> None:
@@ -113,7 +112,7 @@ class Feed:
         """The next batch in plan order; None when the plan is over. Blocks while clips arrive somewhere.
 
         Raises the error of a clip that no server can give (at its batch, again at every call), Stalled when no clip
-        came for `stall_s`, BadInput for a foreign decoder, and RuntimeError when the thread died or after close().
+        came for `stall_s`, BadInput when no server fits the run, RuntimeError when the thread died or after close().
         """
         began_s = time.monotonic()  # before the lock: waiting for it is waiting as well
         notice_s = _NOTICE_S
@@ -137,7 +136,7 @@ class Feed:
             self._ledger.batches += 1
             self._ledger.used += len(delivery.batch)
             self._ledger.stood_in += len(delivery.batch.stand_ins)
-        self._rouse()
+        self.stop_switch.rouse()
         return delivery.batch
 
     def count_copy_wait(self, waited_s: float) -> None:
@@ -156,36 +155,38 @@ class Feed:
                 held_limit=prefetch.limit_clips,
                 inflight_bytes=fleet.inflight_bytes,
                 inflight_limit_bytes=dispatch.inflight_limit_bytes,
-                window_clips=sum(int(fleet.servers[url].window_clips) for url in fleet.up),
+                window_clips=sum(fleet.servers[url].window_clips for url in fleet.up),
                 deadline_s=dispatch.deadline_s,
                 servers={url: server.state.value for url, server in fleet.servers.items()},
-                circuits={url: server.breaker.circuit.value for url, server in fleet.servers.items()},
-                fingerprint=fleet.fingerprint or "",
+                identity=dispatch.identity,
                 wait=self._wait(self._life_so_far(), prefetch.later_ready_s) if is_waiting else None,
             )
             return snapshot(self._ledger, feed_state, rank=self._parts.rank)
 
     @property
-    def fingerprint(self) -> str | None:
-        """The decoder of the run's servers; None before the first said it."""
-        return self._parts.fleet.fingerprint
+    def fingerprint(self) -> str:
+        """The decoder of the run's servers; "" before that is decided."""
+        return self._parts.fleet.identity.fingerprint
+
+    @property
+    def dataset(self) -> str:
+        """The identity of the data set that the run's servers have; "" before that is decided."""
+        return self._parts.fleet.identity.dataset
 
     def close(self) -> None:
         """Stop the thread and drop what is in flight. Idempotent; blocks for at most 5 s.
 
         Raises RuntimeError if the thread does not end in that time; it can then not be trusted with anything.
         """
+        self.stop_switch.throw()
         with self._changed:
-            self._closing = True
             self._changed.notify_all()
-        self._rouse()
         self._members.close()
         if self._thread.ident is not None:
             self._thread.join(_JOIN_S)
             if self._thread.is_alive():
                 raise RuntimeError(f"the feed's thread did not end within {_JOIN_S:g} s of close()")
-        self._wake.close()
-        self._waker.close()
+        self.stop_switch.close()
         with self._changed:
             self._dispatch.close()
             self._ledger.discarded += self._prefetch.discard()
@@ -193,7 +194,7 @@ class Feed:
     # The consumer's side.
 
     def _check_alive(self) -> None:
-        if self._closing:
+        if self.stop_switch.thrown:
             raise RuntimeError("the loader is closed")
         if isinstance(self._error, FramefeedError):
             raise self._error
@@ -221,7 +222,7 @@ class Feed:
     def _life_so_far(self) -> ClipLife | None:
         """Of the clips that the consumer waits for; None while they are not planned."""
         now_s = time.monotonic()
-        life = self._prefetch.ready_last or self._dispatch.life_so_far(self._prefetch.missing, now_s)
+        life = self._prefetch.ready_last or self._dispatch.holds.life_so_far(self._prefetch.missing, now_s)
         if life is None and not self._prefetch.empty:  # they have failed
             life = ClipLife(wanted_s=0.0, received_s=now_s, parts=(("no_server", now_s),))
         return life
@@ -235,47 +236,68 @@ class Feed:
         _log.warning("waited %.0f s for a batch: %s", now_s - began_s, situation)
         return 2 * due_s
 
-    def _rouse(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake already; closed: it is gone
-            self._waker.send(b"\0")
-
     # The thread's side.
 
     def _run(self) -> None:
         try:
-            with self._open_wire(self._wake) as wire:
+            with self._open_wire(self.stop_switch.wake) as wire:
                 self._members.start()
-                while not self._closing:
+                self._pauses = Pauses(time.monotonic())
+                while not self.stop_switch.thrown:
                     self._turn(wire)
         except BaseException as error:
             self._error = error
         finally:
             with self._changed:
                 self._changed.notify_all()
+            self.stop_switch.close()
+            self._members.close()
 
     def _turn(self, wire: Wire) -> None:
         cpu_s = time.thread_time()
         self._plan_ahead()
+        self._members.tend(wire, lock=self._changed, now_s=time.monotonic())
+        silence_s = self._listen_after_pause(wire)
         now_s = self._beat_s = time.monotonic()
-        self._members.tend(wire, lock=self._changed, now_s=now_s)
         with self._changed:
             try:
-                sends = self._dispatch.tick(now_s)
+                sends = self._dispatch.tick(now_s, own_silence_s=silence_s)
             except Stalled as stalled:
                 raise Stalled(f"{stalled}; servers come from {self._members}") from None
             self._settle()
             wake_s = self._dispatch.wake_s(now_s)
             busy = self._prefetch.has_room and not self._plan_over
-            is_shallow = not (self._prefetch.has_room or self._plan_over) and self._dispatch.has_spare
+            is_shallow = not (self._prefetch.has_room or self._plan_over) and self._dispatch.holds.has_spare
             self._dispatch.lives.shallow(is_shallow, now_s)
         for send in sends:
             self._send(wire, send)
+            self._pauses.step(time.monotonic())
         timeout_s = TICK_S if wake_s is None else min(max(wake_s - time.monotonic(), 0.0), TICK_S)
-        for signal in wire.wait(0.0 if busy else timeout_s):
-            self._hear(wire, signal)
+        self._listen(wire, 0.0 if busy else timeout_s)
         before_s, self._wire_cpu_s = self._wire_cpu_s, wire.cpu_s()
         with self._changed:
             self._ledger.receive_cpu_s += time.thread_time() - cpu_s + self._wire_cpu_s - before_s
+
+    def _listen(self, wire: Wire, timeout_s: float) -> bool:
+        """Wait for what servers say and take it in. Returns whether there was anything."""
+        signals = wire.wait(timeout_s)
+        self._pauses.step(time.monotonic(), wait_s=timeout_s)
+        for signal in signals:
+            self._hear(wire, signal)
+        return bool(signals)
+
+    def _listen_after_pause(self, wire: Wire) -> float:
+        """Seconds in which this thread, kept from its work by whatever it was, listened to nobody.
+
+        What arrived meanwhile is taken in before anybody is judged by it.
+        """
+        self._pauses.step(time.monotonic())
+        silence_s = self._pauses.take_s()
+        if silence_s > 0:
+            for _ in range(_CATCH_UP_TURNS):
+                if not self._listen(wire, _CATCH_UP_S):
+                    break
+        return silence_s
 
     def _plan_ahead(self) -> None:
         """Open one batch if there is room; planning itself is done outside the lock."""
@@ -306,6 +328,7 @@ class Feed:
                 if header is None:
                     return
                 self._receive(wire, signal.url, header)
+                self._pauses.step(time.monotonic())
             return
         with self._changed:
             happened = self._dispatch.connected if signal.kind is Kind.CONNECTED else self._dispatch.disconnected
@@ -313,10 +336,12 @@ class Feed:
             self._settle()
 
     def _receive(self, wire: Wire, url: str, header: bytes) -> None:
-        reply: Reply | str
+        reply: Reply | WrongVersion | str
         try:
             reply = unpack_reply(header)
-        except (BadRequest, ValueError, TypeError) as error:
+        except WrongVersion as error:
+            reply = error
+        except BadRequest as error:
             reply = str(error)
         into = None
         if isinstance(reply, ClipReply):
@@ -328,6 +353,8 @@ class Feed:
             now_s = time.monotonic()
             if isinstance(reply, str):
                 self._dispatch.malformed(url, peek_attempt(header), now_s=now_s, why=reply)
+            elif isinstance(reply, WrongVersion):
+                self._dispatch.foreign(url, str(reply), now_s=now_s)
             else:
                 self._dispatch.replied(url, reply, pixel_bytes=pixel_bytes, now_s=now_s)
             self._settle()

@@ -8,6 +8,7 @@ that number of slots and those that the consumer still holds.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ class Prefetch:
         if number is None:
             error = self._error()
             if error is not None:
-                raise error
+                raise copy.copy(error)  # its own would come to hold the frames of whoever called, and all in them
             return None
         later_ready_s = self.later_ready_s
         taken = self._filling.pop(number)

@@ -40,5 +40,15 @@ class SlotPool:
             memory = self._allocate(self.slot_bytes)
         # Views of views hold this array, not the memory below it: NumPy stops at a base that is no array.
         flat = np.frombuffer(memory, dtype=np.uint8, count=self.slot_bytes)
-        weakref.finalize(flat, self._idle.append, memory).atexit = False
+        weakref.finalize(flat, _take_back, weakref.ref(self._idle), memory).atexit = False
         return flat.reshape(self.shape)
+
+    def close(self) -> None:
+        """Keep no slot any more, now or when it comes back. Arrays that are out stay valid."""
+        self._idle = deque(maxlen=0)
+
+
+def _take_back(idle: weakref.ref[deque[memoryview]], memory: memoryview) -> None:
+    slots = idle()  # none once the pool is gone: a batch that outlives it must not keep the others' memory
+    if slots is not None:
+        slots.append(memory)

@@ -82,3 +82,18 @@ def _wrong_with_host(url: str) -> str:
         (bool(parts.path or parts.query or parts.fragment or "@" in url), "says more than a host and a port"),
     )
     return next((fault for wrong, fault in faults if wrong), "")
+
+
+def named(url: str, name: str) -> str:
+    """The URL of an address that a name led to: grpcs://NAME@ADDRESS:PORT, where a certificate is for the name.
+
+    Only discovery writes it; other transports check no names, and their URLs stay as they are.
+    """
+    scheme, _, address = url.partition("://")
+    return f"{scheme}://{name}@{address}" if scheme == "grpcs" else url
+
+
+def name_and_address(url: str) -> tuple[str, str]:
+    """The name in a URL, "" if it has none, and HOST:PORT."""
+    name, _, address = url.partition("://")[2].rpartition("@")
+    return name, address

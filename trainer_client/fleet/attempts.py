@@ -9,6 +9,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 
 from framefeed.request import ClipRequest
 from trainer_client.fleet.poison_detection import PoisonDetection
@@ -16,13 +17,51 @@ from trainer_client.fleet.poison_detection import PoisonDetection
 _REMEMBERED = 4096  # attempts given up whose late reply is still told from a duplicate
 
 
+class Stage(Enum):
+    """How far the patience with an attempt has gone."""
+
+    ASKED = "asked"
+    OVERDUE = "overdue"  # longer than its deadline: another server may be asked as well; does its own still live?
+    SLOW = "slow"  # its server lives, so it may take its full time
+    CANCELLED = "cancelled"  # not wanted any more, or not from there; only the last word on it is awaited
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One request at one server; a hedge if the clip was in flight.
+
+    It is looked at again at `look_s`, for its `stage` may end then; that began at `since_s`. Its full time is up at
+    `give_up_s`. `outcome` is what a cancelled one counts as.
+    """
+
+    number: int
+    url: str
+    wanted: Wanted
+    sent_s: float
+    look_s: float
+    give_up_s: float
+    hedge: bool = False
+    stage: Stage = Stage.ASKED
+    since_s: float = 0.0
+    outcome: str = ""
+    unheard_s: float = 0.0  # of its time, in which nobody listened
+
+    def took_s(self, now_s: float) -> float:
+        """How long it is under way, as far as its server is concerned."""
+        return now_s - self.sent_s - self.unheard_s
+
+    def enter(self, stage: Stage, *, now_s: float, look_s: float) -> None:
+        """Go on to a stage; it is looked at again then (the owner of the times is told: Attempts.look_at)."""
+        self.stage, self.since_s, self.look_s = stage, now_s, look_s
+
+
 @dataclass(slots=True, eq=False)
 class Wanted:
-    """A clip that is wanted: what failed so far, and the servers it is asked of.
+    """A clip that is wanted: what failed so far, and the attempts that are open.
 
-    `key` is the part of a video that it lies in; `done` once its ticket ended, though attempts may still be in flight;
-    `owed_hedges` are those that it may cost beyond the budget: one for each attempt that got no answer; `alone` once a
-    try failed, since what a server decodes together falls together.
+    `key` is the part of a video that it lies in; `idle` while it waits or rests; `done` once its ticket ended, though
+    attempts may still be in flight; `owed_hedge` once an attempt was overdue or lost: a second one may then be made
+    beyond the budget; `alone` once a try failed, since what a server decodes together falls together.
     """
 
     ticket: int
@@ -30,28 +69,22 @@ class Wanted:
     key: int
     wanted_s: float
     rounds: int = 0
-    owed_hedges: int = 0
+    owed_hedge: bool = False
+    idle: bool = False
     done: bool = False
-    asked: list[str] = field(default_factory=list)
+    open: list[Attempt] = field(default_factory=list)
     avoid: set[str] = field(default_factory=set)
     poison: PoisonDetection = field(default_factory=PoisonDetection)
     alone: bool = False
     trouble: str = "not asked yet"
 
+    @property
+    def asked(self) -> list[str]:
+        """The servers that it is awaited from."""
+        return [attempt.url for attempt in self.open if attempt.stage is not Stage.CANCELLED]
+
     def __str__(self) -> str:
         return f"{self.request.video} [{self.request.start_s:g}, {self.request.end_s:g}) s"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Attempt:
-    """One request at one server, whose last word is awaited until `give_up_s`; a hedge if the clip was in flight."""
-
-    number: int
-    url: str
-    wanted: Wanted
-    sent_s: float
-    give_up_s: float
-    hedge: bool = False
 
 
 class Attempts:
@@ -60,8 +93,8 @@ class Attempts:
     def __init__(self) -> None:
         self._open: dict[int, Attempt] = {}
         self._next = 1
-        self._give_up: list[tuple[float, int]] = []  # heaps; entries of ended attempts are skipped
-        self._hedge: list[tuple[float, int]] = []
+        self._looks: list[tuple[float, int]] = []  # heaps; entries of ended attempts, and outdated ones, are skipped
+        self._hedges: list[tuple[float, int]] = []
         self._abandoned: OrderedDict[int, float] = OrderedDict()  # number: when it was sent
 
     def __len__(self) -> int:
@@ -82,19 +115,33 @@ class Attempts:
     def add(self, attempt: Attempt, *, hedge_at_s: float | None) -> None:
         """It is in flight; `hedge_at_s` is when another server may be asked as well."""
         self._open[attempt.number] = attempt
-        attempt.wanted.asked.append(attempt.url)
-        heapq.heappush(self._give_up, (attempt.give_up_s, attempt.number))
+        attempt.wanted.open.append(attempt)
+        self.look_at(attempt)
         if hedge_at_s is not None:
             self.hedge_at(attempt, hedge_at_s)
 
+    def look_at(self, attempt: Attempt) -> None:
+        """Return it from due() at its `look_s`, which may be another than before."""
+        heapq.heappush(self._looks, (attempt.look_s, attempt.number))
+
     def hedge_at(self, attempt: Attempt, at_s: float) -> None:
         """Look at it then: another server may be asked as well."""
-        heapq.heappush(self._hedge, (at_s, attempt.number))
+        heapq.heappush(self._hedges, (at_s, attempt.number))
+
+    def postpone(self, by_s: float) -> None:
+        """All times that are to come move by so much: nobody listened meanwhile."""
+        for attempt in self._open.values():
+            attempt.look_s += by_s
+            attempt.give_up_s += by_s
+            attempt.unheard_s += by_s
+        self._looks = [(attempt.look_s, number) for number, attempt in self._open.items()]
+        heapq.heapify(self._looks)
+        self._hedges = [(at_s + by_s, number) for at_s, number in self._hedges]
 
     def remove(self, attempt: Attempt) -> None:
         """It ended."""
         del self._open[attempt.number]
-        attempt.wanted.asked.remove(attempt.url)
+        attempt.wanted.open.remove(attempt)
 
     def abandon(self, attempt: Attempt) -> None:
         """Its reply, should it still come, is late."""
@@ -115,23 +162,34 @@ class Attempts:
         """The open attempt with this number."""
         return self._open.get(number)
 
-    def overdue(self, now_s: float) -> Iterator[Attempt]:
-        """Those whose time is up; the caller ends each before it asks for the next."""
-        return self._due(self._give_up, now_s)
+    def due(self, now_s: float) -> Iterator[Attempt]:
+        """Those to look at now; the caller ends each, or has it looked at later, before it asks for the next."""
+        while self._live_looks() and self._looks[0][0] <= now_s:
+            yield self._open[heapq.heappop(self._looks)[1]]
 
     def to_hedge(self, now_s: float) -> list[Attempt]:
         """Those whose clip may be asked of another server as well; each is returned once, unless hedge_at() again."""
-        return list(self._due(self._hedge, now_s))
+        ready = []
+        while self._live_hedges() and self._hedges[0][0] <= now_s:
+            ready.append(self._open[heapq.heappop(self._hedges)[1]])
+        return ready
 
     def next_s(self) -> float | None:
-        """When overdue() or to_hedge() next has something; None if never."""
-        return min((heap[0][0] for heap in (self._give_up, self._hedge) if self._live(heap)), default=None)
+        """When due() or to_hedge() next has something; None if never."""
+        heads = [self._looks[0][0]] if self._live_looks() else []
+        heads += [self._hedges[0][0]] if self._live_hedges() else []
+        return min(heads, default=None)
 
-    def _due(self, heap: list[tuple[float, int]], now_s: float) -> Iterator[Attempt]:
-        while self._live(heap) and heap[0][0] <= now_s:
-            yield self._open[heapq.heappop(heap)[1]]
+    def _live_looks(self) -> bool:
+        while self._looks:
+            at_s, number = self._looks[0]
+            attempt = self._open.get(number)
+            if attempt is not None and attempt.look_s == at_s:
+                return True
+            heapq.heappop(self._looks)
+        return False
 
-    def _live(self, heap: list[tuple[float, int]]) -> bool:
-        while heap and heap[0][1] not in self._open:
-            heapq.heappop(heap)
-        return bool(heap)
+    def _live_hedges(self) -> bool:
+        while self._hedges and self._hedges[0][1] not in self._open:
+            heapq.heappop(self._hedges)
+        return bool(self._hedges)

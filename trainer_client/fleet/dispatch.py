@@ -4,78 +4,77 @@ A pure state machine of messages and time: the caller owns clocks and sockets, s
 what arrives. It knows nothing of batches; a clip is a ticket, a number that grows in the order in which clips are
 wanted. The conservation law holds after every call: requested = ok + not used (by reason) + in flight.
 
-A clip that takes long is asked of a second server as well (a hedge: Dean and Barroso, "The Tail at Scale", 2013). The
-first usable answer is taken. The other attempt stays in flight, and in every bound, until its server has answered too.
+A clip may be asked of two servers at once; the first usable answer is taken, and the other attempt is cancelled. One
+that is cancelled stays in flight, and in every bound, until its server's last word on it, or until that is overdue.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable
 
-from framefeed.errors import DeadlineExceeded, FramefeedError, ServerLost, error_from_code
+from framefeed.errors import (
+    BadInput,
+    Cancelled,
+    DeadlineExceeded,
+    ResourceExhausted,
+    ServerLost,
+    WrongVersion,
+    error_from_code,
+)
 from framefeed.request import ClipRequest
-from framefeed.wire import Call, ClipReply, DecodeCall, DescribeCall, ErrorReply, Reply, ServerReply
+from framefeed.wire import ClipReply, DecodeCall, ErrorReply, Reply, ServerReply
+from trainer_client.fleet.accounts import Accounts
 from trainer_client.fleet.affinity import part_key
-from trainer_client.fleet.attempts import Attempt, Attempts, Wanted
+from trainer_client.fleet.assignment import Assignment, Desk
+from trainer_client.fleet.attempts import Attempt, Attempts, Stage, Wanted
+from trainer_client.fleet.calls import Calls
+from trainer_client.fleet.clip_queue import ClipQueue
+from trainer_client.fleet.deadlines import Step, step_of
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet
+from trainer_client.fleet.holds import Holds
+from trainer_client.fleet.messages import Failed, Got, Send
+from trainer_client.fleet.run_identity import Misfit
+from trainer_client.fleet.situation import situation
 from trainer_client.fleet.timeout_estimator import TimeoutEstimator
+from trainer_client.fleet.verdicts import Verdicts
 from trainer_client.fleet.watchdog import Stalled, Watchdog
 from trainer_client.measures.lives import Lives
-from trainer_client.measures.stats import Durations, Ledger
-from trainer_client.measures.wait import ClipLife
-
-# Mere overload, at worst.
-_HARMLESS = frozenset({"ok", "superseded", "unsent", "busy", "draining", "deadline_exceeded"})
-_SILENCE = 3.0  # p99s without a word from a server that was asked: it is likely lost
-_NAMED = 3  # waiting clips that a message names
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Send:
-    """One message for a server."""
-
-    url: str
-    call: Call
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Got:
-    """The clip of a ticket arrived."""
-
-    ticket: int
-    reply: ClipReply
-    life: ClipLife
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """No server will ever give the clip of a ticket; the error names video, span and server."""
-
-    ticket: int
-    error: FramefeedError
+from trainer_client.measures.pace import Answer
+from trainer_client.measures.stats import Ledger
 
 
 class Dispatch:
     """Requests of one feed. Times are seconds of one monotonic clock that the caller reads."""
 
     def __init__(
-        self, fleet: Fleet, limits: DispatchLimits, *, ledger: Ledger, say: Callable[[str], None] | None = None
+        self, fleet: Fleet, limits: DispatchLimits, *, ledger: Ledger, say: Callable[[str], object] = str
     ) -> None:
-        """`say` is told of a standstill that does not end the run."""
+        """`say` is told of what people should know: servers that are not used, standstills that do not end the run."""
         self._fleet = fleet
         self._limits = limits
         self._ledger = ledger
         self._say = say
         self._timeouts = TimeoutEstimator(limits.timeouts)
         self._watchdog = Watchdog(limits.stall_s)
+        self._accounts = Accounts(ledger, self._timeouts)
+        self._verdicts = Verdicts(fleet, limits)
         self.attempts = Attempts()
         self.lives = Lives()
-        self._waiting: list[int] = []  # heap: the earliest wanted first
-        self._resting: list[tuple[float, int]] = []  # heap: (until, ticket)
-        self._wanted: dict[int, Wanted] = {}
+        self._clips = ClipQueue()
+        self._calls = Calls(self.attempts, limits)
+        desk = Desk(
+            fleet=fleet,
+            clips=self._clips,
+            attempts=self.attempts,
+            calls=self._calls,
+            timeouts=self._timeouts,
+            ledger=ledger,
+            lives=self.lives,
+        )
+        self._assignment = Assignment(desk, limits, judge=self._judge)
+        self.holds = Holds(desk, self._assignment)
         self._finished: list[Got | Failed] = []
 
     @property
@@ -86,12 +85,18 @@ class Dispatch:
     @property
     def wanted(self) -> list[int]:
         """Tickets that have not ended."""
-        return list(self._wanted)
+        return list(self._clips.wanted)
 
     @property
     def idle(self) -> list[int]:
         """Those of them that no server is asked for now: they wait for one or rest."""
-        return [*self._waiting, *(ticket for _, ticket in self._resting)]
+        return self._clips.idle
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name, data set and decoder of the run, as far as they are known."""
+        known = self._fleet.identity
+        return {"run": self._limits.run, "dataset": known.dataset, "fingerprint": known.fingerprint}
 
     @property
     def inflight_limit_bytes(self) -> int:
@@ -100,24 +105,24 @@ class Dispatch:
 
     @property
     def deadline_s(self) -> float:
-        """What a server is given for a clip now."""
+        """After which time a clip that is asked for now has a second server asked."""
         return self._timeouts.deadline_s
 
     # What happened.
 
     def want(self, ticket: int, request: ClipRequest, *, now_s: float) -> None:
         """A clip is wanted. Tickets are asked for in growing order; one that ended may be used for another clip."""
-        assert ticket not in self._wanted
-        if not self._wanted:
+        assert ticket not in self._clips.wanted
+        if not self._clips.wanted:
             self._watchdog.progress(now_s)
-        self._wanted[ticket] = Wanted(
+        wanted = Wanted(
             ticket=ticket,
             request=request,
             key=part_key(request, part_s=self._limits.affinity_part_s),
             wanted_s=now_s,
         )
         self.lives.wanted(ticket, now_s)
-        heapq.heappush(self._waiting, ticket)
+        self._clips.add(wanted)
 
     def joined(self, url: str, *, now_s: float) -> None:
         """A server may be used from now on, once a connection to it stands."""
@@ -139,11 +144,11 @@ class Dispatch:
     def unsent(self, send: Send, *, now_s: float) -> None:
         """A message could not be sent now: its clip waits again, the server rests."""
         attempt = self.attempts.of(send.url, send.call.attempt)
-        if attempt is not None:
+        if attempt is not None and isinstance(send.call, DecodeCall):
             self._fleet.busy(attempt.url, attempt=attempt.number, now_s=now_s)
             self._tell_lost(attempt, now_s)
             self._drop(attempt, "unsent")
-            self._again(attempt.wanted, "unsent")
+            self._again(attempt, "unsent")
 
     def expects(self, url: str, attempt: int) -> int | None:
         """The ticket that a clip with this attempt from this server would fill; None if nobody needs it."""
@@ -151,11 +156,11 @@ class Dispatch:
         return None if found is None or found.wanted.done else found.wanted.ticket
 
     def replied(self, url: str, reply: Reply, *, pixel_bytes: int, now_s: float) -> None:
-        """A reply arrived, with so many bytes of pixels behind its header. Raises BadInput for a foreign decoder."""
+        """A reply arrived, with so many bytes of pixels behind its header."""
         if isinstance(reply, ServerReply):
-            self._fleet.described(url, reply, now_s)
+            self._lost(self._fleet.described(url, reply, now_s), now_s)
             return
-        self.lives.heard(url, reply.load, now_s)
+        self._fleet.heard(url, reply.load, now_s)
         attempt = self.attempts.of(url, reply.attempt)
         if attempt is None:
             self._unawaited(url, reply, now_s=now_s)
@@ -172,27 +177,39 @@ class Dispatch:
 
     def malformed(self, url: str, attempt: int, *, now_s: float, why: str = "wrong number of pixels or times") -> None:
         """A reply arrived that cannot be used; `attempt` is what could still be read of it, 0 if nothing."""
-        self._fleet.troubled(url, f"sent a malformed reply ({why})")
         self._ledger.dropped_replies["malformed"] += 1
+        self._lost(self._fleet.unread(url, f"sent a malformed reply ({why})", now_s), now_s)
         found = self.attempts.of(url, attempt)
         if found is not None:
             self._failed(found, "malformed", now_s)
 
+    def foreign(self, url: str, why: str, *, now_s: float) -> None:
+        """A reply arrived that is of another version of the contract."""
+        self._ledger.dropped_replies["malformed"] += 1
+        self._lost(self._fleet.shun(url, Misfit("version", why), now_s), now_s)
+
     # What to do.
 
-    def tick(self, now_s: float) -> list[Send]:
-        """All that is to be sent now. Raises Stalled when the run has stood still for too long and is to end then."""
-        for attempt in self.attempts.overdue(now_s):
-            self._give_up(attempt, now_s)
-        sends = [Send(url=url, call=DescribeCall(attempt=self.attempts.number())) for url in self._fleet.probes(now_s)]
-        while self._resting and self._resting[0][0] <= now_s:
-            heapq.heappush(self._waiting, heapq.heappop(self._resting)[1])
-        self._hedge(sends, now_s)
-        self._assign(sends, now_s)
-        self.lives.held(self._held_by(now_s), now_s)
-        if self._wanted and self._watchdog.barks(now_s):
-            self._stand_still(now_s)
-        return sends
+    def tick(self, now_s: float, *, own_silence_s: float = 0.0) -> list[Send]:
+        """All that is to be sent now. Raises Stalled when the run has stood still for too long and is to end then, and
+        BadInput when no server fits the run.
+
+        `own_silence_s` of the time since the last call nobody listened to the servers: it is not held against them.
+        """
+        if own_silence_s > 0:
+            self.attempts.postpone(own_silence_s)
+            self._watchdog.postpone(own_silence_s)
+        self._lost(self._fleet.settle(now_s), now_s)
+        for attempt in self.attempts.due(now_s):
+            self._look(attempt, now_s)
+        for url in self._fleet.probes(now_s):
+            self._calls.describe(url)
+        self._clips.wake(now_s)
+        self._assignment.hedge(now_s)
+        self._assignment.assign(now_s)
+        self.holds.note(now_s)
+        self._tell(now_s)
+        return self._calls.take()
 
     def finished(self) -> list[Got | Failed]:
         """What became of tickets since the last call; each ticket ends once."""
@@ -201,213 +218,178 @@ class Dispatch:
 
     def wake_s(self, now_s: float) -> float | None:
         """When tick() is next due if nothing happens before; None if nothing is due."""
-        times = [self._watchdog.due_s] if self._wanted else []
-        times += [until_s for until_s, _ in self._resting[:1]]
-        times += [at_s for at_s in (self.attempts.next_s(), self._fleet.wake_s(now_s)) if at_s is not None]
-        return min(times, default=None)
+        if self._calls.any:
+            return now_s
+        times = [self._clips.next_s, self.attempts.next_s(), self._fleet.wake_s(now_s)]
+        times += [self._watchdog.due_s] if self._clips.wanted else []
+        return min((at_s for at_s in times if at_s is not None), default=None)
 
     def situation(self, now_s: float) -> str:
         """One line for people: how long there was no clip, where each server stands, who waits where since when."""
-        asked = {attempt.wanted.ticket: attempt for attempt in self.attempts}
-        lines = []
-        for ticket in sorted(self._wanted)[:_NAMED]:
-            wanted, attempt = self._wanted[ticket], asked.get(ticket)
-            where = f"at {attempt.url}" if attempt is not None else f"at no server ({wanted.trouble})"
-            lines.append(f"{wanted} {where} since {now_s - (attempt.sent_s if attempt else wanted.wanted_s):.1f} s")
-        servers = "; ".join(f"{s}, since {now_s - s.since_s:.1f} s" for s in self._fleet.servers.values())
-        return (
-            f"no clip for {self._watchdog.still_s(now_s):.1f} s; servers: {servers}; {len(self._wanted)} clips wait"
-            f"{', first: ' if lines else ''}{'; '.join(lines)}"
-        )
+        still_s = self._watchdog.still_s(now_s)
+        return situation(self._fleet.servers.values(), self._clips.wanted, still_s=still_s, now_s=now_s)
 
     def close(self) -> None:
         """Give up everything in flight; counted as closed. Nothing is finished after it."""
         for attempt in self.attempts:
             self._drop(attempt, "closed")
-        self._wanted.clear()
-        self._waiting.clear()
-        self._resting.clear()
+        self._clips.clear()
+        self._calls.take()
 
-    @property
-    def has_spare(self) -> bool:
-        """Whether servers have threads for as many clips again as are asked for, and nothing holds any back."""
-        return not self._waiting and self._spare_clips() >= max(self.in_flight, 1)
+    # How: deadlines.
 
-    def life_so_far(self, tickets: Sequence[int], now_s: float) -> ClipLife | None:
-        """What became until now of that clip among these which is likely the last to come; None if none is wanted."""
-        return self.lives.so_far(tickets, now_s, silence_s=self._silence_s)
+    def _cancel(self, attempt: Attempt, outcome: str, now_s: float) -> None:
+        """It is not wanted any more, and counts as this: its server is told, and has a moment for the last word."""
+        self._calls.cancel(attempt)
+        attempt.outcome = outcome
+        self._enter(attempt, Stage.CANCELLED, now_s, look_s=now_s + self._limits.grace_s)
 
-    # How.
+    def _enter(self, attempt: Attempt, stage: Stage, now_s: float, *, look_s: float) -> None:
+        attempt.enter(stage, now_s=now_s, look_s=look_s)
+        self.attempts.look_at(attempt)
 
-    def _held_by(self, now_s: float) -> str:
-        """Why clips wait that could be asked for; "" if none does."""
-        if not self._waiting:
-            return ""
-        if not self._fleet.up or self._all_silent(now_s):
-            return "no_server"
-        has_credit = self._has_credit(self._wanted[self._waiting[0]])
-        limited = not has_credit and self._spare_clips() > 0 and self._fleet.has_room(now_s)
-        return "client_limit" if limited else "server_queue"
+    def _look(self, attempt: Attempt, now_s: float) -> None:
+        """Its time is up, in one way or another."""
+        heard = self._fleet.heard_since(attempt.url, attempt.since_s)
+        match step_of(attempt, heard=heard, now_s=now_s):
+            case Step.OVERDUE:
+                self._ledger.overdue += 1
+                self._calls.describe(attempt.url)
+                look_s = min(now_s + self._limits.grace_s, attempt.give_up_s)
+                self._enter(attempt, Stage.OVERDUE, now_s, look_s=look_s)
+                self._assignment.owe_hedge(attempt.wanted, now_s)
+            case Step.SLOW:
+                self._enter(attempt, Stage.SLOW, now_s, look_s=attempt.give_up_s)
+            case Step.SILENT:
+                self._calls.cancel(attempt)
+                self._silent(attempt, now_s)
+            case Step.TIME_UP:
+                self._time_up(attempt, now_s)
+            case Step.GONE:
+                self._took(attempt, now_s)
+                self.attempts.abandon(attempt)
+                self._fleet.answered(attempt.url, attempt.number)
+                self._drop(attempt, attempt.outcome)
+            case Step.MUTE:
+                self._silent(attempt, now_s)
 
-    @property
-    def _silence_s(self) -> float:
-        p99_s = self._timeouts.p99_s
-        return self.deadline_s if p99_s is None else min(_SILENCE * p99_s, self.deadline_s)
-
-    def _all_silent(self, now_s: float) -> bool:
-        """Whether every server that is up was asked for clips and has said nothing for long."""
-        asked_s = {attempt.url: attempt.sent_s for attempt in reversed(list(self.attempts))}
-        return all(
-            url in asked_s and self.lives.is_silent(url, asked_s[url], now_s, silence_s=self._silence_s)
-            for url in self._fleet.up
-        )
-
-    def _spare_clips(self) -> int:
-        """Threads of servers that no clip of ours is for, unless others' clips wait for them."""
-        servers = self._fleet.servers
-        return 0 if self.lives.queued else sum(servers[url].workers for url in self._fleet.up) - self.in_flight
-
-    def _assign(self, sends: list[Send], now_s: float) -> None:
-        aside: list[int] = []
-        while self._waiting and self._fleet.has_room(now_s):
-            wanted = self._wanted[self._waiting[0]]
-            if not self._has_credit(wanted):
-                break
-            heapq.heappop(self._waiting)
-            if self._judge(wanted, now_s):
-                continue
-            avoid = wanted.avoid if self._others(*wanted.avoid) else ()
-            url = self._fleet.pick(now_s, avoid=avoid, key=wanted.key, clip_bytes=wanted.request.clip_bytes)
-            if url is None:
-                aside.append(wanted.ticket)
-            else:
-                sends.append(self._attempt(wanted, url, now_s=now_s))
-        for ticket in aside:
-            heapq.heappush(self._waiting, ticket)
-
-    def _hedge(self, sends: list[Send], now_s: float) -> None:
-        """Ask a second server for clips that take long, within the budget; the others wait a turn.
-
-        A clip that has lost an attempt is asked of two at once, beyond the budget: two faults in a row then cost it one
-        deadline, not two.
-        """
-        for attempt in self.attempts.to_hedge(now_s):
-            wanted, ledger = attempt.wanted, self._ledger
-            if wanted.done or len(wanted.asked) > 1:
-                continue
-            affordable = ledger.hedged + 1 <= self._limits.hedge_share * (ledger.requested + 1)
-            url = None
-            if (affordable or wanted.owed_hedges) and self._has_credit(wanted):
-                avoid = {*wanted.avoid, *wanted.asked}
-                url = self._fleet.pick(now_s, avoid=avoid, key=wanted.key, clip_bytes=wanted.request.clip_bytes)
-            if url is None:
-                self.attempts.hedge_at(attempt, now_s + max(self._timeouts.p95_s or 0.0, self._limits.retry_rest_s))
-            else:
-                ledger.hedged += 1
-                wanted.owed_hedges -= not affordable
-                sends.append(self._attempt(wanted, url, now_s=now_s, hedge=True))
-
-    def _has_credit(self, wanted: Wanted) -> bool:
-        """Whether its bytes may be in flight as well; one clip may be, however large."""
-        bytes_with_it = self._fleet.inflight_bytes + wanted.request.clip_bytes
-        return not len(self.attempts) or bytes_with_it <= self._limits.inflight_bytes
-
-    def _attempt(self, wanted: Wanted, url: str, *, now_s: float, hedge: bool = False) -> Send:
-        deadline_s, p95_s = self._timeouts.deadline_s, self._timeouts.p95_s
-        attempt = Attempt(
-            number=self.attempts.number(),
-            url=url,
-            wanted=wanted,
-            sent_s=now_s,
-            give_up_s=now_s + deadline_s + self._limits.grace_s,
-            hedge=hedge,
-        )
-        hedges = self._limits.hedge_share > 0 and len(self._fleet.servers) > 1
-        after_s = 0.0 if wanted.owed_hedges else p95_s
-        self.attempts.add(attempt, hedge_at_s=None if after_s is None or not hedges else now_s + after_s)
-        self.lives.asked(wanted.ticket, url, now_s)
-        self._fleet.sent(url, attempt=attempt.number, clip_bytes=wanted.request.clip_bytes)
-        self._ledger.requested += 1
-        call = DecodeCall(attempt=attempt.number, deadline_s=deadline_s, request=wanted.request, alone=wanted.alone)
-        return Send(url=url, call=call)
-
-    def _others(self, *urls: str) -> list[str]:
-        return [url for url in self._fleet.up if url not in urls]
-
-    def _give_up(self, attempt: Attempt, now_s: float) -> None:
+    def _silent(self, attempt: Attempt, now_s: float) -> None:
+        """Its server is not there, whatever else it was cancelled for."""
+        attempt.outcome = DeadlineExceeded.code
         self._fleet.troubled(attempt.url, f"left a request unanswered for {now_s - attempt.sent_s:.1f} s")
         self._took(attempt, now_s)
         self.attempts.abandon(attempt)
         self._failed(attempt, DeadlineExceeded.code, now_s)
 
-    def _stand_still(self, now_s: float) -> None:
-        line = f"{self.situation(now_s)} (stall_s is {self._limits.stall_s:g})"
-        if self._limits.stall_ends:
-            raise Stalled(line)
-        self._ledger.stalls += 1
-        if self._say is not None:
+    def _time_up(self, attempt: Attempt, now_s: float) -> None:
+        """It had all the time there is: another server is asked."""
+        self._calls.describe(attempt.url)
+        attempt.wanted.trouble = f"{DeadlineExceeded.code} at {attempt.url}"
+        if not self._fleet.heard_since(attempt.url, math.nextafter(attempt.sent_s, math.inf)):
+            self._count_loss(attempt, now_s)
+        if not attempt.wanted.done:
+            self.lives.slow(attempt.wanted.ticket, attempt.url, now_s)
+        self._cancel(attempt, DeadlineExceeded.code, now_s)
+        self._elsewhere(attempt.wanted, attempt.url, reason=DeadlineExceeded.code, now_s=now_s)
+
+    def _tell(self, now_s: float) -> None:
+        """Say what people should know. Raises what ends the run."""
+        tidings, self._fleet.tidings[:] = list(self._fleet.tidings), []
+        unfit = self._fleet.unfit(now_s)
+        if unfit is not None:
+            raise BadInput(unfit)
+        if self._clips.wanted and self._watchdog.barks(now_s):
+            line = f"{self.situation(now_s)} (stall_s is {self._limits.stall_s:g})"
+            if self._limits.stall_ends:
+                raise Stalled(line)
+            self._ledger.stalls += 1
+            tidings.append(line)
+        for line in tidings:
             self._say(line)
+
+    # How: answers.
 
     def _got(self, attempt: Attempt, reply: ClipReply, now_s: float) -> None:
         wanted = attempt.wanted
-        life = self.lives.got(wanted.ticket, attempt.url, reply.info, reply.load, now_s)
+        answer = Answer(sent_s=attempt.sent_s, received_s=now_s, stage_s=reply.info.stage_s, load=reply.load)
+        life = self.lives.got(wanted.ticket, attempt.url, answer)
+        self._accounts.got(attempt, reply, now_s)
+        self._verdicts.came(reply.info.read_bytes, now_s)
         self._took(attempt, now_s)
-        self._fleet.served(attempt.url, attempt.number)
-        ledger = self._ledger
-        ledger.received_bytes += wanted.request.clip_bytes
-        ledger.read_bytes += reply.info.read_bytes
-        ledger.durations.setdefault(attempt.url, Durations()).add(now_s - attempt.sent_s)
-        if attempt.hedge:
-            ledger.hedges["hedge"] += 1
-        self._end(wanted, Got(ticket=wanted.ticket, reply=reply, life=life), now_s)
+        self._fleet.served(attempt.url, attempt.number, now_s)
         self._drop(attempt, "ok")
+        self._end(wanted, Got(ticket=wanted.ticket, reply=reply, life=life), now_s)
 
     def _superseded(self, attempt: Attempt, now_s: float) -> None:
         """A good clip, but another server gave it before."""
         self._took(attempt, now_s)
-        self._fleet.served(attempt.url, attempt.number)
+        self._fleet.served(attempt.url, attempt.number, now_s)
         self._ledger.dropped_replies["late"] += 1
-        self._drop(attempt, "superseded")
+        self._drop(attempt, attempt.outcome or "superseded")
 
     def _refused(self, attempt: Attempt, reply: ErrorReply, now_s: float) -> None:
         wanted, url = attempt.wanted, attempt.url
         error = error_from_code(reply.code, f"clip of {wanted}: {reply.message} (server {reply.server} at {url})")
-        wanted.trouble = f"{error.code} from {url}: {reply.message:.120}"
-        if not wanted.done:
-            self.lives.refused(wanted.ticket, url, error.code, now_s)
-        self._drop(attempt, error.code)
-        if error.code == "busy":
+        code = error.code
+        if code == WrongVersion.code:
+            self._lost(self._fleet.shun(url, Misfit("version", reply.message), now_s), now_s)
+            return
+        wanted.trouble = f"{code} from {url}: {reply.message:.120}"
+        self._drop(attempt, attempt.outcome or code)
+        if not wanted.done and attempt.stage is not Stage.CANCELLED:
+            self.lives.refused(wanted.ticket, url, code, now_s)
+        if code == "busy":
             self._fleet.busy(url, attempt=attempt.number, now_s=now_s)
-            self._again(wanted, error.code)
-        elif error.code == "draining":
+            self._again(attempt, code)
+        elif code == "draining":
             self._fleet.leaving(url, attempt=attempt.number, now_s=now_s)
-            self._again(wanted, error.code)
-        elif error.code == DeadlineExceeded.code:  # it is alive and has more than it can do
+            self._again(attempt, code)
+        elif code in (DeadlineExceeded.code, ResourceExhausted.code):  # it is alive and has more than it can do
             self._took(attempt, now_s)
             self._fleet.busy(url, attempt=attempt.number, now_s=now_s)
-            self._elsewhere(wanted, url, reason=error.code, now_s=now_s)
+            self._retry(attempt, reason=code, now_s=now_s)
+        elif code == Cancelled.code:
+            self._took(attempt, now_s)
+            self._fleet.answered(url, attempt.number)
+            self._retry(attempt, reason=code, now_s=now_s)
         else:
             self._fleet.answered(url, attempt.number)
-            wanted.poison.add(url, error, now_s=now_s, storage_s=self._limits.storage_s)
+            self._verdicts.failed(attempt, error, now_s)
             if not self._judge(wanted, now_s):
-                self._elsewhere(wanted, url, reason=error.code, now_s=now_s)
+                self._retry(attempt, reason=code, now_s=now_s)
 
     def _judge(self, wanted: Wanted, now_s: float) -> bool:
         """End a clip that is held to be bad itself."""
         if wanted.done:
             return True
-        error = wanted.poison.verdict(self._fleet.up, witnesses=self._limits.witnesses, what=str(wanted))
+        error = self._verdicts.on(wanted, now_s)
         if error is not None:
             self._end(wanted, Failed(ticket=wanted.ticket, error=error), now_s)
         return error is not None
 
+    def _unawaited(self, url: str, reply: ClipReply | ErrorReply, *, now_s: float) -> None:
+        if isinstance(reply, ErrorReply):
+            self._fleet.troubled(url, f"{reply.code}: {reply.message:.120}")
+            if reply.code == "draining":
+                self._fleet.leaving(url, attempt=None, now_s=now_s)
+            elif reply.code == WrongVersion.code:
+                self._lost(self._fleet.shun(url, Misfit("version", reply.message), now_s), now_s)
+        self._accounts.unneeded(
+            late_since_s=self.attempts.late(reply.attempt),
+            was_given=self.attempts.was_given(reply.attempt),
+            now_s=now_s,
+        )
+
+    # How: what becomes of clips.
+
     def _failed(self, attempt: Attempt, reason: str, now_s: float) -> None:
         """No usable answer to an attempt: the server's fault until shown otherwise."""
         lost = self._fleet.failed(attempt.url, attempt=attempt.number, now_s=now_s)
-        self._count_loss(attempt, now_s)
-        attempt.wanted.trouble = f"{reason} at {attempt.url}"
-        self._drop(attempt, reason)
-        self._elsewhere(attempt.wanted, attempt.url, reason=reason, now_s=now_s)
+        self._drop(attempt, attempt.outcome or reason)
+        if attempt.stage is not Stage.CANCELLED:
+            attempt.wanted.trouble = f"{reason} at {attempt.url}"
+            self._count_loss(attempt, now_s)
+        self._retry(attempt, reason=reason, now_s=now_s)
         self._lost(lost, now_s)
 
     def _lost(self, numbers: Iterable[int], now_s: float) -> None:
@@ -415,65 +397,59 @@ class Dispatch:
             attempt = self.attempts.numbered(number)
             assert attempt is not None, "the fleet holds no attempt that is not open"
             self.attempts.abandon(attempt)
-            self._count_loss(attempt, now_s)
-            attempt.wanted.trouble = f"{attempt.url} was lost"
-            self._drop(attempt, ServerLost.code)
-            self._again(attempt.wanted, ServerLost.code)
+            self._drop(attempt, attempt.outcome or ServerLost.code)
+            if attempt.stage is not Stage.CANCELLED:
+                attempt.wanted.trouble = f"{attempt.url} was lost"
+                self._count_loss(attempt, now_s)
+            self._again(attempt, ServerLost.code)
 
-    def _again(self, wanted: Wanted, reason: str) -> None:
-        if not (wanted.done or wanted.asked):
+    def _count_loss(self, attempt: Attempt, now_s: float) -> None:
+        """An attempt got no answer: its clip waited in vain, and is next asked of two servers at once."""
+        self._tell_lost(attempt, now_s)
+        self._assignment.owe_hedge(attempt.wanted, now_s)
+
+    def _tell_lost(self, attempt: Attempt, now_s: float) -> None:
+        if not attempt.wanted.done:
+            self.lives.lost(attempt.wanted.ticket, attempt.url, now_s)
+
+    def _again(self, attempt: Attempt, reason: str) -> None:
+        """Ask for its clip again, wherever there is room."""
+        wanted = attempt.wanted
+        if not (wanted.done or wanted.asked or attempt.stage is Stage.CANCELLED):
             self._ledger.retries[reason] += 1
-            heapq.heappush(self._waiting, wanted.ticket)
+            self._clips.wait(wanted)
+
+    def _retry(self, attempt: Attempt, *, reason: str, now_s: float) -> None:
+        """Ask another server, unless that was done when the attempt was cancelled."""
+        if attempt.stage is not Stage.CANCELLED:
+            self._elsewhere(attempt.wanted, attempt.url, reason=reason, now_s=now_s)
 
     def _elsewhere(self, wanted: Wanted, url: str, *, reason: str, now_s: float) -> None:
         """Ask another server; when each has failed this clip, rest and begin again with all."""
         wanted.avoid.add(url)
-        if wanted.done or wanted.asked or self._others(*wanted.avoid) or not self._fleet.up:
-            self._again(wanted, reason)
+        if wanted.done or wanted.asked:
             return
         self._ledger.retries[reason] += 1
-        wanted.avoid = set(wanted.poison.permanent)
-        rest_s = min(self._limits.retry_rest_s * 2.0 ** min(wanted.rounds, 30), self._limits.retry_rest_max_s)
-        wanted.rounds += 1
-        self.lives.rests(wanted.ticket, now_s + rest_s)
-        heapq.heappush(self._resting, (now_s + rest_s, wanted.ticket))
+        if self._fleet.any_but(wanted.avoid) or not self._fleet.up:
+            self._clips.wait(wanted)
+        else:
+            self._assignment.rest(wanted, now_s)
 
     def _end(self, wanted: Wanted, how: Got | Failed, now_s: float) -> None:
-        wanted.done = True
-        del self._wanted[wanted.ticket]
+        """Its ticket is over; what is still under way for it is cancelled."""
+        self._clips.end(wanted)
         self.lives.forget(wanted.ticket)
+        for attempt in wanted.open:
+            if attempt.stage is not Stage.CANCELLED:
+                self._cancel(attempt, "superseded", now_s)
         self._watchdog.progress(now_s)
         self._finished.append(how)
 
     def _drop(self, attempt: Attempt, outcome: str) -> None:
         self.attempts.remove(attempt)
-        attempt.wanted.alone |= outcome not in _HARMLESS
-        self._ledger.outcomes[attempt.url, outcome] += 1
-        if attempt.hedge and outcome != "ok":
-            self._ledger.hedges["first" if attempt.wanted.done else "neither"] += 1
+        self._accounts.ended(attempt, outcome)
 
     def _took(self, attempt: Attempt, now_s: float) -> None:
-        self._timeouts.took(now_s - attempt.sent_s)
-        self._fleet.took(attempt.url, now_s - attempt.sent_s)
-
-    def _unawaited(self, url: str, reply: ClipReply | ErrorReply, *, now_s: float) -> None:
-        if isinstance(reply, ErrorReply):
-            self._fleet.troubled(url, f"{reply.code}: {reply.message:.120}")
-            if reply.code == "draining":
-                self._fleet.leaving(url, attempt=None, now_s=now_s)
-        sent_s = self.attempts.late(reply.attempt)
-        if sent_s is not None:
-            self._timeouts.took(now_s - sent_s)
-            reason = "late"
-        else:
-            reason = "duplicate" if self.attempts.was_given(reply.attempt) else "unknown"
-        self._ledger.dropped_replies[reason] += 1
-
-    def _count_loss(self, attempt: Attempt, now_s: float) -> None:
-        """An attempt got no answer: its clip waited in vain, and is next asked of two servers at once."""
-        self._tell_lost(attempt, now_s)
-        attempt.wanted.owed_hedges += 1
-
-    def _tell_lost(self, attempt: Attempt, now_s: float) -> None:
-        if not attempt.wanted.done:
-            self.lives.lost(attempt.wanted.ticket, attempt.url, now_s)
+        took_s = attempt.took_s(now_s)
+        self._timeouts.took(took_s)
+        self._fleet.took(attempt.url, took_s)

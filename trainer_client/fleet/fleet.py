@@ -6,51 +6,21 @@ asked, and what becomes of a clip, is the dispatch's.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from framefeed.draws import ORDER, draw_below
 from framefeed.errors import BadInput
-from framefeed.wire import ServerReply
-from trainer_client.fleet.affinity import Ring
-from trainer_client.fleet.breaker import Breaker, Circuit
+from framefeed.wire import Load, ServerReply
+from trainer_client.fleet.balancer import Asked, Balancer
+from trainer_client.fleet.run_identity import Misfit, RunIdentity
+from trainer_client.fleet.server import TAKES_REQUESTS, Event, Server, State
+from trainer_client.measures.stats import Ledger
 
-_FIRST_WINDOW_PER_WORKER = 2  # one clip in work and one behind it
-_LATENCY_WEIGHT = 0.1  # of the newest answer in the moving average
-_SPEED_RATIO = 4.0  # a server counts as at most so many times slower or faster than the mean
 _LEAVING = ("draining", "stopped")  # what a server says of its state when it takes no more requests
-
-
-class State(Enum):
-    """Where a server stands."""
-
-    OFFLINE = "offline"  # no connection
-    PROBING = "probing"  # connected, but it has not said who it is, or stopped answering
-    UP = "up"
-    DRAINING = "draining"  # finishes what it has, takes nothing new
-
-
-class Event(Enum):
-    """What can move a server from one state to another."""
-
-    CONNECTED = "connected"
-    DISCONNECTED = "disconnected"
-    SERVING = "serving"  # it said who it is and that it takes requests
-    LEAVING = "leaving"  # it said that it does not
-    FAILING = "failing"  # its circuit opened
-
-
-# What is not listed changes nothing.
-_NEXT: dict[tuple[State, Event], State] = {
-    **{(state, Event.CONNECTED): State.PROBING for state in State},
-    **{(state, Event.DISCONNECTED): State.OFFLINE for state in State},
-    **{(state, Event.SERVING): State.UP for state in (State.PROBING, State.DRAINING)},
-    **{(state, Event.LEAVING): State.DRAINING for state in (State.PROBING, State.UP)},
-    **{(state, Event.FAILING): State.PROBING for state in (State.UP, State.DRAINING)},
-}
+_STARTING_SETTLES = 10.0  # times settle_s that servers which are connected but not ready are waited for
+_JITTER_STEPS = 1 << 10
+_JITTER = 1 << 62  # counters of draws from here on are those of rests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +29,21 @@ class FleetLimits:
 
     After `failures_to_down` unanswered or malformed requests in a row it gets none until it answers a probe; probes go
     out every `probe_s`, ever slower to a server that keeps failing. A busy server rests `busy_rest_s`, doubling to
-    `busy_rest_max_s` while it stays busy. Servers with different decoders are refused unless `allow_mixed_decoders`.
-    A part of a video has a home, which is passed over when its load would be more than 1 + `affinity_slack` of the
-    mean; None is no homes.
+    `busy_rest_max_s` while it stays busy, and up to half as much more or less, by seed. A part of a video has a home,
+    which is passed over when its load would be more than 1 + `affinity_slack` of the mean; None is no homes.
+
+    A new run takes the identity of most servers; those that are slow to say theirs are waited for `settle_s`, ten times
+    as long if they are connected. Members that are not there are waited for `member_grace_s` before those that are
+    have the last word: on a clip, or, when none fits the run, on the run.
     """
 
     failures_to_down: int = 3
     probe_s: float = 1.0
     busy_rest_s: float = 0.01
     busy_rest_max_s: float = 1.0
-    allow_mixed_decoders: bool = False
     affinity_slack: float | None = 0.25
+    settle_s: float = 1.0
+    member_grace_s: float = 30.0
 
     def __post_init__(self) -> None:
         if self.failures_to_down < 1:
@@ -78,47 +52,16 @@ class FleetLimits:
             raise BadInput(f"loader: probe_s is {self.probe_s:g} and busy_rest_s {self.busy_rest_s:g}, wanted above 0")
         if self.affinity_slack is not None and not self.affinity_slack > 0:
             raise BadInput(f"loader: affinity_slack is {self.affinity_slack:g}, wanted more than 0")
-
-
-@dataclass(slots=True)
-class Server:
-    """One server: its state, what it holds of ours, and what it has earned.
-
-    `window_clips` is how many requests it may hold: doubled every round trip until it is first busy, then one more each
-    round trip and half at every busy (Jacobson 1988, as TCP does), so a fleet shared by many ranks settles by itself.
-    `latency_s` is the moving average of how long its answers take, None before the first.
-    """
-
-    url: str
-    since_s: float
-    breaker: Breaker
-    state: State = State.OFFLINE
-    fingerprint: str = ""
-    workers: int = 1
-    window_clips: float = 0.0
-    was_busy: bool = False
-    busy_streak: int = 0
-    rest_until_s: float = 0.0
-    latency_s: float | None = None
-    probe_at_s: float = 0.0
-    trouble: str = ""
-    attempts: dict[int, int] = field(default_factory=dict)
-    inflight_bytes: int = 0
-    leaves: bool = False  # no member any more; forgotten once it holds nothing of ours
-
-    def has_room(self, now_s: float) -> bool:
-        """Whether it may be sent a request now."""
-        window_clips = 1 if self.breaker.circuit is Circuit.HALF_OPEN else int(self.window_clips)
-        return self.state is State.UP and now_s >= self.rest_until_s and len(self.attempts) < window_clips
-
-    def __str__(self) -> str:
-        return f"{self.url} {self.state.value}, {len(self.attempts)} in flight" + (
-            f", {self.trouble}" if self.trouble else ""
-        )
+        for name in ("settle_s", "member_grace_s"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"loader: {name} is {getattr(self, name):g}, wanted at least 0 seconds")
 
 
 class Fleet:
-    """All servers of one feed. Times are seconds of any monotonic clock, never read here."""
+    """All servers of one feed. Times are seconds of any monotonic clock, never read here.
+
+    `tidings` are lines for people about servers that are not used, for whoever owns a log to take away.
+    """
 
     def __init__(
         self,
@@ -126,26 +69,26 @@ class Fleet:
         *,
         limits: FleetLimits,
         seed: int,
-        fingerprint: str | None,
         now_s: float,
-        picks: Counter[str] | None = None,
+        identity: RunIdentity | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        """`fingerprint` is the decoder that a resumed run began with, None to take the first server's.
-
-        `picks` counts why servers were picked: "home", "passed_on" to the next server of a part, "two_choices".
-        """
+        """`identity` says which servers fit the run; the ledger's `picks` and `shunned` are counted here."""
+        ledger = Ledger() if ledger is None else ledger
         self.servers: dict[str, Server] = {}
-        self.fingerprint = fingerprint
-        self.picks: Counter[str] = Counter() if picks is None else picks
-        self._ring: Ring | None = None  # made anew when it is needed and members changed
+        self.identity = RunIdentity() if identity is None else identity
+        self.tidings: list[str] = []
         self._limits = limits
         self._seed = seed
-        self._picks = 0
-        self._speed: dict[str, float] = {}
-        self._speed_picks_left = 0
-        self.inflight_bytes = 0  # of clips asked for and not yet answered
-        self._absent_s = 0.0
-        self._absent_since_s: float | None = now_s
+        self._shunned = ledger.shunned
+        self._told: set[tuple[str, str]] = set()
+        self._up: dict[str, Server] = {}  # those that take requests; what a turn looks at is kept, not searched for
+        self._roomy: dict[str, Server] = {}  # those of them with room, whether or not they rest
+        self._probed: dict[str, Server] = {}
+        self._balancer = Balancer(self._up, seed=seed, slack=limits.affinity_slack, picks=ledger.picks)
+        self._rests = 0
+        self._ready_since_s: float | None = None  # when the first said who it is
+        self._unfit_since_s: float | None = None  # since when every member is shunned
         for url in urls:
             self.joined(url, now_s)
 
@@ -153,12 +96,12 @@ class Fleet:
 
     def joined(self, url: str, now_s: float) -> None:
         """A server is a member from now on; one that is already stays as it is."""
-        if url in self.servers:
-            self.servers[url].leaves = False
-            return
-        breaker = Breaker(failures_to_open=self._limits.failures_to_down, probe_s=self._limits.probe_s)
-        self.servers[url] = Server(url=url, since_s=now_s, breaker=breaker)
-        self._ring = None
+        server = self.servers.get(url)
+        if server is None:
+            server = self.servers[url] = Server(url=url, since_s=now_s)
+            self._balancer.members_changed()
+        server.leaves = False
+        self._changed(server, now_s)
 
     def left(self, url: str, now_s: float) -> list[int]:
         """A server is no member any more. Returns the attempts to ask of others.
@@ -171,8 +114,7 @@ class Fleet:
             return []
         server.leaves = True
         lost = [] if server.state is State.DRAINING else self._orphans(server)
-        self._forget(server)
-        self._count_absence(now_s)
+        self._changed(server, now_s)
         return lost
 
     def connected(self, url: str, now_s: float) -> list[int]:
@@ -181,10 +123,9 @@ class Fleet:
         if server is None:
             return []
         lost = self._orphans(server)
-        server.breaker.connected()
-        server.window_clips, server.was_busy, server.latency_s = 0.0, False, None
-        self._move(server, Event.CONNECTED, now_s)
+        server.connected()
         server.probe_at_s = now_s
+        self._move(server, Event.CONNECTED, now_s)
         return lost
 
     def disconnected(self, url: str, now_s: float) -> list[int]:
@@ -192,207 +133,269 @@ class Fleet:
         server = self.servers.get(url)
         if server is None:
             return []
+        server.who = None
         self._move(server, Event.DISCONNECTED, now_s)
         return self._orphans(server)
 
-    def described(self, url: str, reply: ServerReply, now_s: float) -> None:
-        """A server said who it is. Raises BadInput for another decoder than the run's, unless that is allowed."""
+    def described(self, url: str, who: ServerReply, now_s: float) -> list[int]:
+        """A server said who it is. Returns the attempts that are lost because it turns out not to fit the run."""
         server = self.servers.get(url)
-        if server is None or server.leaves:
-            return
-        server.fingerprint, server.trouble = reply.fingerprint, ""
-        server.workers = max(reply.workers, 1)
-        if self.fingerprint is None:
-            self.fingerprint = reply.fingerprint or None  # empty: no worker is up yet that could tell
-        elif reply.fingerprint and reply.fingerprint != self.fingerprint and not self._limits.allow_mixed_decoders:
-            raise BadInput(
-                f"server {url} decodes with {reply.fingerprint!r}, this run with {self.fingerprint!r}: the same "
-                "request could give other bytes; run one version everywhere, or set allow_mixed_decoders"
-            )
-        if reply.state in _LEAVING:
+        if server is None or server.leaves or server.state is State.OFFLINE:
+            return []
+        self.heard(url, who.load, now_s)
+        server.trouble, server.unread_probes, server.asked_anew = "", 0, False
+        misfit = self.identity.misfit(who)
+        if misfit is not None:
+            return self._shun(server, misfit, now_s)
+        server.misfit = None
+        if who.state in _LEAVING:
+            server.who = None
             self._move(server, Event.LEAVING, now_s)
-        elif reply.state != "ready":
+        elif who.state == "ready":
+            server.who = who
+            self._ready_since_s = now_s if self._ready_since_s is None else self._ready_since_s
+            if self.identity.decided:
+                self._admit(server, now_s)
+        else:
             server.probe_at_s = min(server.probe_at_s, now_s + self._limits.probe_s / 5)  # it will be, soon
-        elif server.state is not State.UP:
-            self._move(server, Event.SERVING, now_s)
-            server.breaker.described()
-            trusted = server.breaker.circuit is Circuit.CLOSED
-            server.window_clips = _FIRST_WINDOW_PER_WORKER * server.workers if trusted else 1
+        self._changed(server, now_s)
+        return self.settle(now_s)
+
+    def settle(self, now_s: float) -> list[int]:
+        """Decide on the run's identity when it is time. Returns the attempts that are lost by it."""
+        lost: list[int] = []
+        if self.identity.decided or self._ready_since_s is None:
+            return lost
+        members = [s for s in self.servers.values() if not s.leaves and s.state is not State.SHUNNED]
+        ready = [server.who for server in members if server.who is not None]
+        time_is_up = now_s >= self._settled_s()
+        if not self.identity.elect(ready, members=len(members), time_is_up=time_is_up):
+            return lost
+        for server in members:
+            who = server.who
+            misfit = None if who is None else self.identity.misfit(who)
+            if misfit is not None:
+                lost += self._shun(server, misfit, now_s)
+            elif who is not None:
+                self._admit(server, now_s)
+        return lost
+
+    def shun(self, url: str, misfit: Misfit, now_s: float) -> list[int]:
+        """Something else showed that a server does not fit. Returns the attempts that are lost by it."""
+        server = self.servers.get(url)
+        return [] if server is None or server.state is State.OFFLINE else self._shun(server, misfit, now_s)
+
+    def unread(self, url: str, why: str, now_s: float) -> list[int]:
+        """A server answered what cannot be read. Returns the attempts that are lost by it."""
+        server = self.servers.get(url)
+        if server is None:
+            return []
+        server.trouble = why
+        return self._shun(server, Misfit("version", why), now_s) if server.unread() else []
+
+    def heard(self, url: str, load: Load, now_s: float) -> None:
+        """It lives, and this is how busy it is."""
+        server = self.servers.get(url)
+        if server is not None:
+            server.heard_s, server.load = now_s, load
+            self._index(server)
 
     def sent(self, url: str, *, attempt: int, clip_bytes: int) -> None:
         """An attempt is on its way."""
         server = self.servers[url]
         server.attempts[attempt] = clip_bytes
         server.inflight_bytes += clip_bytes
-        self.inflight_bytes += clip_bytes
+        self._balancer.inflight_bytes += clip_bytes
+        self._index(server)
 
-    def served(self, url: str, attempt: int) -> None:
-        """It answered with a clip: it is trusted, and its window grows."""
-        server = self._settle(url, attempt)
-        server.trouble = ""
-        server.breaker.served()
-        server.busy_streak = 0
-        server.window_clips += 1 / server.window_clips if server.was_busy and server.window_clips >= 1 else 1
+    def served(self, url: str, attempt: int, now_s: float) -> None:
+        """It answered with a clip: it is trusted."""
+        server = self._release(url, attempt)
+        server.served()
+        self._move(server, Event.SERVED, now_s)
 
     def answered(self, url: str, attempt: int) -> None:
         """It answered with an error that says nothing against the server itself."""
-        self._settle(url, attempt).breaker.answered()
+        self._release(url, attempt).failures = 0
 
     def busy(self, url: str, *, attempt: int, now_s: float) -> None:
-        """It had no room: it rests, and its window halves once per rest."""
-        server = self._settle(url, attempt)
-        server.breaker.answered()
+        """It had no room: it rests, longer each time."""
+        server = self._release(url, attempt)
+        server.failures = 0
         if now_s >= server.rest_until_s:
-            server.was_busy = True
-            server.window_clips = max(server.window_clips / 2, 1.0)
-            rest_s = self._limits.busy_rest_s * 2.0 ** min(server.busy_streak, 30)
-            server.rest_until_s = now_s + min(rest_s, self._limits.busy_rest_max_s)
+            self._rests += 1
+            share = draw_below(self._seed, _JITTER_STEPS, stream=ORDER, counter=_JITTER + self._rests) / _JITTER_STEPS
+            rest_s = min(self._limits.busy_rest_s * 2.0 ** min(server.busy_streak, 30), self._limits.busy_rest_max_s)
+            server.rest_until_s = now_s + rest_s * (0.5 + share)
             server.busy_streak += 1
 
     def leaving(self, url: str, *, attempt: int | None, now_s: float) -> None:
         """It said that it is draining: nothing new goes there, what it holds may finish."""
-        server = self.servers.get(url) if attempt is None else self._settle(url, attempt)
-        if server is not None:
+        server = self.servers.get(url) if attempt is None else self._release(url, attempt)
+        if server is not None and server.state is not State.SHUNNED:
             self._move(server, Event.LEAVING, now_s)
 
     def failed(self, url: str, *, attempt: int, now_s: float) -> list[int]:
         """No usable answer. Returns the attempts that are given up because the server is no longer trusted."""
-        server = self._settle(url, attempt)
-        if server.state in (State.OFFLINE, State.PROBING) or not server.breaker.failed():
+        server = self._release(url, attempt)
+        if not server.failed(failures_to_stop=self._limits.failures_to_down):
             return []
+        server.probe_at_s = now_s + server.probe_every_s(self._limits.probe_s) - self._limits.probe_s
         self._move(server, Event.FAILING, now_s)
-        server.probe_at_s = now_s + server.breaker.probe_every_s - self._limits.probe_s
         return self._orphans(server)
 
     def took(self, url: str, latency_s: float) -> None:
         """An answer of a server took so long, or was given up after so long."""
-        server = self.servers.get(url)
-        if server is not None:
-            before_s = latency_s if server.latency_s is None else server.latency_s
-            server.latency_s = before_s + _LATENCY_WEIGHT * (latency_s - before_s)
+        if url in self.servers:
+            self.servers[url].took(latency_s)
 
     def troubled(self, url: str, trouble: str) -> None:
         """What people should read of a server, if it is still a member."""
         if url in self.servers:
             self.servers[url].trouble = trouble
 
+    def ask_again(self, url: str, now_s: float) -> None:
+        """Ask a server soon who it is: it may have changed. It is used meanwhile."""
+        server = self.servers.get(url)
+        if server is not None and server.state in TAKES_REQUESTS and not server.asked_anew:
+            server.asked_anew = True
+            server.probe_at_s = max(now_s, server.probe_at_s)
+            self._index(server)
+
     # What to do.
 
     def probes(self, now_s: float) -> list[str]:
         """Servers to ask now who they are; each is then not due again for its probe interval."""
-        due = [server for server in self._probed if server.probe_at_s <= now_s]
+        due = [server for server in self._probed.values() if server.probe_at_s <= now_s]
         for server in due:
-            server.probe_at_s = now_s + server.breaker.probe_every_s
+            server.probe_at_s = now_s + server.probe_every_s(self._limits.probe_s)
         return [server.url for server in due]
 
-    def pick(
-        self, now_s: float, *, avoid: Collection[str] = (), key: int | None = None, clip_bytes: int = 1
-    ) -> str | None:
-        """Who gets a clip of the part `key` of a video; None if no server outside `avoid` has room.
-
-        The first server with room on the key's walk around the ring whose load stays within bounds (Mirrokni, Thorup
-        and Zadimoghaddam 2018, consistent hashing with bounded loads). Without a key, or if none does, the less loaded
-        of two drawn by seed (Mitzenmacher 2001: two choices are nearly as good as all). Load is bytes in flight a
-        worker times the average latency, so that a slow server gets less.
-        """
-        if key is not None and self._limits.affinity_slack is not None:
-            for count, server in enumerate(self._bearing(key, clip_bytes, slack=self._limits.affinity_slack)):
-                if server is not None and server.has_room(now_s) and server.url not in avoid:
-                    self.picks["passed_on" if count else "home"] += 1
-                    return server.url
-        room = [s for s in self.servers.values() if s.has_room(now_s) and s.url not in avoid]
-        self.picks["two_choices"] += bool(room)
-        return self._less_loaded(room).url if room else None
+    def pick(self, now_s: float, asked: Asked | None = None) -> str | None:
+        """Who gets a clip; None if no server that may have it has room."""
+        asked = Asked() if asked is None else asked
+        server = self._balancer.pick(asked, room=self._roomy.values(), members=self.servers, now_s=now_s)
+        return None if server is None else server.url
 
     def has_room(self, now_s: float) -> bool:
         """Whether any server may be sent a request now."""
-        return any(server.has_room(now_s) for server in self.servers.values())
+        return any(now_s >= server.rest_until_s for server in self._roomy.values())
+
+    def any_but(self, avoid: Collection[str]) -> bool:
+        """Whether a server outside `avoid` takes requests, full or resting ones included."""
+        return any(url not in avoid for url in self._up)
+
+    def heard_since(self, url: str, since_s: float) -> bool:
+        """Whether a server said anything since then."""
+        server = self.servers.get(url)
+        return server is not None and server.heard_s >= since_s
 
     @property
     def up(self) -> list[str]:
         """Servers that take requests, full or resting ones included."""
-        return [server.url for server in self.servers.values() if server.state is State.UP]
-
-    def absent_s(self, now_s: float) -> float:
-        """Seconds so far in which no server took requests."""
-        return self._absent_s + (now_s - self._absent_since_s if self._absent_since_s is not None else 0.0)
-
-    def wake_s(self, now_s: float) -> float | None:
-        """When time alone next changes what probes() or pick() say; None if it does not."""
-        times = [server.probe_at_s for server in self._probed]
-        times += [s.rest_until_s for s in self.servers.values() if s.state is State.UP and s.rest_until_s > now_s]
-        return min(times, default=None)
+        return list(self._up)
 
     @property
-    def _probed(self) -> list[Server]:
-        waits = (State.PROBING, State.DRAINING)
-        return [server for server in self.servers.values() if server.state in waits and not server.leaves]
+    def inflight_bytes(self) -> int:
+        """Bytes of clips asked for and not yet answered."""
+        return self._balancer.inflight_bytes
 
-    def _bearing(self, key: int, clip_bytes: int, *, slack: float) -> Iterator[Server | None]:
-        """The servers that take requests, as the key's walk meets them; None for one that bears no further clip."""
-        speed = self._speeds()
-        clips_per_speed = (1 + slack) * (self.inflight_bytes + clip_bytes) / clip_bytes / (sum(speed.values()) or 1.0)
-        self._ring = Ring(self.servers) if self._ring is None else self._ring
-        for url in self._ring.walk(key):
-            if url in speed:
-                bound_bytes = math.ceil(clips_per_speed * speed[url]) * clip_bytes
-                server = self.servers[url]
-                yield server if server.inflight_bytes + clip_bytes <= bound_bytes else None
+    def awaited(self, now_s: float, *, since_s: float) -> list[str]:
+        """Members that take no requests now but may soon: what is waited for since `since_s` may come of them."""
+        grace_s = self._limits.member_grace_s
+        away = [s for s in self.servers.values() if s.state not in TAKES_REQUESTS and s.state is not State.SHUNNED]
+        return [s.url for s in away if not s.leaves and now_s < min(s.since_s, since_s) + grace_s]
 
-    def _less_loaded(self, room: Sequence[Server]) -> Server:
-        if len(room) == 1:
-            return room[0]
-        self._picks += 1
-        first = draw_below(self._seed, len(room), stream=ORDER, counter=2 * self._picks)
-        second = draw_below(self._seed, len(room) - 1, stream=ORDER, counter=2 * self._picks + 1)
-        speed = self._speeds()
-        pair = room[first], room[second + (second >= first)]
-        return min(pair, key=lambda server: server.inflight_bytes / speed[server.url])
+    def unfit(self, now_s: float) -> str | None:
+        """Why the run cannot go on: no member fits it, and that for so long; None if it can."""
+        since_s = self._unfit_since_s
+        return None if since_s is None or now_s < since_s + self._limits.member_grace_s else self._unfit_line()
 
-    def _speeds(self) -> Mapping[str, float]:
-        """Workers a second of latency of each server that takes requests, relative to the mean latency; who has not
-        answered yet counts as average. Looked at anew after as many picks as there are servers, or when one changed.
-        """
-        self._speed_picks_left -= 1
-        if self._speed_picks_left < 0:
-            up = [server for server in self.servers.values() if server.state is State.UP]
-            known_s = [server.latency_s for server in up if server.latency_s]
-            mean_s = sum(known_s) / len(known_s) if known_s else 1.0
-            ratios = (min(max(mean_s / (s.latency_s or mean_s), 1 / _SPEED_RATIO), _SPEED_RATIO) for s in up)
-            self._speed = {server.url: server.workers * ratio for server, ratio in zip(up, ratios, strict=True)}
-            self._speed_picks_left = len(up)
-        return self._speed
+    def wake_s(self, now_s: float) -> float | None:
+        """When time alone next changes what settle(), probes(), pick() or unfit() say; None if it does not."""
+        times = [server.probe_at_s for server in self._probed.values()]
+        times += [s.rest_until_s for s in self._roomy.values() if s.rest_until_s > now_s]
+        if not self.identity.decided and self._ready_since_s is not None:
+            times.append(self._settled_s())
+        if self._unfit_since_s is not None:
+            times.append(self._unfit_since_s + self._limits.member_grace_s)
+        return min(times, default=None)
 
-    def _settle(self, url: str, attempt: int) -> Server:
+    # How.
+
+    def _settled_s(self) -> float:
+        """When servers have had their time to say who they are."""
+        assert self._ready_since_s is not None
+        late = any(s.who is None and s.state is State.PROBING and not s.leaves for s in self.servers.values())
+        return self._ready_since_s + self._limits.settle_s * (_STARTING_SETTLES if late else 1.0)
+
+    def _admit(self, server: Server, now_s: float) -> None:
+        """It fits and takes requests."""
+        if server.who is not None:
+            self.identity.learn(server.who)
+        self._move(server, Event.RECOVERING if server.stops else Event.SERVING, now_s)
+
+    def _shun(self, server: Server, misfit: Misfit, now_s: float) -> list[int]:
+        if (server.url, misfit.why) not in self._told:
+            self._told.add((server.url, misfit.why))
+            self.tidings.append(f"server {server.url} is not used ({misfit})")
+            self._shunned[misfit.reason] += 1
+        server.misfit, server.who, server.asked_anew = misfit, None, False
+        self._move(server, Event.MISFIT, now_s)
+        server.probe_at_s = now_s + server.probe_every_s(self._limits.probe_s)
+        return self._orphans(server)
+
+    def _release(self, url: str, attempt: int) -> Server:
         server = self.servers[url]
         clip_bytes = server.attempts.pop(attempt)
         server.inflight_bytes -= clip_bytes
-        self.inflight_bytes -= clip_bytes
-        self._forget(server)
+        self._balancer.inflight_bytes -= clip_bytes
+        self._index(server)
         return server
 
     def _orphans(self, server: Server) -> list[int]:
         orphans = list(server.attempts)
         server.attempts.clear()
-        self.inflight_bytes -= server.inflight_bytes
+        self._balancer.inflight_bytes -= server.inflight_bytes
         server.inflight_bytes = 0
-        self._forget(server)
+        self._index(server)
         return orphans
 
-    def _forget(self, server: Server) -> None:
-        """Let go of a server that left and holds nothing any more."""
-        if server.leaves and not server.attempts and self.servers.pop(server.url, None) is not None:
-            self._ring = None
-
     def _move(self, server: Server, event: Event, now_s: float) -> None:
-        state = _NEXT.get((server.state, event), server.state)
-        if state is not server.state:
-            server.state, server.since_s = state, now_s
-        self._count_absence(now_s)
+        server.move(event, now_s)
+        self._changed(server, now_s)
 
-    def _count_absence(self, now_s: float) -> None:
-        self._speed_picks_left = 0  # this is called when a server came, went or changed
-        if self.up:
-            self._absent_s, self._absent_since_s = self.absent_s(now_s), None
-        elif self._absent_since_s is None:
-            self._absent_since_s = now_s
+    def _changed(self, server: Server, now_s: float) -> None:
+        """A server came, went or changed its state."""
+        self._index(server)
+        self._balancer.server_changed()
+        self._see_whether_any_fits(now_s)
+
+    def _see_whether_any_fits(self, now_s: float) -> None:
+        if not self.servers or any(s.state is not State.SHUNNED and not s.leaves for s in self.servers.values()):
+            self._unfit_since_s = None
+        elif self._unfit_since_s is None:
+            self._unfit_since_s = now_s
+            self.tidings.append(
+                f"{self._unfit_line()}; the run ends in {self._limits.member_grace_s:g} s unless one comes that does"
+            )
+
+    def _unfit_line(self) -> str:
+        servers = "; ".join(f"{server.url} ({server.misfit})" for server in self.servers.values() if not server.leaves)
+        return f"no server fits this run: {servers}"
+
+    def _index(self, server: Server) -> None:
+        """Keep it where a turn looks for it, or let go of it: it left and holds nothing any more."""
+        if server.leaves and not server.attempts and self.servers.pop(server.url, None) is not None:
+            self._balancer.members_changed()
+        gone = server.url not in self.servers
+        takes = server.state in TAKES_REQUESTS and not gone
+        for index, belongs in (
+            (self._up, takes),
+            (self._roomy, takes and server.has_room),
+            (self._probed, server.probed and not gone),
+        ):
+            if belongs:
+                index[server.url] = server
+            else:
+                index.pop(server.url, None)

@@ -22,6 +22,11 @@ class Watchdog:
         """Something came, or begins to be wanted."""
         self._progress_s = self._barked_s = now_s
 
+    def postpone(self, by_s: float) -> None:
+        """So much time does not count: nobody could see progress."""
+        self._progress_s += by_s
+        self._barked_s += by_s
+
     def still_s(self, now_s: float) -> float:
         """Seconds without progress."""
         return now_s - self._progress_s

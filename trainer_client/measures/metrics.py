@@ -5,27 +5,44 @@ One registry is passed in by whoever serves it. Names and labels: no file names,
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import accumulate
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trainer_client.measures.stats import DURATION_BOUNDS_S, Durations, FeedState, FeedStats, Ledger, snapshot
+from trainer_client.measures.stats import DURATION_BOUNDS_S, IDENTITY, Durations, FeedState, FeedStats, Ledger, snapshot
 
 _VERSION = version("framefeed")
 
 
 class FeedCollector(Collector):
-    """Exports what `stats` returns at each scrape. A scrape blocks for as long as `stats` does.
+    """Exports what `stats` returns at each scrape, nothing when it returns None: then the feed is gone.
 
-    With `per_server` the durations of requests are a histogram of each server, else one of all.
+    A scrape blocks for as long as `stats` does. With `per_server` the durations of requests are a histogram of each
+    server, else one of all.
     """
 
-    def __init__(self, stats: Callable[[], FeedStats], *, per_server: bool = False) -> None:
+    def __init__(self, stats: Callable[[], FeedStats | None], *, per_server: bool = False) -> None:
         self._stats = stats
         self._per_server = per_server
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Have the registry ask it, in place of a feed's that is gone. Raises ValueError beside one that is not."""
+        before = _registered.get(registry)
+        if before is not None and before._stats() is None:
+            before.unregister(registry)
+        registry.register(self)
+        _registered[registry] = self
+
+    def unregister(self, registry: CollectorRegistry) -> None:
+        """Have the registry ask it no more; it need not have."""
+        with contextlib.suppress(KeyError):
+            registry.unregister(self)
 
     def describe(self) -> Iterable[Metric]:
         """The families' names, by which a registry refuses a second feed's."""
@@ -33,7 +50,8 @@ class FeedCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families with a snapshot's samples."""
-        return [*self._families(self._stats())]
+        stats = self._stats()
+        return [] if stats is None else [*self._families(stats)]
 
     def _families(self, stats: FeedStats) -> Iterator[Metric]:
         yield from _totals(stats)
@@ -41,6 +59,9 @@ class FeedCollector(Collector):
         yield _durations_of_each(stats) if self._per_server else _durations(stats)
         yield from _gauges(stats)
         yield from _servers(stats)
+
+
+_registered: weakref.WeakKeyDictionary[CollectorRegistry, FeedCollector] = weakref.WeakKeyDictionary()
 
 
 def _totals(stats: FeedStats) -> Iterator[Metric]:
@@ -56,6 +77,7 @@ def _totals(stats: FeedStats) -> Iterator[Metric]:
         ("trainer_batches", "Batches that next(loader) delivered.", stats.batches),
         ("client_requested", "Requests made: used (trainer_clips) + dropped + in flight + held.", stats.requested),
         ("client_hedged", "Requests that asked a second server for a clip in flight.", stats.hedged),
+        ("client_overdue", "Requests that were not answered within their deadline.", stats.overdue),
         ("client_stalls", "Standstills of stall_s that did not end the run.", stats.stalls),
         ("trainer_stand_ins", "Clips delivered in the place of samples that no server could give.", stats.stood_in),
         ("client_received_bytes", "Bytes of pixels received and used.", stats.received_bytes),
@@ -80,7 +102,7 @@ def _counts(stats: FeedStats) -> Iterator[Metric]:
         ("client_dropped_replies", "Replies nobody needed or could read.", "reason", stats.dropped_replies),
         ("client_hedges", "Second requests that are over, by who gave the clip.", "winner", stats.hedges),
         ("client_picks", "Servers picked: a part's home, passed on by it, of two.", "choice", stats.picks),
-        ("client_shunned", "Times that a server was found unfit for this run.", "reason", stats.shunned),
+        ("client_shunned_servers", "Servers not used: they do not fit the run.", "reason", stats.shunned),
     ):
         yield _counter(
             name,
@@ -101,7 +123,7 @@ def _gauges(stats: FeedStats) -> Iterator[Metric]:
         ("client_window_requests", "How many the servers that are up may be sent at once.", stats.window_clips),
         ("client_inflight_bytes", "Bytes of clips asked for and not received.", stats.inflight_bytes),
         ("client_inflight_limit_bytes", "Bound on them: inflight_bytes.", stats.inflight_limit_bytes),
-        ("client_attempt_deadline_seconds", "What a server is given for a clip now.", stats.deadline_s),
+        ("client_attempt_deadline_seconds", "When a second server is asked for a clip now.", stats.deadline_s),
         ("client_held_clips", "Clips received for batches that are not delivered yet.", stats.held),
         ("client_held_limit_clips", "Bound on them: clips of the batches that are prefetched.", stats.held_limit),
     )
@@ -115,19 +137,19 @@ def _servers(stats: FeedStats) -> Iterator[Metric]:
         "client_server_up",
         "1 for a server that takes requests, 0 for one that does not.",
         labels=("rank", "server"),
-        values={(rank, server): float(state == "up") for server, state in stats.servers.items()},
+        values={(rank, server): float(state in ("up", "trial")) for server, state in stats.servers.items()},
     )
     yield _gauge(
-        "client_server_circuit",
-        "1 for the state of each server's circuit breaker: closed, open or half_open.",
-        labels=("rank", "server", "circuit"),
-        values={(rank, server, circuit): 1.0 for server, circuit in stats.circuits.items()},
+        "client_server_state",
+        "1 for where each server stands: offline, probing, trial, up, draining or shunned.",
+        labels=("rank", "server", "state"),
+        values={(rank, server, state): 1.0 for server, state in stats.servers.items()},
     )
     yield _gauge(
         "client_build_info",
-        "What this client is and what decodes for it; always 1.",
-        labels=("rank", "version", "fingerprint"),
-        values={(rank, _VERSION, stats.fingerprint): 1.0},
+        "What this client is and what it reads; always 1.",
+        labels=("rank", "version", *IDENTITY),
+        values={(rank, _VERSION, *(stats.identity[name] for name in IDENTITY)): 1.0},
     )
 
 

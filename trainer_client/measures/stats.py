@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from trainer_client.measures.wait import Wait, WaitLedger
 
+IDENTITY = ("run", "dataset", "fingerprint")
 # 1 ms to 30 s: from a cached clip on loopback to the longest deadline.
 DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -42,8 +43,9 @@ class Ledger:
     are asked for again by reason, `dropped_replies` replies that nobody needed by reason (their requests are in
     `outcomes`), `discarded` received clips thrown away unused (the prefetcher's count). `hedged` requests were second
     ones for a clip in flight, `hedges` counts those that are over by who gave the clip: the hedge, another request
-    ("first"), or neither. `picks` are servers picked by why, the fleet's count, as is `shunned`: servers that are not
-    used, by why. `stalls` are standstills that did not end the run.
+    ("first"), or neither. `picks` are servers picked by why and `shunned` those not used because they do not fit the
+    run by reason, the fleet's counts. `overdue` requests took longer than their deadline. `stalls` are standstills that
+    did not end the run.
     """
 
     requested: int = 0
@@ -51,6 +53,7 @@ class Ledger:
     hedges: Counter[str] = field(default_factory=Counter)
     picks: Counter[str] = field(default_factory=Counter)
     shunned: Counter[str] = field(default_factory=Counter)
+    overdue: int = 0
     stalls: int = 0
     poisoned: Counter[str] = field(default_factory=Counter)  # samples that no server could give, by the error's code
     stood_in: int = 0  # clips delivered in the place of such samples: the consumer's
@@ -73,12 +76,11 @@ class FeedStats:
 
     `requests` counts finished requests by (server, outcome); `in_flight` requests await their answer, `held` clips lie
     in batches not yet delivered; `dropped` counts requests by the reason why they did not become data. `hedged`,
-    `hedges`, `picks`, `shunned`, `stalls`, `poisoned` and
-    `stood_in` are the Ledger's. `deadline_s` is what a server is given for a clip now, 0 if no feed
-    runs; `circuits` says of each server whether its circuit is closed, open or half_open, `fingerprint` what
-    they decode with. `held_limit`,
+    `hedges`, `picks`, `shunned`, `overdue`, `stalls`, `poisoned` and `stood_in` are the Ledger's. `deadline_s` is when
+    a second server is asked for a clip now, 0 if no feed runs; `servers` says where each stands. `held_limit`,
     `inflight_limit_bytes` and `window_clips` bound `held`, `inflight_bytes` and `in_flight`. Waits are counted while
-    they last, by what is known until then; the present one lasts `waiting_ns`, 0 if nobody waits.
+    they last, by what is known until then; the present one lasts `waiting_ns`, 0 if nobody waits. `identity` is the
+    run's name, data set and decoder, as far as they are known.
     """
 
     rank: int
@@ -97,6 +99,7 @@ class FeedStats:
     hedges: Mapping[str, int]
     picks: Mapping[str, int]
     shunned: Mapping[str, int]
+    overdue: int
     stalls: int
     poisoned: Mapping[str, int]
     stood_in: int
@@ -111,8 +114,7 @@ class FeedStats:
     blocked_ns: int
     waiting_ns: int
     servers: Mapping[str, str]
-    circuits: Mapping[str, str]
-    fingerprint: str
+    identity: Mapping[str, str]
 
     @property
     def received(self) -> int:
@@ -149,8 +151,7 @@ class FeedState:
     inflight_limit_bytes: int = 0
     deadline_s: float = 0.0
     servers: Mapping[str, str] = field(default_factory=dict)
-    circuits: Mapping[str, str] = field(default_factory=dict)
-    fingerprint: str = ""
+    identity: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(IDENTITY, ""))
     wait: Wait | None = None
 
 
@@ -179,6 +180,7 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
         hedges=dict(ledger.hedges),
         picks=dict(ledger.picks),
         shunned=dict(ledger.shunned),
+        overdue=ledger.overdue,
         stalls=ledger.stalls,
         poisoned=dict(ledger.poisoned),
         stood_in=ledger.stood_in,
@@ -193,6 +195,5 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
         blocked_ns=ledger.waits.blocked_ns + waiting_ns,
         waiting_ns=waiting_ns,
         servers=dict(feed_state.servers),
-        circuits=dict(feed_state.circuits),
-        fingerprint=feed_state.fingerprint,
+        identity=dict(feed_state.identity),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -24,6 +24,10 @@ class TorchBatch:
     positions: torch.Tensor
     epochs: torch.Tensor
     seeds: torch.Tensor
+
+    def pin_memory(self) -> TorchBatch:
+        """What DataLoader(pin_memory=True) asks for: these pixels if they are page-locked already, else a copy."""
+        return replace(self, pixels=self.pixels.pin_memory())
 
 
 def to_torch(batch: Batch) -> TorchBatch:

@@ -5,11 +5,12 @@ It knows no transport: gRPC's and ZeroMQ's connections take what it has read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from framefeed.errors import BadInput
 from framefeed.key_files import read_curve_public, read_curve_secret, read_public, read_secret, read_token
+from framefeed.reread import Reread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -26,7 +27,8 @@ class Secrets:
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """How a trainer shows who it is. Secrets are in files that only their owner may read."""
+    """How a trainer shows who it is. Secrets are in files that only their owner may read; a connection that is made
+    anew takes what lies there then."""
 
     tls_ca: Path | None = None
     """PEM certificates of the authorities that signed those of grpcs:// servers. Default: the system's."""
@@ -64,3 +66,8 @@ class Credentials:
             if (path := getattr(self, name)) is not None
         }
         return Secrets(**found)
+
+    def watch(self) -> Reread[Secrets]:
+        """What the files say now, each time it is called. Raises BadInput as read does, at once and never later."""
+        files = [path for value in fields(self) if (path := getattr(self, value.name)) is not None]
+        return Reread(self.read, files)

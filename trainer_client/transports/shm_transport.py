@@ -19,16 +19,19 @@ import numpy.typing as npt
 
 from framefeed.errors import BadInput
 from framefeed.shm import (
-    HELLO,
+    HELLO_BYTES,
     MAX_BACK,
     MAX_DATAGRAM_BYTES,
     Lease,
+    LeaseWord,
     is_trusted,
     pack_back,
     pack_call,
     socket_address,
+    unpack_hello,
     unpack_reply,
 )
+from trainer_client.transports.fork_guard import FORKS_WAIT, close_all, keep_for_ever, let_go_when_forked
 from trainer_client.transports.transport import RETRY_MAX_S, RETRY_S, Kind, Signal, TransportLimits
 
 _MAX_ADDRESS_BYTES = 107
@@ -42,6 +45,8 @@ class _Link:
     url: str
     socket: socket.socket | None = None
     buffer_pool: npt.NDArray[np.uint8] | None = None
+    buffer_pool_file: tuple[int, int] | None = None  # device and inode: the mapping does not show its descriptor
+    word: LeaseWord | None = None  # by which it sees whether its leases stand
     lease: Lease | None = None  # of the message whose header was just read
     back: list[int] = field(default_factory=list)
     retry_at_s: float = 0.0
@@ -53,11 +58,13 @@ class ShmTransport:
 
     def __init__(self, _limits: TransportLimits) -> None:
         """Nothing is allocated for what a server sends, so nothing needs a limit."""
-        self._epoll = select.epoll()
         self._links: dict[str, _Link] = {}
         self._by_fd: dict[int, _Link] = {}
         self._away: dict[str, _Link] = {}  # to be connected to
         self._changes: list[Signal] = []
+        with FORKS_WAIT:
+            self._epoll = select.epoll()
+            let_go_when_forked(self)
 
     def connect(self, url: str) -> None:
         """See Transport; the first try is the next call of signals()."""
@@ -133,6 +140,9 @@ class ShmTransport:
             return 0
         if into is not None and into.nbytes == lease.length_bytes and link.buffer_pool is not None:
             np.copyto(into.reshape(-1), link.buffer_pool[lease.offset : lease.offset + lease.length_bytes])
+            if not _stands(link):  # the server took the buffer back meanwhile, and cut the connection off
+                self._lose(link)
+                return 0
         self._drop(link)
         return lease.length_bytes
 
@@ -146,40 +156,49 @@ class ShmTransport:
             self.disconnect(url)
         self._epoll.close()
 
+    def forked(self) -> None:
+        """See Inherited. The epoll is the parent's too, so nothing is taken out of it; slabs are not mapped here."""
+        self._epoll.close()
+        slabs = {link.buffer_pool_file for link in self._links.values()}
+        close_all(lambda fd: _file_of(fd) in slabs)
+        for link in self._links.values():
+            if link.socket is not None:
+                link.socket.close()
+                link.socket = None
+            keep_for_ever(link.buffer_pool)  # to unmap it would unmap what the child may have at its addresses by then
+
     def _try(self, link: _Link) -> None:
         """Connect to the server if it is there; its greeting follows."""
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            with FORKS_WAIT:
+                server = link.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor for it
+            self._later(link)
+            return
         try:
             server.connect(socket_address(link.url))
             if not is_trusted(server):
                 raise PermissionError
         except OSError:
             server.close()
+            link.socket = None
             self._later(link)
             return
         del self._away[link.url]
-        link.socket = server
         self._by_fd[server.fileno()] = link
         self._epoll.register(server, select.EPOLLIN)
 
     def _greet(self, link: _Link) -> None:
         """Map the buffer pool that came with the greeting."""
-        assert link.socket is not None
-        fds: list[int] = []
         try:
-            hello, fds, _, _ = socket.recv_fds(link.socket, len(HELLO) + 1, 1)
-            if hello != HELLO or len(fds) != 1 or not fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
-                raise ValueError("wanted a greeting with a sealed buffer pool")
-            buffer_pool = mmap.mmap(fds[0], 0, prot=mmap.PROT_READ)
+            with FORKS_WAIT:
+                buffer_pool, link.buffer_pool_file, link.word = _receive_buffer_pool(link.socket)
+                link.buffer_pool, link.retry_s = np.frombuffer(buffer_pool, np.uint8), RETRY_S
         except BlockingIOError:
             return
         except (OSError, ValueError):
             self._lose(link)
             return
-        finally:
-            for fd in fds:
-                os.close(fd)
-        link.buffer_pool, link.retry_s = np.frombuffer(buffer_pool, np.uint8), RETRY_S
         self._changes.append(Signal(link.url, Kind.CONNECTED))
 
     def _drop(self, link: _Link) -> None:
@@ -212,9 +231,49 @@ class ShmTransport:
     def _let_go(self, link: _Link) -> None:
         if link.socket is not None:
             del self._by_fd[link.socket.fileno()]
+            self._epoll.unregister(link.socket)  # closing does not do it while a forked process has a copy,
+            with contextlib.suppress(OSError):
+                link.socket.shutdown(socket.SHUT_RDWR)  # nor tell the server
             link.socket.close()
-        link.socket = link.buffer_pool = link.lease = None  # the mapping goes with the last array over it
+        link.socket = link.buffer_pool = link.word = link.lease = None  # the mapping goes with the last array over it
         link.back.clear()
+
+
+def _receive_buffer_pool(server: socket.socket | None) -> tuple[mmap.mmap, tuple[int, int], LeaseWord]:
+    """The buffer pool that comes with a server's greeting, its file, and the word by which leases are seen to stand.
+
+    Raises ValueError for anything else, OSError if nothing came.
+    """
+    assert server is not None
+    hello, fds, _, _ = socket.recv_fds(server, HELLO_BYTES + 1, 1, socket.MSG_CMSG_CLOEXEC)
+    try:
+        word = unpack_hello(hello)
+        if len(fds) != 1 or not fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+            raise ValueError("wanted a greeting with a sealed buffer pool")
+        buffer_pool, file = mmap.mmap(fds[0], 0, prot=mmap.PROT_READ), _file_of(fds[0])
+    finally:
+        for fd in fds:
+            os.close(fd)
+    if word.offset % 8 or word.offset + 8 > len(buffer_pool):
+        raise ValueError(f"{word} lies outside the buffer pool")
+    buffer_pool.madvise(mmap.MADV_DONTFORK)  # a child would hold the memory of a server that ended
+    return buffer_pool, file, word
+
+
+def _file_of(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _stands(link: _Link) -> bool:
+    """Whether what was just copied was leased to the end. Asking the kernel orders the copy before the look, on any
+    processor.
+    """
+    assert link.buffer_pool is not None
+    assert link.word is not None
+    select.select([], [], [], 0)
+    at = link.word.offset
+    return int(link.buffer_pool[at : at + 8].view(np.uint64)[0]) == link.word.number
 
 
 def _ended(server: socket.socket | None) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from framefeed.errors import BadInput, ResourceExhausted
 from trainer_client.transports.credentials import Secrets
 
 RETRY_S, RETRY_MAX_S = 0.05, 1.0  # between two tries to connect, doubling
 HEARTBEAT_MS = 1000  # where a host may die without a word
 HEARTBEAT_LOST_MS = 5000  # longer than a server may be kept from the CPU by a busy box
+IO_THREADS = 4  # of ZeroMQ: its connections are spread over them
 
 
 class Kind(Enum):
@@ -36,11 +40,20 @@ class Signal:
 class TransportLimits:
     """What a transport accepts from a server: no pixels of more than `clip_bytes`, whatever a message says.
 
-    And what it shows to one, and wants of it: `secrets`.
+    And what it shows to one, and wants of it: what `secrets()` says when a connection is made. `io_threads` is how many
+    threads ZeroMQ receives and deciphers in.
     """
 
     clip_bytes: int
-    secrets: Secrets = field(default_factory=Secrets)
+    secrets: Callable[[], Secrets] = Secrets
+    io_threads: int = IO_THREADS
+
+
+def cannot_connect(url: str, number: int | None, why: str) -> BadInput | ResourceExhausted:
+    """What to raise for a connection that was not to be had: this machine's want passes, a wrong address does not."""
+    if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN):
+        return ResourceExhausted(f"server {url} cannot be connected to now: {why}")
+    return BadInput(f"server address {url!r} cannot be used: {why}")
 
 
 class Transport(Protocol):
@@ -51,7 +64,11 @@ class Transport(Protocol):
     """
 
     def connect(self, url: str) -> None:
-        """Begin to connect to a server that is not connected. Raises BadInput for an address that cannot be used."""
+        """Begin to connect to a server that is not connected.
+
+        Raises BadInput for an address that cannot be used, ResourceExhausted or OSError when this machine has no
+        descriptors or memory for it now; then it is not connected.
+        """
 
     def disconnect(self, url: str) -> None:
         """Let go of a connected server: no signal names it after this, and what it still sends is dropped."""

@@ -1,4 +1,4 @@
-"""tcp:// and ipc:// by ZeroMQ: one DEALER a server. The one file of the client that knows zmq.
+"""tcp:// and ipc:// by ZeroMQ: one DEALER a server, all in one epoll. It knows no clips and no handshakes.
 
 A server whose host dies without a word is noticed by heartbeats.
 """
@@ -7,121 +7,82 @@ from __future__ import annotations
 
 import itertools
 import select
-from dataclasses import dataclass
-from typing import cast
+import time
 
 import numpy as np
 import numpy.typing as npt
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
-from framefeed.errors import BadInput
-from framefeed.wire import MAX_HEADER_BYTES
+from trainer_client.transports.fork_guard import FORKS_WAIT, Address, close_all, let_go_when_forked, peer_of
 from trainer_client.transports.thread_cpu import thread_cpu_s, threads_named
-from trainer_client.transports.transport import (
-    HEARTBEAT_LOST_MS,
-    HEARTBEAT_MS,
-    RETRY_MAX_S,
-    RETRY_S,
-    Kind,
-    Signal,
-    TransportLimits,
-)
+from trainer_client.transports.transport import Kind, Signal, TransportLimits
+from trainer_client.transports.zmq_link import Link
 
-_HANDSHAKE_MS = 5000
-_IO_THREADS = 4  # connections are spread over them: servers that are received from at once
 _NAMES = itertools.count(1)  # of contexts, in the names of their threads
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    """The sockets of one server and their descriptors."""
-
-    url: str
-    dealer: zmq.Socket[bytes]
-    monitor: zmq.Socket[bytes]
-    fds: tuple[int, int]
 
 
 class ZmqTransport:
     """See Transport. A descriptor of ZeroMQ shows changes only, so a socket that was used is looked at again."""
 
     def __init__(self, limits: TransportLimits) -> None:
-        self._secrets = limits.secrets
-        self._max_part_bytes = max(limits.clip_bytes, MAX_HEADER_BYTES)
-        self._context = zmq.Context(io_threads=_IO_THREADS)
+        self._limits = limits
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=limits.io_threads)
         self._name = next(_NAMES)
         self._context.set(zmq.THREAD_NAME_PREFIX, self._name)
-        self._epoll = select.epoll()
-        self._links: dict[str, _Link] = {}
-        self._by_fd: dict[int, _Link] = {}
+        self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))  # a server has three
+        self._peers: set[Address] = set()  # that a connection stood to
+        with FORKS_WAIT:
+            self._epoll = select.epoll()
+            let_go_when_forked(self)
+        self._links: dict[str, Link] = {}
+        self._by_fd: dict[int, Link] = {}
         self._threads: list[int] = []
         self._used: set[str] = set()  # since signals() looked: what their descriptors showed may be swallowed
+        self._troubled: set[str] = set()  # may have to be connected anew
 
     def connect(self, url: str) -> None:
-        """No message part larger than a clip, or than a header may be, is accepted from the network."""
-        dealer = self._context.socket(zmq.DEALER)
-        for option, value in (
-            (zmq.LINGER, 0),
-            (zmq.IMMEDIATE, 1),
-            (zmq.IPV6, 1),
-            (zmq.MAXMSGSIZE, self._max_part_bytes),
-            (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
-            (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_LOST_MS),
-            (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
-            (zmq.RECONNECT_IVL, int(RETRY_S * 1000)),
-            (zmq.RECONNECT_IVL_MAX, int(RETRY_MAX_S * 1000)),
-        ):
-            dealer.setsockopt(option, value)
-        if url.startswith("tcp://"):
-            self._lock(dealer)
-        monitor = dealer.get_monitor_socket(_EVENTS)
-        link = _Link(url, dealer, monitor, (_fd(dealer), _fd(monitor)))
-        self._links[url] = link
-        for fd in link.fds:
-            self._by_fd[fd] = link
-            self._epoll.register(fd, select.EPOLLIN)
-        self._used.add(url)
-        try:
-            dealer.connect(url)
-        except zmq.ZMQError as error:
-            self.disconnect(url)
-            raise BadInput(f"server address {url!r} cannot be used: {error.strerror}") from None
+        """See Transport."""
+        link = self._links[url] = Link(url, self._context, self._limits, peers=self._peers)
+        self._watch(link)
 
     def disconnect(self, url: str) -> None:
         """See Transport."""
         link = self._links.pop(url)
         self._used.discard(url)
-        for fd in link.fds:
-            self._epoll.unregister(fd)
-            del self._by_fd[fd]
-        link.dealer.disable_monitor()
-        link.monitor.close(0)
-        link.dealer.close(0)
+        self._troubled.discard(url)
+        self._shut(link)
 
     def fileno(self) -> int:
         """See Transport."""
         return self._epoll.fileno()
 
     def signals(self) -> list[Signal]:
-        """See Transport."""
+        """See Transport. Connections that were refused or cut are made again here, when it is time."""
         looked = self._used.union(self._by_fd[fd].url for fd, _ in self._epoll.poll(0))
         self._used.clear()
         messages, changes = [], []
         for url in looked:
             link = self._links[url]
-            if _readable(link.dealer):
+            if link.readable:
                 messages.append(Signal(url, Kind.MESSAGES))
                 self._used.add(url)
-            changes += self._changes(link)
+            changes += [Signal(url, kind) for kind in link.changes()]
+            if link.failed:
+                self._shut(link)
+            if link.troubled:
+                self._troubled.add(url)
+        if self._troubled:
+            self._connect_again()
         return messages + changes
 
     def send(self, url: str, header: bytes) -> bool:
         """See Transport."""
         self._used.add(url)
+        dealer = self._links[url].dealer
+        if dealer is None:
+            return False
         try:
-            self._links[url].dealer.send(header, zmq.NOBLOCK)
+            dealer.send(header, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
@@ -129,22 +90,25 @@ class ZmqTransport:
     def header(self, url: str) -> bytes | None:
         """See Transport."""
         self._used.add(url)
+        dealer = self._links[url].dealer
+        if dealer is None:
+            return None
         try:
-            return self._links[url].dealer.recv(zmq.NOBLOCK)
+            return dealer.recv(zmq.NOBLOCK)
         except zmq.Again:
             return None
 
     def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int:
         """See Transport: ZeroMQ's own memory is copied into the array; further parts are dropped."""
         dealer, received_bytes = self._links[url].dealer, 0
-        while dealer.rcvmore:
+        while dealer is not None and dealer.rcvmore:
             received_bytes += dealer.recv_into(bytearray() if into is None else into.data, flags=zmq.NOBLOCK)
             into = None
         return received_bytes
 
     def cpu_s(self) -> float:
-        """See Transport: of the threads that ZeroMQ receives in, which its first socket started."""
-        if not self._threads and self._links:
+        """See Transport: of the threads that ZeroMQ receives in, which its first socket starts, and its reaper."""
+        if self._links and len(self._threads) < self._limits.io_threads + 1:  # some are not named yet
             self._threads = threads_named(f"{self._name}/")
         return sum(map(thread_cpu_s, self._threads))
 
@@ -155,26 +119,30 @@ class ZmqTransport:
         self._context.destroy(0)
         self._epoll.close()
 
-    def _lock(self, dealer: zmq.Socket[bytes]) -> None:
-        """Speak CURVE only, if there are keys for it."""
-        ours, theirs = self._secrets.curve_key, self._secrets.curve_server
-        if ours is not None and theirs is not None:
-            dealer.setsockopt(zmq.CURVE_SECRETKEY, ours)
-            dealer.setsockopt(zmq.CURVE_PUBLICKEY, zmq.curve_public(ours))
-            dealer.setsockopt(zmq.CURVE_SERVERKEY, theirs)
+    def forked(self) -> None:
+        """See Inherited; pyzmq knows that its context and sockets are not this process's, and leaves them alone."""
+        self._epoll.close()
+        close_all(lambda fd: peer_of(fd) in self._peers)
 
-    def _changes(self, link: _Link) -> list[Signal]:
-        signals = []
-        while _readable(link.monitor):
-            event = recv_monitor_message(link.monitor)["event"]
-            kind = Kind.CONNECTED if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else Kind.LOST
-            signals.append(Signal(link.url, kind))
-        return signals
+    def _connect_again(self) -> None:
+        now_s = time.monotonic()
+        for url in [*self._troubled]:
+            link = self._links[url]
+            if link.due(now_s):
+                self._shut(link)
+                link.open_again()
+                self._watch(link)
+            if not link.troubled:
+                self._troubled.discard(url)
 
+    def _watch(self, link: Link) -> None:
+        for fd in link.fds:
+            self._by_fd[fd] = link
+            self._epoll.register(fd, select.EPOLLIN)
+        self._used.add(link.url)
 
-def _fd(socket: zmq.Socket[bytes]) -> int:
-    return cast(int, socket.getsockopt(zmq.FD))
-
-
-def _readable(socket: zmq.Socket[bytes]) -> bool:
-    return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    def _shut(self, link: Link) -> None:
+        for fd in link.fds:
+            self._epoll.unregister(fd)
+            del self._by_fd[fd]
+        link.close()

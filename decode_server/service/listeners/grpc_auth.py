@@ -22,6 +22,7 @@ from decode_server.service.refusals import Refusals
 HANDSHAKE_S = 10.0  # from a connection to its first call
 _PEERS = 4096  # that are remembered; an older one counts anew
 _LOOK_S = 0.5
+_TOKEN_LOOK_S = 1.0
 _OPEN = "/grpc.health.v1.Health/"  # probes have no token, and learn only whether the server serves
 
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -74,25 +75,35 @@ class HandshakeWatch:
             await asyncio.sleep(_LOOK_S)
 
 
-def tls_credentials(tls: Tls, watch: HandshakeWatch) -> grpc.ServerCredentials:
-    """What gRPC needs to speak TLS; `watch` hears of each connection, in gRPC's threads."""
-    pair = ((tls.key, tls.certificate),)
-    configuration = grpc.ssl_server_certificate_configuration(pair, root_certificates=tls.client_ca)
+def tls_credentials(tls: Callable[[], Tls], watch: HandshakeWatch) -> grpc.ServerCredentials:
+    """What gRPC needs to speak TLS; it asks at each handshake, in its own threads, and `watch` hears of it."""
+    shown = tls()
 
-    def fetch() -> None:
-        """No other certificate than before."""
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            ((shown.key, shown.certificate),), root_certificates=shown.client_ca
+        )
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        """What to show from now on; None: what was shown before."""
+        nonlocal shown
         watch.handshakes.begin(time.monotonic())
+        before, shown = shown, tls()
+        return None if shown is before else configuration()
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration, fetch, require_client_authentication=tls.client_ca is not None
+        configuration(), fetch, require_client_authentication=shown.client_ca is not None
     )
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Sees every call before its service does: lets it pass, or ends it with UNAUTHENTICATED."""
+    """Sees every call before its service does: lets it pass, or ends it with UNAUTHENTICATED.
 
-    def __init__(self, token: bytes | None, watch: HandshakeWatch | None, refusals: Refusals) -> None:
-        self._wanted = None if token is None else b"Bearer " + token
+    A call that goes on when another token is wanted than it came with ends so too, within about two seconds.
+    """
+
+    def __init__(self, token: Callable[[], bytes] | None, watch: HandshakeWatch | None, refusals: Refusals) -> None:
+        self._token = token
         self._watch = watch
         self._refusals = refusals
 
@@ -108,20 +119,20 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         why = self._wrong_with(handler_call_details)
         if why:
             return grpc.stream_stream_rpc_method_handler(self._refuse(why))
-        if self._watch is None:
+        if self._watch is None and self._token is None:
             return handler
         return handler._replace(
             **{kind: self._noted(method) for kind in _KINDS if (method := getattr(handler, kind)) is not None}
         )
 
     def _wrong_with(self, call: grpc.HandlerCallDetails) -> str:
-        if self._wanted is None or call.method.startswith(_OPEN):
+        if self._token is None or call.method.startswith(_OPEN):
             return ""
         shown = [value for key, value in call.invocation_metadata if key == "authorization"]
         if len(shown) != 1:
             return f"{len(shown) or 'no'} tokens came with it, wanted one"
         given = shown[0].encode() if isinstance(shown[0], str) else shown[0]
-        return "" if hmac.compare_digest(given, self._wanted) else "its token is not the one wanted"
+        return "" if hmac.compare_digest(given, b"Bearer " + self._token()) else "its token is not the one wanted"
 
     def _refuse(self, why: str) -> Callable[[object, grpc.aio.ServicerContext], Awaitable[None]]:
         async def refuse(_: object, context: grpc.aio.ServicerContext) -> None:
@@ -144,9 +155,28 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
         async def noted(request: object, context: grpc.aio.ServicerContext) -> object:
             self._note(context)
-            return await method(request, context)
+            if self._token is None:
+                return await method(request, context)
+            return await self._while_wanted(self._token, asyncio.ensure_future(method(request, context)), context)
 
         return noted
+
+    async def _while_wanted(
+        self, token: Callable[[], bytes], call: asyncio.Future[object], context: grpc.aio.ServicerContext
+    ) -> object:
+        """What the call gives, unless another token is wanted before it ends."""
+        came_with = token()
+        try:
+            while token() == came_with:
+                if (await asyncio.wait((call,), timeout=_TOKEN_LOOK_S))[0]:
+                    return call.result()
+        finally:
+            call.cancel()
+        await asyncio.wait((call,), timeout=_TOKEN_LOOK_S)
+        why = "another token is wanted than it came with"
+        self._refusals.refuse("token", context.peer(), why)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
+        return None
 
     def _note(self, context: grpc.aio.ServicerContext) -> None:
         if self._watch is not None:

@@ -56,6 +56,11 @@ class Listener(Protocol):
         Raises ReaderFull or ReaderGone, having sent nothing.
         """
 
+    def cut(self, client: bytes) -> None:
+        """End the connection of a client that takes nothing of what it was sent, so that its Deliveries become done;
+        one that is gone is none. A transport that ends silent connections by itself may leave it at that.
+        """
+
     def close(self, *, linger_s: float) -> None:
         """Stop listening; blocks up to `linger_s` for replies still under way. Idempotent."""
 
@@ -104,6 +109,10 @@ class Listeners:
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
         """As Listener.send, through the listener that has the client."""
         return self._listeners[client[0]].send(client[1:], header, pixels)
+
+    def cut(self, client: bytes) -> None:
+        """As Listener.cut, by the listener that has the client."""
+        self._listeners[client[0]].cut(client[1:])
 
     def close(self, *, linger_s: float) -> None:
         """Close all, one after the other. Idempotent."""

@@ -5,13 +5,22 @@ It reads the files and knows no transport: gRPC's and ZeroMQ's listeners take wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from decode_server.service.listeners.endpoint import Endpoint
 from framefeed.errors import BadInput
-from framefeed.key_files import read_curve_list, read_curve_secret, read_public, read_secret, read_token
+from framefeed.key_files import (
+    check_authorities,
+    check_pair,
+    read_curve_list,
+    read_curve_secret,
+    read_public,
+    read_secret,
+    read_token,
+)
+from framefeed.reread import Reread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -25,25 +34,25 @@ class Tls:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Curve:
-    """A server's secret key and the public keys of the clients that may connect, as Z85."""
+    """A server's secret key and, as its file has it now, the public keys of the clients that may connect; all Z85."""
 
     secret: bytes
-    allowed: frozenset[bytes]
+    allowed: Callable[[], frozenset[bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ServerCredentials:
-    """What was read; None where the option is not given."""
+    """What was read, and for all but CURVE's secret key is read again when its file changes; None: not given."""
 
-    tls: Tls | None = None
-    token: bytes | None = None
+    tls: Callable[[], Tls] | None = None
+    token: Callable[[], bytes] | None = None
     curve: Curve | None = None
 
     def authenticate(self, endpoint: Endpoint) -> bool:
         """Whether only clients that were let in can ask at this address; local sockets are the system's to guard."""
         match endpoint.scheme:
             case "grpcs":
-                return self.token is not None or (self.tls is not None and self.tls.client_ca is not None)
+                return self.token is not None or (self.tls is not None and self.tls().client_ca is not None)
             case "grpc":
                 return self.token is not None
             case "tcp":
@@ -89,28 +98,35 @@ class SecurityOptions:
         for endpoint in endpoints:
             if self.token_file is not None and endpoint.scheme == "grpc" and endpoint.public:
                 raise BadInput(f"--token-file: tokens would come in the clear to {endpoint.url}; wanted grpcs://")
-        return ServerCredentials(tls=self._tls(), token=self._token(), curve=self._curve())
+        token, allow = self.token_file, self.curve_allow
+        tls_files = [path for path in (self.tls_cert, self.tls_key, self.tls_client_ca) if path is not None]
+        return ServerCredentials(
+            tls=Reread(self._tls, tls_files) if tls_files else None,
+            token=None if token is None else Reread(lambda: read_token(token, option="--token-file"), [token]),
+            curve=None if self.curve_key is None or allow is None else _curve(self.curve_key, allow),
+        )
 
-    def _tls(self) -> Tls | None:
-        if self.tls_cert is None or self.tls_key is None:
-            return None
+    def _tls(self) -> Tls:
+        """Raises BadInput too if the certificate and the key do not belong together."""
+        assert self.tls_cert is not None
+        assert self.tls_key is not None
         ca = self.tls_client_ca
-        return Tls(
+        tls = Tls(
             certificate=read_public(self.tls_cert, option="--tls-cert"),
             key=read_secret(self.tls_key, option="--tls-key"),
             client_ca=None if ca is None else read_public(ca, option="--tls-client-ca"),
         )
+        check_pair(tls.certificate, tls.key, what=f"--tls-cert {self.tls_cert} and --tls-key {self.tls_key}")
+        if tls.client_ca is not None:
+            check_authorities(tls.client_ca, what=f"--tls-client-ca {ca}")
+        return tls
 
-    def _token(self) -> bytes | None:
-        return None if self.token_file is None else read_token(self.token_file, option="--token-file")
 
-    def _curve(self) -> Curve | None:
-        if self.curve_key is None or self.curve_allow is None:
-            return None
-        return Curve(
-            secret=read_curve_secret(self.curve_key, option="--curve-key"),
-            allowed=read_curve_list(self.curve_allow, option="--curve-allow"),
-        )
+def _curve(key: Path, allow: Path) -> Curve:
+    return Curve(
+        secret=read_curve_secret(key, option="--curve-key"),
+        allowed=Reread(lambda: read_curve_list(allow, option="--curve-allow"), [allow]),
+    )
 
 
 def _flag(name: str) -> str:

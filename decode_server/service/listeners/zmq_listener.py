@@ -17,25 +17,36 @@ from decode_server.service.listeners.security import Curve
 from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.wire import MAX_HEADER_BYTES
+from framefeed.zmtp import largest_frame_bytes
 
 _REPLIES_PER_READER = 16  # that ZeroMQ holds for a client before it calls it slow
 _CALLS_PER_CLIENT = 256
+IO_THREADS = 2
 _HEARTBEAT_MS, _SILENCE_MS = 10_000, 60_000  # a peer silent for that long is cut off, and what it held is freed
 
 
 class Router:
     """A bound ROUTER socket. It belongs to the thread that uses it. Raises BadInput if it cannot be bound."""
 
-    def __init__(self, endpoint: Endpoint, *, refusals: Refusals, curve: Curve | None = None) -> None:
-        """With `curve` only clients that have one of its keys can connect."""
-        self._context = zmq.Context()
+    def __init__(
+        self, endpoint: Endpoint, *, refusals: Refusals, curve: Curve | None = None, io_threads: int = IO_THREADS
+    ) -> None:
+        """With `curve` only clients that have one of its keys can connect, and ask for as long as it is on the list.
+
+        Connections are spread over `io_threads`, which send, receive and encipher.
+        """
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=io_threads)
+        self._curve = curve
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1),
             (zmq.ROUTER_HANDOVER, 1),  # a client that comes back under its name replaces its dead connection
             (zmq.SNDHWM, _REPLIES_PER_READER),
             (zmq.RCVHWM, _CALLS_PER_CLIENT),
-            (zmq.MAXMSGSIZE, 2 * MAX_HEADER_BYTES),  # beyond it the connection is cut before memory is taken
+            (
+                zmq.MAXMSGSIZE,
+                largest_frame_bytes(2 * MAX_HEADER_BYTES, curve=curve is not None),
+            ),  # beyond it the connection is cut before memory is taken
             (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
             (zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS),
             (zmq.IPV6, int(endpoint.ipv6)),
@@ -66,16 +77,28 @@ class Router:
         """See Listener. Raises FramefeedError if the ZAP handler's thread has ended."""
         if not self._zap.alive:
             raise FramefeedError(f"{self.url}: the thread that lets clients in has ended")
-        try:
-            client = self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
+        while True:
+            try:
+                client = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return None
+            frames = self._frames()
+            if frames is not None:
+                return client, frames
+
+    def _frames(self) -> list[bytes] | None:
+        """The rest of a message, or None if its sender may not ask any more."""
         frames: list[bytes] = []
+        may_ask = True
         while self._socket.getsockopt(zmq.RCVMORE):
-            frame = self._socket.recv()
+            if self._curve is None:
+                frame = self._socket.recv()
+            else:
+                part = self._socket.recv(copy=False)
+                may_ask, frame = may_ask and self._zap.may_ask(part), part.bytes
             if len(frames) < MAX_FRAMES:
                 frames.append(frame)
-        return client, frames
+        return frames if may_ask else None
 
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
         """Hand a reply to ZeroMQ without copying its pixels. Raises ReaderFull or ReaderGone, having sent nothing."""
@@ -92,6 +115,9 @@ class Router:
             return None
         self._socket.send(header, zmq.SNDMORE)
         return self._socket.send(pixels, copy=False, track=True)
+
+    def cut(self, client: bytes) -> None:
+        """See Listener: a peer that does not answer heartbeats is cut off by ZeroMQ; there is no other way to do it."""
 
     def close(self, *, linger_s: float) -> None:
         """Close the socket; blocks up to `linger_s` for replies still under way. Idempotent."""

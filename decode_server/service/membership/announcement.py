@@ -34,7 +34,7 @@ class Places:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Who announces itself: name, root, URLs as bound, slots of its workers, decoding threads of each, its life, and
-    what gives the workers' fingerprint once they are up.
+    what gives the workers' fingerprint and the data set's identity once they are up.
     """
 
     server: str
@@ -44,6 +44,7 @@ class Identity:
     threads: int
     lifecycle: Lifecycle
     fingerprint: Callable[[], str]
+    dataset: Callable[[], str]
 
 
 class Announcement:
@@ -69,7 +70,8 @@ class Announcement:
         sockets = ", ".join(str(id) for id in self._sockets)
         print(
             f"serving {videos} videos of {who.root} on {', '.join(who.urls)}, metrics {self.metrics_url}, "
-            f"workers {len(who.worker_slots)} (threads {who.threads}, CPU sockets {sockets})",
+            f"workers {len(who.worker_slots)} (threads {who.threads}, CPU sockets {sockets}), "
+            f"data set {who.dataset() or 'unknown'}",
             flush=True,
         )
         for registration in self._registrations:
@@ -102,6 +104,7 @@ class Announcement:
             sockets=self._sockets,
             threads=len(who.worker_slots) * who.threads,
             fingerprint=who.fingerprint(),
+            dataset=who.dataset(),
             metrics_url=advertised(self.metrics_url, self._advertise),
             pid=os.getpid(),
         )

@@ -15,7 +15,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `buffer_pool` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root.
+    `buffer_pool` and `cancel_flags` are inherited descriptors, `parent` the front's process id; `index_folder` is ""
+    when it is the root; `started_s` is when the server started, by the wall clock.
     """
 
     root: str
@@ -25,19 +26,23 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     read_s: float
     cpus: tuple[int, ...]
     buffer_pool: int
+    cancel_flags: int
     parent: int
+    started_s: float
 
 
 class Task(Struct, frozen=True, array_like=True):
     """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the buffer pool at `offset`.
 
-    `received_s` is when the front got it: the monotonic clock is one for all processes.
+    `received_s` is when the front got it: the monotonic clock is one for all processes. The byte `flag` of the cancel
+    flags is set when the clip is not wanted any more.
     """
 
     id: int
     offset: int
     clip_bytes: int
     received_s: float
+    flag: int
     header: bytes
 
 
@@ -48,10 +53,13 @@ class Tasks(Struct, frozen=True, array_like=True, tag=1):
 
 
 class Hello(Struct, frozen=True, array_like=True, tag=2):
-    """Worker to front, once: it can take tasks, what decides the bytes it will make, and how many videos it has."""
+    """Worker to front, once: it can take tasks, what decides the bytes it will make, and how many videos it has of
+    which data set ("" if that is not known).
+    """
 
     fingerprint: str
     videos: int
+    dataset: str
 
 
 class NoStart(Struct, frozen=True, array_like=True, tag=3):
@@ -64,7 +72,8 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
     """Worker to front: a task's end. `reply` is what pack_unsealed gave for it; `outcome` is "clip" or an error's code.
 
     `codec`, `stage_s` and `read_bytes` are for the metrics, empty or 0 when there is no clip; `storage` is what
-    ReadWatch.take gave after it.
+    ReadWatch.take gave after it. `busy_s` is the time of a thread that went into it, its part of what several took
+    together; `finished_s` is when it was sent.
     """
 
     id: int
@@ -74,6 +83,8 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
     read_bytes: int
     stage_s: dict[str, float]
     storage: dict[str, int]
+    busy_s: float
+    finished_s: float
 
 
 class Stuck(Struct, frozen=True, array_like=True, tag=5):

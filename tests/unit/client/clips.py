@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box, ResizedCentreCrop
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
-from framefeed.wire import ClipReply, ErrorReply, ServerReply
+from framefeed.wire import ClipReply, ErrorReply, Load, ServerReply
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.prefetch import BatchPlan
 from trainer_client.feed.sampler import Sampler, Share
@@ -33,13 +35,15 @@ def info(seed: int = 0) -> ClipInfo:
     return ClipInfo(pts_s=(0.0,), box=box, flipped=False, colour=Colour(), read_bytes=seed, fed_packets=1)
 
 
-def clip(attempt: int, seed: int = 0) -> ClipReply:
-    return ClipReply(attempt=attempt, server="s", info=info(seed))
+def clip(attempt: int, seed: int = 0, *, load: Load | None = None) -> ClipReply:
+    return ClipReply(attempt=attempt, server="s", info=info(seed), load=load or Load())
 
 
 def error(attempt: int, code: str) -> ErrorReply:
     return ErrorReply(attempt=attempt, server="s", code=code, message=f"{code} it is")
 
 
-def who(attempt: int, *, state: str = "ready", fingerprint: str = "f1", workers: int = 4) -> ServerReply:
-    return ServerReply(attempt=attempt, server="s", fingerprint=fingerprint, videos=1, workers=workers, state=state)
+def who(attempt: int, *, state: str = "ready", fingerprint: str = "f1", workers: int = 4, **more: Any) -> ServerReply:
+    """`more` are other fields of it."""
+    known = {"fingerprint": fingerprint, "workers": workers, "state": state}
+    return ServerReply(attempt=attempt, server="s", videos=1, **known, **more)  # type: ignore[arg-type]

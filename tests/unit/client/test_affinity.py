@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from framefeed.draws import CLIP, draw_below
 from framefeed.errors import BadInput
+from framefeed.wire import Load
 from tests.unit.client.clips import POLICY, who
 from trainer_client.fleet.affinity import Ring, part_key
+from trainer_client.fleet.balancer import Asked
 from trainer_client.fleet.fleet import Fleet, FleetLimits
+from trainer_client.measures.stats import Ledger
 from trainer_client.samples import Sample
 
 URLS = tuple(f"tcp://s{i}:1" for i in range(4))
@@ -50,12 +53,11 @@ def test_homes_are_shared_evenly_and_few_move_with_a_server() -> None:
     assert len(moved) < 0.3 * len(KEYS)
 
 
-def fleet(slack: float | None, *, workers: tuple[int, ...] = (4, 4, 4, 4)) -> Fleet:
-    target = Fleet(URLS, limits=FleetLimits(affinity_slack=slack), seed=3, fingerprint=None, now_s=0.0)
+def fleet(slack: float | None, *, workers: tuple[int, ...] = (4, 4, 4, 4), ledger: Ledger | None = None) -> Fleet:
+    target = Fleet(URLS, limits=FleetLimits(affinity_slack=slack), seed=3, now_s=0.0, ledger=ledger)
     for url, count in zip(URLS, workers, strict=True):
         target.connected(url, 0.0)
-        target.described(url, who(1, workers=count), 0.0)
-        target.servers[url].window_clips = 1000
+        target.described(url, who(1, workers=count, load=Load(credits=1000)), 0.0)
     return target
 
 
@@ -63,7 +65,7 @@ def fleet(slack: float | None, *, workers: tuple[int, ...] = (4, 4, 4, 4)) -> Fl
 def test_no_server_bears_more_than_the_bound(parts: list[int], slack: float) -> None:
     target = fleet(slack)
     for count, part in enumerate(parts, 1):
-        url = target.pick(0.0, key=KEYS[part], clip_bytes=10)
+        url = target.pick(0.0, Asked(key=KEYS[part], clip_bytes=10))
         assert url is not None
         target.sent(url, attempt=count, clip_bytes=10)
         loads = [server.inflight_bytes // 10 for server in target.servers.values()]
@@ -71,27 +73,28 @@ def test_no_server_bears_more_than_the_bound(parts: list[int], slack: float) -> 
 
 
 def test_a_home_that_is_slow_or_has_no_room_is_passed_over() -> None:
-    target = fleet(0.25)
+    ledger = Ledger()
+    target = fleet(0.25, ledger=ledger)
     first, second = list(Ring(URLS).walk(KEYS[0]))[:2]
-    assert target.pick(0.0, key=KEYS[0]) == first
-    assert target.pick(0.0, key=KEYS[0], avoid=[first]) == second
+    assert target.pick(0.0, Asked(key=KEYS[0])) == first
+    assert target.pick(0.0, Asked(key=KEYS[0], avoid=[first])) == second
     for url in URLS:
         for attempt in range(4):
             target.sent(url, attempt=attempt, clip_bytes=1)
-    assert target.pick(0.0, key=KEYS[0]) == first
+    assert target.pick(0.0, Asked(key=KEYS[0])) == first
     for url in URLS:
         target.took(url, 4.0 if url == first else 0.5)
     for _ in URLS:  # latencies are looked at once in a while
-        target.pick(0.0, key=KEYS[1])
-    target.picks.clear()
-    assert target.pick(0.0, key=KEYS[0]) == second, "four are too many for one that takes eight times as long"
-    assert target.picks == {"passed_on": 1}
+        target.pick(0.0, Asked(key=KEYS[1]))
+    before = ledger.picks.copy()
+    assert target.pick(0.0, Asked(key=KEYS[0])) == second, "four are too many for one that takes eight times as long"
+    assert ledger.picks - before == {"passed_on": 1}
 
 
 def test_a_server_with_more_workers_bears_more() -> None:
     target = fleet(0.25, workers=(1, 1, 1, 9))
     for attempt, number in enumerate(KEYS[:240]):
-        url = target.pick(0.0, key=number)
+        url = target.pick(0.0, Asked(key=number))
         assert url is not None
         target.sent(url, attempt=attempt, clip_bytes=1)
     loads = [server.inflight_bytes for server in target.servers.values()]
@@ -125,9 +128,9 @@ def simulate(slack: float | None, *, parts: int, cached_parts: int, clips: int =
         while len(flying) >= 64:
             now_s, done, url, sent_s = heapq.heappop(flying)
             target.took(url, now_s - sent_s)
-            target.served(url, done)
+            target.served(url, done, now_s)
         part = draw_below(9, parts, stream=CLIP, counter=attempt)
-        picked = target.pick(now_s, key=KEYS[part], clip_bytes=100)
+        picked = target.pick(now_s, Asked(key=KEYS[part], clip_bytes=100))
         assert picked is not None
         target.sent(picked, attempt=attempt, clip_bytes=100)
         served[picked] += 1

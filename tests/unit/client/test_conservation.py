@@ -11,14 +11,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from framefeed.wire import DecodeCall, Reply
+from framefeed.wire import CancelCall, DecodeCall, Reply
 from tests.unit.client.clips import CLIP_BYTES, POLICY, clip, error, plan, who
 from trainer_client.feed.prefetch import Prefetch
 from trainer_client.feed.slots import SlotPool
 from trainer_client.feed.stand_ins import PoisonOptions, StandIns
-from trainer_client.fleet.dispatch import Dispatch, Got, Send
+from trainer_client.fleet.attempts import Stage
+from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
-from trainer_client.fleet.fleet import Fleet, FleetLimits, State
+from trainer_client.fleet.fleet import Fleet, FleetLimits
+from trainer_client.fleet.messages import Got, Send
+from trainer_client.fleet.server import State
 from trainer_client.fleet.timeout_estimator import TimeoutLimits
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
 from trainer_client.samples import Sample
@@ -28,12 +31,16 @@ STEPS, BATCH, DEPTH, CREDIT_CLIPS = 20, 3, 4, 7
 HEDGE_SHARE = 0.25
 DATASET = [Sample(video=f"video{i}", start_s=0, end_s=1) for i in range(10)]
 UNANSWERED = ("deadline_exceeded", "server_lost", "malformed")
-TRANSIENT = ("busy", "draining", "server_lost", "deadline_exceeded", "storage_fault")
+TRANSIENT = (
+    *("busy", "draining", "server_lost", "deadline_exceeded", "storage_fault"),
+    *("not_here", "resource_exhausted", "cancelled"),
+)
 
 
 class World(RuleBasedStateMachine):
-    """Up to three servers that connect, answer in any way and order, fall silent, die and haunt.
+    """Up to three servers that connect, answer in any way and order, fall silent, die, haunt or turn into others.
 
+    They hear of cancels, and the client itself pauses.
     No server can give the `bad` samples; within `window` batches, those that are ready may overtake.
     """
 
@@ -44,7 +51,7 @@ class World(RuleBasedStateMachine):
         super().__init__()
         self.now_s = 0.0
         self.ledger = Ledger()
-        self.fleet = Fleet(URLS, limits=FleetLimits(), seed=1, fingerprint=None, now_s=0.0)
+        self.fleet = Fleet(URLS, limits=FleetLimits(member_grace_s=1e9), seed=1, now_s=0.0, ledger=self.ledger)
         limits = DispatchLimits(
             stall_s=1e9,
             inflight_bytes=CREDIT_CLIPS * CLIP_BYTES,
@@ -65,13 +72,13 @@ class World(RuleBasedStateMachine):
 
     # The feed's part.
 
-    def turn(self) -> None:
+    def turn(self, own_silence_s: float = 0.0) -> None:
         if self.opened < STEPS and self.prefetch.has_room:
             wanted = plan(self.opened, batch=BATCH)
             for ticket, request in zip(self.prefetch.open(wanted), wanted.requests, strict=True):
                 self.dispatch.want(ticket, request, now_s=self.now_s)
             self.opened += 1
-        for send in self.dispatch.tick(self.now_s):
+        for send in self.dispatch.tick(self.now_s, own_silence_s=own_silence_s):
             if send.url in self.connected:
                 self.calls[send.url].append(send)
             else:
@@ -91,12 +98,23 @@ class World(RuleBasedStateMachine):
         self.dispatch.replied(send.url, reply, pixel_bytes=pixel_bytes, now_s=self.now_s)
         self.settle()
 
+    def answer_well(self, send: Send) -> None:
+        """As a server does: a cancel has no reply of its own, but the call it is about has, if it is still there."""
+        if not isinstance(send.call, CancelCall):
+            self.deliver(send, self.good(send))
+            return
+        queue = self.calls[send.url]
+        cancelled = [s for s in queue if isinstance(s.call, DecodeCall) and s.call.attempt == send.call.attempt]
+        for found in cancelled:
+            queue.remove(found)
+            self.deliver(found, error(send.call.attempt, "cancelled"))
+
     def good(self, send: Send) -> Reply:
         if isinstance(send.call, DecodeCall):
             if send.call.request.video in self.bad:
                 return error(send.call.attempt, "corrupt_media")
             return clip(send.call.attempt, send.call.request.seed % (1 << 40))
-        return who(send.call.attempt)
+        return who(send.call.attempt, dataset="d1")
 
     # The world's part.
 
@@ -115,13 +133,32 @@ class World(RuleBasedStateMachine):
     def answer_all(self) -> None:
         for url in URLS:
             while self.calls[url]:
-                send = self.calls[url].popleft()
-                self.deliver(send, self.good(send))
+                self.answer_well(self.calls[url].popleft())
         self.turn()
 
     @rule(after_s=st.sampled_from([0.0, 0.001, 0.05, 1.0, 4.0, 12.0]))
     def time_passes(self, after_s: float) -> None:
         self.now_s += after_s
+        self.turn()
+
+    @rule(after_s=st.sampled_from([0.5, 4.0, 60.0]))
+    def pause(self, after_s: float) -> None:
+        """Nobody listens for so long: nothing is asked anew and nobody blamed for it."""
+        self.turn()
+        ledger = self.ledger
+        before = (ledger.overdue, ledger.hedged, ledger.retries.copy(), ledger.outcomes.copy())
+        self.now_s += after_s
+        self.turn(own_silence_s=after_s)
+        assert (ledger.overdue, ledger.retries, ledger.outcomes) == (before[0], *before[2:])
+
+    @precondition(lambda self: self.fleet.identity.dataset)
+    @rule(url=st.sampled_from(URLS))
+    def turn_into_another(self, url: str) -> None:
+        self.dispatch.replied(url, who(1, dataset="d2"), pixel_bytes=0, now_s=self.now_s)
+        if url in self.fleet.servers:
+            self.ghosts += self.calls[url]
+            self.calls[url].clear()
+            assert self.fleet.servers[url].state in (State.SHUNNED, State.OFFLINE) or self.fleet.servers[url].leaves
         self.turn()
 
     @rule(url=st.sampled_from(URLS))
@@ -161,7 +198,7 @@ class World(RuleBasedStateMachine):
         queue.rotate(-data.draw(st.integers(0, len(queue) - 1)))
         send = queue.popleft()
         for _ in range(copies):
-            self.deliver(send, self.good(send))
+            self.answer_well(send)
         self.turn()
 
     @precondition(lambda self: any(self.calls.values()))
@@ -189,8 +226,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.ghosts)
     @rule(data=st.data())
     def haunt(self, data: st.DataObject) -> None:
-        send = self.ghosts.pop(data.draw(st.integers(0, len(self.ghosts) - 1)))
-        self.deliver(send, self.good(send))
+        self.answer_well(self.ghosts.pop(data.draw(st.integers(0, len(self.ghosts) - 1))))
         self.turn()
 
     @rule()
@@ -223,20 +259,22 @@ class World(RuleBasedStateMachine):
         assert sum(len(server.attempts) for server in self.fleet.servers.values()) == self.dispatch.in_flight
         assert self.fleet.inflight_bytes == self.dispatch.in_flight * CLIP_BYTES <= CREDIT_CLIPS * CLIP_BYTES
         for server in self.fleet.servers.values():
-            assert server.state in (State.UP, State.DRAINING) or not server.attempts
+            assert server.state in (State.TRIAL, State.UP, State.DRAINING) or not server.attempts
+            assert server.state is not State.TRIAL or len(server.attempts) <= 1
 
     @invariant()
     def hedges_keep_their_budget_and_each_ends_once(self) -> None:
         ledger = self.ledger
         lost = sum(ledger.outcomes[url, why] for url, why in ledger.outcomes if why in UNANSWERED)
-        assert ledger.hedged <= HEDGE_SHARE * ledger.requested + lost
+        assert ledger.hedged <= HEDGE_SHARE * ledger.requested + lost + ledger.overdue
         open_hedges = sum(attempt.hedge for attempt in self.dispatch.attempts)
         assert ledger.hedged == sum(ledger.hedges.values()) + open_hedges
 
     @invariant()
     def every_wanted_clip_is_waited_for_in_one_place(self) -> None:
         """In flight at different servers, waiting or resting: never in two of them, never in none."""
-        asked = [(attempt.wanted.ticket, attempt.url) for attempt in self.dispatch.attempts if not attempt.wanted.done]
+        live = [a for a in self.dispatch.attempts if not a.wanted.done and a.stage is not Stage.CANCELLED]
+        asked = [(attempt.wanted.ticket, attempt.url) for attempt in live]
         assert len(set(asked)) == len(asked)
         assert max(Counter(ticket for ticket, _ in asked).values(), default=0) <= 2
         assert sorted({*{ticket for ticket, _ in asked}, *self.dispatch.idle}) == sorted(self.dispatch.wanted)
@@ -245,8 +283,10 @@ class World(RuleBasedStateMachine):
     @invariant()
     def nothing_waits_past_its_bound(self) -> None:
         for attempt in self.dispatch.attempts:
-            assert attempt.give_up_s - attempt.sent_s <= 11.0 + 1e-6
-            assert attempt.give_up_s > self.now_s
+            longest_s = 1.0 if attempt.stage is Stage.CANCELLED else 10.0
+            assert attempt.give_up_s - attempt.sent_s - attempt.unheard_s <= 10.0 + 1e-6
+            assert self.now_s < attempt.look_s <= self.now_s + longest_s + 1e-6
+            assert attempt.stage is not Stage.CANCELLED or attempt.outcome in ("superseded", "deadline_exceeded")
 
     @invariant()
     def places_are_used_once_and_in_order_within_the_window(self) -> None:

@@ -40,8 +40,7 @@ def page(*, per_server: bool = False) -> CollectorRegistry:
         inflight_limit_bytes=9000,
         deadline_s=2.5,
         servers={A: "up", B: "probing"},
-        circuits={A: "closed", B: "open"},
-        fingerprint="f1",
+        identity={"run": "r", "dataset": "d", "fingerprint": "f1"},
         wait=Wait(began_ns=to_ns(5), ended_ns=to_ns(8)),
     )
     registry = CollectorRegistry()
@@ -57,8 +56,8 @@ def test_what_keeps_a_run_alive_is_on_the_page() -> None:
     assert value("framefeed_client_picks_total", {"rank": "1", "choice": "passed_on"}) == 5
     assert value("framefeed_client_stalls_total", {"rank": "1"}) == 2
     assert value("framefeed_client_attempt_deadline_seconds", {"rank": "1"}) == 2.5
-    assert value("framefeed_client_server_circuit", {"rank": "1", "server": B, "circuit": "open"}) == 1
-    assert value("framefeed_client_server_circuit", {"rank": "1", "server": A, "circuit": "open"}) is None
+    assert value("framefeed_client_server_state", {"rank": "1", "server": B, "state": "probing"}) == 1
+    assert value("framefeed_client_server_state", {"rank": "1", "server": A, "state": "probing"}) is None
     assert value("framefeed_trainer_quarantined_samples_total", {"rank": "1", "reason": "corrupt_media"}) == 4
     assert value("framefeed_trainer_stand_ins_total", {"rank": "1"}) == 6
 
@@ -71,8 +70,8 @@ def test_every_series_says_whose_it_is_and_every_depth_its_limit() -> None:
     assert value("framefeed_client_held_limit_clips", {"rank": "1"}) == 64
     assert value("framefeed_client_window_requests", {"rank": "1"}) == 16
     assert value("framefeed_client_inflight_limit_bytes", {"rank": "1"}) == 9000
-    assert value("framefeed_client_shunned_total", {"rank": "1", "reason": "not_here"}) == 3
-    info = {"rank": "1", "version": version("framefeed"), "fingerprint": "f1"}
+    assert value("framefeed_client_shunned_servers_total", {"rank": "1", "reason": "not_here"}) == 3
+    info = {"rank": "1", "version": version("framefeed"), "run": "r", "dataset": "d", "fingerprint": "f1"}
     assert value("framefeed_client_build_info", info) == 1
 
 

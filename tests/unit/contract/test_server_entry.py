@@ -28,6 +28,7 @@ TEXT = st.text(max_size=20)
         fingerprint=TEXT,
         metrics_url=TEXT,
         pid=st.integers(1, 1 << 22),
+        dataset=TEXT,
     )
 )
 def test_an_entry_comes_back_as_it_was_written(written: ServerEntry) -> None:
@@ -59,6 +60,7 @@ def test_any_other_json_is_none(body: Any) -> None:
         {"lease_s": None},
         {"lease_s": 0.0},
         {"lease_s": float("nan")},
+        {"dataset": 7},
         {"more": 1},
         {"framefeed_server": 2},
         {"framefeed_server": True},
@@ -74,9 +76,17 @@ def test_an_entry_with_a_strange_field_is_none(change: dict[str, Any]) -> None:
 
 
 def test_an_entry_without_its_version_or_another_field_is_none() -> None:
-    for name in (body := json.loads(entry().pack())):
+    body = json.loads(entry().pack())
+    for name in body.keys() - {"dataset"}:  # which servers of older versions do not have
         with pytest.raises(ValueError, match=f"missing required field `{name}`"):
             unpack_entry(json.dumps({other: value for other, value in body.items() if other != name}))
+
+
+def test_an_entry_of_a_server_that_knew_no_data_sets_is_one() -> None:
+    body = json.loads(entry(dataset="v1-0").pack())
+    assert unpack_entry(json.dumps(body)).dataset == "v1-0"
+    del body["dataset"]
+    assert unpack_entry(json.dumps(body)) == entry()
 
 
 def test_what_stands_still_is_told_by_the_readers_clock_alone() -> None:

@@ -11,14 +11,18 @@ import pytest
 
 from decode_server.service.admission import Admission, Job, Limits
 from decode_server.service.buffer_pool import Buffer, BufferPool
-from decode_server.service.front import Front, Parts
+from decode_server.service.credits import Credits
+from decode_server.service.front import Front, FrontLimits, Parts
+from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners, ReaderFull
 from decode_server.service.metrics import Metrics
 from decode_server.service.refusals import Refusals
+from decode_server.service.run_shares import RunShares
 from decode_server.service.signals import StopSignals
+from decode_server.service.workers.worker_events import Event, Finished
 from decode_server.service.workers.worker_messages import Done
-from decode_server.service.workers.worker_pool import Event, Finished, WorkerPool
+from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.wire import DecodeCall, pack_call
 from tests.integration.serving import PATIENCE_S, request
 
@@ -79,6 +83,7 @@ class FakePool:
     """Does `room` jobs at a time; each is done at the next poll."""
 
     fingerprint, videos, capacity, size, ready, restarts, stuck_reads, zombies = "fake", 1, 1, 1, 1, 0, 0, 0
+    dataset = "v1-1"
 
     def __init__(self, *, room: int) -> None:
         self._room = room
@@ -104,8 +109,8 @@ class FakePool:
 
     def poll(self, now_s: float) -> list[Event]:
         running, self._running = [one for together in self._running for one in together], []
-        done = [Done(job.id, "clip", b"header", "fake", 1, {}, {}) for job, _ in running]
-        return [Finished(job, buffer, end, 0, False) for (job, buffer), end in zip(running, done, strict=True)]
+        done = [Done(job.id, "clip", b"header", "fake", 1, {}, {}, 0.001, now_s) for job, _ in running]
+        return [Finished(job, buffer, end, 0, "") for (job, buffer), end in zip(running, done, strict=True)]
 
     def next_timer_s(self, now_s: float) -> float:
         return now_s + (0.0 if self._running else 1000.0)  # a worker's descriptor, in short
@@ -115,6 +120,10 @@ class FakePool:
 
     def abandon(self) -> list[Job]:
         return []
+
+
+class FakeIndexWatch:
+    outdated = ""
 
 
 class FakeStops:
@@ -133,7 +142,7 @@ class FakeStops:
 def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: int, full_every: int) -> None:
     """A reader that was full for a moment, or a pool that was, has no event of its own when it is so no longer."""
     listeners, pool, stops = FakeListeners(20, full_every=full_every), FakePool(room=room), FakeStops()
-    buffer_pool, admission = BufferPool(pool_pages * 8192), Admission(Limits(requests=100, clip_bytes=1 << 30))
+    buffer_pool, admission = BufferPool(pool_pages * 8192), Admission(Limits(requests=100), RunShares())
     metrics = Metrics()
     parts = Parts(
         listeners=cast(Listeners, listeners),
@@ -144,8 +153,16 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: in
         stops=cast(StopSignals, stops),
         lifecycle=Lifecycle(),
         refusals=Refusals(metrics.registry),
+        credits=Credits(RunShares().weight, queue=100),
+        index_watch=cast(IndexWatch, FakeIndexWatch()),
     )
-    front = Front(parts, server="fake", drain_s=5.0, on_ready=lambda _: None, on_drain=lambda: None)
+    front = Front(
+        parts,
+        server="fake",
+        limits=FrontLimits(drain_s=5.0, lease_s=30.0),
+        on_ready=lambda _: None,
+        on_drain=lambda: None,
+    )
     wait = listeners.wait
     began_s = time.monotonic()
 

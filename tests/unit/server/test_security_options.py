@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 import zmq
 
 from decode_server.service.listeners.curve import Keys
@@ -59,13 +61,13 @@ def test_nothing_chosen_is_nothing_read() -> None:
 def test_which_addresses_let_only_some_in() -> None:
     tls = Tls(certificate=b"", key=b"", client_ca=None)
     mutual = Tls(certificate=b"", key=b"", client_ca=b"ca")
-    curve = Curve(secret=b"", allowed=frozenset())
+    curve = Curve(secret=b"", allowed=frozenset)
     tcp, grpc, grpcs, ipc = at("tcp://*:1", "grpc://*:1", "grpcs://*:1", "ipc://@x")
     for endpoint, weak, strong in (
-        (tcp, ServerCredentials(token=b"t", tls=mutual), ServerCredentials(curve=curve)),
-        (grpc, ServerCredentials(tls=mutual, curve=curve), ServerCredentials(token=b"t")),
-        (grpcs, ServerCredentials(tls=tls, curve=curve), ServerCredentials(tls=mutual)),
-        (grpcs, ServerCredentials(tls=tls), ServerCredentials(tls=tls, token=b"t")),
+        (tcp, ServerCredentials(token=lambda: b"t", tls=lambda: mutual), ServerCredentials(curve=curve)),
+        (grpc, ServerCredentials(tls=lambda: mutual, curve=curve), ServerCredentials(token=lambda: b"t")),
+        (grpcs, ServerCredentials(tls=lambda: tls, curve=curve), ServerCredentials(tls=lambda: mutual)),
+        (grpcs, ServerCredentials(tls=lambda: tls), ServerCredentials(tls=lambda: tls, token=lambda: b"t")),
     ):
         assert not weak.authenticate(endpoint)
         assert strong.authenticate(endpoint)
@@ -73,8 +75,8 @@ def test_which_addresses_let_only_some_in() -> None:
 
 
 def test_secrets_do_not_show_themselves() -> None:
-    shown = [repr(ServerCredentials(token=b"hush")), repr(Tls(certificate=b"", key=b"hush", client_ca=None))]
-    shown += [repr(Curve(secret=b"hush", allowed=frozenset()))]
+    shown = [repr(ServerCredentials(token=lambda: b"hush")), repr(Tls(certificate=b"", key=b"hush", client_ca=None))]
+    shown += [repr(Curve(secret=b"hush", allowed=frozenset))]
     assert "hush" not in "".join(shown)
 
 
@@ -89,7 +91,7 @@ def test_keys_makes_a_pair_that_both_sides_read(tmp_path: Path, capsys: pytest.C
     ours = Credentials(curve_key=tmp_path / "trainer.secret", curve_server=tmp_path / "server.public").read()
     assert curve is not None
     assert ours.curve_key is not None
-    assert curve.allowed == {zmq.curve_public(ours.curve_key)}
+    assert curve.allowed() == {zmq.curve_public(ours.curve_key)}
     assert zmq.curve_public(curve.secret) == ours.curve_server
     with pytest.raises(BadInput, match="File exists"):
         Keys(folder=tmp_path, name="server").run()
@@ -104,3 +106,20 @@ def test_credentials_that_need_each_other() -> None:
         Credentials(curve_server=SOME)
     with pytest.raises(BadInput, match="--tls-ca: /nowhere cannot be read"):
         Credentials(tls_ca=SOME).read()
+
+
+def test_a_certificate_and_the_key_of_another_are_refused(tmp_path: Path) -> None:
+    one, other = trustme.CA().issue_cert("a.example"), trustme.CA().issue_cert("a.example")
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    certificate.write_bytes(one.cert_chain_pems[0].bytes())
+    key.write_bytes(other.private_key_pem.bytes())
+    key.chmod(0o600)
+    options = SecurityOptions(tls_cert=certificate, tls_key=key)
+    with pytest.raises(BadInput, match=r"server.pem and --tls-key .*server.key are not a certificate and its key"):
+        options.read(at("grpcs://127.0.0.1:1"))
+    key.write_bytes(one.private_key_pem.bytes())
+    assert options.read(at("grpcs://127.0.0.1:1")).tls is not None
+    (tmp_path / "ca.pem").write_bytes(b"no certificates")
+    wrong = replace(options, tls_client_ca=tmp_path / "ca.pem")
+    with pytest.raises(BadInput, match=r"--tls-client-ca .*ca.pem holds no PEM certificates"):
+        wrong.read(at("grpcs://127.0.0.1:1"))

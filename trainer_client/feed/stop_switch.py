@@ -1,0 +1,54 @@
+"""The switch that ends a feed's thread, and the socket pair that wakes it. It holds nothing of the feed.
+
+So whoever only wants the thread to end, as a loader that is dropped does, keeps no batch and no connection alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import warnings
+
+from trainer_client.transports.fork_guard import FORKS_WAIT, let_go_when_forked
+
+
+class StopSwitch:
+    """`wake` is readable after each rouse(). Safe from any thread, also where the garbage collector runs."""
+
+    def __init__(self) -> None:
+        with FORKS_WAIT:
+            self.wake, self._waker = socket.socketpair()
+            let_go_when_forked(self)
+        self.wake.setblocking(False)
+        self._waker.setblocking(False)
+        self._lock = threading.RLock()  # reentrant: the garbage collector may throw the switch within a rouse()
+        self.thrown = False
+
+    def rouse(self) -> None:
+        """Wake the thread. Never blocks; does nothing once it is closed."""
+        with self._lock, contextlib.suppress(OSError):  # full: it is awake already; closed: it is gone
+            self._waker.send(b"\0")
+
+    def throw(self) -> None:
+        """Have the thread end. Never blocks; idempotent."""
+        self.thrown = True
+        self.rouse()
+
+    def close(self) -> None:
+        """Close the sockets, when the thread has ended or never began. Idempotent."""
+        with self._lock:
+            self.forked()
+
+    def forked(self) -> None:
+        """See Inherited."""
+        self.wake.close()
+        self._waker.close()
+
+
+def end_dropped(stop_switch: StopSwitch, *, made_in: int, what: str) -> None:
+    """A loader of process `made_in` is gone that nobody closed: its thread ends by itself, and lets go of all."""
+    if os.getpid() == made_in:
+        stop_switch.throw()
+        warnings.warn(f"{what} was dropped without close(); its thread is told to end", ResourceWarning, stacklevel=2)
