@@ -61,13 +61,15 @@ class Engine:
         Raises as `decode` does, for any of the clips: which one it is shows when each is decoded by itself. Raises
         Cancelled at the next packet once `cancelled`, asked before each, is true.
         """
+        began = perf_counter()
         plans = [self.plan(request) for request in requests]
+        planned_s = perf_counter() - began
         clips = [_clip_view(request, out) for request, out in zip(requests, outs, strict=True)]
         for plan, clip in zip(plans, clips, strict=True):
             for place in np.flatnonzero(plan.padding).tolist():
                 blacken(clip[place], full_range=plan.colour.full_range)
         chunks = merged(plans)
-        stage_s = {"read": 0.0, "decode": 0.0, "scale": 0.0}
+        stage_s = {"read": planned_s, "decode": 0.0, "scale": 0.0}  # to plan is to read packet indices
         for chunk in chunks:
             self._decode_chunk(plans, chunk, clips, _Course(stage_s, cancelled))
         read_bytes = _shares(sum(end - start for chunk in chunks for start, end in chunk.reads), len(plans))

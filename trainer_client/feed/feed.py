@@ -155,10 +155,10 @@ class Feed:
                 held_limit=prefetch.limit_clips,
                 inflight_bytes=fleet.inflight_bytes,
                 inflight_limit_bytes=dispatch.inflight_limit_bytes,
-                window_clips=sum(int(fleet.servers[url].window_clips) for url in fleet.up),
+                window_clips=sum(fleet.servers[url].window_clips for url in fleet.up),
                 deadline_s=dispatch.deadline_s,
                 servers={url: server.state.value for url, server in fleet.servers.items()},
-                fingerprint=fleet.identity.fingerprint,
+                identity=dispatch.identity,
                 wait=self._wait(self._life_so_far(), prefetch.later_ready_s) if is_waiting else None,
             )
             return snapshot(self._ledger, feed_state, rank=self._parts.rank)
@@ -222,7 +222,7 @@ class Feed:
     def _life_so_far(self) -> ClipLife | None:
         """Of the clips that the consumer waits for; None while they are not planned."""
         now_s = time.monotonic()
-        life = self._prefetch.ready_last or self._dispatch.life_so_far(self._prefetch.missing, now_s)
+        life = self._prefetch.ready_last or self._dispatch.holds.life_so_far(self._prefetch.missing, now_s)
         if life is None and not self._prefetch.empty:  # they have failed
             life = ClipLife(wanted_s=0.0, received_s=now_s, parts=(("no_server", now_s),))
         return life
@@ -267,7 +267,7 @@ class Feed:
             self._settle()
             wake_s = self._dispatch.wake_s(now_s)
             busy = self._prefetch.has_room and not self._plan_over
-            is_shallow = not (self._prefetch.has_room or self._plan_over) and self._dispatch.has_spare
+            is_shallow = not (self._prefetch.has_room or self._plan_over) and self._dispatch.holds.has_spare
             self._dispatch.lives.shallow(is_shallow, now_s)
         for send in sends:
             self._send(wire, send)

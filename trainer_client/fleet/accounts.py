@@ -29,8 +29,8 @@ class Accounts:
 
     def got(self, attempt: Attempt, reply: ClipReply, now_s: float) -> None:
         """A clip came that was wanted."""
-        ledger = self._ledger
-        ledger.received_bytes += attempt.wanted.request.clip_bytes
+        ledger, wanted = self._ledger, attempt.wanted
+        ledger.received_bytes += wanted.request.clip_bytes
         ledger.read_bytes += reply.info.read_bytes
         ledger.durations.setdefault(attempt.url, Durations()).add(now_s - attempt.sent_s)
         if attempt.hedge:

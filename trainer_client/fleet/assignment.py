@@ -29,8 +29,8 @@ class Desk:
     attempts: Attempts
     calls: Calls
     timeouts: TimeoutEstimator
-    lives: Lives
     ledger: Ledger
+    lives: Lives
 
 
 class Assignment:
@@ -39,8 +39,7 @@ class Assignment:
     def __init__(self, desk: Desk, limits: DispatchLimits, *, judge: Callable[[Wanted, float], bool]) -> None:
         """`judge` ends a clip that is held bad itself, and says whether it did."""
         self._fleet, self._clips, self._attempts = desk.fleet, desk.clips, desk.attempts
-        self._calls, self._timeouts, self._ledger = desk.calls, desk.timeouts, desk.ledger
-        self._lives = desk.lives
+        self._calls, self._timeouts, self._ledger, self._lives = desk.calls, desk.timeouts, desk.ledger, desk.lives
         self._limits, self._judge = limits, judge
         self._hedging = Hedging(share=limits.hedge_share, head_clips=limits.head_clips, ledger=desk.ledger)
 
@@ -99,8 +98,8 @@ class Assignment:
         after_s = 0.0 if wanted.owed_hedge else p95_s
         hedges = self._hedging.on and after_s is not None and len(self._fleet.servers) > 1
         self._attempts.add(attempt, hedge_at_s=now_s + (after_s or 0.0) if hedges else None)
-        self._lives.asked(wanted.ticket, url, now_s)
         self._fleet.sent(url, attempt=attempt.number, clip_bytes=wanted.request.clip_bytes)
+        self._lives.asked(wanted.ticket, url, now_s)
         self._ledger.requested += 1
         self._calls.decode(attempt, dataset=self._fleet.identity.dataset)
 

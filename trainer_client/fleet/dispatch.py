@@ -11,7 +11,7 @@ that is cancelled stays in flight, and in every bound, until its server's last w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from framefeed.errors import (
     BadInput,
@@ -28,12 +28,12 @@ from trainer_client.fleet.accounts import Accounts
 from trainer_client.fleet.affinity import part_key
 from trainer_client.fleet.assignment import Assignment, Desk
 from trainer_client.fleet.attempts import Attempt, Attempts, Stage, Wanted
-from trainer_client.fleet.bottleneck import Bottleneck
 from trainer_client.fleet.calls import Calls
 from trainer_client.fleet.clip_queue import ClipQueue
 from trainer_client.fleet.deadlines import Step, step_of
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet
+from trainer_client.fleet.holds import Holds
 from trainer_client.fleet.messages import Failed, Got, Send
 from trainer_client.fleet.run_identity import Misfit
 from trainer_client.fleet.situation import situation
@@ -43,7 +43,6 @@ from trainer_client.fleet.watchdog import Stalled, Watchdog
 from trainer_client.measures.lives import Lives
 from trainer_client.measures.pace import Answer
 from trainer_client.measures.stats import Ledger
-from trainer_client.measures.wait import ClipLife
 
 
 class Dispatch:
@@ -61,7 +60,8 @@ class Dispatch:
         self._watchdog = Watchdog(limits.stall_s)
         self._accounts = Accounts(ledger, self._timeouts)
         self._verdicts = Verdicts(fleet, limits)
-        self.attempts, self.lives = Attempts(), Lives()
+        self.attempts = Attempts()
+        self.lives = Lives()
         self._clips = ClipQueue()
         self._calls = Calls(self.attempts, limits)
         desk = Desk(
@@ -70,11 +70,11 @@ class Dispatch:
             attempts=self.attempts,
             calls=self._calls,
             timeouts=self._timeouts,
-            lives=self.lives,
             ledger=ledger,
+            lives=self.lives,
         )
         self._assignment = Assignment(desk, limits, judge=self._judge)
-        self._bottleneck = Bottleneck(desk, self._assignment)
+        self.holds = Holds(desk, self._assignment)
         self._finished: list[Got | Failed] = []
 
     @property
@@ -93,18 +93,15 @@ class Dispatch:
         return self._clips.idle
 
     @property
+    def identity(self) -> dict[str, str]:
+        """Name, data set and decoder of the run, as far as they are known."""
+        known = self._fleet.identity
+        return {"run": self._limits.run, "dataset": known.dataset, "fingerprint": known.fingerprint}
+
+    @property
     def inflight_limit_bytes(self) -> int:
         """Bound on the clips asked for and not yet received."""
         return self._limits.inflight_bytes
-
-    @property
-    def has_spare(self) -> bool:
-        """Whether servers have threads for as many clips again as are asked for, and nothing holds any back."""
-        return self._bottleneck.has_spare
-
-    def life_so_far(self, tickets: Sequence[int], now_s: float) -> ClipLife | None:
-        """What became until now of that clip among these which is likely the last to come; None if none is wanted."""
-        return self.lives.so_far(tickets, now_s, silence_s=self._bottleneck.silence_s)
 
     @property
     def deadline_s(self) -> float:
@@ -124,8 +121,8 @@ class Dispatch:
             key=part_key(request, part_s=self._limits.affinity_part_s),
             wanted_s=now_s,
         )
-        self._clips.add(wanted)
         self.lives.wanted(ticket, now_s)
+        self._clips.add(wanted)
 
     def joined(self, url: str, *, now_s: float) -> None:
         """A server may be used from now on, once a connection to it stands."""
@@ -164,7 +161,6 @@ class Dispatch:
             self._lost(self._fleet.described(url, reply, now_s), now_s)
             return
         self._fleet.heard(url, reply.load, now_s)
-        self.lives.heard(url, reply.load, now_s)
         attempt = self.attempts.of(url, reply.attempt)
         if attempt is None:
             self._unawaited(url, reply, now_s=now_s)
@@ -211,7 +207,7 @@ class Dispatch:
         self._clips.wake(now_s)
         self._assignment.hedge(now_s)
         self._assignment.assign(now_s)
-        self.lives.held(self._bottleneck.held_by(now_s), now_s)
+        self.holds.note(now_s)
         self._tell(now_s)
         return self._calls.take()
 
@@ -291,8 +287,8 @@ class Dispatch:
         attempt.wanted.trouble = f"{DeadlineExceeded.code} at {attempt.url}"
         if not self._fleet.heard_since(attempt.url, math.nextafter(attempt.sent_s, math.inf)):
             self._count_loss(attempt, now_s)
-        elif not attempt.wanted.done:
-            self.lives.refused(attempt.wanted.ticket, attempt.url, DeadlineExceeded.code, now_s)
+        if not attempt.wanted.done:
+            self.lives.slow(attempt.wanted.ticket, attempt.url, now_s)
         self._cancel(attempt, DeadlineExceeded.code, now_s)
         self._elsewhere(attempt.wanted, attempt.url, reason=DeadlineExceeded.code, now_s=now_s)
 
@@ -339,9 +335,9 @@ class Dispatch:
             self._lost(self._fleet.shun(url, Misfit("version", reply.message), now_s), now_s)
             return
         wanted.trouble = f"{code} from {url}: {reply.message:.120}"
+        self._drop(attempt, attempt.outcome or code)
         if not wanted.done and attempt.stage is not Stage.CANCELLED:
             self.lives.refused(wanted.ticket, url, code, now_s)
-        self._drop(attempt, attempt.outcome or code)
         if code == "busy":
             self._fleet.busy(url, attempt=attempt.number, now_s=now_s)
             self._again(attempt, code)

@@ -6,10 +6,9 @@ It is told what happens and decides nothing; it knows tickets, servers' addresse
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from framefeed.wire import Load
 from trainer_client.measures.pace import Answer, Pace, ends_of, expected, mean_of
 from trainer_client.measures.spans import Spans
 from trainer_client.measures.wait import ORDINARY, ClipLife, Part
@@ -26,7 +25,6 @@ _LOST_BY = {
     "wrong_version": "no_server",
 }
 _PLAN, _SHALLOW = "plan", "shallow"
-_LEAST_SILENCE_S = 0.25  # shorter ones are the machine's pauses
 
 
 @dataclass(slots=True, eq=False)
@@ -51,11 +49,6 @@ class Lives:
         self._paces: defaultdict[str, Pace] = defaultdict(Pace)
         self._shallow = Spans()
         self._opened = (0.0, 0.0)  # when the last batch was, and for how long it could have been before
-
-    @property
-    def queued(self) -> int:
-        """Requests that waited at servers when each was last heard."""
-        return sum(pace.queued for pace in self._paces.values())
 
     # What happened to the feed.
 
@@ -90,11 +83,18 @@ class Lives:
 
     def lost(self, ticket: int, url: str, now_s: float) -> None:
         """A server that was asked gives no answer."""
-        self._ended(ticket, url, cause="no_server", now_s=now_s)
+        self._ended(ticket, url, [("no_server", now_s)], now_s)
+
+    def slow(self, ticket: int, url: str, now_s: float) -> None:
+        """A server that lives had all the time there is."""
+        life = self._lives.get(ticket)
+        if life is not None and url in life.asked:
+            guess = self._guess(url, sent_s=life.asked[url], now_s=now_s)
+            self._ended(ticket, url, guess, now_s)
 
     def refused(self, ticket: int, url: str, code: str, now_s: float) -> None:
         """A server answered with an error."""
-        self._ended(ticket, url, cause=_LOST_BY.get(code, "decode"), now_s=now_s)
+        self._ended(ticket, url, [(_LOST_BY.get(code, "decode"), now_s)], now_s)
 
     def rests(self, ticket: int, until_s: float) -> None:
         """No server is asked until then, because of what came of the last attempt."""
@@ -106,10 +106,9 @@ class Lives:
         self._lives.pop(ticket, None)
 
     def got(self, ticket: int, url: str, answer: Answer) -> ClipLife:
-        """A server gave the clip, also if it was given up. Returns its whole life."""
+        """A server gave the clip. Returns its whole life: what was before that server was asked, and its answer."""
         life, sent_s, now_s = self._lives.pop(ticket), answer.sent_s, answer.received_s
-        life.asked.pop(url, None)
-        life.past = [(cause, min(end_s, sent_s)) for cause, end_s in life.past]
+        life.past = [(cause, min(end_s, sent_s)) for cause, end_s in life.past]  # it may be late, and others asked
         for other, other_sent_s in life.asked.items():
             if other_sent_s < sent_s:  # what the first one was doing when a second was asked
                 before = self._guess(other, sent_s=other_sent_s, now_s=now_s)
@@ -119,21 +118,22 @@ class Lives:
         self._paces[url].took(_lasts(ends, sent_s))
         return self._life(life, ends, now_s)
 
-    def heard(self, url: str, load: Load, now_s: float) -> None:
-        """A server said something."""
-        pace = self._paces[url]
-        pace.heard_s, pace.queued = now_s, load.queued
-
     def gone(self, url: str) -> None:
         """A server is not connected any more; nothing is known of the one that may come back."""
         self._paces.pop(url, None)
 
     # What is known of clips that have not come.
 
-    def so_far(self, tickets: Sequence[int], now_s: float, *, silence_s: float) -> ClipLife | None:
+    def planned_s(self, start_s: float, end_s: float) -> float:
+        """For how much of this time the feed's thread was planning."""
+        return self._planning.total_s(_PLAN, start_s, end_s)
+
+    def so_far(
+        self, tickets: Sequence[int], now_s: float, *, is_silent: Callable[[str, float], bool]
+    ) -> ClipLife | None:
         """The life until now of that clip among these which is likely the last to come; None if none is wanted.
 
-        A server that has said nothing for `silence_s` is held to be lost.
+        A server that was asked at some time and `is_silent` since is held to be lost.
         """
         lives = [self._lives[ticket] for ticket in tickets if ticket in self._lives]
         if not lives:
@@ -142,29 +142,24 @@ class Lives:
         if not life.asked:
             return self._life(life, self._not_asked(life.known_s, now_s), now_s)
         url, sent_s = next(iter(life.asked.items()))
-        if self.is_silent(url, sent_s, now_s, silence_s=silence_s):
+        if is_silent(url, sent_s):
             return self._life(life, [("no_server", now_s)], now_s)
         return self._life(life, self._guess(url, sent_s=sent_s, now_s=now_s), now_s)
-
-    def is_silent(self, url: str, since_s: float, now_s: float, *, silence_s: float) -> bool:
-        """Whether nothing was heard of a server for so long since then, although the feed's thread listened."""
-        heard_s = max(self._paces[url].heard_s, since_s)
-        unheard_s = self._planning.total_s(_PLAN, heard_s, now_s)
-        return now_s - heard_s - unheard_s > max(silence_s, _LEAST_SILENCE_S)
 
     def _likely_s(self, life: _Life) -> tuple[bool, float]:
         if not life.asked:
             return True, life.wanted_s
         return False, min(sent_s + sum(self._mean_s(url).values()) for url, sent_s in life.asked.items())
 
-    def _ended(self, ticket: int, url: str, *, cause: str, now_s: float) -> None:
+    def _ended(self, ticket: int, url: str, met: Sequence[Part], now_s: float) -> None:
+        """An attempt is over that brought nothing; its time until another was made beside it was spent so."""
         life = self._lives.get(ticket)
         if life is None or url not in life.asked:
             return
         sent_s = life.asked.pop(url)
         since_s = min(life.asked.values(), default=now_s)  # what another is asked for is that one's doing
         if since_s > sent_s:
-            life.past.append((cause, since_s))
+            life.past += [(cause, min(end_s, since_s)) for cause, end_s in met]
 
     def _not_asked(self, since_s: float, now_s: float) -> list[Part]:
         held = [(cause or _PLAN, end_s) for cause, end_s in self._held.between(since_s, now_s)]
@@ -177,7 +172,7 @@ class Lives:
         """What a clip probably met since it was sent. That it takes long is no server's doing while none is heard."""
         mean_s = self._mean_s(url)
         usual_s = sent_s + sum(mean_s.values())
-        unheard_s = self._planning.total_s(_PLAN, usual_s, now_s)
+        unheard_s = self.planned_s(usual_s, now_s)
         ends = self._unheard(expected(mean_s, sent_s=sent_s, now_s=now_s - unheard_s), sent_s)
         return [*ends, (_PLAN, now_s)]
 

@@ -15,12 +15,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trainer_client.measures.stats import DURATION_BOUNDS_S, Durations, FeedState, FeedStats, Ledger, snapshot
+from trainer_client.measures.stats import DURATION_BOUNDS_S, IDENTITY, Durations, FeedState, FeedStats, Ledger, snapshot
 
 _VERSION = version("framefeed")
-
-
-_registered: weakref.WeakKeyDictionary[CollectorRegistry, FeedCollector] = weakref.WeakKeyDictionary()
 
 
 class FeedCollector(Collector):
@@ -62,6 +59,9 @@ class FeedCollector(Collector):
         yield _durations_of_each(stats) if self._per_server else _durations(stats)
         yield from _gauges(stats)
         yield from _servers(stats)
+
+
+_registered: weakref.WeakKeyDictionary[CollectorRegistry, FeedCollector] = weakref.WeakKeyDictionary()
 
 
 def _totals(stats: FeedStats) -> Iterator[Metric]:
@@ -147,9 +147,9 @@ def _servers(stats: FeedStats) -> Iterator[Metric]:
     )
     yield _gauge(
         "client_build_info",
-        "What this client is and what decodes for it; always 1.",
-        labels=("rank", "version", "fingerprint"),
-        values={(rank, _VERSION, stats.fingerprint): 1.0},
+        "What this client is and what it reads; always 1.",
+        labels=("rank", "version", *IDENTITY),
+        values={(rank, _VERSION, *(stats.identity[name] for name in IDENTITY)): 1.0},
     )
 
 

@@ -48,11 +48,9 @@ class Answer:
 
 @dataclass(slots=True)
 class Pace:
-    """Moving averages of a server's stages in seconds, when it last said anything, and how long its queue was then."""
+    """Moving averages of a server's stages, in seconds."""
 
     mean_s: dict[str, float] = field(default_factory=dict)
-    heard_s: float = 0.0
-    queued: int = 0
 
     def took(self, stages: Mapping[str, float]) -> None:
         """A clip of it took so long at each stage."""

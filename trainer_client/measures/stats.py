@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from trainer_client.measures.wait import Wait, WaitLedger
 
+IDENTITY = ("run", "dataset", "fingerprint")
 # 1 ms to 30 s: from a cached clip on loopback to the longest deadline.
 DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -76,9 +77,10 @@ class FeedStats:
     `requests` counts finished requests by (server, outcome); `in_flight` requests await their answer, `held` clips lie
     in batches not yet delivered; `dropped` counts requests by the reason why they did not become data. `hedged`,
     `hedges`, `picks`, `shunned`, `overdue`, `stalls`, `poisoned` and `stood_in` are the Ledger's. `deadline_s` is when
-    a second server is asked for a clip now, 0 if no feed runs; `servers` says where each stands, `fingerprint` what
-    they decode with. `held_limit`, `inflight_limit_bytes` and `window_clips` bound `held`, `inflight_bytes` and
-    `in_flight`. Waits are counted while they last, by what is known until then; the present one lasts `waiting_ns`.
+    a second server is asked for a clip now, 0 if no feed runs; `servers` says where each stands. `held_limit`,
+    `inflight_limit_bytes` and `window_clips` bound `held`, `inflight_bytes` and `in_flight`. Waits are counted while
+    they last, by what is known until then; the present one lasts `waiting_ns`, 0 if nobody waits. `identity` is the
+    run's name, data set and decoder, as far as they are known.
     """
 
     rank: int
@@ -112,7 +114,7 @@ class FeedStats:
     blocked_ns: int
     waiting_ns: int
     servers: Mapping[str, str]
-    fingerprint: str
+    identity: Mapping[str, str]
 
     @property
     def received(self) -> int:
@@ -149,7 +151,7 @@ class FeedState:
     inflight_limit_bytes: int = 0
     deadline_s: float = 0.0
     servers: Mapping[str, str] = field(default_factory=dict)
-    fingerprint: str = ""
+    identity: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(IDENTITY, ""))
     wait: Wait | None = None
 
 
@@ -193,5 +195,5 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
         blocked_ns=ledger.waits.blocked_ns + waiting_ns,
         waiting_ns=waiting_ns,
         servers=dict(feed_state.servers),
-        fingerprint=feed_state.fingerprint,
+        identity=dict(feed_state.identity),
     )

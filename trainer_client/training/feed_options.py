@@ -78,12 +78,12 @@ class FeedOptions:
     """The name or the folder is looked at for servers that came or went every so many seconds."""
     allow_mixed_decoders: bool = _LOADER.allow_mixed_decoders
     """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
+    per_server_metrics: bool = _LOADER.per_server_metrics
+    """Export how long requests took of each server apart: 17 series a server and rank."""
     run: str = _LOADER.run
     """Name of the run: servers share their time evenly between runs, and count requests by it."""
     io_threads: int = IO_THREADS
     """Threads that ZeroMQ receives and deciphers in, some 0.8 GB/s each (CURVE); a connection is one thread's."""
-    per_server_metrics: bool = _LOADER.per_server_metrics
-    """Export how long requests took of each server apart: 17 series a server and rank."""
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
@@ -111,9 +111,9 @@ class FeedOptions:
             ),
             look_every_s=self.look_every_s,
             allow_mixed_decoders=self.allow_mixed_decoders,
+            per_server_metrics=self.per_server_metrics,
             run=self.run,
             io_threads=self.io_threads,
-            per_server_metrics=self.per_server_metrics,
             credentials=self.credentials,
         )
         return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)

@@ -465,6 +465,7 @@ def test_what_a_server_that_left_held_is_asked_of_others() -> None:
     assert target.left(A, 1.0) == [1]
     assert A not in target.servers
     assert (target.inflight_bytes, target.pick(1.0), target.left(A, 1.0)) == (0, None, [])
+    assert target.up == []
     assert (target.connected(A, 2.0), target.disconnected(A, 2.0)) == ([], []), "its connection may outlive it"
     target.described(A, who(9, fingerprint="foreign"), 2.0)
     target.leaving(A, attempt=None, now_s=2.0)

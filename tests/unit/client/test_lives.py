@@ -28,10 +28,30 @@ def merged(life: ClipLife | None) -> list[Part]:
     return found
 
 
-def got(lives: Lives, ticket: int, url: str, now_s: float, load: Load | None = None, **stage_s: float) -> ClipLife:
-    lives.heard(url, load or Load(), now_s)
-    sent_s = lives._lives[ticket].asked[url]
-    return lives.got(ticket, url, Answer(sent_s=sent_s, received_s=now_s, stage_s=stage_s, load=load or Load()))
+def got(lives: Told, ticket: int, url: str, now_s: float, *, sent_s: float | None = None, **stage_s: float) -> ClipLife:
+    """The answer of a server that was asked at `sent_s`, or when asked() said."""
+    sent_s = lives.sent[ticket, url] if sent_s is None else sent_s
+    return lives.got(ticket, url, Answer(sent_s=sent_s, received_s=now_s, stage_s=stage_s, load=Load()))
+
+
+class Told(Lives):
+    """Remembers when whom was asked for what, as a dispatch does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: dict[tuple[int, str], float] = {}
+
+    def asked(self, ticket: int, url: str, now_s: float) -> None:
+        super().asked(ticket, url, now_s)
+        self.sent[ticket, url] = now_s
+
+
+def heard(url: str, since_s: float) -> bool:
+    return False
+
+
+def silent(url: str, since_s: float) -> bool:
+    return True
 
 
 def asked(lives: Lives, ticket: int, url: str = A, *, wanted_s: float = 0.0, at_s: float = 0.0) -> None:
@@ -39,9 +59,9 @@ def asked(lives: Lives, ticket: int, url: str = A, *, wanted_s: float = 0.0, at_
     lives.asked(ticket, url, at_s)
 
 
-def known(*urls: str, **stage_s: float) -> Lives:
+def known(*urls: str, **stage_s: float) -> Told:
     """Lives whose servers have answered one clip each, at time 0, with these stages and 0.1 s of network."""
-    lives = Lives()
+    lives = Told()
     took_s = sum(stage_s.values()) + 0.1
     for number, url in enumerate(urls):
         asked(lives, -1 - number, url, wanted_s=-took_s, at_s=-took_s)
@@ -50,7 +70,7 @@ def known(*urls: str, **stage_s: float) -> Lives:
 
 
 def test_a_clip_s_life_is_who_held_it_and_what_its_server_says() -> None:
-    lives = Lives()
+    lives = Told()
     lives.held("no_server", 0.5)
     lives.wanted(1, 1.0)
     lives.held("server_queue", 2.0)
@@ -108,7 +128,7 @@ def test_stages_sum_to_the_request(took_s: float, stage_s: dict[str, float], loa
     [("busy", "server_queue"), ("storage_fault", "read"), ("corrupt_media", "decode"), ("draining", "no_server")],
 )
 def test_an_answer_without_a_clip_says_what_was_waited_for_in_vain(code: str, cause: str) -> None:
-    lives = Lives()
+    lives = Told()
     asked(lives, 1)
     lives.refused(1, A, code, 2.0)
     lives.rests(1, 3.0)
@@ -117,7 +137,7 @@ def test_an_answer_without_a_clip_says_what_was_waited_for_in_vain(code: str, ca
 
 
 def test_a_lost_server_is_no_server_until_another_was_asked() -> None:
-    lives = Lives()
+    lives = Told()
     asked(lives, 1)
     lives.asked(1, B, 2.0)
     lives.lost(1, A, 3.0)
@@ -125,7 +145,7 @@ def test_a_lost_server_is_no_server_until_another_was_asked() -> None:
 
 
 def test_a_hedge_that_is_lost_changes_nothing() -> None:
-    lives = Lives()
+    lives = Told()
     asked(lives, 1)
     lives.asked(1, B, 2.0)
     lives.lost(1, B, 3.0)
@@ -143,9 +163,9 @@ def test_a_slow_server_that_was_hedged_answers_for_its_time_as_it_usually_spends
 def test_until_it_comes_a_clip_is_where_its_server_s_clips_usually_are_by_then() -> None:
     lives = known(A, queue=1.0, read=1.0, decode=2.0)
     asked(lives, 1, wanted_s=10.0, at_s=10.0)
-    assert merged(lives.so_far([1], 10.5, silence_s=9)) == [("server_queue", 10.5)]
-    assert merged(lives.so_far([1], 13.0, silence_s=9)) == [("server_queue", 11), ("read", 12), ("decode", 13.0)]
-    late = merged(lives.so_far([1], 18.2, silence_s=9))
+    assert merged(lives.so_far([1], 10.5, is_silent=heard)) == [("server_queue", 10.5)]
+    assert merged(lives.so_far([1], 13.0, is_silent=heard)) == [("server_queue", 11), ("read", 12), ("decode", 13.0)]
+    late = merged(lives.so_far([1], 18.2, is_silent=heard))
     assert late == [("server_queue", 12), ("read", 14), ("decode", 18), ("network", 18.2)], "twice as long, so each is"
 
 
@@ -154,32 +174,46 @@ def test_the_missing_clip_that_is_looked_at_is_the_last_to_come() -> None:
     asked(lives, 1, wanted_s=10.0, at_s=10.0)
     lives.held("client_limit", 10.0)
     lives.wanted(2, 10.0)
-    assert merged(lives.so_far([1, 2], 12.0, silence_s=9)) == [("client_limit", 12.0)]
+    assert merged(lives.so_far([1, 2], 12.0, is_silent=heard)) == [("client_limit", 12.0)]
     lives.asked(2, A, 12.0)
-    assert merged(lives.so_far([1, 2], 12.5, silence_s=9)) == [("client_limit", 12.0), ("decode", 12.5)]
-    assert lives.so_far([7], 12.5, silence_s=9) is None
+    assert merged(lives.so_far([1, 2], 12.5, is_silent=heard)) == [("client_limit", 12.0), ("decode", 12.5)]
+    assert lives.so_far([7], 12.5, is_silent=heard) is None
 
 
 def test_a_server_nothing_is_heard_of_is_held_to_be_lost() -> None:
     lives = known(A, decode=1.0)
     asked(lives, 1, wanted_s=10.0, at_s=10.0)
-    assert merged(lives.so_far([1], 13.0, silence_s=2)) == [("no_server", 13.0)]
-    lives.heard(A, Load(), 12.0)
-    assert ("no_server", 13.0) not in merged(lives.so_far([1], 13.0, silence_s=2)), "it answers others"
+    assert merged(lives.so_far([1], 13.0, is_silent=silent)) == [("no_server", 13.0)]
+
+
+def test_a_server_that_lives_and_had_all_its_time_spent_it_as_it_usually_does() -> None:
+    lives = known(A, read=0.1, decode=0.8)
+    asked(lives, 1, wanted_s=10.0, at_s=10.0)
+    lives.slow(1, A, 20.0)
+    lives.asked(1, B, 20.0)
+    assert merged(got(lives, 1, B, 21.0))[:2] == [("read", 11.0), ("decode", 19.0)]
+
+
+def test_the_late_answer_to_an_attempt_that_was_given_up_has_its_own_life() -> None:
+    lives = Told()
+    asked(lives, 1, wanted_s=0.0, at_s=1.0)
+    lives.lost(1, A, 3.0)
+    lives.asked(1, B, 4.0)
+    assert merged(got(lives, 1, A, 5.0, sent_s=1.0, decode=4.0)) == [("plan", 1.0), ("decode", 5.0)]
 
 
 def test_while_a_batch_is_planned_nothing_is_heard() -> None:
     lives = known(A, decode=1.0)
     asked(lives, 1, wanted_s=10.0, at_s=10.0)
     lives.planning(True, 10.5)
-    assert merged(lives.so_far([1], 19.0, silence_s=2)) == [("decode", 11.0), ("plan", 19.0)]
-    assert merged(lives.so_far([1], 10.75, silence_s=2)) == [("decode", 10.75)]
+    assert merged(lives.so_far([1], 19.0, is_silent=heard)) == [("decode", 11.0), ("plan", 19.0)]
+    assert merged(lives.so_far([1], 10.75, is_silent=heard)) == [("decode", 10.75)]
     lives.planning(False, 19.0)
     assert merged(got(lives, 1, A, 20.0, decode=1.0)) == [("decode", 11.0), ("plan", 19.0), ("network", 20.0)]
 
 
 def test_a_batch_opened_late_knows_for_how_long_it_could_have_been_before() -> None:
-    lives = Lives()
+    lives = Told()
     lives.wanted(0, 1.0)
     lives.shallow(True, 2.0)
     lives.shallow(False, 3.0)
@@ -193,12 +227,10 @@ def test_a_batch_opened_late_knows_for_how_long_it_could_have_been_before() -> N
 
 
 def test_of_a_server_that_is_gone_nothing_is_known() -> None:
-    lives = known(A, B, decode=1.0)
-    lives.heard(A, Load(queued=3), 1.0)
-    lives.heard(B, Load(queued=1), 1.0)
-    assert lives.queued == 4
+    lives = known(A, decode=1.0)
     lives.gone(A)
-    assert lives.queued == 1
+    asked(lives, 1, wanted_s=10.0, at_s=10.0)
+    assert merged(lives.so_far([1], 11.0, is_silent=heard)) == [("server_queue", 11.0)]
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.sampled_from(["", "x", "y"])), max_size=8), st.floats(0, 5))

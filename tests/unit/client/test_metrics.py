@@ -40,7 +40,7 @@ def page(*, per_server: bool = False) -> CollectorRegistry:
         inflight_limit_bytes=9000,
         deadline_s=2.5,
         servers={A: "up", B: "probing"},
-        fingerprint="f1",
+        identity={"run": "r", "dataset": "d", "fingerprint": "f1"},
         wait=Wait(began_ns=to_ns(5), ended_ns=to_ns(8)),
     )
     registry = CollectorRegistry()
@@ -71,7 +71,7 @@ def test_every_series_says_whose_it_is_and_every_depth_its_limit() -> None:
     assert value("framefeed_client_window_requests", {"rank": "1"}) == 16
     assert value("framefeed_client_inflight_limit_bytes", {"rank": "1"}) == 9000
     assert value("framefeed_client_shunned_servers_total", {"rank": "1", "reason": "not_here"}) == 3
-    info = {"rank": "1", "version": version("framefeed"), "fingerprint": "f1"}
+    info = {"rank": "1", "version": version("framefeed"), "run": "r", "dataset": "d", "fingerprint": "f1"}
     assert value("framefeed_client_build_info", info) == 1
 
 
