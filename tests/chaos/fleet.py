@@ -79,10 +79,17 @@ class CurveKeys:
         }
 
 
-def plan(root: Path, folder: Path, servers: Sequence[Box | Server], **changes: Any) -> Plan:
+def address(server: Box | Server | str) -> str:
+    """Where clients find it."""
+    if isinstance(server, str):
+        return server
+    return server.url if isinstance(server, Box) else server.endpoint
+
+
+def plan(root: Path, folder: Path, servers: Sequence[Box | Server | str], **changes: Any) -> Plan:
     """A plan over these servers; `changes` are fields of Plan, or of its LoaderOptions."""
     loader = {
-        "servers": [server.url if isinstance(server, Box) else server.endpoint for server in servers],
+        "servers": [address(server) for server in servers],
         "batch_clips": 20,
         "steps": 100,
         "run_seed": 3,

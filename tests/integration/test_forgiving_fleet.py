@@ -16,6 +16,7 @@ from framefeed.sampling import Segments
 from tests.chaos.batch_log import line_of
 from tests.chaos.fleet import boxes, make_videos, plan
 from tests.chaos.trainer import Trainer
+from tests.clip_servers import ClipServer, Manner
 from tests.faulty_mount import FaultyMount, possible
 from tests.integration.serving import FAKE_SERVE, Gate, Server, outcome, wait_until
 from trainer_client.clip_policy import ClipPolicy
@@ -37,11 +38,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_trainer_that_is_stopped_for_a_while_loses_no_clip_and_blames_nobody(
     root: Path, tmp_path: Path, transport: str
 ) -> None:
-    """Its deadlines are 2 s, and it is stopped for 4 s, again and again, wherever its threads happen to be."""
+    """Its deadlines are 2 s, and it is stopped for 4 s, twice, wherever its threads happen to be."""
     options = {"attempt_s": 10.0, "hedge_share": 0.0, "steps": 60, "prefetch_batches": 4, **CLIPS}
     with contextlib.ExitStack() as stack:
         servers = stack.enter_context(boxes(tmp_path, root, count=2, transport=transport))
-        trainer = stack.enter_context(Trainer(plan(root, tmp_path / "paused", servers, step_s=0.05, **options)))
+        trainer = stack.enter_context(Trainer(plan(root, tmp_path / "paused", servers, **options)))
         for pause in (1, 2):
             wait_until("deadlines are learned", lambda pause=pause: len(trainer.lines()) >= 15 * pause)  # type: ignore[misc]
             trainer.process.send_signal(signal.SIGSTOP)
@@ -51,10 +52,30 @@ def test_a_trainer_that_is_stopped_for_a_while_loses_no_clip_and_blames_nobody(
         assert counts["used"] == 60 * 8
         assert counts["conserved"]
         assert set(counts["dropped"]) <= {"busy"}, "an attempt was given up"
+        assert counts["overdue"] == 0
         decoded = sum(outcome(box.server.metrics(), "clip") for box in servers)
         assert decoded == counts["used"], "a clip was decoded in vain"
         with plan(root, tmp_path, servers, **options).open() as undisturbed:
             assert [line_of(batch).identity for batch in undisturbed] == [line.identity for line in trainer.lines()]
+
+
+@pytest.mark.slow
+def test_what_arrived_while_the_trainer_was_stopped_is_read_before_anybody_is_judged(
+    root: Path, tmp_path: Path
+) -> None:
+    """Quick servers that may hold 48 clips each: far more than are read in one turn wait when it goes on."""
+    options = {**CLIPS, "batch_clips": 16, "prefetch_batches": 8, "steps": 150, "hedge_share": 0.0, "attempt_s": 10.0}
+    with ClipServer(Manner(workers=24)) as one, ClipServer(Manner(workers=24)) as two:
+        with Trainer(plan(root, tmp_path / "paused", [one.url, two.url], **options)) as trainer:
+            for pause in (1, 2, 3):
+                wait_until("it goes on", lambda pause=pause: len(trainer.lines()) >= 30 * pause)  # type: ignore[misc]
+                trainer.process.send_signal(signal.SIGSTOP)
+                time.sleep(PAUSE_S)  # the thing that is tested
+                trainer.process.send_signal(signal.SIGCONT)
+            counts = trainer.finish(within_s=60)
+        assert (counts["used"], counts["dropped"], counts["overdue"]) == (150 * 16, {}, 0)
+        assert one.decode_calls + two.decode_calls == 150 * 16, "a clip was decoded in vain"
+        assert [line.step for line in trainer.lines()] == list(range(150))
 
 
 @pytest.mark.slow
