@@ -9,15 +9,17 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.sampling import Segments
-from framefeed.wire import MAX_HEADER_BYTES, ClipReply, DescribeCall, ErrorReply, Reply, ServerReply, pack_call
+from framefeed.wire import MAX_HEADER_BYTES, ClipReply, DescribeCall, ErrorReply, Load, Reply, ServerReply, pack_call
 from tests.integration.fake_worker import pattern_of
 from tests.integration.serving import FAKE_SERVE, PATIENCE_S, Server, outcome, request, wait_until
 from tests.integration.talker import MAX_CLIP_BYTES, Talker
@@ -57,13 +59,12 @@ def new_bind(transport: str) -> str:
     name = uuid.uuid4().hex[:12]
     return {
         "tcp": "tcp://127.0.0.1:0",
-        "ipc": f"ipc://@framefeed-{name}",
         "shm": f"shm://@{name}",
         "grpc": "grpc://127.0.0.1:0",
     }[transport]
 
 
-@pytest.fixture(scope="module", params=["tcp", "ipc", "shm", "grpc"])
+@pytest.fixture(scope="module", params=["tcp", "shm", "grpc"])
 def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -130,7 +131,18 @@ def test_errors_come_as_errors(talker: Talker) -> None:
 def test_a_server_says_who_it_is(server: Server, talker: Talker) -> None:
     talker.send(DescribeCall(attempt=3))
     reply, _ = talker.receive()
-    assert reply == ServerReply(attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready")
+    assert isinstance(reply, ServerReply)
+    assert reply.load.credits >= 3, "two at a time, and one more"
+    assert replace(reply, load=Load()) == ServerReply(
+        attempt=3,
+        server=server.name,
+        fingerprint="fake-1",
+        videos=3,
+        workers=2,
+        state="ready",
+        max_clip_bytes=POOL_MIB << 20,
+        software=version("framefeed"),
+    )
 
 
 def test_each_of_several_clients_gets_its_own(server: Server) -> None:
@@ -314,9 +326,9 @@ def test_a_trainer_that_stops_reading_asks_for_no_more(server: Server) -> None:
 
 
 def test_one_server_serves_all_transports_at_once(tmp_path: Path) -> None:
-    binds = [word for transport in ("tcp", "ipc", "shm", "grpc") for word in ("--bind", new_bind(transport))]
+    binds = [word for transport in ("tcp", "shm", "grpc") for word in ("--bind", new_bind(transport))]
     with Server(tmp_path, "/videos", *binds) as server:
-        assert [url.partition("://")[0] for url in server.endpoints] == ["tcp", "ipc", "shm", "grpc"]
+        assert [url.partition("://")[0] for url in server.endpoints] == ["tcp", "shm", "grpc"]
         assert all(url in server.first_line for url in server.endpoints)
         options = LoaderOptions(servers=server.endpoints, batch_clips=4, steps=20, run_seed=3)
         with ClipLoader(DATASET, POLICY, options) as run:

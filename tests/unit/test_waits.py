@@ -29,7 +29,7 @@ ENDED_BY = {
     "decode_server/service/workers/worker.py: self._channel.recv(MAX_MESSAGE_BYTES)": "the front's end, as above",
     "decode_server/service/workers/supervisor.py: worker.process.poll()": "does not block",
     "decode_server/service/workers/supervisor.py: worker.channel.recv(MAX_MESSAGE_BYTES)": "it does not block",
-    "decode_server/service/signals.py: self._reader.recv(64)": "it does not block",
+    "framefeed/cli/stop_signals.py: self._ends[0].recv(64)": "it does not block",
     "decode_server/service/listeners/zmq_listener.py: self._socket.recv()": "a further frame: messages arrive whole",
     "decode_server/service/listeners/zmq_listener.py: self._zap.join()": "close() has told the thread to end",
     "decode_server/service/listeners/curve.py: poller.poll()": "a thread of its own, whose sockets close() ends",

@@ -58,8 +58,6 @@ class Wire(Protocol):
 
     def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int: ...
 
-    def cpu_s(self) -> float: ...
-
 
 OpenWire = Callable[[socket.socket], AbstractContextManager[Wire]]
 
@@ -95,7 +93,6 @@ class Feed:
         self._closing = False
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
-        self._wire_cpu_s = 0.0
         discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self._rouse)
         self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch)
         self._wake, self._waker = socket.socketpair()
@@ -234,9 +231,8 @@ class Feed:
         timeout_s = TICK_S if wake_s is None else min(max(wake_s - time.monotonic(), 0.0), TICK_S)
         for signal in wire.wait(0.0 if busy else timeout_s):
             self._hear(wire, signal)
-        before_s, self._wire_cpu_s = self._wire_cpu_s, wire.cpu_s()
         with self._changed:
-            self._ledger.receive_cpu_s += time.thread_time() - cpu_s + self._wire_cpu_s - before_s
+            self._ledger.receive_cpu_s += time.thread_time() - cpu_s
 
     def _plan_ahead(self) -> None:
         """Open one batch if there is room; planning itself is done outside the lock."""

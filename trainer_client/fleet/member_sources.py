@@ -21,8 +21,8 @@ from trainer_client.fleet.membership import Candidate
 
 _log = logging.getLogger(__name__)
 
-_BEST_FIRST = ("shm", "ipc", "tcp", "grpcs", "grpc")
-_THIS_HOST_ONLY = frozenset({"shm", "ipc"})
+_BEST_FIRST = ("shm", "tcp", "grpcs", "grpc")
+_THIS_HOST_ONLY = frozenset({"shm"})
 
 Resolve = Callable[[str, int], list[str]]
 

@@ -55,7 +55,7 @@ def _totals(stats: FeedStats) -> Iterator[Metric]:
         ("client_read_bytes", "Bytes that servers read from storage for received clips.", stats.read_bytes),
     ):
         yield _counter(name, text, labels=("rank",), values={(rank,): value})
-    cpu_text = "CPU seconds of the threads that receive clips."
+    cpu_text = "CPU seconds of the feed's thread."
     yield _counter("client_receive_cpu_seconds", cpu_text, labels=(), values={(): stats.receive_cpu_s})
 
 

@@ -23,7 +23,6 @@ from framefeed.grpc_pixels import split_pixels
 from framefeed.proto_wire import header_of_reply, proto_of_call
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES
-from trainer_client.transports.grpc_cpu import GrpcCpu
 from trainer_client.transports.transport import (
     HEARTBEAT_LOST_MS,
     HEARTBEAT_MS,
@@ -66,7 +65,6 @@ class GrpcTransport:
         self._links: dict[str, _Link] = {}
         self._leaving: list[_Link] = []
         self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._cpu = GrpcCpu()
 
     def connect(self, url: str) -> None:
         """See Transport. Raises BadInput if a token would travel in the clear."""
@@ -110,10 +108,6 @@ class GrpcTransport:
         if into is not None and len(pixels) == into.nbytes:
             into.reshape(-1)[:] = np.frombuffer(pixels, np.uint8)
         return len(pixels)
-
-    def cpu_s(self) -> float:
-        """See Transport."""
-        return self._cpu.spent_s()
 
     def close(self) -> None:
         """See Transport; waits for its threads, at most 5 s."""

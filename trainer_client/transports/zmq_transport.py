@@ -1,11 +1,10 @@
-"""tcp:// and ipc:// by ZeroMQ: one DEALER a server. The one file of the client that knows zmq.
+"""tcp:// by ZeroMQ: one DEALER a server. The one file of the client that knows zmq.
 
 A server whose host dies without a word is noticed by heartbeats.
 """
 
 from __future__ import annotations
 
-import itertools
 import select
 from dataclasses import dataclass
 from typing import cast
@@ -17,7 +16,6 @@ from zmq.utils.monitor import recv_monitor_message
 
 from framefeed.errors import BadInput
 from framefeed.wire import MAX_HEADER_BYTES
-from trainer_client.transports.thread_cpu import thread_cpu_s, threads_named
 from trainer_client.transports.transport import (
     HEARTBEAT_LOST_MS,
     HEARTBEAT_MS,
@@ -30,7 +28,6 @@ from trainer_client.transports.transport import (
 
 _HANDSHAKE_MS = 5000
 _IO_THREADS = 4  # connections are spread over them: servers that are received from at once
-_NAMES = itertools.count(1)  # of contexts, in the names of their threads
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
@@ -51,12 +48,9 @@ class ZmqTransport:
         self._secrets = limits.secrets
         self._max_part_bytes = max(limits.clip_bytes, MAX_HEADER_BYTES)
         self._context = zmq.Context(io_threads=_IO_THREADS)
-        self._name = next(_NAMES)
-        self._context.set(zmq.THREAD_NAME_PREFIX, self._name)
         self._epoll = select.epoll()
         self._links: dict[str, _Link] = {}
         self._by_fd: dict[int, _Link] = {}
-        self._threads: list[int] = []
         self._used: set[str] = set()  # since signals() looked: what their descriptors showed may be swallowed
 
     def connect(self, url: str) -> None:
@@ -141,12 +135,6 @@ class ZmqTransport:
             received_bytes += dealer.recv_into(bytearray() if into is None else into.data, flags=zmq.NOBLOCK)
             into = None
         return received_bytes
-
-    def cpu_s(self) -> float:
-        """See Transport: of the threads that ZeroMQ receives in, which its first socket started."""
-        if not self._threads and self._links:
-            self._threads = threads_named(f"{self._name}/")
-        return sum(map(thread_cpu_s, self._threads))
 
     def close(self) -> None:
         """See Transport."""
