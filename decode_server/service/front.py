@@ -28,10 +28,10 @@ from decode_server.service.metrics import Gauges, Metrics
 from decode_server.service.outbox import Outbox
 from decode_server.service.refusals import Refusals
 from decode_server.service.replies import Replies, ReplyParts
-from decode_server.service.signals import StopSignals
 from decode_server.service.workers.fingerprint import software_version
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_pool import WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import (
     BadRequest,
     Busy,

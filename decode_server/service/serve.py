@@ -37,7 +37,6 @@ from decode_server.service.metrics import Capacity, Metrics
 from decode_server.service.process_metrics import ProcessCollector
 from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares, parse_run_shares
-from decode_server.service.signals import StopSignals
 from decode_server.service.workers.cancel_flags import CancelFlags
 from decode_server.service.workers.job_table import SPARE_TASKS
 from decode_server.service.workers.supervisor import WORKER_COMMAND, ZOMBIES_A_SLOT, Supervisor, WorkerOptions
@@ -51,6 +50,7 @@ from decode_server.service.workers.topology import (
     read_sockets,
 )
 from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
 
 log = logging.getLogger("framefeed.serve")
@@ -67,8 +67,7 @@ class Serve:
     """Folder of videos, made by 'framefeed chunk' or indexed by 'framefeed index'."""
     bind: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Where to listen: tcp://, grpc:// or grpcs://ADDRESS:PORT (port 0 picks a free one), and for trainers on this host
-    ipc://@NAME or, faster, shm://@NAME (or shm:///PATH). Give it again for each further address. Default:
-    tcp://127.0.0.1:5555."""
+    shm://@NAME (or shm:///PATH). Give it again for each further address. Default: tcp://127.0.0.1:5555."""
     public: bool = False
     """Allow a --bind that other machines can reach."""
     metrics_port: int = 9555

@@ -478,13 +478,6 @@ def test_a_port_in_use_is_one_line_and_2(server: Server) -> None:
     assert line == f"framefeed: metrics: port {port} of 127.0.0.1 is in use; choose another with --metrics-port"
 
 
-def test_an_abstract_ipc_address_serves_too(tmp_path: Path) -> None:
-    bind = f"ipc://@framefeed-test-{os.getpid()}"
-    with Server(tmp_path, "/videos", "--bind", bind) as server, Client(bind) as client:
-        assert server.endpoint == bind
-        assert isinstance(client.decode(request())[0], ClipReply)
-
-
 def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> None:
     free = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", "0")
     assert run_and_fail("/refuses", *free) == (2, "framefeed: root refuses: wanted another")

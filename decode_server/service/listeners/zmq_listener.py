@@ -1,4 +1,4 @@
-"""The ROUTER socket: the listener for tcp:// and ipc://, and the one file here that knows ZeroMQ.
+"""The ROUTER socket: the listener for tcp://, and the one file here that knows ZeroMQ.
 
 It does not know what the frames say. ROUTER_MANDATORY makes a slow or vanished reader an error instead of a loss.
 """

@@ -19,10 +19,10 @@ from decode_server.service.listeners.listener import Listeners, ReaderFull
 from decode_server.service.metrics import Capacity, Metrics
 from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares
-from decode_server.service.signals import StopSignals
 from decode_server.service.workers.worker_events import Event, Finished
 from decode_server.service.workers.worker_messages import Done, Effort
 from decode_server.service.workers.worker_pool import WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.wire import DecodeCall, pack_call
 from tests.integration.serving import PATIENCE_S, request
 
