@@ -70,6 +70,33 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # half of the text otherwise
         self.registry = r = CollectorRegistry()
         ProcessCollector(registry=r)
+        self._make_request_counts(r)
+        self._make_time_counts(r)
+        self._make_storage_counts(r)
+        self._make_worker_counts(r)
+        self._state = Enum(
+            "framefeed_server_state", "What the server is.", states=[state.value for state in State], registry=r
+        )
+        self._build = Gauge(
+            "framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint", "dataset", "version"], registry=r
+        )
+        _set_limits(capacity, registry=r)
+        self._observed: tuple[float, Gauges] | None = None
+        self._by_codec: dict[tuple[int, str], Counter] = {}
+        self._by_outcome = {outcome: self._requests.labels(outcome) for outcome in ("clip", "server", *WIRE_ERRORS)}
+        for reason in DROP_REASONS:
+            self._dropped.labels(reason)
+        for reason in WASTE_REASONS:
+            self._wasted.labels(reason)
+        for kind in FAULTS:
+            self._faults.labels(kind)
+        for socket in capacity.threads:
+            self._thread_busy.labels(str(socket))
+        self._by_operation = {operation: self._reads.labels(operation) for operation in OPERATIONS}
+        self._lookups = self._indices.labels("memory"), self._indices.labels("storage")
+        self._by_stage = {stage: self._stages.labels(stage) for stage in STAGES}
+
+    def _make_request_counts(self, r: CollectorRegistry) -> None:
         n = "framefeed_server_"
         self._received = Counter(n + "requests_received_total", "Messages that came from clients.", registry=r)
         self._requests = Counter(
@@ -91,8 +118,15 @@ class Metrics:
         self._wasted = Counter(
             n + "wasted_decodes_total", "Decodes of clips that nobody wanted any more, by why.", ["reason"], registry=r
         )
+        self._by_run = Counter(
+            n + "run_requests_total", "Requests for clips that were admitted, by run.", ["run"], registry=r
+        )
+        self._runs: set[str] = set()
         self._read = Counter(n + "read_bytes_total", "Bytes of video read for clips.", registry=r)
         self._sent = Counter(n + "sent_bytes_total", "Bytes of replies handed to the transport.", registry=r)
+
+    def _make_time_counts(self, r: CollectorRegistry) -> None:
+        n = "framefeed_server_"
         self._queued = Gauge(n + "queue_depth_requests", "Requests waiting for a worker.", registry=r)
         self._empty = Counter(
             n + "queue_empty_seconds_total", "Time with no request waiting and a worker idle.", registry=r
@@ -111,10 +145,9 @@ class Metrics:
         self._thread_busy = Counter(
             n + "thread_busy_seconds_total", "Time that decoding threads worked.", ["socket"], registry=r
         )
-        self._by_run = Counter(
-            n + "run_requests_total", "Requests for clips that were admitted, by run.", ["run"], registry=r
-        )
-        self._runs: set[str] = set()
+
+    def _make_storage_counts(self, r: CollectorRegistry) -> None:
+        n = "framefeed_server_"
         self._reads = Histogram(
             n + "storage_duration_seconds",
             "Time of operations of storage.",
@@ -128,6 +161,13 @@ class Metrics:
             ["found"],
             registry=r,
         )
+        self._faults = Counter(
+            n + "storage_faults_total", "Reads of storage that went wrong, by kind.", ["kind"], registry=r
+        )
+        self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
+
+    def _make_worker_counts(self, r: CollectorRegistry) -> None:
+        n = "framefeed_server_"
         self._clients = Gauge(n + "clients", "Connections or streams of clients.", ["address"], registry=r)
         self._clients_limit = Gauge(n + "clients_limit", "How many there may be.", ["address"], registry=r)
         self._workers = Gauge(n + "workers", "Worker processes that can take requests.", registry=r)
@@ -135,30 +175,7 @@ class Metrics:
         self._restarts = Counter(n + "worker_restarts_total", "Worker processes that ended too early.", registry=r)
         self._stuck = Gauge(n + "stuck_reads", "Decoding threads in a read that does not return.", registry=r)
         self._zombies = Gauge(n + "worker_zombies", "Killed workers that a hung read keeps.", registry=r)
-        self._faults = Counter(
-            n + "storage_faults_total", "Reads of storage that went wrong, by kind.", ["kind"], registry=r
-        )
-        self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
         self._buffer_pool = Gauge(n + "buffer_pool_used_bytes", "Reply memory in use.", registry=r)
-        self._state = Enum(n + "state", "What the server is.", states=[state.value for state in State], registry=r)
-        self._build = Gauge(
-            "framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint", "dataset", "version"], registry=r
-        )
-        _set_limits(capacity, registry=r)
-        self._observed: tuple[float, Gauges] | None = None
-        self._by_codec: dict[tuple[int, str], Counter] = {}
-        self._by_outcome = {outcome: self._requests.labels(outcome) for outcome in ("clip", "server", *WIRE_ERRORS)}
-        for reason in DROP_REASONS:
-            self._dropped.labels(reason)
-        for reason in WASTE_REASONS:
-            self._wasted.labels(reason)
-        for kind in FAULTS:
-            self._faults.labels(kind)
-        for socket in capacity.threads:
-            self._thread_busy.labels(str(socket))
-        self._by_operation = {operation: self._reads.labels(operation) for operation in OPERATIONS}
-        self._lookups = self._indices.labels("memory"), self._indices.labels("storage")
-        self._by_stage = {stage: self._stages.labels(stage) for stage in STAGES}
 
     def received(self) -> None:
         """A message came from a client."""

@@ -12,6 +12,7 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -153,24 +154,22 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options)))
         metrics, lifecycle = Metrics(_capacity(options, worker_slots, buffer_pool)), Lifecycle()
         refusals = Refusals(metrics.registry)
+        listen = partial(
+            _listen,
+            io_threads=options.io_threads,
+            buffer_pool=buffer_pool,
+            lifecycle=lifecycle,
+            credentials=credentials,
+            refusals=refusals,
+        )
         listening: list[Listener] = []
         for endpoint in endpoints:
-            listening.append(
-                _listen(
-                    endpoint,
-                    io_threads=options.io_threads,
-                    buffer_pool=buffer_pool,
-                    lifecycle=lifecycle,
-                    credentials=credentials,
-                    refusals=refusals,
-                )
-            )
+            listening.append(listen(endpoint))
             stack.callback(listening[-1].close, linger_s=0)
         urls = [listener.url for listener in listening]
         server = _server_name(urls[0])
-        pool = stack.enter_context(
-            contextlib.closing(_pool(options, worker_slots, buffer_pool, server, worker_command))
-        )
+        opened = _pool(options, worker_slots, buffer_pool, server, worker_command)
+        pool = stack.enter_context(contextlib.closing(opened))
         metrics.registry.register(ProcessCollector(pool.pids))
         shares = RunShares(parse_run_shares(options.run_share))
         parts = Parts(
@@ -185,21 +184,24 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
             refusals=refusals,
             index_watch=stack.enter_context(contextlib.closing(_index_watch(options, pool))),
         )
-        announcement = stack.enter_context(
-            contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
-        )
-        front = Front(
-            parts,
-            server=server,
-            limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s),
-            on_ready=announcement.publish,
-            on_drain=announcement.withdraw,
-        )
+        announced = _announcement(options, urls, worker_slots, pool, lifecycle)
+        announcement = stack.enter_context(contextlib.closing(announced))
+        front = _front(parts, options, server, announcement)
         health = HealthServer(endpoints[0], options.metrics_port, status=lambda: front.status, metrics=metrics.render)
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         _warn_if_open(endpoints, credentials)
         front.run()
+
+
+def _front(parts: Parts, options: Serve, server: str, announcement: Announcement) -> Front:
+    return Front(
+        parts,
+        server=server,
+        limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s),
+        on_ready=announcement.publish,
+        on_drain=announcement.withdraw,
+    )
 
 
 def _announcement(
