@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from decode_server.clips.decoder import wanted
 from decode_server.clips.read_watch import ReadWatch
-from decode_server.service.buffer_pool import ALIGN_BYTES
+from decode_server.service.buffer_pool import ALIGN_BYTES, LEASE_WORDS_BYTES
 from decode_server.service.workers.worker import DecodeBackend, main
 from decode_server.service.workers.worker_messages import Setup
 from framefeed.clip import ClipInfo, Colour
@@ -36,6 +37,8 @@ class ReadyEngine:
         self,
         requests: Sequence[ClipRequest],
         outs: Sequence[memoryview],  # noqa: ARG002
+        *,
+        cancelled: Callable[[], bool] = wanted,  # noqa: ARG002
     ) -> list[ClipInfo]:
         """The clips lie there already."""
         return [
@@ -58,7 +61,8 @@ class ReadyEngine:
 def ready_backend(setup: Setup) -> DecodeBackend:
     """Fill the buffer pool, and say so."""
     with mmap.mmap(setup.buffer_pool, 0) as buffer_pool:
-        buffer_pool[:] = ready_bytes(len(buffer_pool)).tobytes()
+        ranges_bytes = len(buffer_pool) - LEASE_WORDS_BYTES
+        buffer_pool[:ranges_bytes] = ready_bytes(ranges_bytes).tobytes()
     return DecodeBackend(engine=ReadyEngine, codec=lambda _: "ready", watch=ReadWatch(), fingerprint="ready", videos=1)
 
 

@@ -72,15 +72,12 @@ class Manifest:
     refused: tuple[Refusal, ...] = ()
     identity: str = field(default="", compare=False)
 
-    def write(self, folder: Path, *, just_before: Callable[[], object] = lambda: None) -> None:
-        """Write FOLDER/framefeed.manifest.jsonl atomically, under the identity of what is written; `just_before` it
-        takes its place, its packet indices can take theirs.
+    def write(self, folder: Path, *, just_before: Callable[[], object] = lambda: None) -> str:
+        """Write FOLDER/framefeed.manifest.jsonl atomically, under the identity of what is written, and return that;
+        `just_before` it takes its place, its packet indices can take theirs.
         """
-        head = {
-            "framefeed_manifest": MANIFEST_VERSION,
-            "videos": len(self.videos),
-            "identity": identity_of(self.videos),
-        }
+        identity = identity_of(self.videos)
+        head = {"framefeed_manifest": MANIFEST_VERSION, "videos": len(self.videos), "identity": identity}
         lines = [json.dumps(head)]
         lines += [_line("video", entry) for entry in self.videos.values()]
         lines += [_line("refused", refusal) for refusal in self.refused]
@@ -91,6 +88,7 @@ class Manifest:
             os.fsync(file.fileno())
         just_before()
         part.rename(folder / MANIFEST_NAME)
+        return identity
 
 
 def identity_of(videos: Mapping[str, VideoEntry]) -> str:

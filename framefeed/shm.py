@@ -2,7 +2,9 @@
 
 A connection is a SOCK_SEQPACKET, so a datagram is whole or not there. The server first sends HELLO with the descriptor
 of its buffer pool, to be read from only. A reply with pixels leases a buffer of it, until the client gives it back.
-What a connection was leased comes back when it ends, however it ends.
+What a connection was leased comes back when it ends, however it ends, also when the server cuts it off. The server
+first changes the connection's lease word then, so that a client which looks at it after it has copied pixels knows
+whether they were its own to the end (a sequence lock, with the server as the one writer).
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from dataclasses import dataclass
 
 from framefeed.wire import MAX_HEADER_BYTES
 
-HELLO = b"framefeed shm 1"
+HELLO = b"framefeed shm 2"
 _NAMES = "\0framefeed-shm-"  # of abstract sockets, which have no file and go with their process
 _LEASE = struct.Struct("<QQQ")
+_WORD = struct.Struct("<QQ")
+HELLO_BYTES = len(HELLO) + _WORD.size
 _CALL, _BACK = b"C", b"B"
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
 MAX_DATAGRAM_BYTES = MAX_HEADER_BYTES + _LEASE.size
@@ -31,6 +35,26 @@ class Lease:
     number: int
     offset: int
     length_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWord:
+    """Leases stand as long as the eight bytes at this offset of the buffer pool are this number, in native order."""
+
+    offset: int
+    number: int
+
+
+def pack_hello(word: LeaseWord) -> bytes:
+    """Server to client, first, with the descriptor of the buffer pool."""
+    return HELLO + _WORD.pack(word.offset, word.number)
+
+
+def unpack_hello(datagram: bytes) -> LeaseWord:
+    """What a greeting says. Raises ValueError if it is none of this version."""
+    if len(datagram) != HELLO_BYTES or not datagram.startswith(HELLO):
+        raise ValueError(f"a greeting of {len(datagram)} bytes, wanted {HELLO_BYTES} that begin with {HELLO!r}")
+    return LeaseWord(*_WORD.unpack_from(datagram, len(HELLO)))
 
 
 def socket_address(url: str) -> str:

@@ -30,21 +30,26 @@ from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
 from trainer_client.feed.stand_ins import PoisonOptions, StandIn, StandIns, read, spell
 from trainer_client.feed.stop_switch import end_dropped
 from trainer_client.fleet.addresses import check_servers
+from trainer_client.fleet.discovery import sources_of
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
-from trainer_client.fleet.member_sources import sources_of
 from trainer_client.fleet.run_identity import RunIdentity
 from trainer_client.fleet.timeout_estimator import TimeoutLimits
 from trainer_client.home_process import HomeProcess
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
+from trainer_client.memory_budgets import NodeBudgets, RankBudgets, rank_budgets
+from trainer_client.node_memory import local_ranks, node_memory_bytes
 from trainer_client.samples import Dataset
 from trainer_client.transports.connection import Connections
 from trainer_client.transports.credentials import Credentials
 from trainer_client.transports.transport import IO_THREADS, TransportLimits
 
 _log = logging.getLogger(__name__)
+
+# Each option's default is declared once, by its owner.
+_DISPATCH, _FLEET = DispatchLimits(), FleetLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +60,11 @@ class LoaderOptions:
     registry:///FOLDER the servers that have an entry there, looked at as often. `batch_clips` is per rank. The run ends
     after `steps` steps or `epochs` epochs, or never. Without `shuffle` every epoch is in the dataset's order.
 
-    Prefetched batches are at most `prefetch_batches` and `prefetch_bytes`; clips asked for and not yet received at most
-    `inflight_bytes`; client memory is bounded by the sum of both and the batches that the user holds.
+    Prefetched batches are at most `prefetch_batches` a rank; the memory of prefetched batches at most `prefetch_bytes`
+    and that of clips asked for and not yet received at most `inflight_bytes`, of all `local_ranks` ranks of this node
+    together: each has an even part. None is a fourth and a 32nd of the memory that is there when the loader is made, at
+    most 2 GiB and 256 MiB a rank, at least one batch and one clip. Client memory is bounded by the sum of both and the
+    batches that the user holds. `local_ranks` is what torchrun says (LOCAL_WORLD_SIZE), else 1.
 
     A clip is asked of a second server after three times the p99 of recent answers, from `attempt_min_s` to
     `attempt_s`; from one that lives it may take `attempt_s`. One of the oldest batch is asked of a second server when
@@ -87,23 +95,25 @@ class LoaderOptions:
     epochs: float | None = None
     shuffle: bool = True
     prefetch_batches: int = 8
-    prefetch_bytes: int = 2 << 30
-    inflight_bytes: int = 256 << 20
-    attempt_s: float = 10.0
-    attempt_min_s: float = 2.0
-    hedge_share: float = 0.05
-    affinity_slack: float | None = 0.25
-    stall_s: float = 120.0
+    prefetch_bytes: int | None = None
+    inflight_bytes: int | None = None
+    local_ranks: int = field(default_factory=local_ranks)
+    attempt_s: float = _DISPATCH.timeouts.attempt_s
+    attempt_min_s: float = _DISPATCH.timeouts.attempt_min_s
+    hedge_share: float = _DISPATCH.hedge_share
+    affinity_slack: float | None = _FLEET.affinity_slack
+    stall_s: float = _DISPATCH.stall_s
     on_stall: Literal["fail", "log"] = "fail"
     look_every_s: float = 5.0
     allow_mixed_decoders: bool = False
-    member_grace_s: float = 30.0
-    run: str = ""
-    work_class: WorkClass = "train"
+    member_grace_s: float = _FLEET.member_grace_s
+    run: str = _DISPATCH.run
+    work_class: WorkClass = _DISPATCH.work_class
     io_threads: int = IO_THREADS
     credentials: Credentials = field(default_factory=Credentials)
     order: str = "strict"
     poison: PoisonOptions = field(default_factory=PoisonOptions)
+    per_server_metrics: bool = False
 
     def __post_init__(self) -> None:
         check_servers(self.servers)
@@ -117,8 +127,9 @@ class LoaderOptions:
                 )
         if not self.look_every_s > 0:
             raise BadInput(f"loader: look_every_s is {self.look_every_s:g}, wanted more than 0 seconds")
-        if self.prefetch_batches < 1:
-            raise BadInput(f"loader: prefetch_batches is {self.prefetch_batches}, wanted at least 1")
+        for name in ("prefetch_batches", "local_ranks"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"loader: {name} is {getattr(self, name)}, wanted at least 1")
         if self.on_stall not in ("fail", "log"):
             raise BadInput(f"loader: on_stall is {self.on_stall!r}, wanted 'fail' or 'log'")
         if self.work_class not in get_args(WorkClass):
@@ -127,7 +138,7 @@ class LoaderOptions:
             raise BadInput(f"loader: io_threads is {self.io_threads}, wanted at least 1")
         window_of(self.order, world_size=self.world_size)
 
-    def dispatch_limits(self) -> DispatchLimits:
+    def dispatch_limits(self, budgets: RankBudgets) -> DispatchLimits:
         """What of it is the dispatch's. Raises BadInput for values out of their limits."""
         return DispatchLimits(
             timeouts=TimeoutLimits(attempt_s=self.attempt_s, attempt_min_s=self.attempt_min_s),
@@ -137,7 +148,7 @@ class LoaderOptions:
             storage_s=self.stall_s / 2,
             stall_s=self.stall_s,
             stall_ends=self.on_stall == "fail",
-            inflight_bytes=self.inflight_bytes,
+            inflight_bytes=budgets.inflight_bytes,
             run=self.run,
             work_class=self.work_class,
         )
@@ -146,17 +157,27 @@ class LoaderOptions:
         """What of it is the fleet's. Raises BadInput for values out of their limits."""
         return FleetLimits(affinity_slack=self.affinity_slack, member_grace_s=self.member_grace_s)
 
-    def depth_batches(self, clip_bytes: int) -> int:
-        """How many batches of such clips are prefetched. Raises BadInput when a budget does not hold what it must."""
-        batch_bytes = clip_bytes * self.batch_clips
-        if self.prefetch_bytes < batch_bytes:
-            raise BadInput(
-                f"loader: prefetch_bytes is {self.prefetch_bytes}, less than one batch: {self.batch_clips} clips of "
-                f"{clip_bytes} bytes are {batch_bytes}"
-            )
-        if self.inflight_bytes < clip_bytes:
-            raise BadInput(f"loader: inflight_bytes is {self.inflight_bytes}, less than one clip of {clip_bytes} bytes")
-        return min(self.prefetch_batches, self.prefetch_bytes // batch_bytes)
+    def rank_budgets(self, clip_bytes: int) -> RankBudgets:
+        """What this rank may hold of such clips, said in one log line; reads how much memory there is.
+
+        Raises BadInput when a budget does not hold what it must.
+        """
+        node = NodeBudgets(
+            prefetch_bytes=self.prefetch_bytes, inflight_bytes=self.inflight_bytes, local_ranks=self.local_ranks
+        )
+        memory_bytes = node_memory_bytes()
+        budgets = rank_budgets(node, memory_bytes=memory_bytes, clip_bytes=clip_bytes, batch_clips=self.batch_clips)
+        _log.info(
+            "memory of this rank, one of %d of its node: %d MiB for batches made ahead (%s), %d MiB for clips in "
+            "flight (%s); the node has %s",
+            self.local_ranks,
+            budgets.prefetch_bytes >> 20,
+            "derived" if self.prefetch_bytes is None else "given",
+            budgets.inflight_bytes >> 20,
+            "derived" if self.inflight_bytes is None else "given",
+            "memory unknown" if memory_bytes is None else f"{memory_bytes >> 20} MiB to give",
+        )
+        return budgets
 
 
 class ClipLoader(HomeProcess):
@@ -186,8 +207,11 @@ class ClipLoader(HomeProcess):
         share = Share(batch_clips=options.batch_clips, rank=options.rank, world_size=options.world_size)
         self._dataset, self._policy, self.options = dataset, policy, options
         self._sampler = Sampler(samples=len(dataset), run_seed=options.run_seed, share=share, shuffle=options.shuffle)
-        self._depth_batches = options.depth_batches(policy.clip_bytes)
-        self._limits, self._fleet_limits = options.dispatch_limits(), options.fleet_limits()
+        budgets = options.rank_budgets(policy.clip_bytes)
+        self._depth_batches = min(
+            options.prefetch_batches, budgets.prefetch_bytes // (policy.clip_bytes * options.batch_clips)
+        )
+        self._limits, self._fleet_limits = options.dispatch_limits(budgets), options.fleet_limits()
         self._secrets = options.credentials.watch()
         shape = (options.batch_clips, *policy.shape)
         self._slots = SlotPool(shape, spare=self._depth_batches + 1, allocate=allocate)
@@ -203,7 +227,9 @@ class ClipLoader(HomeProcess):
         self._registry = registry
         self._dropped: weakref.finalize[..., ClipLoader] | None = None  # ends the feed's thread
         itself = weakref.ref(self)  # what the registry and the thread hold must not hold the loader
-        self._collector = FeedCollector(lambda: None if (loader := itself()) is None else loader.stats)
+        self._collector = FeedCollector(
+            lambda: None if (loader := itself()) is None else loader.stats, per_server=options.per_server_metrics
+        )
         if registry is not None:
             self._collector.register(registry)
 
@@ -262,6 +288,15 @@ class ClipLoader(HomeProcess):
         self._stood_in += [(self._order.steps, stand_in) for stand_in in batch.stand_ins]
         self._order.deliver(batch.step)
         return batch
+
+    def count_copy_wait(self, waited_s: float) -> None:
+        """Count seconds for which the consumer was blocked until a batch was on its device, as waited for a copy.
+
+        Whoever copies calls it, with the time beyond next(); in the stats it is one more cause.
+        """
+        if self._feed is None:
+            raise RuntimeError("no batch was delivered that could have been copied")
+        self._feed.count_copy_wait(waited_s)
 
     def state_dict(self) -> dict[str, int | str | None]:
         """Where the run stands: after the batches that next() delivered. What is prefetched beyond is not in it."""

@@ -6,6 +6,7 @@ packet carries its ordinal as its time stamp, so a frame is known by the packet 
 
 from __future__ import annotations
 
+import errno
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -17,12 +18,17 @@ from av.video.codeccontext import VideoCodecContext
 from decode_server.clips.plan import Run
 from decode_server.media.container import check_codec
 from decode_server.media.packet_index import DAMAGED, HIDDEN, PacketIndex
-from framefeed.errors import CorruptMedia, UnsupportedMedia
+from framefeed.errors import Cancelled, CorruptMedia, ResourceExhausted, UnsupportedMedia
 
 _CODECS = 8
 _PADDING = bytes(64)  # AV_INPUT_BUFFER_PADDING_SIZE
 
 Payload = Callable[[int], memoryview]
+
+
+def wanted() -> bool:
+    """Never cancelled."""
+    return False
 
 
 class Decoder:
@@ -31,17 +37,22 @@ class Decoder:
     def __init__(self) -> None:
         self._contexts: OrderedDict[tuple[str, str, bytes], VideoCodecContext] = OrderedDict()
 
-    def frames(self, index: PacketIndex, run: Run, payload: Payload) -> Iterator[tuple[int, av.VideoFrame]]:
+    def frames(
+        self, index: PacketIndex, run: Run, payload: Payload, *, cancelled: Callable[[], bool] = wanted
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (packet ordinal, frame) for each kept packet of the run, in output order.
 
         `payload(ordinal)` gives the bytes of a packet, checked; what it raises passes through. Raises CorruptMedia,
         naming file and second, when a packet does not decode, or yields no frame or one that the codec had to conceal.
+        Raises Cancelled once `cancelled`, asked before each packet, is true.
         """
         context = self._context(index)
         owed = set(run.feed[(index.flags[run.feed] & HIDDEN) == 0].tolist())
         clean = False
         try:
             for packet in _packets(index, run, payload):
+                if cancelled():
+                    raise Cancelled("the clip is not wanted any more")
                 for frame in context.decode(packet):
                     got = -1 if frame.pts is None else frame.pts
                     owed.discard(got)
@@ -51,6 +62,8 @@ class Decoder:
                         yield got, frame
             clean = True
         except av.FFmpegError as error:
+            if error.errno == errno.ENOMEM:
+                raise ResourceExhausted(f"{index.where(min(owed))}: no memory to decode it") from None
             raise CorruptMedia(f"{index.where(min(owed))}: does not decode ({error.strerror})") from None
         finally:
             self._reset(context, index, clean=clean)
@@ -87,6 +100,8 @@ def open_decoder(decoder: str, extradata: bytes, codec_tag: str) -> VideoCodecCo
     try:
         context = CodecContext.create(decoder, "r")
     except av.FFmpegError as error:
+        if error.errno == errno.ENOMEM:
+            raise ResourceExhausted(f"decoder {decoder!r}: no memory to open it") from None
         raise UnsupportedMedia(f"decoder {decoder!r} cannot be opened ({error})") from None
     if not isinstance(context, VideoCodecContext):
         raise UnsupportedMedia(f"decoder {decoder!r} is not a video decoder")

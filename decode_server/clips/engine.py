@@ -5,14 +5,15 @@ One Engine per thread. It knows no sockets and no queues, and draws no random nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 import av
 import numpy as np
 import numpy.typing as npt
 
-from decode_server.clips.decoder import Decoder, Payload
+from decode_server.clips.decoder import Decoder, Payload, wanted
 from decode_server.clips.framing import Framing
 from decode_server.clips.library import Library
 from decode_server.clips.orient import blacken
@@ -20,11 +21,19 @@ from decode_server.clips.packet_bytes import PacketBytes
 from decode_server.clips.plan import ChunkPlan, ClipPlan, check_span, merged, plan_clip
 from decode_server.clips.swscale import Scaler
 from framefeed.clip import ClipInfo
-from framefeed.errors import BadRequest, CorruptMedia
+from framefeed.errors import BadRequest, Cancelled, CorruptMedia
 from framefeed.request import ClipRequest
 
 Buffer = memoryview | npt.NDArray[np.uint8]
 Clip = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """A decode under way: the seconds of its stages so far, and whether it is still wanted."""
+
+    stage_s: dict[str, float]
+    cancelled: Callable[[], bool]
 
 
 class Engine:
@@ -43,21 +52,26 @@ class Engine:
         """
         return self.decode_together([request], [out])[0]
 
-    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[Buffer]) -> list[ClipInfo]:
+    def decode_together(
+        self, requests: Sequence[ClipRequest], outs: Sequence[Buffer], *, cancelled: Callable[[], bool] = wanted
+    ) -> list[ClipInfo]:
         """As `decode` for each of several clips, which costs least if they are of one video and their spans overlap:
         a packet that several need is read and decoded once. Bytes and packets are shared out evenly; times are of all.
 
-        Raises as `decode` does, for any of the clips: which one it is shows when each is decoded by itself.
+        Raises as `decode` does, for any of the clips: which one it is shows when each is decoded by itself. Raises
+        Cancelled at the next packet once `cancelled`, asked before each, is true.
         """
+        began = perf_counter()
         plans = [self.plan(request) for request in requests]
+        planned_s = perf_counter() - began
         clips = [_clip_view(request, out) for request, out in zip(requests, outs, strict=True)]
         for plan, clip in zip(plans, clips, strict=True):
             for place in np.flatnonzero(plan.padding).tolist():
                 blacken(clip[place], full_range=plan.colour.full_range)
         chunks = merged(plans)
-        stage_s = {"read": 0.0, "decode": 0.0, "scale": 0.0}
+        stage_s = {"read": planned_s, "decode": 0.0, "scale": 0.0}  # to plan is to read packet indices
         for chunk in chunks:
-            self._decode_chunk(plans, chunk, clips, stage_s)
+            self._decode_chunk(plans, chunk, clips, _Course(stage_s, cancelled))
         read_bytes = _shares(sum(end - start for chunk in chunks for start, end in chunk.reads), len(plans))
         fed_packets = _shares(sum(len(run.feed) for chunk in chunks for run in chunk.runs), len(plans))
         return [
@@ -82,16 +96,21 @@ class Engine:
         chunks = self._library.chunks(entry, request.start_s, request.end_s)
         return plan_clip(request, chunks, duration_s=entry.duration_s)
 
-    def frames(self, chunk: ChunkPlan, stage_s: dict[str, float]) -> Iterator[tuple[tuple[int, ...], av.VideoFrame]]:
+    def frames(
+        self, chunk: ChunkPlan, stage_s: dict[str, float], *, cancelled: Callable[[], bool] = wanted
+    ) -> Iterator[tuple[tuple[int, ...], av.VideoFrame]]:
         """Yield (places in the clip, decoded frame) for the kept frames of a chunk, as the codec outputs them.
 
-        Adds the seconds spent reading to `stage_s`. The frame is valid until the next one is asked for.
+        Adds the seconds spent reading to `stage_s`. The frame is valid until the next one is asked for. Raises
+        Cancelled as decode_together does.
         """
+        if cancelled():
+            raise Cancelled("the clip is not wanted any more")
         began = perf_counter()
         payload = self._read(chunk)
         stage_s["read"] += perf_counter() - began
         for run in chunk.runs:
-            for ordinal, frame in self._decoder.frames(chunk.index, run, payload):
+            for ordinal, frame in self._decoder.frames(chunk.index, run, payload, cancelled=cancelled):
                 yield run.keep[ordinal], frame
 
     def close(self) -> None:
@@ -106,14 +125,12 @@ class Engine:
         except CorruptMedia as error:
             raise CorruptMedia(f"{error} for its frame at {chunk.first_s:.3f} s") from None
 
-    def _decode_chunk(
-        self, plans: list[ClipPlan], chunk: ChunkPlan, clips: list[Clip], stage_s: dict[str, float]
-    ) -> None:
-        index = chunk.index
+    def _decode_chunk(self, plans: list[ClipPlan], chunk: ChunkPlan, clips: list[Clip], course: _Course) -> None:
+        index, stage_s = chunk.index, course.stage_s
         targets = [(number, frame) for number, clip in enumerate(clips) for frame in clip]  # by place
         framings: dict[int, Framing] = {}
         scale_s, began, read_s = 0.0, perf_counter(), stage_s["read"]
-        for places, frame in self.frames(chunk, stage_s):
+        for places, frame in self.frames(chunk, stage_s, cancelled=course.cancelled):
             if (frame.width, frame.height, frame.format.name) != (index.width_px, index.height_px, index.pixel_format):
                 raise CorruptMedia(
                     f"{index.where(frame.pts or 0)}: the frame is {frame.width}x{frame.height} "

@@ -38,7 +38,7 @@ class PacketBytes:
 
         Raises:
             CorruptMedia: they differ and are the same again: the file is not as indexed.
-            NotHere: so it is, because it was replaced since the library was opened.
+            NotHere: so it is, because it was replaced meanwhile.
             StorageFault: they are others each time they are read.
         """
         place = int(self._index.offset[ordinal]), int(self._index.size[ordinal])

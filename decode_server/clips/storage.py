@@ -15,7 +15,7 @@ from pathlib import Path
 
 from decode_server.clips.media_files import DescriptorFile, MediaFile, MediaFiles, OpenFile
 from decode_server.clips.read_watch import RETRY, ReadWatch
-from framefeed.errors import CorruptMedia, StorageFault
+from framefeed.errors import CorruptMedia, ResourceExhausted, StorageFault
 
 PADDING_BYTES = 64  # FFmpeg's decoders may read this far past a packet (AV_INPUT_BUFFER_PADDING_SIZE)
 BACKOFF_S = (0.02, 0.1, 0.4)  # before each further try; a read that fails costs its thread half a second of waiting
@@ -30,13 +30,14 @@ _KINDS = {
     errno.ENOTCONN: "unmounted",  # what is left of a mount whose file system process ended
 }
 _TWICE = frozenset({"shrunk", "denied"})  # what seldom passes: a second try, and no third
+_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # of this process or machine, not of the storage
 _MEDIA = frozenset({errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class _Fault(Exception):
     """A read that another try may make good, by one of FAULTS; `stands` is the error once none does."""
 
-    def __init__(self, kind: str, stands: StorageFault | CorruptMedia) -> None:
+    def __init__(self, kind: str, stands: StorageFault | CorruptMedia | ResourceExhausted) -> None:
         super().__init__(str(stands))
         self.kind, self.stands = kind, stands
 
@@ -67,6 +68,7 @@ class Storage:
         Raises:
             CorruptMedia: the file is gone, outside the root, or ends before `end`, also when opened anew.
             StorageFault: the storage failed each time.
+            ResourceExhausted: this process had no descriptor or memory left each time.
         """
         for tries, rest_s in enumerate((*BACKOFF_S, None), start=1):
             try:
@@ -92,7 +94,8 @@ class Storage:
             with self._files.lend(path) as file:
                 if anew:
                     file.forget_cached(*span)
-                return _bytes_of(file, path, span)
+                with self._watch.timed("read"):
+                    return _bytes_of(file, path, span)
         except _Fault:
             self._files.drop(path)
             raise
@@ -104,10 +107,13 @@ class Storage:
         resolved = Path(os.path.realpath(self._root / path, strict=True))
         if not resolved.is_relative_to(self._root):
             raise CorruptMedia(f"{path} leads out of the root")
-        return self._open_file(resolved)
+        with self._watch.timed("open"):
+            return self._open_file(resolved)
 
     def _explained(self, path: str, error: OSError) -> _Fault | CorruptMedia:
         """What a failed look-up, open or read means."""
+        if error.errno in _RESOURCES:
+            return _Fault("other", ResourceExhausted(f"{path}: cannot be read here now ({error.strerror})"))
         if error.errno in _MEDIA:
             return CorruptMedia(f"{path} cannot be read ({error.strerror}); index the root again")
         if error.errno != errno.ENOENT:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,7 @@ from decode_server.indexing.sidecar import drop_sidecars
 from decode_server.media.packet_index import PacketIndex, unpack_index
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import BadInput, FramefeedError
-from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, identity_of, read_manifest
+from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
@@ -178,10 +178,10 @@ def _write(folder: Path, indexed: list[tuple[_File, PacketIndex]], refused: list
         out.flush()
         os.fsync(out.fileno())
     entries = {name: _entry(name, sorted(videos[name], key=lambda row: row[0].start_s)) for name in sorted(videos)}
-    manifest = Manifest(videos=entries, refused=tuple(refused), identity=identity_of(entries))
-    manifest.write(folder, just_before=lambda: part.rename(folder / PACKETS_NAME))
+    manifest = Manifest(videos=entries, refused=tuple(refused))
+    identity = manifest.write(folder, just_before=lambda: part.rename(folder / PACKETS_NAME))
     drop_sidecars(folder, keep={index.sidecar for _, index in indexed})
-    return manifest
+    return replace(manifest, identity=identity)
 
 
 def _entry(name: str, rows: list[tuple[_File, PacketIndex, int, int]]) -> VideoEntry:

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from decode_server.service.run_shares import RunShares
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining, FramefeedError
+from framefeed.wire import WorkClass
 
 TOGETHER = 8  # jobs at most that one thread decodes together
 _LOOK_AHEAD = 4 * TOGETHER  # jobs of a client that may be overtaken by one that is decoded together with its first
 _LONG_HEADER_BYTES = 4096  # the tasks of TOGETHER jobs with shorter ones are one message to a worker
 MAX_DEADLINE_S = 600.0  # nothing waits for ever, whatever a client asks for
+EVALS_IN_A_ROW = 16  # of one run, while training of it waits
+
+_Line = OrderedDict[bytes, deque["Job"]]  # by client; the one whose turn it is comes first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,7 +29,7 @@ class Job:
     """A valid decode request in this server; times are on this machine's monotonic clock.
 
     `what` names it for people; `header` is the call as it came, which workers read again. Jobs with equal `frames` may
-    be decoded together, except those that are to be `alone`.
+    be decoded together, except those that are to be `alone`. `front_s` is how long it waited for the front.
     """
 
     id: int
@@ -37,113 +42,179 @@ class Job:
     due_s: float
     frames: object
     alone: bool = False
+    run: str = ""
+    work_class: WorkClass = "train"
+    front_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How many requests may wait, and for how many bytes of clips."""
+    """How many requests may wait beside the first one of each client."""
 
     requests: int
-    clip_bytes: int
 
     def __post_init__(self) -> None:
-        if self.requests < 1 or self.clip_bytes < 1:
-            raise BadInput(f"admission: limits are {self.requests} requests, {self.clip_bytes} bytes; wanted >= 1")
+        if self.requests < 1:
+            raise BadInput(f"admission: the limit is {self.requests} requests, wanted at least 1")
 
 
 class Admission:
-    """The queue: first come, first served for each client, and clients in turn, so none starves another.
+    """The queue. Runs share the decoding time, in each run evaluation goes before training, and clients take turns.
 
-    A job may come earlier, and with another in one turn, if its frames are decoded for that one anyway.
+    Evaluation is short and somebody waits for it, so it has the bounded priority: after EVALS_IN_A_ROW of a run its
+    training has a turn. Each client has a place for one request, and may have all the others while nobody else wants
+    them: in a full queue the newest of whoever has most makes room for who has fewer (push-out; Thareja and Agrawala
+    1984). A job may come earlier, and with another in one turn, if its frames are decoded for that one anyway.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, shares: RunShares) -> None:
         self.limits = limits
         self.draining = False
-        self.queued_bytes = 0
+        self.full = False  # whether it had to refuse one since a job last left it
+        self._shares = shares
         self._queued = 0
-        self._clients: OrderedDict[bytes, deque[Job]] = OrderedDict()  # the client whose turn it is comes first
+        self._by_client: dict[bytes, int] = {}
+        self._lines: dict[tuple[str, WorkClass], _Line] = {}
+        self._evals_in_a_row: dict[str, int] = {}
         self._next_due_s = math.inf  # a lower bound: exact after each expire
 
     def __len__(self) -> int:
         return self._queued
 
     @property
-    def full(self) -> bool:
-        """Whether the queue is at its limit of requests."""
-        return self._queued >= self.limits.requests
-
-    @property
     def next_due_s(self) -> float:
         """No queued request expires before this time."""
         return self._next_due_s
 
-    def offer(self, job: Job, *, now_s: float) -> FramefeedError | None:
-        """Queue the job, or say why not."""
-        if self.draining:
-            return Draining("server is draining; try another")
-        if job.due_s <= now_s:
-            return DeadlineExceeded(f"{job.what} came with no time left")
-        if self.full:
-            return Busy(f"queue is full with {self._queued} requests; try another server, or later")
-        if self._queued and self.queued_bytes + job.clip_bytes > self.limits.clip_bytes:
-            return Busy(f"queue is full with {self.queued_bytes} bytes of clips; try another server, or later")
-        self._clients.setdefault(job.client, deque()).append(job)
-        self._queued += 1
-        self.queued_bytes += job.clip_bytes
-        self._next_due_s = min(self._next_due_s, job.due_s)
-        return None
+    def run_name(self, run: str) -> str:
+        """What a run is called here, for a Job: its own name, or "" once there are too many."""
+        return self._shares.name(run)
 
-    def first(self, *, blocked: Callable[[bytes], bool]) -> Job | None:
+    def offer(self, job: Job, *, now_s: float) -> tuple[Job, FramefeedError] | None:
+        """Queue the job. Returns the one that finds no place, this or another that had one, and why."""
+        if self.draining:
+            return job, Draining("server is draining; try another")
+        if job.due_s <= now_s:
+            return job, DeadlineExceeded(f"{job.what} came with no time left")
+        queued, beside = self._by_client.get(job.client, 0), self._queued - len(self._by_client)
+        pushed_out = None
+        if queued and beside >= self.limits.requests:
+            self.full = True
+            refused = self._make_room(job)
+            mine = self._by_client[refused.client]
+            busy = Busy(f"{mine} of the {self._queued} requests that wait are yours; try another server, or later")
+            if refused is job:
+                return job, busy
+            self._give_up([refused])
+            pushed_out = refused, busy
+        line = self._lines.setdefault((job.run, job.work_class), OrderedDict())
+        line.setdefault(job.client, deque()).append(job)
+        self._shares.waits(job.run)
+        self._queued += 1
+        self._by_client[job.client] = queued + 1
+        self._next_due_s = min(self._next_due_s, job.due_s)
+        self.full = pushed_out is not None
+        return pushed_out
+
+    def first(self, *, blocked: Callable[[Job], bool]) -> Job | None:
         """The job to start next, still queued: the oldest of the client whose turn it is.
 
-        A `blocked` client has replies that it does not read, and gets no more decoded until it does.
+        A client whose oldest is `blocked` has clips that it does not read, and gets no more decoded until it does.
         """
-        return next((jobs[0] for client, jobs in self._clients.items() if not blocked(client)), None)
+        for run in self._shares.in_turn():
+            for line in self._lines_of(run):
+                for jobs in line.values():
+                    if not blocked(jobs[0]):
+                        return jobs[0]
+        return None
 
     def companions(self, job: Job) -> list[Job]:
         """Other queued jobs of its client to decode together with it, oldest first, at most TOGETHER - 1."""
         if job.alone:
             return []
-        near = islice(self._clients[job.client], _LOOK_AHEAD)
+        near = islice(self._lines[job.run, job.work_class][job.client], _LOOK_AHEAD)
         others = (other for other in near if other is not job and other.frames == job.frames)
         fit = (other for other in others if not other.alone and len(other.header) <= _LONG_HEADER_BYTES)
         return list(islice(fit, TOGETHER - 1))
 
     def take(self, job: Job) -> None:
-        """Remove a queued job: it starts now, and its client goes to the end of the line."""
-        self._clients[job.client].remove(job)
-        self._removed(job)
-        self._clients.move_to_end(job.client)
-        if not self._clients[job.client]:
-            del self._clients[job.client]
+        """Remove a queued job: it starts now, and its client goes to the end of the line. `ended` must follow."""
+        line = self._lines[job.run, job.work_class]
+        line.move_to_end(job.client)
+        self._remove(job)
+        self._shares.begins(job.run, job.id)
+        passed_over = job.work_class == "eval" and (job.run, "train") in self._lines
+        self._evals_in_a_row[job.run] = self._evals_in_a_row.get(job.run, 0) + 1 if passed_over else 0
+        if not self._evals_in_a_row[job.run]:
+            del self._evals_in_a_row[job.run]
+
+    def ended(self, job: Job, took_s: float | None) -> None:
+        """A job that was taken is being decoded no more: what it took of a thread's time, None if nobody knows."""
+        self._shares.ended(job.id, took_s)
 
     def expire(self, *, now_s: float) -> list[Job]:
         """Remove and return the jobs whose time is up."""
         if now_s < self._next_due_s:
             return []
-        return self._remove([job for jobs in self._clients.values() for job in jobs if job.due_s <= now_s])
+        late = self._give_up([job for job in self._jobs() if job.due_s <= now_s])
+        self._next_due_s = min((job.due_s for job in self._jobs()), default=math.inf)
+        return late
+
+    def cancel(self, client: bytes, attempt: int) -> Job | None:
+        """Remove and return a client's job of this attempt; None if none is queued."""
+        jobs = self._jobs_of(client)
+        found = next((job for job in jobs if job.attempt == attempt), None)
+        return self._give_up([found])[0] if found is not None else None
 
     def forget(self, client: bytes) -> list[Job]:
         """Remove and return the jobs of a client that is gone."""
-        return self._remove(list(self._clients.get(client, ())))
+        return self._give_up(self._jobs_of(client))
 
     def clear(self) -> list[Job]:
         """Remove and return all jobs."""
-        return self._remove([job for jobs in self._clients.values() for job in jobs])
+        return self._give_up(list(self._jobs()))
 
-    def _remove(self, gone: list[Job]) -> list[Job]:
+    def _make_room(self, job: Job) -> Job:
+        """Which job is to have no place: the newest of whoever would have most."""
+        most = max(self._by_client, key=lambda client: self._by_client[client])
+        if self._by_client[most] <= self._by_client[job.client] + 1:
+            return job
+        return max(self._jobs_of(most), key=lambda queued: queued.id)
+
+    def _lines_of(self, run: str) -> list[_Line]:
+        """Those of a run that wait, the one whose turn it is first."""
+        evals, trains = self._lines.get((run, "eval")), self._lines.get((run, "train"))
+        lines = [trains, evals] if self._evals_in_a_row.get(run, 0) >= EVALS_IN_A_ROW else [evals, trains]
+        return [line for line in lines if line]
+
+    def _jobs(self) -> Iterator[Job]:
+        return (job for line in self._lines.values() for jobs in line.values() for job in jobs)
+
+    def _jobs_of(self, client: bytes) -> list[Job]:
+        if client not in self._by_client:
+            return []
+        return [job for line in self._lines.values() for job in line.get(client, ())]
+
+    def _give_up(self, gone: list[Job]) -> list[Job]:
         for job in gone:
-            self._clients[job.client].remove(job)
-            self._removed(job)
-            if not self._clients[job.client]:
-                del self._clients[job.client]
-        self._next_due_s = min((job.due_s for jobs in self._clients.values() for job in jobs), default=math.inf)
+            self._remove(job)
+            self._shares.waits_no_more(job.run)
         return gone
 
-    def _removed(self, job: Job) -> None:
+    def _remove(self, job: Job) -> None:
+        """Take it out of its line; nothing empty is kept."""
+        key = job.run, job.work_class
+        line = self._lines[key]
+        line[job.client].remove(job)
+        if not line[job.client]:
+            del line[job.client]
+        if not line:
+            del self._lines[key]
+        self._by_client[job.client] -= 1
+        if not self._by_client[job.client]:
+            del self._by_client[job.client]
         self._queued -= 1
-        self.queued_bytes -= job.clip_bytes
+        self.full = False
 
     def __repr__(self) -> str:
-        return f"Admission({self._queued} of {self.limits.requests} requests, {self.queued_bytes} bytes)"
+        return f"Admission({self._queued} requests of {len(self._by_client)} clients, limit {self.limits.requests})"

@@ -1,7 +1,7 @@
 """The buffer pool: one anonymous shared memory that workers write pixels into and the front sends them from.
 
-It hands out byte ranges; it knows neither clips nor sockets. An anonymous file (memfd) has no name, so nothing of it
-outlives its processes, however they end.
+It hands out byte ranges, to each owner no more than its share; it knows neither clips nor sockets. An anonymous file
+(memfd) has no name, so nothing of it outlives its processes, however they end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ import stat
 from bisect import bisect_left
 from dataclasses import dataclass
 
+from decode_server.service.fair_share import within_share
+from framefeed.shm import LeaseWord
+
 ALIGN_BYTES = 4096  # ranges begin on a page, so two workers never write the same cache line or page
+LEASE_WORDS = 1024  # connections that can be lent buffers at once
+_WORD_BYTES = 8
+LEASE_WORDS_BYTES = LEASE_WORDS * _WORD_BYTES  # behind the ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +44,19 @@ class RangeAllocator:
         self.total_bytes = total_bytes - total_bytes % ALIGN_BYTES
         self.used_bytes = 0
         self._free = [Buffer(0, self.total_bytes)] if self.total_bytes else []  # by offset, never two adjacent
-        self._taken: dict[int, Buffer] = {}
+        self._taken: dict[int, tuple[Buffer, bytes]] = {}
+        self._held_bytes: dict[bytes, int] = {}  # by owner
 
     def fits(self, length_bytes: int) -> bool:
         """Whether a range of this length can ever be had."""
         return _aligned(length_bytes) <= self.total_bytes
 
-    def allocate(self, length_bytes: int) -> Buffer | None:
+    def within_share(self, owner: bytes, length_bytes: int) -> bool:
+        """Whether an owner may have that much more, by what is free now: some room is always left for who has none."""
+        free_bytes = self.total_bytes - self.used_bytes
+        return within_share(held=self._held_bytes.get(owner, 0), more=_aligned(length_bytes), free=free_bytes)
+
+    def allocate(self, length_bytes: int, *, owner: bytes = b"") -> Buffer | None:
         """The lowest free range of at least `length_bytes`, or None if there is none now."""
         need = _aligned(length_bytes)
         for i, hole in enumerate(self._free):
@@ -53,15 +65,20 @@ class RangeAllocator:
             buffer = Buffer(hole.offset, need)
             rest = Buffer(buffer.end, hole.length_bytes - need)
             self._free[i : i + 1] = [rest] if rest.length_bytes else []
-            self._taken[buffer.offset] = buffer
+            self._taken[buffer.offset] = buffer, owner
+            self._held_bytes[owner] = self._held_bytes.get(owner, 0) + need
             self.used_bytes += need
             return buffer
         return None
 
     def free(self, buffer: Buffer) -> None:
         """Give a range back, once."""
-        assert self._taken.pop(buffer.offset, None) == buffer, f"buffer pool: {buffer} is not allocated"
+        taken, owner = self._taken.pop(buffer.offset, (None, b""))
+        assert taken == buffer, f"buffer pool: {buffer} is not allocated"
         self.used_bytes -= buffer.length_bytes
+        self._held_bytes[owner] -= buffer.length_bytes
+        if not self._held_bytes[owner]:
+            del self._held_bytes[owner]
         i = bisect_left(self._free, buffer.offset, key=lambda hole: hole.offset)
         start, end, low, high = buffer.offset, buffer.end, i, i
         if i > 0 and self._free[i - 1].end == start:
@@ -82,6 +99,7 @@ def _address(view: memoryview) -> int:
 class BufferPool:
     """The shared memory and its ranges. `fd` is for workers to inherit; `close` is idempotent.
 
+    Behind the ranges lie words of eight bytes, by which who reads buffers can tell whether they are still its own.
     Memory is taken from the system only where it is written, lowest addresses first. Raises OSError or
     OverflowError if it cannot be made.
     """
@@ -90,16 +108,20 @@ class BufferPool:
         self.ranges = RangeAllocator(total_bytes)
         self.fd = os.memfd_create("framefeed-buffers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(self.fd, self.ranges.total_bytes)
+            size_bytes = self.ranges.total_bytes + LEASE_WORDS_BYTES
+            os.ftruncate(self.fd, size_bytes)
             # No worker, however broken, can shrink it and so kill the front with SIGBUS.
             os.fchmod(self.fd, stat.S_IRUSR)  # who is handed a descriptor to read cannot make one to write of it
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            self._map = mmap.mmap(self.fd, self.ranges.total_bytes)
+            self._map = mmap.mmap(self.fd, size_bytes)
         except (OSError, OverflowError):
             os.close(self.fd)
             raise
         self._view = memoryview(self._map)
         self._address = _address(self._view)
+        self._words = self._view[self.ranges.total_bytes :].cast("Q")
+        self._free_words = list(range(LEASE_WORDS))
+        self._lease_numbers = 0
 
     def view(self, buffer: Buffer, length_bytes: int) -> memoryview:
         """The first bytes of a range, without a copy."""
@@ -108,6 +130,22 @@ class BufferPool:
     def offset_of(self, view: memoryview) -> int:
         """Where a view that `view` returned begins."""
         return _address(view) - self._address
+
+    def open_lease_word(self) -> LeaseWord | None:
+        """A word of its own for a connection that will be lent buffers; None if all are in use."""
+        if not self._free_words:
+            return None
+        place = self._free_words.pop()
+        self._lease_numbers += 1
+        self._words[place] = self._lease_numbers
+        return LeaseWord(self.ranges.total_bytes + place * _WORD_BYTES, self._lease_numbers)
+
+    def revoke(self, word: LeaseWord) -> None:
+        """Before the buffers lent to a connection are used again: it can see from now on that they are not its own."""
+        place = (word.offset - self.ranges.total_bytes) // _WORD_BYTES
+        assert self._words[place] == word.number, f"buffer pool: {word} is revoked twice"
+        self._words[place] = 0
+        self._free_words.append(place)
 
     def open_to_read(self) -> int:
         """A descriptor that cannot be written through; the caller closes it."""
@@ -120,6 +158,7 @@ class BufferPool:
         os.close(self.fd)
         self.fd = -1
         with contextlib.suppress(BufferError):
+            self._words.release()
             self._view.release()
             self._map.close()
 

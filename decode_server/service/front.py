@@ -11,26 +11,31 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from decode_server.service.admission import MAX_DEADLINE_S, Admission, Job
-from decode_server.service.buffer_pool import Buffer, BufferPool
+from decode_server.service.buffer_pool import BufferPool
+from decode_server.service.credits import Credits
+from decode_server.service.dispatcher import Dispatcher
 from decode_server.service.drain_notice import DrainNotice
+from decode_server.service.front_load import FrontLoad
 from decode_server.service.health import Status
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
 from decode_server.service.metrics import Gauges, Metrics
-from decode_server.service.outbox import Outbox, Outgoing, Pixels
-from decode_server.service.refusals import REQUEST_REASONS, Refusals
-from decode_server.service.signals import StopSignals
+from decode_server.service.outbox import Outbox
+from decode_server.service.refusals import Refusals
+from decode_server.service.replies import Replies, ReplyParts
+from decode_server.service.workers.fingerprint import software_version
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_pool import WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import (
     BadRequest,
     Busy,
+    Cancelled,
     DeadlineExceeded,
     Draining,
     FramefeedError,
@@ -39,27 +44,13 @@ from framefeed.errors import (
     StorageFault,
 )
 from framefeed.request import ClipRequest
-from framefeed.wire import (
-    Call,
-    CancelCall,
-    DecodeCall,
-    ErrorReply,
-    Load,
-    Reply,
-    ServerReply,
-    add_load,
-    pack_unsealed,
-    peek_attempt,
-    unpack_call,
-    unpack_reply,
-)
+from framefeed.wire import Call, CancelCall, DecodeCall, DescribeCall, ServerReply, peek_attempt, unpack_call
 
 log = logging.getLogger("framefeed.serve")
 
 _TURN_S = 0.5  # the loop turns at least this often, so /healthz can tell whether it does
 _CALLS_PER_TURN = 256
 _GATHER_S = 0.02  # no call can begin while all workers are full: those that come are taken in when one is done
-_BUFFER_POLL_S, _BUFFER_POLL_MAX_S = 0.001, 0.02  # how often to ask for buffers back while a clip waits for them
 _FLUSH_S = 2.0  # for a listener to hand over its last replies
 
 
@@ -76,6 +67,15 @@ class Parts:
     lifecycle: Lifecycle
     refusals: Refusals
     index_watch: IndexWatch
+    credits: Credits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontLimits:
+    """How long a drain may take, and how long a client may hold clips without giving one back."""
+
+    drain_s: float
+    lease_s: float
 
 
 class Front:
@@ -86,7 +86,7 @@ class Front:
         parts: Parts,
         *,
         server: str,
-        drain_s: float,
+        limits: FrontLimits,
         on_ready: Callable[[int], None],
         on_drain: Callable[[], None],
     ) -> None:
@@ -94,18 +94,32 @@ class Front:
         self.status = Status(state=State.STARTING, turned_s=time.monotonic(), detail="no turn yet")
         self._listeners, self._admission, self._buffer_pool = parts.listeners, parts.admission, parts.buffer_pool
         self._pool, self._metrics, self._stops = parts.pool, parts.metrics, parts.stops
-        self._refusals, self._index_watch = parts.refusals, parts.index_watch
-        self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics)
+        self._index_watch = parts.index_watch
+        self._credits = parts.credits
+        self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics, lease_s=limits.lease_s)
+        self._dispatcher = Dispatcher(
+            parts.admission, parts.pool, parts.buffer_pool, self._outbox, metrics=parts.metrics
+        )
+        self._load = FrontLoad(time.monotonic())
+        self._replies = Replies(
+            ReplyParts(
+                server=server,
+                outbox=self._outbox,
+                refusals=parts.refusals,
+                credits=parts.credits,
+                front=self._load,
+                queued=parts.admission.__len__,
+                slots=self._slots,
+            )
+        )
         self._server = server
-        self._drain_s = drain_s
+        self._drain_s = limits.drain_s
         self._on_ready, self._on_drain = on_ready, on_drain
         self._announced = False
         self._drain_until_s = math.inf
         self._drain_notice = DrainNotice()
         self._unfinished = 0
         self._restarts_seen = 0
-        self._short_of_buffers = False
-        self._buffer_poll_s = _BUFFER_POLL_S
         self._ids = itertools.count(1)
 
     def run(self) -> None:
@@ -120,7 +134,9 @@ class Front:
             gather_s = 0.0 if self._pool.room else _GATHER_S
             self._listeners.wait(self._until_next_turn_s(), gather_s=gather_s)
             with self._metrics.lock:
-                self._turn(time.monotonic())
+                self._load.begin(time.monotonic())
+                self._turn(self._load.turn_s)
+                self._load.end(time.monotonic())
         self._flush()
         if self._unfinished:
             raise FramefeedError(
@@ -142,9 +158,10 @@ class Front:
         for event in self._pool.poll(now_s):
             self._take_in(event, now_s)
         for job in self._admission.expire(now_s=now_s):
-            self._refuse(job, DeadlineExceeded(f"{job.what} waited in the queue until its time was up"), now_s)
+            waited = DeadlineExceeded(f"{job.what} waited in the queue until its time was up")
+            self._replies.refuse(job, waited, now_s)
         self._tend_readers(now_s)
-        self._dispatch()  # last of all that moves jobs: what a reader's tending made possible has no event of its own
+        self._dispatcher.dispatch()  # last of all that moves jobs: what tending readers made possible has no event
         self._step_life(now_s)
         self._publish(now_s)
 
@@ -152,7 +169,8 @@ class Front:
         now_s = time.monotonic()
         timers = (self._admission.next_due_s, self._outbox.next_timer_s(), self._pool.next_timer_s(now_s))
         wait_s = min(_TURN_S, min(timers) - now_s)
-        return min(wait_s, self._buffer_poll_s) if self._short_of_buffers else wait_s
+        poll_s = self._dispatcher.poll_s
+        return wait_s if poll_s is None else min(wait_s, poll_s)
 
     def _receive(self, now_s: float) -> bool:
         message = self._listeners.receive()
@@ -161,18 +179,20 @@ class Front:
         client, frames = message
         call = _call_of(frames)
         if isinstance(call, CancelCall):
+            self._cancel(client, call.attempt, now_s)
             return True  # it has no reply of its own, so it is no request
         self._metrics.received()
         try:
-            if isinstance(call, FramefeedError):
-                raise call
-            if isinstance(call, DecodeCall):
-                self._admit(client, call, frames[0], now_s)
-            else:
-                self._send(client, "server", self._describe(call.attempt), now_s)
+            match call:
+                case FramefeedError():
+                    raise call
+                case DecodeCall():
+                    self._admit(client, call, frames[0], now_s)
+                case DescribeCall():
+                    self._credits.seen(client, "", now_s)
+                    self._replies.description(client, self._describe(call.attempt), now_s)
         except FramefeedError as error:
-            self._note_refusal(client, error.code, str(error))
-            self._send_error(client, peek_attempt(frames[0]) if frames else 0, error, now_s)
+            self._replies.refuse_call(client, peek_attempt(frames[0]) if frames else 0, error, now_s)
         return True
 
     def _admit(self, client: bytes, call: DecodeCall, header: bytes, now_s: float) -> None:
@@ -183,8 +203,8 @@ class Front:
             raise BadRequest(f"request: deadline_s is {left_s}, wanted a finite number of seconds")
         if not self._buffer_pool.ranges.fits(request.clip_bytes):
             room = self._buffer_pool.ranges.total_bytes
-            raise BadRequest(
-                f"request: the clip would be {request.clip_bytes} bytes, the server's buffer pool has {room}"
+            raise NotHere(
+                f"request: the clip would be {request.clip_bytes} bytes, this server's buffer pool has {room}"
             )
         if self.lifecycle.state is State.STARTING:
             raise Busy("no worker is up yet; try another server, or later")
@@ -203,75 +223,64 @@ class Front:
             due_s=now_s + min(left_s, MAX_DEADLINE_S),
             frames=request.frames_key,
             alone=call.alone,
+            run=self._admission.run_name(call.run),
+            work_class=call.work_class,
+            front_s=max(time.monotonic() - now_s, 0.0),
         )
-        refusal = self._admission.offer(job, now_s=now_s)
-        if refusal is not None:
-            raise refusal
+        self._credits.seen(client, job.run, now_s)
+        refused, error = self._admission.offer(job, now_s=now_s) or (None, None)
+        if refused is job and error is not None:
+            raise error
+        self._credits.asked(client, job.run, now_s)
+        self._metrics.asked(job.run)
+        if refused is not None and error is not None:
+            self._replies.refuse(refused, error, now_s)
+
+    def _cancel(self, client: bytes, attempt: int, now_s: float) -> None:
+        """Give up a job that its client does not want any more; it may have been answered already."""
+        job = self._admission.cancel(client, attempt) or self._pool.cancel(client, attempt)
+        if job is not None:
+            self._replies.refuse(job, Cancelled(f"{job.what} was cancelled"), now_s)
 
     def _take_in(self, event: Event, now_s: float) -> None:
         """Turn what happened to a worker's task into a reply, and give its buffer back where it is free."""
         match event:
-            case Finished(job, buffer, done, socket, late):
-                self._metrics.storage_met(done.storage)
-                if done.outcome == "clip":
-                    self._metrics.decoded(
-                        socket=socket, codec=done.codec, read_bytes=done.read_bytes, stage_s=done.stage_s
-                    )
-                if done.outcome != "clip" or late:
-                    self._buffer_pool.ranges.free(buffer)
-                if late:
-                    return
-                reply = Outgoing(client=job.client, outcome=done.outcome, header=add_load(done.reply, self._load()))
-                if done.outcome == "clip":
-                    pixels = Pixels(buffer=buffer, clip_bytes=job.clip_bytes, due_s=job.due_s)
-                    reply = replace(reply, pixels=pixels, late=partial(self._unread, job))
-                else:
-                    self._note_failure(job, reply)
-                self._outbox.put(reply, now_s=now_s)
+            case Finished():
+                self._finish(event, now_s)
             case TimedOut(job):
-                self._refuse(job, DeadlineExceeded(f"{job.what} was not decoded until its time was up"), now_s)
+                late = DeadlineExceeded(f"{job.what} was not decoded until its time was up")
+                self._replies.refuse(job, late, now_s)
             case Hung(job, reason, late):
                 self._metrics.storage_met({"hung": 1})
                 if not late:
-                    self._refuse(job, StorageFault(reason), now_s)
+                    self._replies.refuse(job, StorageFault(reason), now_s)
             case Lost(job, reason):
-                self._refuse(job, ServerLost(reason), now_s)
-            case Released(buffer):
+                self._replies.refuse(job, ServerLost(reason), now_s)
+            case Released(job, buffer):
+                self._admission.ended(job, None)
                 self._buffer_pool.ranges.free(buffer)
 
-    def _dispatch(self) -> None:
-        """Start jobs while a worker and the buffer pool have room; the first one in line is never overtaken."""
-        self._short_of_buffers = False
-        while len(self._admission) and self._pool.room:
-            job = self._admission.first(blocked=self._outbox.blocks)
-            buffer = self._buffer_pool.ranges.allocate(job.clip_bytes) if job else None
-            if job is None or buffer is None:
-                self._short_of_buffers = self._outbox.in_transit > 0
-                self._buffer_poll_s = min(2 * self._buffer_poll_s, _BUFFER_POLL_MAX_S)
-                return
-            self._buffer_poll_s = _BUFFER_POLL_S
-            together = [(job, buffer), *self._companions(job)]
-            for started, _ in together:
-                self._admission.take(started)
-            self._metrics.started(together=len(together))
-            self._pool.start(together)
-
-    def _companions(self, job: Job) -> Iterator[tuple[Job, Buffer]]:
-        """Jobs to decode together with this one, and their buffers: no more than leaves every thread its share of the
-        queue, and half of the buffer pool to others.
-        """
-        ranges = self._buffer_pool.ranges
-        share = len(self._admission) // self._pool.room
-        for companion in self._admission.companions(job)[: max(share - 1, 0)]:
-            leaves_half = ranges.used_bytes + companion.clip_bytes <= ranges.total_bytes // 2
-            buffer = ranges.allocate(companion.clip_bytes) if leaves_half else None
-            if buffer is None:
-                return
-            yield companion, buffer
+    def _finish(self, end: Finished, now_s: float) -> None:
+        """A worker is done with a job, whether or not it is still wanted."""
+        job, done = end.job, end.done
+        self._admission.ended(job, done.effort.busy_s)
+        self._metrics.worked(done.effort, socket=end.socket)
+        if done.outcome == "clip":
+            self._credits.decoded(done.effort.busy_s, job.clip_bytes)
+            self._metrics.decoded(socket=end.socket, codec=done.codec, read_bytes=done.read_bytes, stage_s=done.stage_s)
+        if end.before:
+            self._metrics.wasted(end.before)
+            self._buffer_pool.ranges.free(end.buffer)
+        elif done.outcome == "clip":
+            self._replies.clip(job, end.buffer, done, now_s)
+        else:
+            self._buffer_pool.ranges.free(end.buffer)
+            self._replies.failed(job, done, now_s)
 
     def _tend_readers(self, now_s: float) -> None:
         for client in self._outbox.tend(now_s):
-            for job in self._admission.forget(client):
+            self._credits.gone(client)
+            for job in self._admission.forget(client) + self._pool.forget(client):
                 log.debug("client %s is gone, and with it %s", client.hex(), job.what)
                 self._metrics.dropped("client_gone")
 
@@ -293,7 +302,7 @@ class Front:
             log.log(logging.INFO if ready else logging.WARNING, "%s", "ready" if ready else "unready: no worker is up")
         if ready and not self._announced:
             self._announced = True
-            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset)
+            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset, software_version())
             self._on_ready(self._pool.videos)
 
     def _begin_drain(self, why: str, now_s: float) -> None:
@@ -301,10 +310,10 @@ class Front:
         self._admission.draining = True
         self._drain_until_s = now_s + self._drain_s
         self._on_drain()
-        notice = self._packed(self._describe(attempt=0))
+        description = self._describe(attempt=0)
         for client in self._drain_notice.begin(now_s):
             with contextlib.suppress(ReaderFull, ReaderGone):  # the reply to its next request says it too
-                self._listeners.send(client, notice, None)
+                self._listeners.send(client, self._replies.packed(client, description, now_s), None)
 
     def _continue_drain(self, now_s: float) -> None:
         if now_s >= self._drain_until_s or self._pool.hopeless() is not None:
@@ -312,7 +321,7 @@ class Front:
             unfinished = self._admission.clear() + self._pool.abandon()
             self._unfinished = len(unfinished) + self._outbox.waiting
             for job in unfinished:
-                self._refuse(job, over, now_s)
+                self._replies.refuse(job, over, now_s)
             self.lifecycle.move(State.STOPPED)
         elif not self.in_flight and not self._outbox.in_transit and self._drain_notice.quiet(now_s):
             log.info("drained: every request was answered")
@@ -333,6 +342,10 @@ class Front:
             stuck_reads=self._pool.stuck_reads,
             zombies=self._pool.zombies,
             buffer_pool_used_bytes=self._buffer_pool.ranges.used_bytes,
+            short_of_buffers=self._dispatcher.short_of_buffers,
+            clients_blocked=self._dispatcher.clients_blocked,
+            front_busy_s=self._load.busy_s,
+            clients=self._listeners.clients(),
         )
         self._metrics.observe(gauges, now_s=now_s)
         self._metrics.restarted(self._pool.restarts - self._restarts_seen)
@@ -343,38 +356,11 @@ class Front:
         detail += f", {gauges.zombies} killed workers cannot go" if gauges.zombies else ""
         self.status = Status(state=gauges.state, turned_s=now_s, detail=detail)
 
-    def _refuse(self, job: Job, error: FramefeedError, now_s: float) -> None:
-        self._send_error(job.client, job.attempt, error, now_s)
-
-    def _note_failure(self, job: Job, reply: Outgoing) -> None:
-        if reply.outcome in REQUEST_REASONS:
-            said = unpack_reply(reply.header)
-            self._note_refusal(job.client, reply.outcome, said.message if isinstance(said, ErrorReply) else job.what)
-
-    def _note_refusal(self, client: bytes, code: str, why: str) -> None:
-        """Count and log what no server will answer otherwise: a client's mistake, an attack, or broken media."""
-        if code in REQUEST_REASONS:
-            self._refusals.refuse(code, f"client {client.hex()}", why)
-
-    def _send_error(self, client: bytes, attempt: int, error: FramefeedError, now_s: float) -> None:
-        self._outbox.put(self._error(client, attempt, error), now_s=now_s)
-
-    def _unread(self, job: Job) -> Outgoing:
-        unread = DeadlineExceeded(f"{job.what} was ready, but not read until its time was up")
-        return self._error(job.client, job.attempt, unread)
-
-    def _error(self, client: bytes, attempt: int, error: FramefeedError) -> Outgoing:
-        reply = ErrorReply(attempt=attempt, server=self._server, code=error.code, message=str(error))
-        return Outgoing(client=client, outcome=error.code, header=self._packed(reply))
-
-    def _send(self, client: bytes, outcome: str, reply: Reply, now_s: float) -> None:
-        self._outbox.put(Outgoing(client=client, outcome=outcome, header=self._packed(reply)), now_s=now_s)
-
-    def _packed(self, reply: Reply) -> bytes:
-        return add_load(pack_unsealed(reply), self._load())
-
-    def _load(self) -> Load:
-        return Load(queued=len(self._admission))
+    def _slots(self) -> int:
+        """Clips that are decoded at a time now: as many as there are threads, and buffers for one client."""
+        threads = max(self._pool.ready, 1) * self._pool.capacity // max(self._pool.size, 1)
+        fit = self._buffer_pool.ranges.total_bytes // 2 // max(int(self._credits.clip_bytes), 1)
+        return max(min(threads, fit), 1)
 
     def _describe(self, attempt: int) -> ServerReply:
         return ServerReply(
@@ -385,6 +371,8 @@ class Front:
             workers=self._pool.capacity,
             state=self.lifecycle.state.value,
             dataset=self._pool.dataset,
+            max_clip_bytes=self._buffer_pool.ranges.total_bytes,
+            software=software_version(),
         )
 
     def __repr__(self) -> str:

@@ -15,7 +15,6 @@ from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 
 MAX_UNREAD = 1024  # replies kept for one client; more are dropped and counted
-SHARES = 4  # of the buffer pool; a client that has one under way is sent no more until some is delivered
 _RETRY_S, _RETRY_MAX_S = 0.001, 0.05
 
 
@@ -48,12 +47,18 @@ class ReplyCounter(Protocol):
     def dropped(self, reason: str) -> None:
         """A reply has no reader any more."""
 
+    def wasted(self, reason: str) -> None:
+        """A clip was decoded in vain."""
+
 
 class Sends(Protocol):
     """The transport's part that the outbox uses."""
 
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
         """Send or raise ReaderFull or ReaderGone."""
+
+    def cut(self, client: bytes) -> None:
+        """End a client's connection."""
 
 
 @dataclass(slots=True)
@@ -65,46 +70,40 @@ class _Reader:
 
 @dataclass(slots=True)
 class _InTransit:
-    """The clips of one client that the transport still reads, and what they take of the buffer pool."""
+    """The clips of one client that the transport still reads, and when the last one of them was delivered or begun."""
 
+    progress_s: float
     clips: deque[tuple[Delivery, Buffer]] = field(default_factory=deque)
-    length_bytes: int = 0
 
 
 class Outbox:
-    """Replies in the order they were put, for each client. `tend` retries, expires and frees."""
+    """Replies in the order they were put, for each client. `tend` retries, expires and frees.
 
-    def __init__(self, transport: Sends, buffer_pool: BufferPool, counter: ReplyCounter) -> None:
+    A client of whose clips none was delivered for `lease_s`, as a process that was stopped, is cut off.
+    """
+
+    def __init__(self, transport: Sends, buffer_pool: BufferPool, counter: ReplyCounter, *, lease_s: float) -> None:
         self.waiting = 0  # replies that the transport has not taken
+        self.in_transit = 0  # clips that the transport still reads from the buffer pool
         self._transport = transport
         self._buffer_pool = buffer_pool
         self._counter = counter
         self._slow: dict[bytes, _Reader] = {}
         self._in_transit: dict[bytes, _InTransit] = {}
-        self._share_bytes = buffer_pool.ranges.total_bytes // SHARES
+        self._lease_s = lease_s
+        self._lease_ends_s = math.inf  # a lower bound: exact after each look
         self._gone: set[bytes] = set()
 
     def blocks(self, client: bytes) -> bool:
-        """Whether a client has replies to read before it gets more: some wait, or its share of the pool is on its way.
-
-        So one client that does not read cannot take the buffer pool from the others.
-        """
-        if client in self._slow:
-            return True
-        in_transit = self._in_transit.get(client)
-        return in_transit is not None and in_transit.length_bytes >= self._share_bytes
-
-    @property
-    def in_transit(self) -> int:
-        """Clips that the transport still reads from the buffer pool."""
-        return sum(len(in_transit.clips) for in_transit in self._in_transit.values())
+        """Whether a client has replies to read before it gets more."""
+        return client in self._slow
 
     def put(self, reply: Outgoing, *, now_s: float) -> None:
         """Send a reply, or keep it behind the others that its client has not read."""
         self.waiting += 1
         reader = self._slow.get(reply.client)
         if reader is None:
-            if not self._try(reply):
+            if not self._try(reply, now_s):
                 self._slow[reply.client] = _Reader(deque([reply]), now_s + _RETRY_S)
         elif len(reader.unread) >= MAX_UNREAD:
             self._drop(reply, "unread")
@@ -113,7 +112,9 @@ class Outbox:
 
     def tend(self, now_s: float) -> set[bytes]:
         """Retry slow readers, replace what came too late, free what was delivered; returns clients found gone."""
-        self._collect()
+        self._collect(now_s)
+        if now_s >= self._lease_ends_s:
+            self._end_leases(now_s)
         for client, reader in list(self._slow.items()):
             if now_s >= reader.retry_s:
                 self._retry(client, reader, now_s)
@@ -121,23 +122,33 @@ class Outbox:
         return gone
 
     def next_timer_s(self) -> float:
-        """When to call `tend` next for a slow reader's sake."""
-        return min((reader.retry_s for reader in self._slow.values()), default=math.inf)
+        """When to call `tend` next for the sake of a slow reader, or of one that reads no more."""
+        return min((reader.retry_s for reader in self._slow.values()), default=self._lease_ends_s)
 
-    def _collect(self) -> None:
+    def _end_leases(self, now_s: float) -> None:
+        for client, in_transit in list(self._in_transit.items()):
+            if now_s >= in_transit.progress_s + self._lease_s:
+                in_transit.progress_s = now_s  # a transport that leaves it at that is told again then
+                self._transport.cut(client)
+        self._collect(now_s)
+        begun_s = min((in_transit.progress_s for in_transit in self._in_transit.values()), default=math.inf)
+        self._lease_ends_s = begun_s + self._lease_s
+
+    def _collect(self, now_s: float) -> None:
         """Free the buffers of clips that were delivered: a client's are, in the order in which they were sent."""
         for client, in_transit in list(self._in_transit.items()):
             while in_transit.clips and in_transit.clips[0][0].done:
                 _, buffer = in_transit.clips.popleft()
                 self._buffer_pool.ranges.free(buffer)
-                in_transit.length_bytes -= buffer.length_bytes
+                self.in_transit -= 1
+                in_transit.progress_s = now_s
             if not in_transit.clips:
                 del self._in_transit[client]
 
     def _retry(self, client: bytes, reader: _Reader, now_s: float) -> None:
         self._expire(reader, now_s)
         before = len(reader.unread)
-        while reader.unread and self._try(reader.unread[0]):
+        while reader.unread and self._try(reader.unread[0], now_s):
             reader.unread.popleft()
         if not reader.unread:
             del self._slow[client]
@@ -149,9 +160,10 @@ class Outbox:
         for i, reply in enumerate(reader.unread):
             if reply.pixels is not None and reply.late is not None and now_s >= reply.pixels.due_s:
                 self._buffer_pool.ranges.free(reply.pixels.buffer)
+                self._counter.wasted("late")
                 reader.unread[i] = reply.late()
 
-    def _try(self, reply: Outgoing) -> bool:
+    def _try(self, reply: Outgoing, now_s: float) -> bool:
         """Send it if its reader can take it; False leaves it waiting."""
         pixels = reply.pixels
         view = None if pixels is None else self._buffer_pool.view(pixels.buffer, pixels.clip_bytes)
@@ -167,15 +179,17 @@ class Outbox:
         self._counter.replied(reply.outcome, len(reply.header) + (pixels.clip_bytes if pixels else 0))
         if pixels is not None:
             assert delivery is not None, "outbox: pixels were sent without a way to know when they are delivered"
-            in_transit = self._in_transit.setdefault(reply.client, _InTransit())
+            in_transit = self._in_transit.setdefault(reply.client, _InTransit(now_s))
+            self._lease_ends_s = min(self._lease_ends_s, in_transit.progress_s + self._lease_s)
+            self.in_transit += 1
             in_transit.clips.append((delivery, pixels.buffer))
-            in_transit.length_bytes += pixels.buffer.length_bytes
         return True
 
     def _drop(self, reply: Outgoing, reason: str) -> None:
         self.waiting -= 1
         self._counter.dropped(reason)
         if reply.pixels is not None:
+            self._counter.wasted("client_gone")
             self._buffer_pool.ranges.free(reply.pixels.buffer)
 
     def __repr__(self) -> str:

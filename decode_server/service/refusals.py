@@ -19,8 +19,8 @@ log = logging.getLogger("framefeed.serve")
 
 LINES_AT_ONCE, LINES_A_SECOND = 100, 10
 # Of connections: no or a wrong token, a key that is not on the list, a failed handshake, another user of this host, one
-# too many, nonsense. Of requests: their code.
-CONNECTION_REASONS = ("token", "key", "handshake", "user", "crowd", "nonsense")
+# too many, no descriptor left, nonsense, clips held too long. Of requests: their code.
+CONNECTION_REASONS = ("token", "key", "handshake", "user", "crowd", "descriptors", "nonsense", "lease")
 REQUEST_REASONS = ("permanent", *(code for code, error in WIRE_ERRORS.items() if issubclass(error, Permanent)))
 
 

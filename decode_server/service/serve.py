@@ -9,16 +9,20 @@ import contextlib
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from decode_server.service.admission import Admission, Limits
+from decode_server.service.admission import TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
-from decode_server.service.front import Front, Parts
+from decode_server.service.credits import Credits
+from decode_server.service.descriptors import raise_descriptor_limit
+from decode_server.service.front import Front, FrontLimits, Parts
 from decode_server.service.health import HealthServer
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
@@ -30,9 +34,13 @@ from decode_server.service.listeners.shm_listener import ShmListener
 from decode_server.service.listeners.zmq_listener import IO_THREADS, Router
 from decode_server.service.membership.announcement import Announcement, Identity, Places
 from decode_server.service.membership.registry import LEASE_S
-from decode_server.service.metrics import Metrics
+from decode_server.service.metrics import Capacity, Metrics
+from decode_server.service.process_metrics import ProcessCollector
 from decode_server.service.refusals import Refusals
-from decode_server.service.signals import StopSignals
+from decode_server.service.run_shares import RunShares, parse_run_shares
+from decode_server.service.workers.cancel_flags import CancelFlags
+from decode_server.service.workers.job_table import SPARE_TASKS
+from decode_server.service.workers.supervisor import WORKER_COMMAND, ZOMBIES_A_SLOT, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import (
     CGROUP,
     SYSFS_CPUS,
@@ -42,14 +50,14 @@ from decode_server.service.workers.topology import (
     read_cpu_quota,
     read_sockets,
 )
-from decode_server.service.workers.worker_pool import WORKER_COMMAND, PoolOptions, WorkerPool
+from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
 
 log = logging.getLogger("framefeed.serve")
 
 DEFAULT_BIND = "tcp://127.0.0.1:5555"
 _MIB = 1 << 20
-_QUEUED_POOLS = 4  # the clips that wait may need this many times the buffer pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +68,7 @@ class Serve:
     """Folder of videos, made by 'framefeed chunk' or indexed by 'framefeed index'."""
     bind: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Where to listen: tcp://, grpc:// or grpcs://ADDRESS:PORT (port 0 picks a free one), and for trainers on this host
-    ipc://@NAME or, faster, shm://@NAME (or shm:///PATH). Give it again for each further address. Default:
-    tcp://127.0.0.1:5555."""
+    shm://@NAME (or shm:///PATH). Give it again for each further address. Default: tcp://127.0.0.1:5555."""
     public: bool = False
     """Allow a --bind that other machines can reach."""
     metrics_port: int = 9555
@@ -77,7 +84,9 @@ class Serve:
     buffer_pool_mib: int = 256
     """Memory for clips on their way out, in MiB: the bound on what slow readers can hold."""
     queue: int = 256
-    """Requests that may wait; more are told at once to try another server."""
+    """Requests that may wait beside the first one of each client; more are told at once to try another server."""
+    run_share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=WEIGHT: what a run gets of the decoding time relative to others, which have 1. Give it again for more."""
     drain_s: float = 30.0
     """On the first signal, finish what is in flight for at most this long. A second signal stops at once."""
     hang_s: float = 30.0
@@ -85,6 +94,9 @@ class Serve:
     reads for this long."""
     read_s: float = 5.0
     """A request whose read of storage lasts longer is sent elsewhere; its thread counts as stuck until it returns."""
+    hold_s: float = 30.0
+    """A client that holds clips and gives none back for so long, as a stopped trainer does, is cut off; when it goes on
+    it connects and asks again."""
     announce: Path | None = None
     """Write who this server is as JSON to this file once ready (name, endpoints, metrics_url, pid and more); removed
     when draining."""
@@ -97,13 +109,13 @@ class Serve:
     """A trainer may take this server for dead when what it wrote was not renewed for so long; it is, nine times."""
 
     io_threads: int = IO_THREADS
-    """Threads that ZeroMQ sends and enciphers in, for each tcp:// or ipc:// address. One enciphers some 1 GB/s (CURVE);
+    """Threads that ZeroMQ sends and enciphers in, for each tcp:// or ipc:// address; one enciphers 0.8 GB/s (CURVE);
     a client's connection is one thread's."""
 
     security: Annotated[SecurityOptions, tyro.conf.arg(name="")] = field(default_factory=SecurityOptions)
 
     def __post_init__(self) -> None:
-        for name in ("read_s", "lease_s"):
+        for name in ("read_s", "lease_s", "hold_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted more than 0")
         least = {
@@ -132,6 +144,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
 
     Raises BadInput for options or a root that cannot be used, FramefeedError if it could not end in good order.
     """
+    raise_descriptor_limit()
     binds = options.bind or (DEFAULT_BIND,)
     endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
     credentials = options.security.read(endpoints)
@@ -139,30 +152,30 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     with contextlib.ExitStack() as stack:
         stops = stack.enter_context(StopSignals())
         buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options)))
-        metrics, lifecycle = Metrics(), Lifecycle()
+        metrics, lifecycle = Metrics(_capacity(options, worker_slots, buffer_pool)), Lifecycle()
         refusals = Refusals(metrics.registry)
+        listen = partial(
+            _listen,
+            io_threads=options.io_threads,
+            buffer_pool=buffer_pool,
+            lifecycle=lifecycle,
+            credentials=credentials,
+            refusals=refusals,
+        )
         listening: list[Listener] = []
         for endpoint in endpoints:
-            listening.append(
-                _listen(
-                    endpoint,
-                    io_threads=options.io_threads,
-                    buffer_pool=buffer_pool,
-                    lifecycle=lifecycle,
-                    credentials=credentials,
-                    refusals=refusals,
-                )
-            )
+            listening.append(listen(endpoint))
             stack.callback(listening[-1].close, linger_s=0)
         urls = [listener.url for listener in listening]
         server = _server_name(urls[0])
-        pool = stack.enter_context(
-            contextlib.closing(_pool(options, worker_slots, buffer_pool, server, worker_command))
-        )
-        limits = Limits(requests=options.queue, clip_bytes=_QUEUED_POOLS * buffer_pool.ranges.total_bytes)
+        opened = _pool(options, worker_slots, buffer_pool, server, worker_command)
+        pool = stack.enter_context(contextlib.closing(opened))
+        metrics.registry.register(ProcessCollector(pool.pids))
+        shares = RunShares(parse_run_shares(options.run_share))
         parts = Parts(
             listeners=Listeners(listening),
-            admission=Admission(limits),
+            admission=Admission(Limits(requests=options.queue), shares),
+            credits=Credits(shares.weight, queue=options.queue),
             buffer_pool=buffer_pool,
             pool=pool,
             metrics=metrics,
@@ -171,21 +184,24 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
             refusals=refusals,
             index_watch=stack.enter_context(contextlib.closing(_index_watch(options, pool))),
         )
-        announcement = stack.enter_context(
-            contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
-        )
-        front = Front(
-            parts,
-            server=server,
-            drain_s=options.drain_s,
-            on_ready=announcement.publish,
-            on_drain=announcement.withdraw,
-        )
+        announced = _announcement(options, urls, worker_slots, pool, lifecycle)
+        announcement = stack.enter_context(contextlib.closing(announced))
+        front = _front(parts, options, server, announcement)
         health = HealthServer(endpoints[0], options.metrics_port, status=lambda: front.status, metrics=metrics.render)
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         _warn_if_open(endpoints, credentials)
         front.run()
+
+
+def _front(parts: Parts, options: Serve, server: str, announcement: Announcement) -> Front:
+    return Front(
+        parts,
+        server=server,
+        limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s),
+        on_ready=announcement.publish,
+        on_drain=announcement.withdraw,
+    )
 
 
 def _announcement(
@@ -238,6 +254,16 @@ def _buffer_pool(options: Serve) -> BufferPool:
         ) from None
 
 
+def _capacity(options: Serve, worker_slots: Sequence[WorkerSlot], buffer_pool: BufferPool) -> Capacity:
+    sockets = Counter(slot.socket for slot in worker_slots)
+    return Capacity(
+        queue=options.queue,
+        workers=len(worker_slots),
+        buffer_pool_bytes=buffer_pool.ranges.total_bytes,
+        threads={socket: workers * options.threads for socket, workers in sockets.items()},
+    )
+
+
 def _worker_slots(options: Serve) -> tuple[WorkerSlot, ...]:
     allowed = frozenset(os.sched_getaffinity(0))
     sockets = choose_sockets(read_sockets(SYSFS_CPUS, allowed), options.sockets)
@@ -253,17 +279,21 @@ def _pool(
     server: str,
     worker_command: tuple[str, ...],
 ) -> WorkerPool:
-    pool_options = PoolOptions(
+    # Those of a slot that are killed and cannot go keep theirs.
+    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + SPARE_TASKS) * TOGETHER
+    flags = CancelFlags(tasks)
+    worker_options = WorkerOptions(
         root=str(options.root),
         index_folder=str(options.index or ""),
         server=server,
         threads=options.threads,
         buffer_pool_fd=buffer_pool.fd,
-        hang_s=options.hang_s,
+        cancel_flags_fd=flags.fd,
         read_s=options.read_s,
         command=worker_command,
     )
-    return WorkerPool(worker_slots, pool_options)
+    limits = PoolLimits(threads=options.threads, hang_s=options.hang_s)
+    return WorkerPool(Supervisor(worker_slots, worker_options), flags, limits)
 
 
 def _server_name(url: str) -> str:

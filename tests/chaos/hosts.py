@@ -18,7 +18,7 @@ def hosts_can_be_made() -> str:
     """Why not; empty if they can."""
     if os.geteuid() != 0:
         return "a network namespace needs root"
-    missing = [tool for tool in ("ip", "unshare", "nsenter") if shutil.which(tool) is None]
+    missing = [tool for tool in ("ip", "tc", "unshare", "nsenter") if shutil.which(tool) is None]
     if missing:
         return f"{missing[0]} is not installed"
     cable = ["unshare", "--net", "ip", "link", "add", "ff0", "type", "veth", "peer", "name", "ff1"]
@@ -62,6 +62,11 @@ class Host:
     def pull_cable(self) -> None:
         """From now on nothing arrives, on either side, and nobody is told."""
         _run(*self.enter, "ip", "link", "set", self._there, "down")
+
+    def narrow_cable(self, rate: str) -> None:
+        """From now on no more than this leaves it, e.g. "40mbit"; what is beyond waits for up to a second."""
+        limits = ("rate", rate, "burst", "64kb", "latency", "1s")
+        _run(*self.enter, "tc", "qdisc", "add", "dev", self._there, "root", "tbf", *limits)
 
     def plug_in(self) -> None:
         """Everything arrives again."""

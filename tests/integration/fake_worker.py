@@ -1,8 +1,9 @@
 """A worker whose engine does what the video's name says: the real process, channel and threads, no codecs.
 
 Names: `crash` (if its seed is even), `corrupt`, `odd` (corrupt if its seed is odd), `bug`, `fault` (of storage),
-`wait:PATH` (until the gate at PATH is opened), `read:PATH` (the same, as a read of storage), `stale` (after a fault
-that passed), `pattern` (pixels that no two places share by chance); any other gives its seed as pixels.
+`memory` and `descriptors` (none is left), `endless` (until it is cancelled), `wait:PATH` (until the gate at PATH is
+opened), `read:PATH` (the same, as a read of storage), `stale` (after a fault that passed), `pattern` (pixels that no
+two places share by chance); any other gives its seed as pixels.
 Roots: `refuses` cannot be read, `dies` ends the process at once, `differs` has a fingerprint of its own in every
 process.
 """
@@ -10,9 +11,11 @@ process.
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ from decode_server.service.workers.worker import DecodeBackend, main
 from decode_server.service.workers.worker_messages import Setup
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
-from framefeed.errors import BadInput, CorruptMedia, StorageFault
+from framefeed.errors import BadInput, Cancelled, CorruptMedia, StorageFault
 from framefeed.request import ClipRequest
 
 
@@ -39,8 +42,17 @@ class FakeEngine:
     def __init__(self, watch: ReadWatch) -> None:
         self._watch = watch
 
-    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[memoryview]) -> list[ClipInfo]:
-        return [self._decode(request, out) for request, out in zip(requests, outs, strict=True)]
+    def decode_together(
+        self, requests: Sequence[ClipRequest], outs: Sequence[memoryview], *, cancelled: Callable[[], bool]
+    ) -> list[ClipInfo]:
+        infos = []
+        for request, out in zip(requests, outs, strict=True):
+            while request.video == "endless" and not cancelled():
+                time.sleep(0.001)  # a packet
+            if cancelled():
+                raise Cancelled("the clip is not wanted any more")
+            infos.append(self._decode(request, out))
+        return infos
 
     def _decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:
         name, _, path = request.video.partition(":")
@@ -50,6 +62,10 @@ class FakeEngine:
             raise CorruptMedia("corrupt: nothing decodes at 1.5 s")
         if name == "bug":
             raise RuntimeError("an oversight")
+        if name == "memory":
+            raise MemoryError("an allocation failed")
+        if name == "descriptors":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         if name == "fault":
             self._watch.count("io")
             raise StorageFault("fault: the read failed")

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from framefeed.proto_wire import proto_of_call
-from framefeed.wire import Call, CancelCall, DecodeCall, DescribeCall, pack_call, seal
+from framefeed.errors import FramefeedError
+from framefeed.proto_wire import header_of_call, proto_of_call
+from framefeed.wire import Call, CancelCall, DecodeCall, DescribeCall, pack_call, seal, unpack_call
 from tests.integration.serving import request
 from tests.unit.contract.test_wire import CROPS, SAMPLINGS
 
@@ -125,7 +126,20 @@ def odd_parts(rng: random.Random) -> list[bytes]:
 
 
 def odd_proto(rng: random.Random) -> bytes:
-    """Bytes that are nearly a Call."""
+    """Bytes that are nearly a Call; none that by chance is a cancel, which has no reply to count."""
+    while _is_cancel(data := _odd_proto(rng)):
+        pass
+    return data
+
+
+def _is_cancel(data: bytes) -> bool:
+    try:
+        return isinstance(unpack_call(header_of_call(data)), CancelCall)
+    except FramefeedError:
+        return False
+
+
+def _odd_proto(rng: random.Random) -> bytes:
     good = rng.choice(PROTOS)
     match rng.randrange(5):
         case 0:

@@ -30,7 +30,7 @@ from trainer_client.samples import Sample
 POLICY = ClipPolicy(
     sampling=Segments(frames=2), crop=ResizedCentreCrop(), width_px=8, height_px=8, hflip_probability=0.5
 )
-DATASET = [Sample(video=f"video{i % 7}", start_s=i, end_s=i + 1) for i in range(50)]
+DATASET = [Sample(video=f"video{i % 7}", start_s=float(i), end_s=i + 1.0) for i in range(50)]
 BATCH = 4
 
 
@@ -177,7 +177,9 @@ def test_the_trainer_may_start_before_its_servers() -> None:
         with ClipServer(port=port):
             check(first.result(20))
             assert [b.step for b in run] == list(range(1, 25))
-        assert run.stats.wait_ns["no_server"] > 0
+        waits_ns = run.stats.wait_ns
+        assert waits_ns["first_batch"] > 0
+        assert waits_ns["no_server"] == 0, "the start of a run is its own cause"
 
 
 def test_all_servers_gone_is_an_error_that_names_who_waits() -> None:
@@ -382,8 +384,9 @@ def test_the_end_of_the_plan_is_the_end() -> None:
         ({"servers": []}, "servers is empty"),
         ({"servers": "tcp://a:1"}, "wanted a list"),
         ({"servers": ["a:5555"]}, "'a:5555' names no transport"),
-        ({"servers": ["http://a:1"]}, "unknown transport .http.; wanted one of tcp://HOST:PORT, ipc://@NAME"),
-        ({"servers": ["ipc:///tmp/x"]}, "names no local socket; wanted ipc://@NAME"),
+        ({"servers": ["http://a:1"]}, "unknown transport .http.; wanted one of tcp://HOST:PORT, shm://@NAME"),
+        ({"servers": ["ipc://@x"]}, "unknown transport .ipc."),
+        ({"servers": ["shm://@"]}, "names no local socket; wanted shm://@NAME"),
         ({"servers": ["tcp://a"]}, "names no port"),
         ({"servers": ["tcp://a:0"]}, "names no port"),
         ({"servers": ["tcp://a:99999"]}, "names no port"),
@@ -393,8 +396,11 @@ def test_the_end_of_the_plan_is_the_end() -> None:
         ({"servers": ["tcp://a:1/x"]}, "says more than a host and a port"),
         ({"servers": ["tcp://a:1", "tcp://a:1"]}, "given twice"),
         ({"batch_clips": 0}, "batch_clips is 0"),
-        ({"prefetch_bytes": 1000}, "prefetch_bytes is 1000, less than one batch: 4 clips of 384 bytes are 1536"),
-        ({"inflight_bytes": 100}, "inflight_bytes is 100, less than one clip of 384 bytes"),
+        (
+            {"prefetch_bytes": 1000},
+            "prefetch_bytes is 1000 for 1 rank, less than one batch of 4 clips of 384 bytes for each: wanted at",
+        ),
+        ({"inflight_bytes": 100}, "inflight_bytes is 100 for 1 rank, less than one clip of 384 bytes"),
         ({"prefetch_batches": 0}, "prefetch_batches is 0"),
         ({"rank": 3, "world_size": 2}, "rank is 3 of 2"),
         ({"order": "window:4", "rank": 1, "world_size": 2}, "order is 'window:4' and world_size is 2, wanted 'strict'"),
@@ -420,13 +426,13 @@ def test_metrics_are_the_stats_and_leave_with_the_loader() -> None:
         stats = run.stats
         value = registry.get_sample_value
         assert value("framefeed_trainer_clips_total", {"rank": "0"}) == 100
-        assert value("framefeed_client_requests_total", {"server": only.url, "outcome": "ok"}) == 100
-        assert value("framefeed_client_retries_total", {"reason": "busy"}) == stats.retries["busy"]
-        assert value("framefeed_client_request_duration_seconds_count", {"server": only.url}) == 100
+        assert value("framefeed_client_requests_total", {"rank": "0", "server": only.url, "outcome": "ok"}) == 100
+        assert value("framefeed_client_retries_total", {"rank": "0", "reason": "busy"}) == stats.retries["busy"]
+        assert value("framefeed_client_request_duration_seconds_count", {"rank": "0"}) == 100
         assert value("framefeed_client_inflight_bytes", {"rank": "0"}) == 0
-        assert value("framefeed_client_receive_cpu_seconds_total", {}) > 0
+        assert value("framefeed_client_receive_cpu_seconds_total", {"rank": "0"}) > 0
         assert value("framefeed_client_requested_total", {"rank": "0"}) == stats.requested
-        assert value("framefeed_client_dropped_total", {"reason": "busy"}) == stats.requested - 100
+        assert value("framefeed_client_dropped_total", {"rank": "0", "reason": "busy"}) == stats.requested - 100
         assert value("framefeed_client_inflight_requests", {"rank": "0"}) == 0
         assert value("framefeed_client_held_clips", {"rank": "0"}) == 0
         for cause, seconds in stats.wait_s.items():

@@ -7,6 +7,7 @@ codecs do not report all damage.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -70,7 +71,9 @@ def _try(job: Job, path: Path) -> str:
     # A run may begin behind the damage, and its frames be those of the undamaged file, which the sequential decode of
     # the damaged one is still concealing.
     whole = frozenset(sequential_frames(job.source, 0).values())
+    times = path.stat()
     path.write_bytes(damaged)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as rot does; what someone wrote to is another version
     results = Counter(
         _request(library, request, truth, whole) for request in _requests(path.stem, entry.duration_s, job.seed)
     )

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from framefeed.errors import CorruptMedia
 from tests.integration.forking_trainer import DATASET, POLICY, is_right
 from tests.integration.serving import Server, wait_until
-from tests.integration.test_transports import start
+from tests.integration.ways import start
 from trainer_client.feed.batch import Batch
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample

@@ -18,7 +18,7 @@ from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
 from framefeed.crops import Box, ExplicitBox, Letterbox, RandomResizedCrop, ViewCrop
-from framefeed.errors import BadRequest, CorruptMedia, FramefeedError, UnknownVideo
+from framefeed.errors import BadRequest, Cancelled, CorruptMedia, FramefeedError, UnknownVideo
 from framefeed.request import ClipRequest
 from framefeed.sampling import Dense, Segments
 from framefeed.wire import DecodeCall, pack_call
@@ -139,6 +139,23 @@ def test_clips_decoded_together_are_those_decoded_alone_and_cost_less(library: L
     by_itself = Engine(library).decode(crops[0], np.empty(crops[0].shape, np.uint8))
     assert sum(info.fed_packets for info in together) == by_itself.fed_packets
     assert sum(info.read_bytes for info in together) == by_itself.read_bytes
+
+
+@pytest.mark.parametrize("after_packets", [0, 1, 7])
+def test_a_cancelled_decode_stops_at_the_next_packet_and_the_engine_goes_on(
+    library: Library, after_packets: int
+) -> None:
+    request, engine = _request(library, end_s=9.0), Engine(library)
+    looks: list[bool] = []
+
+    def cancelled() -> bool:
+        looks.append(len(looks) >= after_packets)
+        return looks[-1]
+
+    with pytest.raises(Cancelled):
+        engine.decode_together([request], [np.empty(request.shape, np.uint8)], cancelled=cancelled)
+    assert looks == [False] * after_packets + [True], "it decoded on"
+    assert np.array_equal(_decode(engine, request), _decode(Engine(library), request))
 
 
 def test_what_one_of_several_lacks_is_raised_for_all(library: Library) -> None:

@@ -18,7 +18,7 @@ from framefeed.wire import ClipReply
 from tests.integration.forking_trainer import STEPS
 from tests.integration.serving import PATIENCE_S, Server, request, wait_until
 from tests.integration.talker import Talker
-from tests.integration.test_transports import start
+from tests.integration.ways import start
 
 # Asks for clips, reads none but the first header, and forks a child that lives until its pipe ends.
 HOLDER = """
@@ -41,7 +41,7 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(scope="module", params=["tcp", "ipc", "shm", "grpc"])
+@pytest.fixture(scope="module", params=["tcp", "shm", "grpc"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     transport = str(request.param)
     with start(tmp_path_factory.mktemp(transport), transport) as server:

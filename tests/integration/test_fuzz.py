@@ -26,7 +26,7 @@ from tests.integration.fake_worker import pattern_of
 from tests.integration.mangle import CANCEL, odd_header, odd_parts, odd_proto, odd_stream
 from tests.integration.serving import PATIENCE_S, Server, request
 from tests.integration.talker import Talker
-from tests.integration.test_transports import new_bind
+from tests.integration.ways import new_bind
 
 FEW, MANY = 1_500, 200_000
 CHUNK = 250

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -71,7 +72,14 @@ def test_a_stream_that_its_client_ends_is_answered_to_the_last(stub: DecodeServi
 def test_describe(server: Server, stub: DecodeServiceStub) -> None:
     reply = described(stub)
     assert (reply.version, reply.attempt, reply.server) == (2, 5, server.name)
-    assert reply.description == pb.Description(fingerprint="fake-1", videos=3, workers=2, state="ready")
+    assert reply.description == pb.Description(
+        fingerprint="fake-1",
+        videos=3,
+        workers=2,
+        state="ready",
+        max_clip_bytes=256 << 20,
+        software=version("framefeed"),
+    )
 
 
 def test_calls_of_all_kinds_share_a_stream_and_a_cancel_takes_no_credit_and_has_no_reply(

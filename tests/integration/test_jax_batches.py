@@ -12,7 +12,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 
 from tests.integration.forking_trainer import is_right, open_loader  # noqa: E402 - jax may not be there
 from tests.integration.serving import Server  # noqa: E402
-from tests.integration.test_transports import start  # noqa: E402
+from tests.integration.ways import start  # noqa: E402
 from trainer_client.adapters.jax_batches import JaxBatch, jax_batches  # noqa: E402
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.integration.forking_trainer import POLICY, is_right
 from tests.integration.serving import PATIENCE_S, Server, wait_until
-from tests.integration.test_transports import new_bind
+from tests.integration.ways import new_bind
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
 

@@ -28,7 +28,7 @@ from tests.integration.serving import PATIENCE_S, SERVE, Server, request, wait_u
 from tests.integration.talker import Talker
 from tests.videos import make_numbered_video
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.fleet.member_sources import DnsServers
+from trainer_client.fleet.discovery import DnsServers
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
 from trainer_client.transports.credentials import Credentials, Secrets
@@ -397,6 +397,7 @@ def test_certificates_are_read_again(tmp_path: Path, ours: Authority, foreign: A
         assert isinstance(early.decode(request())[0], ClipReply)  # handshakes only
 
 
+@pytest.mark.slow
 def test_a_client_s_certificate_is_read_again(tmp_path: Path, ours: Authority, foreign: Authority) -> None:
     certificate, key = foreign.issue("trainer.example")
     wants = (*tls_options(ours), "--tls-client-ca", str(ours.file))

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import zmq
 from msgspec.msgpack import encode
+from msgspec.structs import replace
 
 from framefeed.request import ClipRequest
 from framefeed.wire import (
@@ -20,6 +22,7 @@ from framefeed.wire import (
     DecodeCall,
     DescribeCall,
     ErrorReply,
+    Load,
     ServerReply,
     pack_call,
     seal,
@@ -89,8 +92,18 @@ def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, cli
 def test_describe(server: Server, client: Client) -> None:
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
-    assert reply == ServerReply(
-        attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=4, state="ready", dataset="v1-fake"
+    assert isinstance(reply, ServerReply)
+    assert reply.load.credits >= 5, "four at a time, and one more"
+    assert replace(reply, load=Load()) == ServerReply(
+        attempt=3,
+        server=server.name,
+        fingerprint="fake-1",
+        videos=3,
+        workers=4,
+        state="ready",
+        dataset="v1-fake",
+        max_clip_bytes=256 << 20,
+        software=version("framefeed"),
     )
 
 
@@ -175,7 +188,16 @@ def test_pages_and_books_while_requests_come_and_go(server: Server, client: Clie
     assert after["framefeed_server_read_bytes_total"] == 1000 * after[codec]
     assert after["framefeed_server_workers"] == 2
     assert after['framefeed_server_state{framefeed_server_state="ready"}'] == 1
-    assert after['framefeed_build_info{dataset="v1-fake",fingerprint="fake-1"}'] == 1
+    assert (
+        after[f'framefeed_build_info{{dataset="v1-fake",fingerprint="fake-1",version="{version("framefeed")}"}}'] == 1
+    )
+    assert (
+        after['framefeed_server_run_requests_total{run=""}']
+        == before['framefeed_server_run_requests_total{run=""}'] + 200
+    )
+    assert after["framefeed_server_front_busy_seconds_total"] > before["framefeed_server_front_busy_seconds_total"]
+    assert after['framefeed_server_thread_busy_seconds_total{socket="0"}'] > 0
+    assert after["framefeed_server_workers_memory_bytes"] > 0
 
 
 def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path: Path, gate: Gate) -> None:
@@ -190,11 +212,16 @@ def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path:
         for attempt in (3, 4):
             client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request()))
         wait_until("two wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 2)
-        refused, _ = other.decode(request())
+        client.send(DecodeCall(attempt=5, deadline_s=60.0, request=request()))
+        wait_until("three wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 3)
+        refused, _ = client.decode(request(), attempt=6)
         assert isinstance(refused, ErrorReply)
-        assert refused.code == "busy"
+        assert (refused.code, refused.attempt) == ("busy", 6)
+        other.send(DecodeCall(attempt=1, deadline_s=60.0, request=request()))
+        wait_until("a place is another's", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 4)
         gate.open()
-        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(4))
+        assert all(isinstance(client.receive()[0], ClipReply) for _ in range(5))
+        assert isinstance(other.receive()[0], ClipReply)
 
 
 def test_a_crash_costs_its_request_and_the_worker_is_replaced(tmp_path: Path) -> None:
@@ -449,13 +476,6 @@ def test_a_port_in_use_is_one_line_and_2(server: Server) -> None:
     code, line = run_and_fail("/videos", "--bind", "tcp://127.0.0.1:0", "--metrics-port", port)
     assert code == 2
     assert line == f"framefeed: metrics: port {port} of 127.0.0.1 is in use; choose another with --metrics-port"
-
-
-def test_an_abstract_ipc_address_serves_too(tmp_path: Path) -> None:
-    bind = f"ipc://@framefeed-test-{os.getpid()}"
-    with Server(tmp_path, "/videos", "--bind", bind) as server, Client(bind) as client:
-        assert server.endpoint == bind
-        assert isinstance(client.decode(request())[0], ClipReply)
 
 
 def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> None:

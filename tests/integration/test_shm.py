@@ -7,6 +7,9 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -18,18 +21,29 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from decode_server.service.buffer_pool import BufferPool
+from decode_server.service.buffer_pool import LEASE_WORDS, BufferPool
 from decode_server.service.listeners.endpoint import parse_bind
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.listeners.shm_listener import ShmListener
 from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput
-from framefeed.shm import HELLO, MAX_DATAGRAM_BYTES, pack_back, pack_call, socket_address, unpack_reply
+from framefeed.shm import (
+    HELLO,
+    MAX_DATAGRAM_BYTES,
+    LeaseWord,
+    pack_back,
+    pack_call,
+    pack_hello,
+    socket_address,
+    unpack_hello,
+    unpack_reply,
+)
 from tests.integration.serving import PATIENCE_S, wait_until
 from trainer_client.transports.shm_transport import ShmTransport
 from trainer_client.transports.transport import Kind, Signal, TransportLimits
 
 MIB = 1 << 20
+SOME_WORD = pack_hello(LeaseWord(0, 0))
 
 
 @pytest.fixture
@@ -67,7 +81,7 @@ class Hand:
         self.socket.connect(socket_address(listener.url))
         assert listener.receive() is None
         hello, fds, _, _ = socket.recv_fds(self.socket, 100, 1)
-        assert hello == HELLO
+        self.word = unpack_hello(hello)
         (self.buffer_pool_fd,) = fds
 
     def name(self, listener: ShmListener) -> bytes:
@@ -95,6 +109,7 @@ def test_the_buffer_pool_can_be_read_and_not_written(buffer_pool: BufferPool, ha
     with pytest.raises(PermissionError):
         mmap.mmap(hand.buffer_pool_fd, 0)
     with mmap.mmap(hand.buffer_pool_fd, 0, prot=mmap.PROT_READ) as seen:
+        assert seen[hand.word.offset :][:8] == hand.word.number.to_bytes(8, sys.byteorder)
         assert seen[:300] == bytes(buffer_pool.view(_buffer(buffer_pool, 300), 300))
 
 
@@ -263,7 +278,13 @@ def test_a_greeting_without_a_sealed_buffer_pool_is_not_believed(transport: ShmT
     unsealed = os.memfd_create("unsealed")
     os.ftruncate(unsealed, 4096)
     transport.connect(impostor.url)
-    for hello, fds in ((HELLO, []), (b"another", []), (HELLO, [unsealed])):
+    greetings: list[tuple[bytes, list[int]]] = [
+        (SOME_WORD, []),
+        (HELLO, []),
+        (b"another" + SOME_WORD, []),
+        (SOME_WORD, [unsealed]),
+    ]
+    for hello, fds in greetings:
         greeting = threading.Thread(target=impostor.greet, args=(hello, fds))
         greeting.start()
         wait_until("it is greeted", lambda g=greeting: transport.signals() == [] and not g.is_alive())
@@ -282,13 +303,13 @@ def _hung_up(peer: socket.socket) -> bool:
         return error.errno == errno.ECONNRESET
 
 
-@pytest.mark.parametrize("offset", [4096, 1 << 63])
+@pytest.mark.parametrize("offset", [LEASE_WORDS * 8 + 4096, 1 << 63])
 def test_a_lease_outside_the_buffer_pool_ends_the_connection(
     transport: ShmTransport, impostor: Impostor, buffer_pool: BufferPool, offset: int
 ) -> None:
     transport.connect(impostor.url)
     assert transport.signals() == []
-    impostor.greet(HELLO, [buffer_pool.fd])
+    impostor.greet(SOME_WORD, [buffer_pool.fd])
     await_kinds(transport, impostor.url, Kind.CONNECTED)
     impostor.peers[0].send(np.array([1, offset, MIB], np.uint64).tobytes() + b"header")
     await_kinds(transport, impostor.url, Kind.MESSAGES)
@@ -360,6 +381,97 @@ def test_what_a_server_said_before_it_ended_is_read_before_it_is_lost(
         assert transport.pixels(listener.url, into) == 4000
         assert np.array_equal(into, np.arange(4000) % 251)
     await_kinds(transport, listener.url, Kind.LOST)
+
+
+STOPPED_IN_THE_COPY = """
+import sys, numpy as np
+from trainer_client.transports.shm_transport import ShmTransport
+from trainer_client.transports.transport import Kind, Signal, TransportLimits
+url, length = sys.argv[1], int(sys.argv[2])
+transport = ShmTransport(TransportLimits(clip_bytes=length))
+transport.connect(url)
+while Signal(url, Kind.CONNECTED) not in transport.signals():
+    pass
+transport.send(url, b"call")
+while transport.header(url) is None:
+    pass
+into = np.empty(length, np.uint8)
+print("copies", flush=True)
+copied = transport.pixels(url, into)
+print(copied, np.unique(into).tolist() if copied else [], Signal(url, Kind.LOST) in transport.signals(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("revoked", [True, False], ids=["revoked", "only stopped"])
+def test_a_client_stopped_while_it_copies_never_takes_a_buffer_that_was_used_again(
+    tmp_path: Path, revoked: bool
+) -> None:
+    """It is stopped somewhere in the copy of 48 MiB; meanwhile its lease ends and the buffer is another's."""
+    length = 48 * MIB
+    buffer_pool = BufferPool(length)
+    listener = listen(buffer_pool, f"shm://{tmp_path}/socket")
+    pixels = buffer_pool.view(_buffer(buffer_pool, length), length)
+    np.frombuffer(pixels, np.uint8)[:] = 1
+    child = subprocess.Popen(
+        [sys.executable, "-c", STOPPED_IN_THE_COPY, listener.url, str(length)], stdout=subprocess.PIPE, text=True
+    )
+    asked: list[bytes] = []
+
+    def has_asked() -> bool:
+        asked.extend(message[0] for message in [listener.receive()] if message)
+        return bool(asked)
+
+    wait_until("it asks", has_asked)
+    lease = listener.send(asked[0], b"h", pixels)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "copies\n"
+    child.send_signal(signal.SIGSTOP)
+    wait_until("it is stopped", lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")[2][0] == "T")
+    assert lease is not None
+    if revoked:
+        listener.cut(asked[0])
+        assert lease.done
+        np.frombuffer(pixels, np.uint8)[:] = 2
+    child.send_signal(signal.SIGCONT)
+    said, _ = child.communicate(timeout=PATIENCE_S)
+    finished_before_it_was_stopped = said == f"{length} [1] True\n"
+    assert said == ("0 [] True\n" if revoked else f"{length} [1] False\n") or (
+        revoked and finished_before_it_was_stopped
+    )
+    pixels.release()
+    listener.close(linger_s=0)
+    buffer_pool.close()
+
+
+def test_without_descriptors_who_connects_is_refused_by_name_and_not_looked_at_again(
+    buffer_pool: BufferPool, listener: ShmListener, hand: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = hand.name(listener)
+    strangers = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(3)]
+    for stranger in strangers:
+        stranger.settimeout(PATIENCE_S)
+        stranger.connect(socket_address(listener.url))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(fd) for fd in os.listdir("/proc/self/fd"))
+    fillers = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.open(os.devnull, os.O_RDONLY))
+        assert listener.receive() is None
+        assert not select.select([listener.fileno()], [], [], 0)[0], "it would be called again and again"
+        assert [stranger.recv(100) for stranger in strangers] == [b""] * 3
+        assert listener.send(name, b"h", None) is None, "who is connected is served"
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for stranger in strangers:
+            stranger.close()
+    assert caplog.text.count("(descriptors): this process has no descriptor left") == 3
+    late = Hand(listener)
+    late.close()
 
 
 def test_an_address_too_long_for_a_socket_is_one_line(transport: ShmTransport) -> None:

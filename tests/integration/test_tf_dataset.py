@@ -14,7 +14,7 @@ tf = pytest.importorskip("tensorflow")
 from tests.integration.fake_worker import pattern_of  # noqa: E402 - tensorflow may not be there
 from tests.integration.forking_trainer import DATASET, POLICY, STEPS, open_loader  # noqa: E402
 from tests.integration.serving import Server  # noqa: E402
-from tests.integration.test_transports import start  # noqa: E402
+from tests.integration.ways import start  # noqa: E402
 from trainer_client.adapters.tf_dataset import tf_dataset  # noqa: E402
 
 

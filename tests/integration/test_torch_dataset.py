@@ -15,7 +15,7 @@ torch_data = pytest.importorskip("torch.utils.data")
 from framefeed.errors import BadInput  # noqa: E402 - torch may not be there
 from tests.integration.forking_trainer import DATASET, POLICY, is_right  # noqa: E402
 from tests.integration.serving import Server  # noqa: E402
-from tests.integration.test_transports import start  # noqa: E402
+from tests.integration.ways import start  # noqa: E402
 from trainer_client.adapters.torch_dataset import TorchDataset  # noqa: E402
 from trainer_client.loader import LoaderOptions  # noqa: E402
 from trainer_client.training.torch_batches import TorchBatch  # noqa: E402

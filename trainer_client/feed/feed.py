@@ -26,15 +26,13 @@ from trainer_client.feed.pauses import Pauses
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.stand_ins import StandIns
 from trainer_client.feed.stop_switch import StopSwitch
-from trainer_client.fleet.discovery import Discovery
+from trainer_client.fleet.discovery import Discovery, Members, Source
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet
-from trainer_client.fleet.member_sources import Source
-from trainer_client.fleet.members import Members
 from trainer_client.fleet.messages import Failed, Got, Send
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
-from trainer_client.measures.wait import ClipLife, to_ns
+from trainer_client.measures.wait import ClipLife, Wait, to_ns
 from trainer_client.transports.transport import Kind, Signal
 
 _log = logging.getLogger(__name__)
@@ -61,8 +59,6 @@ class Wire(Protocol):
     def header(self, url: str) -> bytes | None: ...
 
     def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int: ...
-
-    def cpu_s(self) -> float: ...
 
 
 OpenWire = Callable[[socket.socket], AbstractContextManager[Wire]]
@@ -99,7 +95,8 @@ class Feed:
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
         self._pauses = Pauses(self._beat_s)
-        self._wire_cpu_s = 0.0
+        self._waiting_since_s: float | None = None
+        self._delivered = False
         self.stop_switch = StopSwitch()
         discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self.stop_switch.rouse)
         self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch)
@@ -118,33 +115,49 @@ class Feed:
         began_s = time.monotonic()  # before the lock: waiting for it is waiting as well
         notice_s = _NOTICE_S
         with self._changed:
+            self._waiting_since_s = began_s
             try:
                 while (delivery := self._prefetch.take()) is None:
                     if self._plan_over and self._prefetch.empty:
-                        return None
+                        break
                     self._check_alive()
                     notice_s = self._notice(began_s, notice_s)
                     self._changed.wait(TICK_S)
             except BaseException:
-                self._count_wait(began_s, None, None)
+                self._end_wait(self._life_so_far(), self._prefetch.later_ready_s)
                 raise
-            self._count_wait(began_s, delivery.last, delivery.later_ready_s)
+            if delivery is None:
+                self._end_wait(None, None)
+                return None
+            self._end_wait(delivery.last, delivery.later_ready_s)
+            self._delivered = True
             self._ledger.batches += 1
             self._ledger.used += len(delivery.batch)
             self._ledger.stood_in += len(delivery.batch.stand_ins)
         self.stop_switch.rouse()
         return delivery.batch
 
+    def count_copy_wait(self, waited_s: float) -> None:
+        """Count seconds for which the consumer was blocked until a batch was on its device."""
+        with self._changed:
+            self._ledger.waits.copied(to_ns(waited_s))
+
     def stats(self) -> FeedStats:
         """A snapshot of the counts. Blocks for the microseconds that the feed's thread holds its lock."""
         with self._changed:
-            fleet = self._parts.fleet
+            fleet, dispatch, prefetch = self._parts.fleet, self._dispatch, self._prefetch
+            is_waiting = self._waiting_since_s is not None
             feed_state = FeedState(
-                in_flight=self._dispatch.in_flight,
-                held=self._prefetch.held,
+                in_flight=dispatch.in_flight,
+                held=prefetch.held,
+                held_limit=prefetch.limit_clips,
                 inflight_bytes=fleet.inflight_bytes,
-                deadline_s=self._dispatch.deadline_s,
+                inflight_limit_bytes=dispatch.inflight_limit_bytes,
+                window_clips=sum(fleet.servers[url].window_clips for url in fleet.up),
+                deadline_s=dispatch.deadline_s,
                 servers={url: server.state.value for url, server in fleet.servers.items()},
+                identity=dispatch.identity,
+                wait=self._wait(self._life_so_far(), prefetch.later_ready_s) if is_waiting else None,
             )
             return snapshot(self._ledger, feed_state, rank=self._parts.rank)
 
@@ -189,9 +202,28 @@ class Feed:
         if silent_s > max(self._parts.stall_s, _TURN_MAX_S):
             raise Stalled(f"the feed's thread has not turned for {silent_s:.0f} s")
 
-    def _count_wait(self, began_s: float, last: ClipLife | None, later_ready_s: float | None) -> None:
-        later_ns = None if later_ready_s is None else to_ns(later_ready_s)
-        self._ledger.waits.add((to_ns(began_s), to_ns(time.monotonic())), last, later_ready_ns=later_ns)
+    def _end_wait(self, last: ClipLife | None, later_ready_s: float | None) -> None:
+        """Count the wait that is over."""
+        self._ledger.waits.add(self._wait(last, later_ready_s))
+        self._waiting_since_s = None
+
+    def _wait(self, life: ClipLife | None, later_ready_s: float | None) -> Wait:
+        assert self._waiting_since_s is not None
+        return Wait(
+            began_ns=to_ns(self._waiting_since_s),
+            ended_ns=to_ns(time.monotonic()),
+            life=life,
+            later_ready_ns=None if later_ready_s is None else to_ns(later_ready_s),
+            first_batch=not self._delivered,
+        )
+
+    def _life_so_far(self) -> ClipLife | None:
+        """Of the clips that the consumer waits for; None while they are not planned."""
+        now_s = time.monotonic()
+        life = self._prefetch.ready_last or self._dispatch.holds.life_so_far(self._prefetch.missing, now_s)
+        if life is None and not self._prefetch.empty:  # they have failed
+            life = ClipLife(wanted_s=0.0, received_s=now_s, parts=(("no_server", now_s),))
+        return life
 
     def _notice(self, began_s: float, due_s: float) -> float:
         """Say in the log who waits for what, at a wait of 10 s, 20 s, 40 s… Returns when it is due next."""
@@ -235,14 +267,15 @@ class Feed:
             self._settle()
             wake_s = self._dispatch.wake_s(now_s)
             busy = self._prefetch.has_room and not self._plan_over
+            is_shallow = not (self._prefetch.has_room or self._plan_over) and self._dispatch.holds.has_spare
+            self._dispatch.lives.shallow(is_shallow, now_s)
         for send in sends:
             self._send(wire, send)
             self._pauses.step(time.monotonic())
         timeout_s = TICK_S if wake_s is None else min(max(wake_s - time.monotonic(), 0.0), TICK_S)
         self._listen(wire, 0.0 if busy else timeout_s)
-        before_s, self._wire_cpu_s = self._wire_cpu_s, wire.cpu_s()
         with self._changed:
-            self._ledger.receive_cpu_s += time.thread_time() - cpu_s + self._wire_cpu_s - before_s
+            self._ledger.receive_cpu_s += time.thread_time() - cpu_s
 
     def _listen(self, wire: Wire, timeout_s: float) -> bool:
         """Wait for what servers say and take it in. Returns whether there was anything."""
@@ -271,8 +304,10 @@ class Feed:
         with self._changed:
             if self._plan_over or not self._prefetch.has_room:
                 return
+            self._dispatch.lives.planning(True, time.monotonic())
         plan = next(self._plan, None)
         with self._changed:
+            self._dispatch.lives.planning(False, time.monotonic())
             if plan is None:
                 self._plan_over = True
                 self._changed.notify_all()

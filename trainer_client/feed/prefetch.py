@@ -154,11 +154,37 @@ class Prefetch:
             if error is not None:
                 raise copy.copy(error)  # its own would come to hold the frames of whoever called, and all in them
             return None
-        end = next(iter(self._filling)) + self._window
+        later_ready_s = self.later_ready_s
         taken = self._filling.pop(number)
         assert taken.last is not None
+        return Delivery(batch=_batch(taken), last=taken.last, later_ready_s=later_ready_s)
+
+    @property
+    def later_ready_s(self) -> float | None:
+        """When a batch became complete that may not be delivered yet, because of those before it; None: none is."""
+        end = next(iter(self._filling), 0) + self._window
         later = [b.last.received_s for n, b in self._filling.items() if n >= end and not b.missing and b.last]
-        return Delivery(batch=_batch(taken), last=taken.last, later_ready_s=min(later, default=None))
+        return min(later, default=None)
+
+    @property
+    def missing(self) -> list[int]:
+        """Tickets of the oldest batch whose clips may still come."""
+        number, oldest = next(iter(self._filling.items()), (0, None))
+        if oldest is None:
+            return []
+        rows = (row for row, info in enumerate(oldest.infos) if info is None and row not in oldest.errors)
+        return [number * self._clips + row for row in rows]
+
+    @property
+    def ready_last(self) -> ClipLife | None:
+        """The life of the clip that completed the batch that take() would return; None while there is none."""
+        number = self._next()
+        return None if number is None else self._filling[number].last
+
+    @property
+    def limit_clips(self) -> int:
+        """How many clips all its batches have together."""
+        return self._depth_batches * self._clips
 
     def _next(self) -> int | None:
         end = next(iter(self._filling), 0) + self._window

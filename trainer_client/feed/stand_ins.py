@@ -21,6 +21,7 @@ from framefeed.draws import SPARE, draw_below, draw_u64
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.quarantine import Quarantine, QuarantinedSpan, read_quarantine
 from trainer_client.feed.sampler import PlannedBatch
+from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.measures.stats import Ledger
 from trainer_client.samples import Dataset, Sample
 
@@ -45,7 +46,7 @@ class PoisonOptions:
     """
 
     policy: PoisonPolicy = "raise"
-    servers: int = 2
+    servers: int = DispatchLimits().witnesses
     budget: float = 0.01
     folder: Path | None = None
 

@@ -9,7 +9,6 @@ from framefeed.wire import ClipReply
 from trainer_client.fleet.attempts import Attempt
 from trainer_client.fleet.timeout_estimator import TimeoutEstimator
 from trainer_client.measures.stats import Durations, Ledger
-from trainer_client.measures.wait import ClipLife
 
 # Mere overload, at worst.
 _HARMLESS = frozenset({"ok", "superseded", "unsent", "busy", "draining", "deadline_exceeded", "not_here"})
@@ -28,21 +27,14 @@ class Accounts:
         if attempt.hedge and outcome != "ok":
             self._ledger.hedges["first" if attempt.wanted.done else "neither"] += 1
 
-    def got(self, attempt: Attempt, reply: ClipReply, *, absent_s: float, now_s: float) -> ClipLife:
-        """A clip came that was wanted; `absent_s` of its wait there was no usable server. Returns its life."""
+    def got(self, attempt: Attempt, reply: ClipReply, now_s: float) -> None:
+        """A clip came that was wanted."""
         ledger, wanted = self._ledger, attempt.wanted
         ledger.received_bytes += wanted.request.clip_bytes
         ledger.read_bytes += reply.info.read_bytes
         ledger.durations.setdefault(attempt.url, Durations()).add(now_s - attempt.sent_s)
         if attempt.hedge:
             ledger.hedges["hedge"] += 1
-        return ClipLife(
-            wanted_s=wanted.wanted_s,
-            sent_s=attempt.sent_s,
-            received_s=now_s,
-            absent_s=max(absent_s - wanted.absent_mark_s, 0.0) + wanted.lost_s,
-            stage_s=reply.info.stage_s,
-        )
 
     def unneeded(self, *, late_since_s: float | None, was_given: bool, now_s: float) -> None:
         """A reply came that nobody waits for: late, of an attempt sent then and given up; a second one; or unknown."""

@@ -16,6 +16,7 @@ from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.hedging import Hedging, is_over
 from trainer_client.fleet.timeout_estimator import TimeoutEstimator
+from trainer_client.measures.lives import Lives
 from trainer_client.measures.stats import Ledger
 
 
@@ -29,6 +30,7 @@ class Desk:
     calls: Calls
     timeouts: TimeoutEstimator
     ledger: Ledger
+    lives: Lives
 
 
 class Assignment:
@@ -37,7 +39,7 @@ class Assignment:
     def __init__(self, desk: Desk, limits: DispatchLimits, *, judge: Callable[[Wanted, float], bool]) -> None:
         """`judge` ends a clip that is held bad itself, and says whether it did."""
         self._fleet, self._clips, self._attempts = desk.fleet, desk.clips, desk.attempts
-        self._calls, self._timeouts, self._ledger = desk.calls, desk.timeouts, desk.ledger
+        self._calls, self._timeouts, self._ledger, self._lives = desk.calls, desk.timeouts, desk.ledger, desk.lives
         self._limits, self._judge = limits, judge
         self._hedging = Hedging(share=limits.hedge_share, head_clips=limits.head_clips, ledger=desk.ledger)
 
@@ -45,7 +47,7 @@ class Assignment:
         """Ask servers with room for the clips that wait, the earliest wanted first."""
         aside: list[Wanted] = []
         while (wanted := self._clips.first()) is not None and self._fleet.has_room(now_s):
-            if not self._has_credit(wanted):
+            if not self.has_credit(wanted):
                 break
             self._clips.take_first()
             if self._judge(wanted, now_s):
@@ -69,14 +71,14 @@ class Assignment:
             if attempt.stage is Stage.CANCELLED or is_over(wanted):
                 continue
             asked = self._hedging.asks(wanted, oldest=self._clips.oldest)
-            url = self._fleet.pick(now_s, asked) if asked is not None and self._has_credit(wanted) else None
+            url = self._fleet.pick(now_s, asked) if asked is not None and self.has_credit(wanted) else None
             if url is None:
                 self._attempts.hedge_at(attempt, now_s + max(self._timeouts.p95_s or 0.0, self._limits.retry_rest_s))
             else:
                 self._hedging.made(wanted)
                 self._ask(wanted, url, now_s=now_s, hedge=True)
 
-    def _has_credit(self, wanted: Wanted) -> bool:
+    def has_credit(self, wanted: Wanted) -> bool:
         """Whether its bytes may be in flight as well; one clip may be, however large."""
         bytes_with_it = self._fleet.inflight_bytes + wanted.request.clip_bytes
         return not len(self._attempts) or bytes_with_it <= self._limits.inflight_bytes
@@ -97,6 +99,7 @@ class Assignment:
         hedges = self._hedging.on and after_s is not None and len(self._fleet.servers) > 1
         self._attempts.add(attempt, hedge_at_s=now_s + (after_s or 0.0) if hedges else None)
         self._fleet.sent(url, attempt=attempt.number, clip_bytes=wanted.request.clip_bytes)
+        self._lives.asked(wanted.ticket, url, now_s)
         self._ledger.requested += 1
         self._calls.decode(attempt, dataset=self._fleet.identity.dataset)
 
@@ -105,6 +108,7 @@ class Assignment:
         wanted.avoid = set(wanted.poison.spoken)
         rest_s = min(self._limits.retry_rest_s * 2.0 ** min(wanted.rounds, 30), self._limits.retry_rest_max_s)
         wanted.rounds += 1
+        self._lives.rests(wanted.ticket, now_s + rest_s)
         self._clips.rest(wanted, until_s=now_s + rest_s)
 
     def owe_hedge(self, wanted: Wanted, now_s: float) -> None:

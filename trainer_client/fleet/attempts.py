@@ -57,7 +57,7 @@ class Attempt:
 
 @dataclass(slots=True, eq=False)
 class Wanted:
-    """A clip that is wanted: what failed so far, how much of its wait had no server, and the attempts that are open.
+    """A clip that is wanted: what failed so far, and the attempts that are open.
 
     `key` is the part of a video that it lies in; `idle` while it waits or rests; `done` once its ticket ended, though
     attempts may still be in flight; `owed_hedge` once an attempt was overdue or lost: a second one may then be made
@@ -68,8 +68,6 @@ class Wanted:
     request: ClipRequest
     key: int
     wanted_s: float
-    absent_mark_s: float
-    lost_s: float = 0.0
     rounds: int = 0
     owed_hedge: bool = False
     idle: bool = False

@@ -33,12 +33,15 @@ from trainer_client.fleet.clip_queue import ClipQueue
 from trainer_client.fleet.deadlines import Step, step_of
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet
+from trainer_client.fleet.holds import Holds
 from trainer_client.fleet.messages import Failed, Got, Send
 from trainer_client.fleet.run_identity import Misfit
 from trainer_client.fleet.situation import situation
 from trainer_client.fleet.timeout_estimator import TimeoutEstimator
 from trainer_client.fleet.verdicts import Verdicts
 from trainer_client.fleet.watchdog import Stalled, Watchdog
+from trainer_client.measures.lives import Lives
+from trainer_client.measures.pace import Answer
 from trainer_client.measures.stats import Ledger
 
 
@@ -58,6 +61,7 @@ class Dispatch:
         self._accounts = Accounts(ledger, self._timeouts)
         self._verdicts = Verdicts(fleet, limits)
         self.attempts = Attempts()
+        self.lives = Lives()
         self._clips = ClipQueue()
         self._calls = Calls(self.attempts, limits)
         desk = Desk(
@@ -67,8 +71,10 @@ class Dispatch:
             calls=self._calls,
             timeouts=self._timeouts,
             ledger=ledger,
+            lives=self.lives,
         )
         self._assignment = Assignment(desk, limits, judge=self._judge)
+        self.holds = Holds(desk, self._assignment)
         self._finished: list[Got | Failed] = []
 
     @property
@@ -87,6 +93,17 @@ class Dispatch:
         return self._clips.idle
 
     @property
+    def identity(self) -> dict[str, str]:
+        """Name, data set and decoder of the run, as far as they are known."""
+        known = self._fleet.identity
+        return {"run": self._limits.run, "dataset": known.dataset, "fingerprint": known.fingerprint}
+
+    @property
+    def inflight_limit_bytes(self) -> int:
+        """Bound on the clips asked for and not yet received."""
+        return self._limits.inflight_bytes
+
+    @property
     def deadline_s(self) -> float:
         """After which time a clip that is asked for now has a second server asked."""
         return self._timeouts.deadline_s
@@ -103,8 +120,8 @@ class Dispatch:
             request=request,
             key=part_key(request, part_s=self._limits.affinity_part_s),
             wanted_s=now_s,
-            absent_mark_s=self._fleet.absent_s(now_s),
         )
+        self.lives.wanted(ticket, now_s)
         self._clips.add(wanted)
 
     def joined(self, url: str, *, now_s: float) -> None:
@@ -122,12 +139,14 @@ class Dispatch:
     def disconnected(self, url: str, *, now_s: float) -> None:
         """The connection to a server is gone; what it held is asked of others."""
         self._lost(self._fleet.disconnected(url, now_s), now_s)
+        self.lives.gone(url)
 
     def unsent(self, send: Send, *, now_s: float) -> None:
         """A message could not be sent now: its clip waits again, the server rests."""
         attempt = self.attempts.of(send.url, send.call.attempt)
         if attempt is not None and isinstance(send.call, DecodeCall):
             self._fleet.busy(attempt.url, attempt=attempt.number, now_s=now_s)
+            self._tell_lost(attempt, now_s)
             self._drop(attempt, "unsent")
             self._again(attempt, "unsent")
 
@@ -188,6 +207,7 @@ class Dispatch:
         self._clips.wake(now_s)
         self._assignment.hedge(now_s)
         self._assignment.assign(now_s)
+        self.holds.note(now_s)
         self._end_run(now_s)
         return self._calls.take()
 
@@ -267,6 +287,8 @@ class Dispatch:
         attempt.wanted.trouble = f"{DeadlineExceeded.code} at {attempt.url}"
         if not self._fleet.heard_since(attempt.url, math.nextafter(attempt.sent_s, math.inf)):
             self._count_loss(attempt, now_s)
+        if not attempt.wanted.done:
+            self.lives.slow(attempt.wanted.ticket, attempt.url, now_s)
         self._cancel(attempt, DeadlineExceeded.code, now_s)
         self._elsewhere(attempt.wanted, attempt.url, reason=DeadlineExceeded.code, now_s=now_s)
 
@@ -286,8 +308,9 @@ class Dispatch:
 
     def _got(self, attempt: Attempt, reply: ClipReply, now_s: float) -> None:
         wanted = attempt.wanted
-        absent_s = self._fleet.absent_s(attempt.sent_s)
-        life = self._accounts.got(attempt, reply, absent_s=absent_s, now_s=now_s)
+        answer = Answer(sent_s=attempt.sent_s, received_s=now_s, stage_s=reply.info.stage_s, load=reply.load)
+        life = self.lives.got(wanted.ticket, attempt.url, answer)
+        self._accounts.got(attempt, reply, now_s)
         self._verdicts.came(reply.info.read_bytes, now_s)
         self._took(attempt, now_s)
         self._fleet.served(attempt.url, attempt.number, now_s)
@@ -310,6 +333,8 @@ class Dispatch:
             return
         wanted.trouble = f"{code} from {url}: {reply.message:.120}"
         self._drop(attempt, attempt.outcome or code)
+        if not wanted.done and attempt.stage is not Stage.CANCELLED:
+            self.lives.refused(wanted.ticket, url, code, now_s)
         if code == "busy":
             self._fleet.busy(url, attempt=attempt.number, now_s=now_s)
             self._again(attempt, code)
@@ -377,8 +402,12 @@ class Dispatch:
 
     def _count_loss(self, attempt: Attempt, now_s: float) -> None:
         """An attempt got no answer: its clip waited in vain, and is next asked of two servers at once."""
-        attempt.wanted.lost_s += now_s - attempt.sent_s
+        self._tell_lost(attempt, now_s)
         self._assignment.owe_hedge(attempt.wanted, now_s)
+
+    def _tell_lost(self, attempt: Attempt, now_s: float) -> None:
+        if not attempt.wanted.done:
+            self.lives.lost(attempt.wanted.ticket, attempt.url, now_s)
 
     def _again(self, attempt: Attempt, reason: str) -> None:
         """Ask for its clip again, wherever there is room."""
@@ -406,6 +435,7 @@ class Dispatch:
     def _end(self, wanted: Wanted, how: Got | Failed, now_s: float) -> None:
         """Its ticket is over; what is still under way for it is cancelled."""
         self._clips.end(wanted)
+        self.lives.forget(wanted.ticket)
         for attempt in wanted.open:
             if attempt.stage is not Stage.CANCELLED:
                 self._cancel(attempt, "superseded", now_s)

@@ -41,7 +41,7 @@ class DispatchLimits:
     storage_s: float = 60.0
     stall_s: float = 120.0
     stall_ends: bool = True
-    inflight_bytes: int = 1 << 30
+    inflight_bytes: int = 256 << 20
     affinity_part_s: float = 15.0
     run: str = ""
     work_class: WorkClass = "train"

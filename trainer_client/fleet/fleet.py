@@ -84,8 +84,6 @@ class Fleet:
         self._probed: dict[str, Server] = {}
         self._balancer = Balancer(self._up, seed=seed, slack=limits.affinity_slack, picks=ledger.picks)
         self._rests = 0
-        self._absent_s = 0.0
-        self._absent_since_s: float | None = now_s
         self._ready_since_s: float | None = None  # when the first said who it is
         self._unfit_since_s: float | None = None  # since when every member is shunned
         for url in urls:
@@ -315,10 +313,6 @@ class Fleet:
         since_s = self._unfit_since_s
         return None if since_s is None or now_s < since_s + self._limits.member_grace_s else self._unfit_line()
 
-    def absent_s(self, now_s: float) -> float:
-        """Seconds so far in which no server took requests."""
-        return self._absent_s + (now_s - self._absent_since_s if self._absent_since_s is not None else 0.0)
-
     def wake_s(self, now_s: float) -> float | None:
         """When time alone next changes what settle(), probes(), pick() or unfit() say; None if it does not."""
         times = [server.probe_at_s for server in self._probed.values()]
@@ -377,10 +371,6 @@ class Fleet:
         """A server came, went or changed its state."""
         self._index(server)
         self._balancer.server_changed()
-        if self._up:
-            self._absent_s, self._absent_since_s = self.absent_s(now_s), None
-        elif self._absent_since_s is None:
-            self._absent_since_s = now_s
         self._see_whether_any_fits(now_s)
 
     def _see_whether_any_fits(self, now_s: float) -> None:

@@ -103,12 +103,12 @@ class Membership:
             if of == source and name not in names and known.gone_s is None:
                 known.gone_s = now_s
 
-    def decide(self, now_s: float, *, connected: Collection[str]) -> Change:
-        """Who joins and who leaves now, given the members whose connections stand."""
+    def decide(self, now_s: float, *, connected: Collection[str], waiting: Collection[str] = ()) -> Change:
+        """Who joins and who leaves now, given the members whose connections stand, and those that wait to be tried."""
         wanted: dict[str, None] = {}
         for key, known in list(self._known.items()):
             if self._belongs(known, now_s, connected=known.member and known.url in connected):
-                self._choose(known, now_s, connected)
+                self._choose(known, now_s, untroubled=known.url in connected or known.url in waiting)
                 wanted[known.url] = None
             else:
                 known.member = False
@@ -128,9 +128,9 @@ class Membership:
             return connected and now_s < known.gone_s + self._limits.linger_s
         return connected or known.stood_s <= known.lease_s
 
-    def _choose(self, known: _Known, now_s: float, connected: Collection[str]) -> None:
+    def _choose(self, known: _Known, now_s: float, *, untroubled: bool) -> None:
         """Keep to its URL, or try the next one where it did not connect in time."""
-        if not known.member or known.url in connected:
+        if not known.member or untroubled:
             known.member, known.tried_s = True, now_s
         elif len(known.urls) > 1 and now_s >= known.tried_s + self._limits.try_s:
             known.tried, known.tried_s = known.tried + 1, now_s

@@ -8,23 +8,28 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trainer_client.measures.stats import DURATION_BOUNDS_S, FeedState, FeedStats, Ledger, snapshot
+from trainer_client.measures.stats import DURATION_BOUNDS_S, IDENTITY, Durations, FeedState, FeedStats, Ledger, snapshot
+
+_VERSION = version("framefeed")
 
 
 class FeedCollector(Collector):
     """Exports what `stats` returns at each scrape, nothing when it returns None: then the feed is gone.
 
-    A scrape blocks for as long as `stats` does.
+    A scrape blocks for as long as `stats` does. With `per_server` the durations of requests are a histogram of each
+    server, else one of all.
     """
 
-    def __init__(self, stats: Callable[[], FeedStats | None]) -> None:
+    def __init__(self, stats: Callable[[], FeedStats | None], *, per_server: bool = False) -> None:
         self._stats = stats
+        self._per_server = per_server
 
     def register(self, registry: CollectorRegistry) -> None:
         """Have the registry ask it, in place of a feed's that is gone. Raises ValueError beside one that is not."""
@@ -41,29 +46,29 @@ class FeedCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """The families' names, by which a registry refuses a second feed's."""
-        return [*_families(snapshot(Ledger(), FeedState(), rank=0))]
+        return [*self._families(snapshot(Ledger(), FeedState(), rank=0))]
 
     def collect(self) -> Iterable[Metric]:
         """The families with a snapshot's samples."""
         stats = self._stats()
-        return [] if stats is None else [*_families(stats)]
+        return [] if stats is None else [*self._families(stats)]
+
+    def _families(self, stats: FeedStats) -> Iterator[Metric]:
+        yield from _totals(stats)
+        yield from _counts(stats)
+        yield _durations_of_each(stats) if self._per_server else _durations(stats)
+        yield from _gauges(stats)
+        yield from _servers(stats)
 
 
 _registered: weakref.WeakKeyDictionary[CollectorRegistry, FeedCollector] = weakref.WeakKeyDictionary()
-
-
-def _families(stats: FeedStats) -> Iterator[Metric]:
-    yield from _totals(stats)
-    yield from _counts(stats)
-    yield _durations(stats)
-    yield from _gauges(stats)
 
 
 def _totals(stats: FeedStats) -> Iterator[Metric]:
     rank = str(stats.rank)
     yield _counter(
         "trainer_data_wait_seconds",
-        "Seconds that the consumer was blocked in next(loader), by cause.",
+        "Seconds that the consumer was blocked in next(loader), by cause; the present wait as it is known now.",
         labels=("rank", "cause"),
         values={(rank, cause): seconds for cause, seconds in stats.wait_s.items()},
     )
@@ -77,18 +82,18 @@ def _totals(stats: FeedStats) -> Iterator[Metric]:
         ("trainer_stand_ins", "Clips delivered in the place of samples that no server could give.", stats.stood_in),
         ("client_received_bytes", "Bytes of pixels received and used.", stats.received_bytes),
         ("client_read_bytes", "Bytes that servers read from storage for received clips.", stats.read_bytes),
+        ("client_receive_cpu_seconds", "CPU seconds of the feed's thread.", stats.receive_cpu_s),
     ):
         yield _counter(name, text, labels=("rank",), values={(rank,): value})
-    cpu_text = "CPU seconds of the threads that receive clips."
-    yield _counter("client_receive_cpu_seconds", cpu_text, labels=(), values={(): stats.receive_cpu_s})
 
 
 def _counts(stats: FeedStats) -> Iterator[Metric]:
+    rank = str(stats.rank)
     yield _counter(
         "client_requests",
         "Finished requests by server and outcome: ok, or why the answer was not used.",
-        labels=("server", "outcome"),
-        values={key: float(count) for key, count in stats.requests.items()},
+        labels=("rank", "server", "outcome"),
+        values={(rank, *key): float(count) for key, count in stats.requests.items()},
     )
     for name, text, label, counts in (
         ("client_dropped", "Requests that did not become data; received ones included.", "reason", stats.dropped),
@@ -99,30 +104,53 @@ def _counts(stats: FeedStats) -> Iterator[Metric]:
         ("client_picks", "Servers picked: a part's home, passed on by it, of two.", "choice", stats.picks),
         ("client_shunned_servers", "Servers not used: they do not fit the run.", "reason", stats.shunned),
     ):
-        yield _counter(name, text, labels=(label,), values={(value,): count for value, count in counts.items()})
+        yield _counter(
+            name,
+            text,
+            labels=("rank", label),
+            values={(rank, value): float(count) for value, count in counts.items()},
+        )
 
 
 def _gauges(stats: FeedStats) -> Iterator[Metric]:
     rows: tuple[tuple[str, str, float], ...] = (
+        (
+            "trainer_waiting_seconds",
+            "For how long next(loader) is blocked now; 0 if it is not.",
+            stats.waiting_ns * 1e-9,
+        ),
         ("client_inflight_requests", "Requests that await their answer.", stats.in_flight),
+        ("client_window_requests", "How many the servers that are up may be sent at once.", stats.window_clips),
         ("client_inflight_bytes", "Bytes of clips asked for and not received.", stats.inflight_bytes),
+        ("client_inflight_limit_bytes", "Bound on them: inflight_bytes.", stats.inflight_limit_bytes),
         ("client_attempt_deadline_seconds", "When a second server is asked for a clip now.", stats.deadline_s),
         ("client_held_clips", "Clips received for batches that are not delivered yet.", stats.held),
+        ("client_held_limit_clips", "Bound on them: clips of the batches that are prefetched.", stats.held_limit),
     )
     for name, text, value in rows:
-        gauge = GaugeMetricFamily(f"framefeed_{name}", text, labels=["rank"])
-        gauge.add_metric([str(stats.rank)], value)
-        yield gauge
-    up_text = "1 for a server that takes requests, 0 for one that does not."
-    servers = GaugeMetricFamily("framefeed_client_server_up", up_text, labels=["server"])
-    for server, state in stats.servers.items():
-        servers.add_metric([server], float(state in ("up", "trial")))
-    yield servers
-    state_text = "1 for where each server stands: offline, probing, trial, up, draining or shunned."
-    states = GaugeMetricFamily("framefeed_client_server_state", state_text, labels=["server", "state"])
-    for server, state in stats.servers.items():
-        states.add_metric([server, state], 1.0)
-    yield states
+        yield _gauge(name, text, labels=("rank",), values={(str(stats.rank),): value})
+
+
+def _servers(stats: FeedStats) -> Iterator[Metric]:
+    rank = str(stats.rank)
+    yield _gauge(
+        "client_server_up",
+        "1 for a server that takes requests, 0 for one that does not.",
+        labels=("rank", "server"),
+        values={(rank, server): float(state in ("up", "trial")) for server, state in stats.servers.items()},
+    )
+    yield _gauge(
+        "client_server_state",
+        "1 for where each server stands: offline, probing, trial, up, draining or shunned.",
+        labels=("rank", "server", "state"),
+        values={(rank, server, state): 1.0 for server, state in stats.servers.items()},
+    )
+    yield _gauge(
+        "client_build_info",
+        "What this client is and what it reads; always 1.",
+        labels=("rank", "version", *IDENTITY),
+        values={(rank, _VERSION, *(stats.identity[name] for name in IDENTITY)): 1.0},
+    )
 
 
 def _counter(
@@ -134,12 +162,33 @@ def _counter(
     return family
 
 
+def _gauge(
+    name: str, text: str, *, labels: Sequence[str], values: Mapping[tuple[str, ...], float]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"framefeed_{name}", text, labels=list(labels))
+    for label_values, value in values.items():
+        family.add_metric(list(label_values), value)
+    return family
+
+
 def _durations(stats: FeedStats) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(
-        "framefeed_client_request_duration_seconds", "From sending a request to having its clip.", labels=["server"]
-    )
+    whole = Durations()
+    for durations in stats.durations.values():
+        whole.counts = [a + b for a, b in zip(whole.counts, durations.counts, strict=True)]
+        whole.sum_s += durations.sum_s
+    return _histogram(("rank",), {(str(stats.rank),): whole})
+
+
+def _durations_of_each(stats: FeedStats) -> HistogramMetricFamily:
+    rank = str(stats.rank)
+    return _histogram(("rank", "server"), {(rank, server): each for server, each in stats.durations.items()})
+
+
+def _histogram(labels: Sequence[str], values: Mapping[tuple[str, ...], Durations]) -> HistogramMetricFamily:
+    text = "From sending a request to having its clip."
+    family = HistogramMetricFamily("framefeed_client_request_duration_seconds", text, labels=list(labels))
     bounds = [*map(str, DURATION_BOUNDS_S), "+Inf"]
-    for server, durations in stats.durations.items():
+    for label_values, durations in values.items():
         buckets = list(zip(bounds, accumulate(durations.counts), strict=True))
-        family.add_metric([server], buckets=buckets, sum_value=durations.sum_s)
+        family.add_metric(list(label_values), buckets=buckets, sum_value=durations.sum_s)
     return family

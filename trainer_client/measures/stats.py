@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainer_client.measures.wait import WaitLedger
+from trainer_client.measures.wait import Wait, WaitLedger
 
+IDENTITY = ("run", "dataset", "fingerprint")
 # 1 ms to 30 s: from a cached clip on loopback to the longest deadline.
 DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -65,7 +66,7 @@ class Ledger:
     batches: int = 0  # delivered ones: the consumer's, as are the clips used in them
     used: int = 0
     discarded: int = 0
-    receive_cpu_s: float = 0.0  # the feed thread's and the transports' own
+    receive_cpu_s: float = 0.0  # the feed's thread's own
     waits: WaitLedger = field(default_factory=WaitLedger)  # the consumer's
 
 
@@ -76,7 +77,10 @@ class FeedStats:
     `requests` counts finished requests by (server, outcome); `in_flight` requests await their answer, `held` clips lie
     in batches not yet delivered; `dropped` counts requests by the reason why they did not become data. `hedged`,
     `hedges`, `picks`, `shunned`, `overdue`, `stalls`, `poisoned` and `stood_in` are the Ledger's. `deadline_s` is when
-    a second server is asked for a clip now, 0 if no feed runs; `servers` says where each stands.
+    a second server is asked for a clip now, 0 if no feed runs; `servers` says where each stands. `held_limit`,
+    `inflight_limit_bytes` and `window_clips` bound `held`, `inflight_bytes` and `in_flight`. Waits are counted while
+    they last, by what is known until then; the present one lasts `waiting_ns`, 0 if nobody waits. `identity` is the
+    run's name, data set and decoder, as far as they are known.
     """
 
     rank: int
@@ -85,6 +89,8 @@ class FeedStats:
     used: int
     in_flight: int
     held: int
+    held_limit: int
+    window_clips: int
     dropped: Mapping[str, int]
     requests: Mapping[tuple[str, str], int]
     retries: Mapping[str, int]
@@ -102,10 +108,13 @@ class FeedStats:
     received_bytes: int
     read_bytes: int
     inflight_bytes: int
+    inflight_limit_bytes: int
     receive_cpu_s: float
     wait_ns: Mapping[str, int]
     blocked_ns: int
+    waiting_ns: int
     servers: Mapping[str, str]
+    identity: Mapping[str, str]
 
     @property
     def received(self) -> int:
@@ -130,13 +139,20 @@ class FeedStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedState:
-    """Where a running feed stands: what awaits an answer, what lies in undelivered batches, and its servers' states."""
+    """Where a running feed stands: what awaits an answer, what lies in undelivered batches, the limits of both, its
+    servers' states, and the wait that its consumer is in.
+    """
 
     in_flight: int = 0
     held: int = 0
+    held_limit: int = 0
+    window_clips: int = 0
     inflight_bytes: int = 0
+    inflight_limit_bytes: int = 0
     deadline_s: float = 0.0
     servers: Mapping[str, str] = field(default_factory=dict)
+    identity: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(IDENTITY, ""))
+    wait: Wait | None = None
 
 
 def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
@@ -145,6 +161,8 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
     for (_, outcome), count in ledger.outcomes.items():
         if outcome != "ok":
             dropped[outcome] += count
+    wait = feed_state.wait
+    waiting_ns = 0 if wait is None else wait.ended_ns - wait.began_ns
     return FeedStats(
         rank=rank,
         batches=ledger.batches,
@@ -152,6 +170,8 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
         used=ledger.used,
         in_flight=feed_state.in_flight,
         held=feed_state.held,
+        held_limit=feed_state.held_limit,
+        window_clips=feed_state.window_clips,
         dropped=dict(dropped),
         requests=dict(ledger.outcomes),
         retries=dict(ledger.retries),
@@ -169,8 +189,11 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
         received_bytes=ledger.received_bytes,
         read_bytes=ledger.read_bytes,
         inflight_bytes=feed_state.inflight_bytes,
+        inflight_limit_bytes=feed_state.inflight_limit_bytes,
         receive_cpu_s=ledger.receive_cpu_s,
-        wait_ns=ledger.waits.spent_ns(),
-        blocked_ns=ledger.waits.blocked_ns,
+        wait_ns=ledger.waits.shown_ns(wait),
+        blocked_ns=ledger.waits.blocked_ns + waiting_ns,
+        waiting_ns=waiting_ns,
         servers=dict(feed_state.servers),
+        identity=dict(feed_state.identity),
     )

@@ -1,18 +1,39 @@
 """Why the consumer waited: splits a blocked interval by the life of the clip that ended it; knows no clock or threads.
 
-Times are integer nanoseconds, so the parts sum exactly to the whole. The life of a clip, from the moment its batch
-slot wanted it: no usable server (or one that was lost with the request), waiting for room at the servers, the server's
-queue, read, decode and scale, and the rest until its pixels arrived: the network. While a later batch lies complete,
-what an ordinary slow clip costs is called reorder: strict order made the consumer wait. A lost server keeps its name.
+Times are integer nanoseconds, so the parts sum exactly to the whole. Until a feed has delivered its first batch, all is
+first_batch. Then a wait is what the clip did meanwhile that ended it, or of which most is missing. Three rules correct
+that, because another reason made the clip late:
+- while a later batch lies complete, what an ordinary slow clip costs is reorder: strict order made the consumer wait;
+- a clip that the client's own budget held back while servers had nothing to do would have come so much earlier: what it
+  costs then is client_limit, up to the time that it was held back;
+- so would the batch that was opened late because no more are prefetched, but only its time at servers: that they had
+  threads to spare says nothing of links and fronts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-CAUSES = ("no_server", "server_queue", "read", "decode", "network", "reorder")
-_ORDINARY = frozenset({"server_queue", "read", "decode", "network"})
+CAUSES = (
+    "first_batch",
+    "plan",
+    "client_limit",
+    "no_server",
+    "network",
+    "front",
+    "server_queue",
+    "read",
+    "decode",
+    "reorder",
+    "copy",
+)
+AT_SERVERS = ("server_queue", "read", "decode")
+ORDINARY = (*AT_SERVERS, "front", "network")
+"""What becomes of any clip that is asked for, in the order in which it does."""
+
+Part = tuple[str, float]
+"""A cause, and when it ended in seconds; it began where the part before it ended."""
 
 
 def to_ns(seconds: float) -> int:
@@ -22,75 +43,124 @@ def to_ns(seconds: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipLife:
-    """When a clip was wanted, when the request that brought it was sent, and when its pixels lay in the batch slot.
+    """What became of a clip from when its batch slot wanted it, in order of time, until `received_s`, or until now.
 
-    `absent_s` of the time before `sent_s` there was no usable server, or one that never answered held the request;
-    `stage_s` is what the server says of its own stages.
+    `shallow_s` is for how long its batch could have been opened before, had more been prefetched.
     """
 
     wanted_s: float
-    sent_s: float
     received_s: float
-    absent_s: float = 0.0
-    stage_s: Mapping[str, float] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    shallow_s: float = 0.0
 
-    def parts(self) -> list[tuple[str, int]]:
-        """(cause, its end in ns) in order of time: first what came before the clip was wanted, last until received."""
-        stage = {name: max(seconds, 0.0) for name, seconds in self.stage_s.items()}
-        lasts = (
-            ("server_queue", stage.get("queue", 0.0)),
-            ("read", stage.get("read", 0.0)),
-            ("decode", stage.get("decode", 0.0) + stage.get("scale", 0.0)),
-        )
-        ends = [("reorder", self.wanted_s), ("no_server", min(self.wanted_s + self.absent_s, self.sent_s))]
-        ends.append(("server_queue", self.sent_s))
-        at_s = self.sent_s
-        for cause, seconds in lasts:
-            at_s = min(at_s + seconds, self.received_s)
-            ends.append((cause, at_s))
-        ends.append(("network", self.received_s))
-        return [(cause, to_ns(end_s)) for cause, end_s in ends]
+    @property
+    def limited_ns(self) -> int:
+        """For how long the client's own budget held it back."""
+        limited_ns, at_ns = 0, to_ns(self.wanted_s)
+        for cause, end_s in self.parts:
+            limited_ns += max(to_ns(end_s) - at_ns, 0) * (cause == "client_limit")
+            at_ns = max(to_ns(end_s), at_ns)
+        return limited_ns
 
 
-def attribute(blocked_ns: tuple[int, int], clip: ClipLife, *, later_ready_ns: int | None = None) -> dict[str, int]:
-    """Nanoseconds of the blocked interval by cause, summing exactly to it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """An interval in which the consumer was blocked, over or not, and the life that says why.
 
-    `later_ready_ns` is when some later batch became complete, None if none was. What lies before the clip was wanted or
-    after it was received is the loader's own work, counted as reorder.
+    `later_ready_ns` is when some later batch became complete, None if none was. No `life`: no batch is planned yet.
     """
-    at_ns, end_ns = blocked_ns
-    later_ns = end_ns if later_ready_ns is None else min(later_ready_ns, end_ns)
-    spent = dict.fromkeys(CAUSES, 0)
-    for cause, part_end_ns in [*clip.parts(), ("reorder", end_ns)]:
-        until_ns = min(part_end_ns, end_ns)
-        if until_ns <= at_ns:
-            continue
-        if cause in _ORDINARY:
-            ordinary_ns = max(min(later_ns, until_ns) - at_ns, 0)
+
+    began_ns: int
+    ended_ns: int
+    life: ClipLife | None = None
+    later_ready_ns: int | None = None
+    first_batch: bool = False
+
+    def causes(self) -> dict[str, int]:
+        """Nanoseconds by cause, summing exactly to the interval.
+
+        What lies before the clip was wanted or after it was received is the loader's own work, counted as plan.
+        """
+        spent = dict.fromkeys(CAUSES, 0)
+        if self.first_batch or self.life is None:
+            spent["first_batch" if self.first_batch else "plan"] = self.ended_ns - self.began_ns
+            return spent
+        self._walk(self.life, spent)
+        limited_ns = max(self.life.limited_ns - spent["client_limit"], 0)
+        _claim(spent, limited_ns, of=ORDINARY)
+        _claim(spent, to_ns(self.life.shallow_s), of=AT_SERVERS)
+        return spent
+
+    def _walk(self, life: ClipLife, spent: dict[str, int]) -> None:
+        at_ns, end_ns = self.began_ns, self.ended_ns
+        later_ns = end_ns if self.later_ready_ns is None else min(self.later_ready_ns, end_ns)
+        parts = [("plan", life.wanted_s), *life.parts]
+        for cause, part_end_ns in [*((cause, to_ns(end_s)) for cause, end_s in parts), ("plan", end_ns)]:
+            until_ns = min(part_end_ns, end_ns)
+            if until_ns <= at_ns:
+                continue
+            ordinary_ns = until_ns - at_ns
+            if cause in ORDINARY:
+                ordinary_ns = max(min(later_ns, until_ns) - at_ns, 0)
+                spent["reorder"] += until_ns - at_ns - ordinary_ns
             spent[cause] += ordinary_ns
-            spent["reorder"] += until_ns - at_ns - ordinary_ns
-        else:
-            spent[cause] += until_ns - at_ns
-        at_ns = until_ns
-    return spent
+            at_ns = until_ns
+
+
+def _claim(spent: dict[str, int], up_to_ns: int, *, of: tuple[str, ...]) -> None:
+    """Move so much of these causes to client_limit, as far as there is."""
+    for cause in of:
+        moved_ns = min(spent[cause], up_to_ns)
+        spent[cause] -= moved_ns
+        spent["client_limit"] += moved_ns
+        up_to_ns -= moved_ns
 
 
 class WaitLedger:
-    """The running totals: owner of every blocked second of one rank's consumer."""
+    """The running totals: owner of every blocked second of one rank's consumer.
+
+    What is shown while a wait lasts is an estimate, and the truth may be another when it is over. What was shown of a
+    cause is never taken back: totals only grow. Each time the wait has grown, that growth goes to the causes of which
+    less is shown than is now held true, in proportion to what they lack. So the sum is always the whole wait, and what
+    was shown in error is made good by the waits that follow.
+    """
 
     def __init__(self) -> None:
-        self._spent_ns = dict.fromkeys(CAUSES, 0)
-        self.blocked_ns = 0
+        self._settled_ns = dict.fromkeys(CAUSES, 0)
+        self._shown_ns = dict.fromkeys(CAUSES, 0)
+        self.blocked_ns = 0  # in waits that are over
 
-    def add(self, blocked_ns: tuple[int, int], clip: ClipLife | None, *, later_ready_ns: int | None = None) -> None:
-        """Count one wait. Without a clip (it ended in an error or is not over) all of it is no_server."""
-        self.blocked_ns += blocked_ns[1] - blocked_ns[0]
-        if clip is None:
-            self._spent_ns["no_server"] += blocked_ns[1] - blocked_ns[0]
-            return
-        for cause, spent_ns in attribute(blocked_ns, clip, later_ready_ns=later_ready_ns).items():
-            self._spent_ns[cause] += spent_ns
+    def add(self, wait: Wait) -> None:
+        """Count a wait that is over."""
+        for cause, spent_ns in wait.causes().items():
+            self._settled_ns[cause] += spent_ns
+        self.blocked_ns += wait.ended_ns - wait.began_ns
+        self.shown_ns()
 
-    def spent_ns(self) -> dict[str, int]:
-        """Nanoseconds by cause; their sum is `blocked_ns`."""
-        return dict(self._spent_ns)
+    def copied(self, waited_ns: int) -> None:
+        """Count a wait for a batch to be on the device."""
+        self._settled_ns["copy"] += waited_ns
+        self.blocked_ns += waited_ns
+        self.shown_ns()
+
+    def shown_ns(self, present: Wait | None = None) -> dict[str, int]:
+        """Nanoseconds by cause, the present wait included as it is known now; none is less than at any call before."""
+        now = {} if present is None else present.causes()
+        lacking = {c: max(self._settled_ns[c] + now.get(c, 0) - shown, 0) for c, shown in self._shown_ns.items()}
+        grown_ns = sum(self._settled_ns.values()) + sum(now.values()) - sum(self._shown_ns.values())
+        for cause, more_ns in _shares(grown_ns, lacking).items():
+            self._shown_ns[cause] += more_ns
+        return dict(self._shown_ns)
+
+
+def _shares(whole_ns: int, lacking: Mapping[str, int]) -> dict[str, int]:
+    """The whole, shared out in proportion to what is lacking, which is at least as much; exactly, none beyond it."""
+    total_ns = sum(lacking.values())
+    assert 0 <= whole_ns <= total_ns, "a wait goes on from where it was last seen"
+    shares = {cause: lack * whole_ns // total_ns if total_ns else 0 for cause, lack in lacking.items()}
+    left_ns = whole_ns - sum(shares.values())
+    for cause, lack in lacking.items():  # less than a nanosecond a cause was cut off
+        more_ns = min(left_ns, lack - shares[cause], 1)
+        shares[cause] += more_ns
+        left_ns -= more_ns
+    return shares

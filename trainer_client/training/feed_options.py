@@ -16,6 +16,9 @@ from trainer_client.training.compute import Compute
 from trainer_client.transports.credentials import Credentials
 from trainer_client.transports.transport import IO_THREADS
 
+# Defaults are the loader's: declared there, or by their owner.
+_LOADER = LoaderOptions(servers=("shm://@any",), batch_clips=1, local_ranks=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedPlan:
@@ -37,42 +40,50 @@ class FeedOptions:
     """
     batch_clips: int = 64
     """Clips of one step."""
-    prefetch_batches: int = 8
+    prefetch_batches: int = _LOADER.prefetch_batches
     """Batches made ahead of the step that uses them."""
-    prefetch_mib: int = 2048
-    """Bound on the memory of batches made ahead, in MiB."""
-    attempt_s: float = 10.0
+    prefetch_mib: int | None = None
+    """Bound on the memory of batches made ahead, in MiB, of all ranks of this node together.
+    None: a fourth of the memory that is there, at most 2048 a rank.
+    """
+    inflight_mib: int | None = None
+    """Bound on the memory of clips asked for and not yet received, in MiB, of all ranks of this node together.
+    None: a 32nd of the memory that is there, at most 256 a rank.
+    """
+    attempt_s: float = _LOADER.attempt_s
     """A clip may take so many seconds; a second server is asked sooner: after three times the p99 of recent answers."""
-    attempt_min_s: float = 2.0
+    attempt_min_s: float = _LOADER.attempt_min_s
     """But not before so many seconds."""
-    hedge_share: float = 0.05
+    hedge_share: float = _LOADER.hedge_share
     """A clip of the next batch that takes longer than 95 % has a second server asked, up to this share; 0 is never."""
-    affinity_slack: float | None = 0.25
+    affinity_slack: float | None = _LOADER.affinity_slack
     """A part of a video is asked of the same server while its load is below 1 + this of the mean. None: no affinity."""
-    watchdog_s: float = 120.0
+    watchdog_s: float = _LOADER.stall_s
     """Without any clip for so many seconds the run says who waits for what, and ends unless --on-stall is log."""
-    on_stall: Literal["fail", "log"] = "fail"
+    on_stall: Literal["fail", "log"] = _LOADER.on_stall
     """What a standstill of --watchdog-s does: end the run, or only say so each time."""
-    order: str = "strict"
+    order: str = _LOADER.order
     """strict is plan order; with window:W a ready batch may overtake within W, and what was used when is recorded.
     window:W is for one rank: several would take different steps at a time, and is refused with them.
     """
-    poison: PoisonPolicy = "raise"
+    poison: PoisonPolicy = _LOADER.poison.policy
     """A clip no server can give ends the run, is replaced at its place, or (skip) is dropped for good."""
-    poison_servers: int = 2
+    poison_servers: int = _LOADER.poison.servers
     """So many different servers, or all there are, must have failed it."""
-    poison_budget: float = 0.01
+    poison_budget: float = _LOADER.poison.budget
     """So many samples a rank may do without: a count from 1 on, below it a share of all."""
-    poison_list: Path | None = None
+    poison_list: Path | None = _LOADER.poison.folder
     """Folder that gets framefeed.quarantine.jsonl with the spans of such clips. Default: none is written."""
-    look_every_s: float = 5.0
+    look_every_s: float = _LOADER.look_every_s
     """The name or the folder is looked at for servers that came or went every so many seconds."""
-    allow_mixed_decoders: bool = False
+    allow_mixed_decoders: bool = _LOADER.allow_mixed_decoders
     """Let servers with different decoder builds feed one run; its bytes then depend on who served them."""
-    run: str = ""
+    per_server_metrics: bool = _LOADER.per_server_metrics
+    """Export how long requests took of each server apart: 17 series a server and rank."""
+    run: str = _LOADER.run
     """Name of the run: servers share their time evenly between runs, and count requests by it."""
     io_threads: int = IO_THREADS
-    """Threads that ZeroMQ receives and deciphers in, some 1 GB/s each (CURVE); a connection is one thread's."""
+    """Threads that ZeroMQ receives and deciphers in, some 0.8 GB/s each (CURVE); a connection is one thread's."""
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
@@ -83,7 +94,8 @@ class FeedOptions:
             run_seed=plan.seed,
             steps=plan.steps,
             prefetch_batches=self.prefetch_batches,
-            prefetch_bytes=self.prefetch_mib << 20,
+            prefetch_bytes=None if self.prefetch_mib is None else self.prefetch_mib << 20,
+            inflight_bytes=None if self.inflight_mib is None else self.inflight_mib << 20,
             attempt_s=self.attempt_s,
             attempt_min_s=self.attempt_min_s,
             hedge_share=self.hedge_share,
@@ -99,6 +111,7 @@ class FeedOptions:
             ),
             look_every_s=self.look_every_s,
             allow_mixed_decoders=self.allow_mixed_decoders,
+            per_server_metrics=self.per_server_metrics,
             run=self.run,
             io_threads=self.io_threads,
             credentials=self.credentials,

@@ -15,8 +15,9 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from framefeed.errors import BadInput
+from framefeed.errors import BadInput, ResourceExhausted
 from trainer_client.fleet.addresses import scheme_of
+from trainer_client.transports.descriptors import no_room, raise_limit
 from trainer_client.transports.grpc_transport import GrpcTransport
 from trainer_client.transports.shm_transport import ShmTransport
 from trainer_client.transports.transport import Signal, Transport, TransportLimits
@@ -24,7 +25,6 @@ from trainer_client.transports.zmq_transport import ZmqTransport
 
 TRANSPORTS: dict[str, Callable[[TransportLimits], Transport]] = {
     "tcp": ZmqTransport,
-    "ipc": ZmqTransport,
     "shm": ShmTransport,
     "grpc": GrpcTransport,
     "grpcs": GrpcTransport,
@@ -35,7 +35,11 @@ class Connections:
     """Servers that come and go. A transport is opened when the first of its URLs is; `close()` is idempotent."""
 
     def __init__(self, limits: TransportLimits, *, wake: socket.socket) -> None:
-        """`wake`, which does not block, ends a wait() when something is written to its other end."""
+        """`wake`, which does not block, ends a wait() when something is written to its other end.
+
+        Raises this process's limit of open files to what it may be.
+        """
+        raise_limit()
         self._limits = limits
         self._wake = wake
         self._poll = select.poll()
@@ -52,15 +56,20 @@ class Connections:
         self.close()
 
     def connect(self, url: str) -> None:
-        """Begin to connect to a server, and return at once. Raises BadInput for an address that cannot be used."""
+        """Begin to connect to a server, and return at once.
+
+        Raises BadInput for an address that cannot be used, ResourceExhausted if there are no descriptors, threads or
+        memory for it now.
+        """
         if url in self._by_url:
             raise BadInput(f"server address {url!r} is connected already")
-        make = TRANSPORTS[scheme_of(url)]
-        transport = self._opened.get(make)
-        if transport is None:
-            transport = self._opened[make] = make(self._limits)
-            self._poll.register(transport.fileno(), select.POLLIN)
-        transport.connect(url)
+        if why := no_room(len(self._by_url)):
+            raise ResourceExhausted(f"server {url} cannot be connected to now: {why}")
+        try:
+            transport = self._transport(TRANSPORTS[scheme_of(url)])
+            transport.connect(url)
+        except (OSError, RuntimeError) as error:  # no descriptor; no thread
+            raise ResourceExhausted(f"server {url} cannot be connected to now: {error}") from None
         self._by_url[url] = transport
 
     def disconnect(self, url: str) -> None:
@@ -89,14 +98,17 @@ class Connections:
         """As Transport.pixels."""
         return self._by_url[url].pixels(url, into)
 
-    def cpu_s(self) -> float:
-        """CPU seconds of the transports' own threads."""
-        return sum(transport.cpu_s() for transport in self._opened.values())
-
     def close(self) -> None:
         """Close every transport. Idempotent."""
         for transport in self._opened.values():
             transport.close()
+
+    def _transport(self, make: Callable[[TransportLimits], Transport]) -> Transport:
+        transport = self._opened.get(make)
+        if transport is None:
+            transport = self._opened[make] = make(self._limits)
+            self._poll.register(transport.fileno(), select.POLLIN)
+        return transport
 
     def _signals(self) -> list[Signal]:
         return [signal for transport in self._opened.values() for signal in transport.signals()]

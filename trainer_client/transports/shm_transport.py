@@ -19,14 +19,16 @@ import numpy.typing as npt
 
 from framefeed.errors import BadInput
 from framefeed.shm import (
-    HELLO,
+    HELLO_BYTES,
     MAX_BACK,
     MAX_DATAGRAM_BYTES,
     Lease,
+    LeaseWord,
     is_trusted,
     pack_back,
     pack_call,
     socket_address,
+    unpack_hello,
     unpack_reply,
 )
 from trainer_client.transports.fork_guard import FORKS_WAIT, close_all, keep_for_ever, let_go_when_forked
@@ -43,9 +45,8 @@ class _Link:
     url: str
     socket: socket.socket | None = None
     buffer_pool: npt.NDArray[np.uint8] | None = None
-    buffer_pool_file: tuple[int, int] | None = (
-        None  # its device and inode: the mapping has a descriptor that it does not show
-    )
+    buffer_pool_file: tuple[int, int] | None = None  # device and inode: the mapping does not show its descriptor
+    word: LeaseWord | None = None  # by which it sees whether its leases stand
     lease: Lease | None = None  # of the message whose header was just read
     back: list[int] = field(default_factory=list)
     retry_at_s: float = 0.0
@@ -139,12 +140,11 @@ class ShmTransport:
             return 0
         if into is not None and into.nbytes == lease.length_bytes and link.buffer_pool is not None:
             np.copyto(into.reshape(-1), link.buffer_pool[lease.offset : lease.offset + lease.length_bytes])
+            if not _stands(link):  # the server took the buffer back meanwhile, and cut the connection off
+                self._lose(link)
+                return 0
         self._drop(link)
         return lease.length_bytes
-
-    def cpu_s(self) -> float:
-        """See Transport."""
-        return 0.0
 
     def close(self) -> None:
         """See Transport."""
@@ -165,8 +165,12 @@ class ShmTransport:
 
     def _try(self, link: _Link) -> None:
         """Connect to the server if it is there; its greeting follows."""
-        with FORKS_WAIT:
-            server = link.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            with FORKS_WAIT:
+                server = link.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor for it
+            self._later(link)
+            return
         try:
             server.connect(socket_address(link.url))
             if not is_trusted(server):
@@ -184,7 +188,7 @@ class ShmTransport:
         """Map the buffer pool that came with the greeting."""
         try:
             with FORKS_WAIT:
-                buffer_pool, link.buffer_pool_file = _receive_buffer_pool(link.socket)
+                buffer_pool, link.buffer_pool_file, link.word = _receive_buffer_pool(link.socket)
                 link.buffer_pool, link.retry_s = np.frombuffer(buffer_pool, np.uint8), RETRY_S
         except BlockingIOError:
             return
@@ -227,31 +231,45 @@ class ShmTransport:
             with contextlib.suppress(OSError):
                 link.socket.shutdown(socket.SHUT_RDWR)  # nor tell the server
             link.socket.close()
-        link.socket = link.buffer_pool = link.lease = None  # the mapping goes with the last array over it
+        link.socket = link.buffer_pool = link.word = link.lease = None  # the mapping goes with the last array over it
         link.back.clear()
 
 
-def _receive_buffer_pool(server: socket.socket | None) -> tuple[mmap.mmap, tuple[int, int]]:
-    """The buffer_pool that comes with a server's greeting, and its file.
+def _receive_buffer_pool(server: socket.socket | None) -> tuple[mmap.mmap, tuple[int, int], LeaseWord]:
+    """The buffer pool that comes with a server's greeting, its file, and the word by which leases are seen to stand.
 
     Raises ValueError for anything else, OSError if nothing came.
     """
     assert server is not None
-    hello, fds, _, _ = socket.recv_fds(server, len(HELLO) + 1, 1, socket.MSG_CMSG_CLOEXEC)
+    hello, fds, _, _ = socket.recv_fds(server, HELLO_BYTES + 1, 1, socket.MSG_CMSG_CLOEXEC)
     try:
-        if hello != HELLO or len(fds) != 1 or not fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
-            raise ValueError("wanted a greeting with a sealed buffer_pool")
+        word = unpack_hello(hello)
+        if len(fds) != 1 or not fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+            raise ValueError("wanted a greeting with a sealed buffer pool")
         buffer_pool, file = mmap.mmap(fds[0], 0, prot=mmap.PROT_READ), _file_of(fds[0])
     finally:
         for fd in fds:
             os.close(fd)
+    if word.offset % 8 or word.offset + 8 > len(buffer_pool):
+        raise ValueError(f"{word} lies outside the buffer pool")
     buffer_pool.madvise(mmap.MADV_DONTFORK)  # a child would hold the memory of a server that ended
-    return buffer_pool, file
+    return buffer_pool, file, word
 
 
 def _file_of(fd: int) -> tuple[int, int]:
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
+
+
+def _stands(link: _Link) -> bool:
+    """Whether what was just copied was leased to the end. Asking the kernel orders the copy before the look, on any
+    processor.
+    """
+    assert link.buffer_pool is not None
+    assert link.word is not None
+    select.select([], [], [], 0)
+    at = link.word.offset
+    return int(link.buffer_pool[at : at + 8].view(np.uint64)[0]) == link.word.number
 
 
 def _ended(server: socket.socket | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -10,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from framefeed.errors import BadInput, ResourceExhausted
 from trainer_client.transports.credentials import Secrets
 
 RETRY_S, RETRY_MAX_S = 0.05, 1.0  # between two tries to connect, doubling
@@ -47,6 +49,13 @@ class TransportLimits:
     io_threads: int = IO_THREADS
 
 
+def cannot_connect(url: str, number: int | None, why: str) -> BadInput | ResourceExhausted:
+    """What to raise for a connection that was not to be had: this machine's want passes, a wrong address does not."""
+    if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN):
+        return ResourceExhausted(f"server {url} cannot be connected to now: {why}")
+    return BadInput(f"server address {url!r} cannot be used: {why}")
+
+
 class Transport(Protocol):
     """The connections of some URL schemes. Every method belongs to the one thread that made it, and none blocks.
 
@@ -55,7 +64,11 @@ class Transport(Protocol):
     """
 
     def connect(self, url: str) -> None:
-        """Begin to connect to a server that is not connected. Raises BadInput for an address that cannot be used."""
+        """Begin to connect to a server that is not connected.
+
+        Raises BadInput for an address that cannot be used, ResourceExhausted or OSError when this machine has no
+        descriptors or memory for it now; then it is not connected.
+        """
 
     def disconnect(self, url: str) -> None:
         """Let go of a connected server: no signal names it after this, and what it still sends is dropped."""
@@ -78,9 +91,6 @@ class Transport(Protocol):
         Returns their bytes, 0 if there are none; without an array, or one of another length, they are dropped, and
         what lies in the array is undefined.
         """
-
-    def cpu_s(self) -> float:
-        """CPU seconds so far of threads that work for this transport beside the one that calls it."""
 
     def close(self) -> None:
         """Close every connection; what was not sent is dropped. Idempotent."""

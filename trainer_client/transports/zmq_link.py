@@ -16,7 +16,7 @@ from typing import cast
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from framefeed.errors import BadInput
+from framefeed.errors import BadInput, ResourceExhausted
 from framefeed.wire import MAX_HEADER_BYTES
 from framefeed.zmtp import largest_frame_bytes, protocol_error
 from trainer_client.transports.credentials import Secrets
@@ -28,6 +28,7 @@ from trainer_client.transports.transport import (
     RETRY_S,
     Kind,
     TransportLimits,
+    cannot_connect,
 )
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Link:
     def __init__(
         self, url: str, context: zmq.Context[zmq.Socket[bytes]], limits: TransportLimits, *, peers: set[Address]
     ) -> None:
-        """Begins to connect, and adds to `peers` whom it was connected to. Raises BadInput for a bad address."""
+        """Begins to connect, and adds to `peers` whom it was connected to. Raises as open() does."""
         self.url = url
         self._peers = peers
         self.dealer: zmq.Socket[bytes] | None = None
@@ -67,7 +68,7 @@ class Link:
     def open(self) -> None:
         """Connect with new sockets. No frame larger than a clip, or than a header may be, is accepted.
 
-        Raises BadInput for an address that cannot be used, or if there are no more sockets to be had.
+        Raises BadInput for an address that cannot be used, ResourceExhausted if there are no more sockets to be had.
         """
         self._again_s = None
         self._keys = self._limits.secrets() if self.url.startswith("tcp://") else Secrets()
@@ -79,7 +80,7 @@ class Link:
             self.dealer.connect(self.url)
         except zmq.ZMQError as error:
             self.close()
-            raise BadInput(f"server address {self.url!r} cannot be used: {error.strerror}") from None
+            raise cannot_connect(self.url, error.errno, error.strerror) from None
 
     def open_again(self) -> None:
         """Connect anew, once it is due; if that cannot be, later."""
@@ -90,7 +91,7 @@ class Link:
             self._made_s = None
         try:
             self.open()
-        except BadInput as error:
+        except (BadInput, ResourceExhausted) as error:
             self._rest(time.monotonic())
             self._say(logging.WARNING, f"is not connected again yet ({error})")
 

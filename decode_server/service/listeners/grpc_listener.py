@@ -38,7 +38,7 @@ SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
 _START_S = 10.0
 _STOP_S = 2.0  # for gRPC to end calls that were cut off
 _HEALTH_S = 0.1  # how soon the health service knows
-_CALLS = 256  # under way at once, of all clients: with the largest message, the bound on what gRPC holds
+_STREAMS = 4096  # of all clients; health checks do not count
 _CALLS_PER_CONNECTION = 32
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a port in use is an error
@@ -87,6 +87,16 @@ class GrpcListener:
         """See Listener; also if the thread has ended, which `receive` raises."""
         return self._streams.pending or not self._thread.is_alive()
 
+    @property
+    def clients(self) -> int:
+        """See Listener."""
+        return len(self._streams)
+
+    @property
+    def clients_limit(self) -> int:
+        """See Listener."""
+        return _STREAMS
+
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """See Listener. Raises FramefeedError if the thread has ended."""
         if not self._thread.is_alive():
@@ -96,6 +106,10 @@ class GrpcListener:
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         """See Listener."""
         return self._streams.send(client, header, pixels)
+
+    def cut(self, client: bytes) -> None:
+        """See Listener."""
+        self._streams.cut(client)
 
     def close(self, *, linger_s: float) -> None:
         """See Listener; blocks 2 s longer at most."""
@@ -124,7 +138,7 @@ class GrpcListener:
         tls = self._credentials.tls if self._endpoint.scheme == "grpcs" else None
         watch = HandshakeWatch(self._refusals) if tls is not None else None
         auth_interceptor = AuthInterceptor(self._credentials.token, watch, self._refusals)
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS, interceptors=(auth_interceptor,))
+        server = grpc.aio.server(options=_OPTIONS, interceptors=(auth_interceptor,))
         server.add_generic_rpc_handlers((self._handlers(),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -181,19 +195,24 @@ class GrpcListener:
 
     async def _decode(self, _: object, context: grpc.aio.ServicerContext) -> None:
         """The calls of one stream, until its client ends it and all are answered, or it is cut off."""
+        if len(self._streams) >= _STREAMS:
+            self._refusals.refuse("crowd", context.peer(), f"there are {_STREAMS} streams")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {_STREAMS} streams; try another")
         await context.send_initial_metadata(())  # by which a client sees at once that it is connected
         stream = self._streams.open()
-        writer = asyncio.create_task(self._write(stream, context))
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._write(stream, context), self._read(stream, context), stream.was_cut())
+        ]
         try:
-            reader = asyncio.create_task(self._read(stream, context))
-            done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         except grpc.aio.BaseError as error:
             log.debug("%s: a stream was cut off (%s)", context.peer(), error)
         finally:
-            reader.cancel()
-            writer.cancel()
+            for task in tasks:
+                task.cancel()
             self._streams.end(stream)
 
     async def _read(self, stream: Stream, context: grpc.aio.ServicerContext) -> None:

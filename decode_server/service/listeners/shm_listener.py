@@ -1,7 +1,8 @@
 """The listener for shm://: headers over a Unix socket, pixels that clients read straight from the buffer pool.
 
 It does not know what the headers say. A client that ends, however it does, is seen by its socket, and what it
-was leased is free again; one that says what no client says is cut off.
+was leased is free again; one that says what no client says is cut off. A client that is cut off may still be reading:
+its lease word is changed first, by which it knows that what it read may be another's.
 """
 
 from __future__ import annotations
@@ -18,23 +19,24 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from decode_server.service.buffer_pool import BufferPool
+from decode_server.service.buffer_pool import LEASE_WORDS, BufferPool
 from decode_server.service.listeners.endpoint import Endpoint
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput
 from framefeed.shm import (
-    HELLO,
     MAX_DATAGRAM_BYTES,
     Lease,
+    LeaseWord,
     is_trusted,
+    pack_hello,
     pack_reply,
     socket_address,
     unpack_from_client,
 )
 
-_MAX_CLIENTS = 256
-_BACKLOG = 64
+_BACKLOG = 512
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +48,7 @@ class _Leased:
 class _Client:
     name: bytes
     socket: socket.socket
+    word: LeaseWord
     leased: dict[int, _Leased] = field(default_factory=dict)
     leases: int = 0
 
@@ -64,6 +67,7 @@ class ShmListener:
         self._readable: deque[_Client] = deque()
         self._epoll = select.epoll()
         self._path = ""
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # given up to refuse who finds none left
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             self._bind(socket_address(endpoint.url))
@@ -82,6 +86,16 @@ class ShmListener:
     def pending(self) -> bool:
         """Never: the descriptor shows all."""
         return False
+
+    @property
+    def clients(self) -> int:
+        """See Listener."""
+        return len(self._clients)
+
+    @property
+    def clients_limit(self) -> int:
+        """See Listener."""
+        return LEASE_WORDS
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """The next call, clients in turn; takes in what was given back, and who came and went."""
@@ -124,14 +138,23 @@ class ShmListener:
         leased = reader.leased[lease.number] = _Leased()
         return leased
 
+    def cut(self, client: bytes) -> None:
+        """See Listener."""
+        reader = self._clients.get(client)
+        if reader is not None:
+            held = f"cut off: it held {len(reader.leased)} clips and gave none back for too long"
+            self._refusals.refuse("lease", f"client {client.hex()} at {self.url}", held)
+            self._lose(reader)
+
     def close(self, *, linger_s: float) -> None:  # noqa: ARG002
-        """See Listener; it never lingers, since what was sent can be read and what was leased stays mapped."""
+        """See Listener; it never lingers, since what was sent can be read and what was leased stays as it is."""
         for client in list(self._clients.values()):
-            self._lose(client)
+            self._let_go(client)
         self._socket.close()
         self._epoll.close()
         if self._buffer_pool_fd >= 0:
             os.close(self._buffer_pool_fd)
+            os.close(self._reserve)
             self._buffer_pool_fd = -1
         if self._path:
             with contextlib.suppress(OSError):
@@ -161,30 +184,59 @@ class ShmListener:
 
     def _welcome(self) -> None:
         """Take in all that connect."""
-        with contextlib.suppress(OSError):  # there is no more, or no descriptor for it
-            while True:
-                self._take_in(self._socket.accept()[0])
+        while True:
+            try:
+                peer = self._socket.accept()[0]
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTOR:
+                    return  # one that connected is gone already; the others are seen at the next look
+                if not self._turn_away():
+                    return
+            else:
+                self._take_in(peer)
+
+    def _turn_away(self) -> bool:
+        """Refuse the next that connects, for no descriptor is left: one that waited would be seen again and again.
+
+        False if none connects: the kernel says that there is no descriptor before it looks.
+        """
+        os.close(self._reserve)
+        try:
+            self._socket.accept()[0].close()
+        except OSError:
+            return False
+        finally:
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        why = "this process has no descriptor left; raise its limit (ulimit -n)"
+        self._refusals.refuse("descriptors", f"a client at {self.url}", why)
+        return True
 
     def _take_in(self, peer: socket.socket) -> None:
         """Greet a client, or refuse it."""
         peer.setblocking(False)
-        client = _Client(next(self._names).to_bytes(8, "little"), peer)
-        refused = None
-        if not is_trusted(peer):
-            refused = "user", "it runs as another user of this host"
-        elif len(self._clients) >= _MAX_CLIENTS:
-            refused = "crowd", f"there are {_MAX_CLIENTS} clients"
-        try:
-            if refused is None:
-                socket.send_fds(peer, [HELLO], [self._buffer_pool_fd])
-        except OSError as error:
-            refused = "handshake", str(error)
-        if refused is not None:
-            self._refusals.refuse(refused[0], f"a client at {self.url}", refused[1])
-            peer.close()
+        word = self._buffer_pool.open_lease_word()
+        if word is None:
+            self._refuse(peer, "crowd", f"there are {LEASE_WORDS} clients")
             return
+        if not is_trusted(peer):
+            self._refuse(peer, "user", "it runs as another user of this host", word=word)
+            return
+        try:
+            socket.send_fds(peer, [pack_hello(word)], [self._buffer_pool_fd])
+        except OSError as error:
+            self._refuse(peer, "handshake", str(error), word=word)
+            return
+        client = _Client(next(self._names).to_bytes(8, "little"), peer, word)
         self._clients[client.name] = self._by_fd[peer.fileno()] = client
         self._epoll.register(peer, select.EPOLLIN)
+
+    def _refuse(self, peer: socket.socket, reason: str, why: str, *, word: LeaseWord | None = None) -> None:
+        self._refusals.refuse(reason, f"a client at {self.url}", why)
+        if word is not None:
+            self._buffer_pool.revoke(word)
+        peer.close()
 
     def _read(self, client: _Client, datagram: bytes) -> bytes | None:
         """The header of a call; None if leases were given back, or if the client is cut off."""
@@ -200,10 +252,17 @@ class ShmListener:
         return None
 
     def _lose(self, client: _Client) -> None:
+        """A client is gone, or cut off: what it was leased will be used again."""
+        self._buffer_pool.revoke(client.word)
+        self._let_go(client)
+
+    def _let_go(self, client: _Client) -> None:
         del self._clients[client.name], self._by_fd[client.socket.fileno()]
         with contextlib.suppress(ValueError):
             self._readable.remove(client)
         self._epoll.unregister(client.socket)  # closing does not do it while a forked process has a copy
+        with contextlib.suppress(OSError):
+            client.socket.shutdown(socket.SHUT_RDWR)  # nor end the connection
         client.socket.close()
         for leased in client.leased.values():
             leased.done = True

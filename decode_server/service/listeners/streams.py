@@ -33,7 +33,7 @@ class QueuedReply:
 
 
 class Stream:
-    """One call of a client. `put` belongs to the front's thread, all else to the loop."""
+    """One call of a client. `put` and `cut` belong to the front's thread, all else to the loop."""
 
     def __init__(self, name: bytes, loop: asyncio.AbstractEventLoop) -> None:
         self.name = name
@@ -43,6 +43,7 @@ class Stream:
         self._lock = threading.Lock()
         self._queued_replies: deque[QueuedReply] = deque()
         self._more = asyncio.Event()
+        self._cut = asyncio.Event()
         self._ended = False
 
     def put(self, header: bytes, pixels: memoryview | None) -> QueuedReply:
@@ -71,6 +72,16 @@ class Stream:
     def empty(self) -> bool:
         """Whether no reply waits."""
         return not self._queued_replies
+
+    def cut(self) -> None:
+        """From the front's thread: what waits is let go of now, and the loop is to end the call."""
+        self.end()
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._cut.set)
+
+    async def was_cut(self) -> None:
+        """Waits until it is cut."""
+        await self._cut.wait()
 
     def heard(self) -> None:
         """The front took a call that has no reply."""
@@ -112,6 +123,9 @@ class Streams:
         await stream.told.acquire()
         self._hand_over(stream, header, replied=False)
 
+    def __len__(self) -> int:
+        return len(self._streams)
+
     def end(self, stream: Stream) -> None:
         """The stream is over."""
         del self._streams[stream.name]
@@ -152,6 +166,12 @@ class Streams:
             raise ReaderGone
         queued_reply = stream.put(header, pixels)
         return None if pixels is None else queued_reply
+
+    def cut(self, name: bytes) -> None:
+        """As Listener.cut."""
+        stream = self._streams.get(name)
+        if stream is not None:
+            stream.cut()
 
     def _hand_over(self, stream: Stream, header: bytes, *, replied: bool) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""The ROUTER socket: the listener for tcp:// and ipc://, and the one file here that knows ZeroMQ.
+"""The ROUTER socket: the listener for tcp://, and the one file here that knows ZeroMQ.
 
 It does not know what the frames say. ROUTER_MANDATORY makes a slow or vanished reader an error instead of a loss.
 """
@@ -73,6 +73,14 @@ class Router:
         """Whether a message lies ready, or the ZAP handler's thread has ended, which `receive` raises."""
         return not self._zap.alive or bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
+    @property
+    def clients(self) -> None:
+        """See Listener."""
+
+    @property
+    def clients_limit(self) -> None:
+        """See Listener."""
+
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """See Listener. Raises FramefeedError if the ZAP handler's thread has ended."""
         if not self._zap.alive:
@@ -115,6 +123,9 @@ class Router:
             return None
         self._socket.send(header, zmq.SNDMORE)
         return self._socket.send(pixels, copy=False, track=True)
+
+    def cut(self, client: bytes) -> None:
+        """See Listener: a peer that does not answer heartbeats is cut off by ZeroMQ; there is no other way to do it."""
 
     def close(self, *, linger_s: float) -> None:
         """Close the socket; blocks up to `linger_s` for replies still under way. Idempotent."""

@@ -6,6 +6,7 @@ It names what decides the bytes; it knows neither servers nor requests.
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 
 import av
 
@@ -20,3 +21,8 @@ def decoder_fingerprint() -> str:
     """Versions of the engine and of the FFmpeg libraries that decode and scale, and the machine's architecture."""
     libraries = [f"{name}{'.'.join(map(str, av.library_versions[name]))}" for name in _DECIDING]
     return "-".join([f"engine{ENGINE_VERSION}", *libraries, platform.machine()])
+
+
+def software_version() -> str:
+    """The version of framefeed that runs here."""
+    return version("framefeed")

@@ -6,6 +6,7 @@ it even while all its threads are stuck in a read.
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
@@ -30,6 +31,7 @@ from decode_server.service.workers.sandbox import enter_sandbox
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
+    Effort,
     Hello,
     NoStart,
     Setup,
@@ -41,20 +43,26 @@ from decode_server.service.workers.worker_messages import (
 )
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
-from framefeed.errors import FramefeedError, NotHere, Permanent, StorageFault
+from framefeed.errors import Cancelled, FramefeedError, NotHere, Permanent, ResourceExhausted, StorageFault
 from framefeed.request import ClipRequest
 from framefeed.wire import ClipReply, DecodeCall, ErrorReply, pack_unsealed, unpack_call
 
 log = logging.getLogger("framefeed.worker")
 
 _WATCH_S = 0.5
+_RESOURCES = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 class Decodes(Protocol):
     """What a worker thread needs of an engine."""
 
-    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[memoryview]) -> list[ClipInfo]:
-        """Write each clip's bytes into its place in `outs`; raise a FramefeedError if that cannot be done for one."""
+    def decode_together(
+        self, requests: Sequence[ClipRequest], outs: Sequence[memoryview], *, cancelled: Callable[[], bool]
+    ) -> list[ClipInfo]:
+        """Write each clip's bytes into its place in `outs`; raise a FramefeedError if that cannot be done for one.
+
+        Raise Cancelled soon after `cancelled` is true.
+        """
 
     def close(self) -> None:
         """Free what it holds."""
@@ -94,12 +102,21 @@ class _Clip:
         return cls(task, call, out, max(time.monotonic() - task.received_s, 0.0))
 
 
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """What a worker shares with the front: the pool that it writes clips into, and which of them are not wanted."""
+
+    buffer_pool: memoryview
+    cancel_flags: memoryview
+
+
 class Worker:
     """The tasks of one process. Each of its threads runs `serve` with an engine of its own."""
 
-    def __init__(self, channel: socket.socket, buffer_pool: memoryview, *, backend: DecodeBackend, server: str) -> None:
+    def __init__(self, channel: socket.socket, shared: SharedMemory, *, backend: DecodeBackend, server: str) -> None:
         self._channel = channel
-        self._buffer_pool = buffer_pool
+        self._buffer_pool = shared.buffer_pool
+        self._flags = shared.cancel_flags
         self._backend = backend
         self._server = server
         self._tasks: dict[int, int] = {}  # by thread: the id of the first of those that it decodes
@@ -133,39 +150,65 @@ class Worker:
         """The end of each. What fails together is decoded one by one, so that none is refused for another's fault; but
         storage that fails one fails all.
         """
+        began_s = time.monotonic()
+        requests, outs = [clip.call.request for clip in clips], [clip.out for clip in clips]
         try:
-            infos = engine.decode_together([clip.call.request for clip in clips], [clip.out for clip in clips])
+            infos = engine.decode_together(requests, outs, cancelled=self._cancelled(clips))
         except Exception as error:
             for clip in clips:
-                if len(clips) == 1 or isinstance(error, StorageFault):
-                    yield self._failed(clip, error)
+                if len(clips) == 1 or isinstance(error, StorageFault | Cancelled):
+                    yield self._failed(clip, error, _each_s(began_s, clips))
                 else:
                     yield from self._do(engine, [clip])
             return
+        busy_s = _each_s(began_s, clips)
         for clip, info in zip(clips, infos, strict=True):
-            yield self._decoded(clip, info, among=len(clips))
+            yield self._decoded(clip, info, busy_s, among=len(clips))
 
-    def _decoded(self, clip: _Clip, info: ClipInfo, *, among: int) -> Done:
+    def _cancelled(self, clips: Sequence[_Clip]) -> Callable[[], bool]:
+        """Whether none of them is wanted any more."""
+        flags, first, *others = self._flags, *(clip.task.flag for clip in clips)
+        return lambda: bool(flags[first]) and all(flags[other] for other in others)
+
+    def _decoded(self, clip: _Clip, info: ClipInfo, busy_s: float, *, among: int) -> Done:
         """The end of one of several clips, whose times are those of all: the metrics are to count them once."""
         task, call = clip.task, clip.call
         info = replace(info, stage_s={"queue": clip.queue_s, **info.stage_s})
         reply = ClipReply(attempt=call.attempt, server=self._server, info=info)
         codec = self._backend.codec(call.request.video)
-        storage = self._backend.watch.take()
         stage_s = {stage: spent_s if stage == "queue" else spent_s / among for stage, spent_s in info.stage_s.items()}
-        return Done(task.id, "clip", pack_unsealed(reply), codec, info.read_bytes, stage_s, storage)
+        packed = pack_unsealed(reply)
+        return Done(task.id, "clip", packed, codec, info.read_bytes, stage_s, self._effort(busy_s))
 
-    def _failed(self, clip: _Clip, error: Exception) -> Done:
+    def _failed(self, clip: _Clip, error: Exception, busy_s: float) -> Done:
         if isinstance(error, Permanent) and (outdated := self._backend.outdated()):
             error = NotHere(f"{outdated} ({error})")
         if isinstance(error, FramefeedError):
             code, message = error.code, str(error)
+        elif _is_of_resources(error):
+            code, message = ResourceExhausted.code, f"{clip.call.request.video}: {type(error).__name__}: {error}"
+            log.error("decoding %s failed for want of memory or descriptors: %s", clip.call.request.video, error)
         else:
             video = clip.call.request.video
             log.error("decoding %s failed in a way that is a bug", video, exc_info=error)
             code, message = Permanent.code, f"{video}: {type(error).__name__}: {error}"
         reply = ErrorReply(attempt=clip.call.attempt, server=self._server, code=code, message=message)
-        return Done(clip.task.id, code, pack_unsealed(reply), "", 0, {}, self._backend.watch.take())
+        return Done(clip.task.id, code, pack_unsealed(reply), "", 0, {}, self._effort(busy_s))
+
+    def _effort(self, busy_s: float) -> Effort:
+        """What this thread's task took, beside its thread's time."""
+        watch = self._backend.watch
+        return Effort(busy_s, time.monotonic(), watch.take(), watch.take_times(), watch.take_lookups())
+
+
+def _is_of_resources(error: Exception) -> bool:
+    """Whether this machine had no memory or descriptor left, which says nothing of the clip."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _RESOURCES)
+
+
+def _each_s(began_s: float, clips: Sequence[_Clip]) -> float:
+    """A thread's time since then, in equal parts for these clips."""
+    return (time.monotonic() - began_s) / len(clips)
 
 
 def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBackend:
@@ -204,7 +247,11 @@ def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBac
         return 2
     if backend.readable is not None:
         log.info("sandbox: %s", enter_sandbox(backend.readable))
-    worker = Worker(channel, memoryview(mmap.mmap(setup.buffer_pool, 0)), backend=backend, server=setup.server)
+    shared = SharedMemory(
+        buffer_pool=memoryview(mmap.mmap(setup.buffer_pool, 0)),
+        cancel_flags=memoryview(mmap.mmap(setup.cancel_flags, 0, prot=mmap.PROT_READ)),
+    )
+    worker = Worker(channel, shared, backend=backend, server=setup.server)
     channel.send(pack_message(Hello(backend.fingerprint, backend.videos, backend.dataset)))
     threads = [threading.Thread(target=_serve, args=(worker,), name=f"decode-{i}") for i in range(setup.threads)]
     for thread in threads:

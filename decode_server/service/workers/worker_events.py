@@ -11,13 +11,15 @@ from decode_server.service.workers.worker_messages import Done
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A worker ended a task; the buffer is the receiver's. `late` means that the job was answered before."""
+    """A worker ended a task; the buffer is the receiver's. `before` is why the job had been answered: late, cancelled,
+    client_gone or hung, "" if it had not.
+    """
 
     job: Job
     buffer: Buffer
     done: Done
     socket: int
-    late: bool
+    before: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """A job's read does not return, and why it is thought so; its buffer comes back later. `late` as in Finished."""
+    """A job's read does not return, and why it is thought so; its buffer comes back later. `late` if
+    the job was answered before."""
 
     job: Job
     reason: str
@@ -46,8 +49,9 @@ class Hung:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A buffer that no worker can write any more."""
+    """A job's worker can write its buffer no more, and there was no Finished; the job was answered before."""
 
+    job: Job
     buffer: Buffer
 
 

@@ -15,8 +15,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `buffer_pool` is an inherited descriptor, `parent` the front's process id; `index_folder` is "" when it is the root;
-    `started_s` is when the server started, by the wall clock.
+    `buffer_pool` and `cancel_flags` are inherited descriptors, `parent` the front's process id; `index_folder` is ""
+    when it is the root; `started_s` is when the server started, by the wall clock.
     """
 
     root: str
@@ -26,6 +26,7 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     read_s: float
     cpus: tuple[int, ...]
     buffer_pool: int
+    cancel_flags: int
     parent: int
     started_s: float
 
@@ -33,13 +34,15 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
 class Task(Struct, frozen=True, array_like=True):
     """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the buffer pool at `offset`.
 
-    `received_s` is when the front got it: the monotonic clock is one for all processes.
+    `received_s` is when the front got it: the monotonic clock is one for all processes. The byte `flag` of the cancel
+    flags is set when the clip is not wanted any more.
     """
 
     id: int
     offset: int
     clip_bytes: int
     received_s: float
+    flag: int
     header: bytes
 
 
@@ -65,11 +68,24 @@ class NoStart(Struct, frozen=True, array_like=True, tag=3):
     reason: str
 
 
+class Effort(Struct, frozen=True, array_like=True):
+    """What a task took: `busy_s` of a thread's time, its part of what several took together, until `finished_s`.
+
+    `storage` is what ReadWatch.take gave after it, `reads_s` the operations of storage and how long each took,
+    `lookups` how many packet indices were in memory and how many were not.
+    """
+
+    busy_s: float
+    finished_s: float
+    storage: dict[str, int]
+    reads_s: list[tuple[str, float]]
+    lookups: tuple[int, int]
+
+
 class Done(Struct, frozen=True, array_like=True, tag=4):
     """Worker to front: a task's end. `reply` is what pack_unsealed gave for it; `outcome` is "clip" or an error's code.
 
-    `codec`, `stage_s` and `read_bytes` are for the metrics, empty or 0 when there is no clip; `storage` is what
-    ReadWatch.take gave after it.
+    `codec`, `stage_s` and `read_bytes` are for the metrics, empty or 0 when there is no clip.
     """
 
     id: int
@@ -78,7 +94,7 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
     codec: str
     read_bytes: int
     stage_s: dict[str, float]
-    storage: dict[str, int]
+    effort: Effort
 
 
 class Stuck(Struct, frozen=True, array_like=True, tag=5):

@@ -84,7 +84,7 @@ def test_a_clip_is_asked_for_and_comes() -> None:
     desk.reply(A, clip(send.call.attempt))
     (got,) = desk.dispatch.finished()
     assert isinstance(got, Got)
-    assert (got.ticket, got.life.sent_s, got.life.received_s) == (7, 100.0, 102.0)
+    assert (got.ticket, got.life.wanted_s, got.life.received_s) == (7, 100.0, 102.0)
     assert desk.dispatch.finished() == []
     assert desk.dispatch.expects(A, send.call.attempt) is None
     assert desk.ledger.durations[A].sum_s == 2
@@ -129,7 +129,7 @@ def test_a_silent_server_costs_its_deadline_and_its_late_reply_is_dropped() -> N
     desk.reply(again.url, clip(again.call.attempt))
     (got,) = desk.dispatch.finished()
     assert isinstance(got, Got)
-    assert got.life.absent_s == pytest.approx(10.0), "a server that never answered is no server"
+    assert got.life.parts[0] == ("no_server", 110.0), "a server that never answered is no server"
     desk.reply(send.url, clip(send.call.attempt))
     assert desk.dispatch.finished() == []
     assert desk.ledger.dropped_replies == {"late": 1}
@@ -837,3 +837,62 @@ def test_calls_say_whose_they_are() -> None:
     (send,) = desk.want(0)
     assert isinstance(send.call, DecodeCall)
     assert (send.call.run, send.call.work_class, send.call.dataset) == ("r1", "eval", "d1")
+
+
+def held_by(desk: Desk, *tickets: int) -> str:
+    """What the last of these that is missing waits for."""
+    life = desk.dispatch.holds.life_so_far(tickets, desk.now_s)
+    assert life is not None
+    return life.parts[-1][0]
+
+
+def test_who_holds_back_a_clip_is_known_while_it_waits() -> None:
+    desk = Desk(A, limits=DispatchLimits(inflight_bytes=2 * CLIP_BYTES))
+    desk.want(0, 1, 2)
+    desk.now_s += 1
+    assert held_by(desk, 0, 1, 2) == "client_limit", "four threads, and two clips in flight"
+    desk.dispatch.disconnected(A, now_s=desk.now_s)
+    desk.tick(1.0)
+    desk.now_s += 1
+    assert held_by(desk, 0, 1, 2) == "no_server"
+
+
+def test_a_clip_that_waits_for_room_at_servers_waits_in_their_queue() -> None:
+    desk = Desk(A)
+    desk.want(*range(9))
+    desk.now_s += 1
+    assert held_by(desk, *range(9)) == "server_queue", "eight for four threads are the most"
+    assert not desk.dispatch.holds.has_spare
+
+
+def test_servers_that_have_fallen_silent_are_none() -> None:
+    desk = Desk(A, limits=DispatchLimits(timeouts=TimeoutLimits(attempt_s=2.0), stall_s=1e3))
+    desk.want(*range(9))
+    desk.tick(1.5)
+    desk.now_s += 0.1
+    assert held_by(desk, *range(9)) == "server_queue"
+    desk.tick(0.5)
+    desk.now_s += 0.1
+    assert held_by(desk, *range(9)) == "no_server"
+
+
+def test_servers_have_spare_threads_until_as_many_again_are_asked_for() -> None:
+    desk = Desk(A)
+    desk.want(0, 1)
+    assert desk.dispatch.holds.has_spare
+    desk.want(2)
+    assert not desk.dispatch.holds.has_spare
+
+
+def test_the_time_without_any_server_is_its_own_cause_of_a_clip_s_life() -> None:
+    desk = Desk()
+    desk.dispatch.joined(A, now_s=desk.now_s)
+    desk.want(0)
+    desk.now_s += 3
+    desk.up(A)
+    (send,) = desk.tick()
+    desk.now_s += 1
+    desk.reply(A, clip(send.call.attempt))
+    (got,) = desk.dispatch.finished()
+    assert isinstance(got, Got)
+    assert got.life.parts[0] == ("no_server", 103.0)

@@ -430,17 +430,6 @@ def test_the_same_history_gives_the_same_picks(servers: int) -> None:
     assert len(set(picks())) > 1
 
 
-def test_time_without_any_server_is_summed() -> None:
-    target = fleet()
-    assert target.absent_s(3.0) == 3.0
-    up(target, A, now_s=4.0)
-    up(target, B, now_s=5.0)
-    target.disconnected(A, 6.0)
-    assert target.absent_s(7.0) == 4.0
-    target.disconnected(B, 8.0)
-    assert target.absent_s(10.0) == 6.0
-
-
 def test_a_lost_connection_hands_back_what_was_asked() -> None:
     target = fleet(A)
     up(target, A)
@@ -476,7 +465,7 @@ def test_what_a_server_that_left_held_is_asked_of_others() -> None:
     assert target.left(A, 1.0) == [1]
     assert A not in target.servers
     assert (target.inflight_bytes, target.pick(1.0), target.left(A, 1.0)) == (0, None, [])
-    assert target.absent_s(3.0) == 2.0
+    assert target.up == []
     assert (target.connected(A, 2.0), target.disconnected(A, 2.0)) == ([], []), "its connection may outlive it"
     target.described(A, who(9, fingerprint="foreign"), 2.0)
     target.leaving(A, attempt=None, now_s=2.0)

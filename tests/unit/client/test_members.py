@@ -6,13 +6,12 @@ import threading
 
 import pytest
 
-from framefeed.errors import BadInput
+from framefeed.errors import BadInput, ResourceExhausted
 from tests.unit.client.clips import error, request, who
-from trainer_client.fleet.discovery import Discovery
+from trainer_client.fleet.discovery import Discovery, Members
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import Fleet, FleetLimits
-from trainer_client.fleet.members import Members
 from trainer_client.fleet.membership import Candidate, Discovered
 from trainer_client.measures.stats import Ledger
 
@@ -25,12 +24,15 @@ class Wire:
     def __init__(self, *, refused: str = "") -> None:
         self.now: list[str] = []
         self.ever = 0
+        self.room = 99
         self._refused = refused
 
     def connect(self, url: str) -> None:
         if url == self._refused:
             raise BadInput(f"server address {url!r}: a token would travel in the clear")
         assert url not in self.now
+        if len(self.now) == self.room:
+            raise ResourceExhausted(f"server {url} cannot be connected to now: Too many open files")
         self.now.append(url)
         self.ever += 1
 
@@ -101,6 +103,37 @@ def test_one_address_that_cannot_be_used_harms_no_other(caplog: pytest.LogCaptur
 def test_when_no_address_can_be_used_that_is_the_error() -> None:
     with pytest.raises(BadInput, match="in the clear"):
         Feed(refused=A).saw(A)
+
+
+def test_where_there_is_no_room_for_all_it_is_said_once_and_they_take_turns(caplog: pytest.LogCaptureFixture) -> None:
+    feed = Feed()
+    feed.wire.room = 1
+    feed.saw(A, B)
+    had = [list(feed.wire.now)]
+    for _ in range(20):
+        feed.tend(0.6)
+        had.append(list(feed.wire.now))
+    assert list(feed.fleet.servers) == [A, B]
+    assert [A] in had
+    assert [B] in had
+    assert "server tcp://b:1 cannot be connected to now: Too many open files" in str(feed.members)
+    assert (
+        len([record for record in caplog.records if "1 servers have a connection, 1 take turns" in record.message]) == 1
+    )
+    feed.wire.room = 2
+    for _ in range(20):
+        feed.tend()
+    assert sorted(feed.wire.now) == [A, B]
+    assert "Too many" not in str(feed.members)
+
+
+def test_no_room_for_a_single_one_is_an_error_when_it_lasts() -> None:
+    feed = Feed()
+    feed.wire.room = 0
+    feed.saw(A)
+    feed.tend(9.0)
+    with pytest.raises(ResourceExhausted, match="no server has been connected to for 10 s: server tcp://a:1"):
+        feed.tend(2.0)
 
 
 def test_nothing_is_done_without_news_or_time() -> None:

@@ -139,6 +139,15 @@ def test_the_next_endpoint_is_tried_when_one_does_not_connect() -> None:
     assert run.after(2.0).joined == ("shm://@a",), "and tries on when it does not"
 
 
+def test_an_endpoint_that_waits_for_its_turn_is_not_passed_over() -> None:
+    run = Run()
+    run.saw(leased("a", 1, "shm://@a", "tcp://a:1"))
+    run.now_s += 500.0
+    assert run.membership.decide(run.now_s, connected=(), waiting=["shm://@a"]) == NOTHING
+    assert run.after(4.9) == NOTHING, "its time begins when it is tried"
+    assert run.after(0.1).joined == ("tcp://a:1",)
+
+
 def test_one_server_that_two_sources_name_leaves_when_neither_does() -> None:
     run = Run()
     assert run.saw(plain("a"), source="list").joined == ("tcp://a:1",)

@@ -21,7 +21,7 @@ def prefetch(*, batch: int = 2, depth: int = 3) -> Prefetch:
 
 def fill(target: Prefetch, ticket: int, *, at_s: float = 0.0) -> None:
     target.row(ticket)[:] = ticket
-    target.fill(ticket, info(ticket), ClipLife(wanted_s=0, sent_s=0, received_s=at_s))
+    target.fill(ticket, info(ticket), ClipLife(wanted_s=0, received_s=at_s))
 
 
 def take(target: Prefetch) -> Delivery:
@@ -69,6 +69,7 @@ def test_a_later_complete_batch_is_told() -> None:
         target.open(plan(step))
     for ticket, at_s in ((4, 1), (5, 2), (2, 3), (3, 4), (0, 5), (1, 6)):
         fill(target, ticket, at_s=at_s)
+    assert target.later_ready_s == 2
     assert take(target).later_ready_s == 2
     assert take(target).later_ready_s == 2
     assert take(target).later_ready_s is None
@@ -88,6 +89,31 @@ def test_a_failed_clip_raises_at_its_batch_and_again() -> None:
             target.take()
     assert target.ready
     assert not target.empty
+
+
+def test_what_is_missing_is_the_oldest_batch_s() -> None:
+    target = prefetch()
+    assert target.missing == []
+    for step in range(2):
+        target.open(plan(step))
+    fill(target, 3, at_s=2.0)
+    fill(target, 2, at_s=1.0)
+    assert target.missing == [0, 1]
+    assert target.ready_last is None
+    fill(target, 0)
+    assert target.missing == [1]
+    target.fail(1, CorruptMedia("clip 1"))
+    assert target.missing == []
+    assert target.limit_clips == 6
+
+
+def test_a_batch_that_is_ready_says_what_completed_it() -> None:
+    target = prefetch()
+    target.open(plan(0))
+    fill(target, 1, at_s=5.0)
+    assert target.ready_last is None
+    fill(target, 0, at_s=4.0)
+    assert target.ready_last is take(target).last
 
 
 def test_discarding_counts_what_had_come() -> None:

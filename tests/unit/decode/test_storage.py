@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from decode_server.clips.read_watch import RETRY, ReadWatch
 from decode_server.clips.storage import BACKOFF_S, PADDING_BYTES, Seams, Storage
-from framefeed.errors import CorruptMedia, StorageFault
+from framefeed.errors import CorruptMedia, ResourceExhausted, StorageFault
 from tests.faulty_storage import KINDS, FaultyFiles, Trouble, ending, failing, halved, hanging
 
 TRIES = len(BACKOFF_S) + 1
@@ -119,6 +119,15 @@ def test_an_open_that_fails_is_tried_again(root: Path) -> None:
     b.files.opening.extend([errno.EIO, errno.ESTALE])
     assert b.storage.read("a.bin", 10, 20) == WANTED
     assert b.watch.take() == {"io": 1, "stale": 1, RETRY: 2}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_want_of_descriptors_or_memory_is_neither_the_storages_fault_nor_the_clips(root: Path, number: int) -> None:
+    b = bench(root)
+    b.files.opening.extend([number] * TRIES)
+    with pytest.raises(ResourceExhausted, match=rf"a\.bin: cannot be read here now \(.*\), tried {TRIES} times"):
+        b.storage.read("a.bin", 10, 20)
+    assert b.storage.read("a.bin", 10, 20) == WANTED
 
 
 def test_lost_permission_is_a_fault_and_is_tried_once_more(root: Path) -> None:

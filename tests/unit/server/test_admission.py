@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from decode_server.service.admission import TOGETHER, Admission, Job, Limits
+from decode_server.service.admission import EVALS_IN_A_ROW, TOGETHER, Admission, Job, Limits, WorkClass
+from decode_server.service.run_shares import RunShares
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining
 
 
@@ -22,6 +23,8 @@ def job(
     frames: str = "",
     alone: bool = False,
     header: bytes = b"",
+    run: str = "",
+    work_class: WorkClass = "train",
 ) -> Job:
     return Job(
         id=id,
@@ -34,10 +37,16 @@ def job(
         due_s=due_s,
         frames=frames or id,
         alone=alone,
+        run=run,
+        work_class=work_class,
     )
 
 
-def nobody(client: bytes) -> bool:
+def admission_of(requests: int) -> Admission:
+    return Admission(Limits(requests=requests), RunShares())
+
+
+def nobody(job: Job) -> bool:
     return False
 
 
@@ -45,20 +54,21 @@ def drained(admission: Admission) -> list[int]:
     ids = []
     while (first := admission.first(blocked=nobody)) is not None:
         admission.take(first)
+        admission.ended(first, 1.0)
         ids.append(first.id)
     return ids
 
 
 def test_one_client_is_served_in_order() -> None:
-    admission = Admission(Limits(requests=10, clip_bytes=1000))
+    admission = admission_of(10)
     for id in range(5):
         assert admission.offer(job(id, due_s=100.0 - id), now_s=0) is None
     assert drained(admission) == [0, 1, 2, 3, 4]
-    assert (len(admission), admission.queued_bytes) == (0, 0)
+    assert len(admission) == 0
 
 
 def test_clients_take_turns() -> None:
-    admission = Admission(Limits(requests=10, clip_bytes=1000))
+    admission = admission_of(10)
     for id in range(4):
         admission.offer(job(id, client=b"greedy"), now_s=0)
     admission.offer(job(10, client=b"modest"), now_s=0)
@@ -66,33 +76,76 @@ def test_clients_take_turns() -> None:
 
 
 def test_a_client_that_does_not_read_is_passed_over_and_keeps_its_place() -> None:
-    admission = Admission(Limits(requests=10, clip_bytes=1000))
+    admission = admission_of(10)
     admission.offer(job(0, client=b"slow"), now_s=0)
     admission.offer(job(1, client=b"quick"), now_s=0)
-    first = admission.first(blocked=lambda client: client == b"slow")
+    first = admission.first(blocked=lambda job: job.client == b"slow")
     assert first is not None
     assert first.id == 1
-    assert admission.first(blocked=lambda client: True) is None
+    assert admission.first(blocked=lambda job: True) is None
     assert drained(admission) == [0, 1]
 
 
-def test_full_of_requests_or_bytes_is_busy_at_once() -> None:
-    admission = Admission(Limits(requests=2, clip_bytes=100))
-    assert admission.offer(job(0, clip_bytes=60), now_s=0) is None
-    assert isinstance(admission.offer(job(1, clip_bytes=60), now_s=0), Busy)
-    assert admission.offer(job(2, clip_bytes=40), now_s=0) is None
+def test_alone_a_client_may_have_all_places_and_in_a_full_queue_who_has_most_makes_room() -> None:
+    admission = admission_of(8)
+    for id in range(9):
+        assert admission.offer(job(id, client=b"greedy"), now_s=0) is None, "its own place and all of the eight"
+    refused = admission.offer(job(9, client=b"greedy"), now_s=0)
+    assert refused is not None
+    assert (refused[0].id, type(refused[1])) == (9, Busy)
+    assert "9 of the 9 requests that wait are yours" in str(refused[1])
     assert admission.full
-    assert isinstance(admission.offer(job(3, clip_bytes=0), now_s=0), Busy)
+    for number in range(50):
+        assert admission.offer(job(100 + number, client=bytes([number])), now_s=0) is None, "each has a place"
+    assert not admission.full
+    pushed_out = [admission.offer(job(200 + number, client=b"\0"), now_s=0) for number in range(6)]
+    assert [refused and refused[0].id for refused in pushed_out] == [8, 7, 6, 5, 204, 205], "none would have more now"
+    assert admission.full
+    first = admission.first(blocked=nobody)
+    assert first is not None
+    admission.take(first)
+    assert not admission.full
+    assert admission.offer(job(300, client=b"greedy"), now_s=0) is None
 
 
-def test_a_clip_larger_than_the_byte_limit_may_wait_alone() -> None:
-    admission = Admission(Limits(requests=2, clip_bytes=100))
-    assert admission.offer(job(0, clip_bytes=1000), now_s=0) is None
+def test_evaluation_goes_first_and_training_has_a_turn_now_and_then() -> None:
+    admission = admission_of(1000)
+    for id in range(3):
+        admission.offer(job(id, client=b"trainer"), now_s=0)
+    for id in range(100, 100 + 2 * EVALS_IN_A_ROW):
+        admission.offer(job(id, client=b"evaluator", work_class="eval"), now_s=0)
+    ids = drained(admission)
+    turns = [place for place, id in enumerate(ids) if id < 100]
+    assert turns == [EVALS_IN_A_ROW, 2 * EVALS_IN_A_ROW + 1, 2 * EVALS_IN_A_ROW + 2]
+
+
+def test_an_evaluation_that_does_not_read_does_not_hold_up_training() -> None:
+    admission = admission_of(10)
+    admission.offer(job(0, client=b"evaluator", work_class="eval"), now_s=0)
+    admission.offer(job(1, client=b"trainer"), now_s=0)
+    first = admission.first(blocked=lambda job: job.client == b"evaluator")
+    assert first is not None
+    assert first.id == 1
+
+
+def test_a_cancelled_request_is_out_of_the_queue_once() -> None:
+    admission = admission_of(10)
+    for id in range(3):
+        admission.offer(job(id), now_s=0)
+    admission.offer(job(1, client=b"b"), now_s=0)
+    gone = admission.cancel(b"a", 1)
+    assert gone is not None
+    assert (gone.client, gone.id) == (b"a", 1)
+    assert admission.cancel(b"a", 1) is None
+    assert admission.cancel(b"stranger", 1) is None
+    assert sorted(drained(admission)) == [0, 1, 2]
 
 
 def test_no_time_left_is_refused_and_a_passed_deadline_expires() -> None:
-    admission = Admission(Limits(requests=10, clip_bytes=1000))
-    assert isinstance(admission.offer(job(0, due_s=5.0), now_s=5.0), DeadlineExceeded)
+    admission = admission_of(10)
+    refused = admission.offer(job(0, due_s=5.0), now_s=5.0)
+    assert refused is not None
+    assert isinstance(refused[1], DeadlineExceeded)
     admission.offer(job(1, due_s=7.0), now_s=5.0)
     admission.offer(job(2, due_s=6.0), now_s=5.0)
     assert admission.next_due_s == 6.0
@@ -104,20 +157,22 @@ def test_no_time_left_is_refused_and_a_passed_deadline_expires() -> None:
 
 
 def test_draining_refuses_the_new_and_keeps_the_old() -> None:
-    admission = Admission(Limits(requests=10, clip_bytes=1000))
+    admission = admission_of(10)
     admission.offer(job(0), now_s=0)
     admission.draining = True
-    assert isinstance(admission.offer(job(1), now_s=0), Draining)
+    refused = admission.offer(job(1), now_s=0)
+    assert refused is not None
+    assert isinstance(refused[1], Draining)
     assert drained(admission) == [0]
 
 
 def test_limits_of_nothing_are_refused() -> None:
     with pytest.raises(BadInput, match="0 requests"):
-        Limits(requests=0, clip_bytes=1)
+        Limits(requests=0)
 
 
 def test_jobs_of_the_same_frames_are_companions() -> None:
-    admission = Admission(Limits(requests=100, clip_bytes=100_000))
+    admission = admission_of(100)
     first = job(0, frames="f")
     jobs = [
         first,
@@ -139,7 +194,7 @@ def test_jobs_of_the_same_frames_are_companions() -> None:
 
 
 def test_companions_are_few_and_near() -> None:
-    admission = Admission(Limits(requests=100, clip_bytes=100_000))
+    admission = admission_of(100)
     jobs = [job(id, frames="f" if id < 20 or id == 90 else "") for id in range(100)]
     for offered in jobs:
         admission.offer(offered, now_s=0)
@@ -154,18 +209,33 @@ class AdmissionModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.admission = Admission(Limits(requests=6, clip_bytes=100))
+        self.admission = admission_of(6)
         self.now_s = 0.0
         self.ids = 0
         self.queued: dict[int, Job] = {}
+        self.working: dict[int, Job] = {}
 
-    @rule(client=st.sampled_from([b"a", b"b", b"c"]), clip_bytes=st.integers(0, 60), left_s=st.integers(-1, 5))
-    def offer(self, client: bytes, clip_bytes: int, left_s: int) -> None:
+    @rule(
+        client=st.sampled_from([b"a", b"b", b"c"]),
+        run=st.sampled_from(["one", "two"]),
+        work_class=st.sampled_from(["train", "eval"]),
+        left_s=st.integers(-1, 5),
+    )
+    def offer(self, client: bytes, run: str, work_class: WorkClass, left_s: int) -> None:
         self.ids += 1
-        offered = job(self.ids, client=client, clip_bytes=clip_bytes, due_s=self.now_s + left_s)
-        if self.admission.offer(offered, now_s=self.now_s) is None:
+        offered = job(self.ids, client=client, run=run, work_class=work_class, due_s=self.now_s + left_s)
+        clients = [queued.client for queued in self.queued.values()]
+        refused, error = self.admission.offer(offered, now_s=self.now_s) or (None, None)
+        if refused is not offered:
             assert left_s > 0
             self.queued[offered.id] = offered
+        else:
+            assert left_s <= 0 or client in clients, "a client's first request is refused"
+        if isinstance(error, Busy) and refused is not None:
+            assert len(clients) - len({*clients}) == 6, "a place is free"
+            had = [*clients, client]
+            assert had.count(refused.client) == max(map(had.count, had)), "another has more"
+            self.queued.pop(refused.id, None)
 
     @rule(seconds=st.integers(1, 3))
     def expire(self, seconds: int) -> None:
@@ -178,13 +248,26 @@ class AdmissionModel(RuleBasedStateMachine):
     @precondition(lambda self: self.queued)
     @rule(blocked=st.sets(st.sampled_from([b"a", b"b", b"c"])))
     def take(self, blocked: set[bytes]) -> None:
-        first = self.admission.first(blocked=blocked.__contains__)
+        first = self.admission.first(blocked=lambda job: job.client in blocked)
         wanted = [queued for queued in self.queued.values() if queued.client not in blocked]
         assert (first is None) == (not wanted)
         if first is not None:
-            assert first.id == min(queued.id for queued in wanted if queued.client == first.client)
+            line = [q for q in wanted if (q.client, q.run, q.work_class) == (first.client, first.run, first.work_class)]
+            assert first.id == min(queued.id for queued in line)
             self.admission.take(first)
             del self.queued[first.id]
+            self.working[first.id] = first
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data(), took_s=st.sampled_from([None, 0.0, 0.1, 9.0]))
+    def end(self, data: st.DataObject, took_s: float | None) -> None:
+        self.admission.ended(self.working.pop(data.draw(st.sampled_from(sorted(self.working)))), took_s)
+
+    @precondition(lambda self: self.queued)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        wanted = self.queued.pop(data.draw(st.sampled_from(sorted(self.queued))))
+        assert self.admission.cancel(wanted.client, wanted.attempt) is wanted
 
     @rule(client=st.sampled_from([b"a", b"b", b"c"]))
     def forget(self, client: bytes) -> None:
@@ -200,8 +283,8 @@ class AdmissionModel(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        assert len(self.admission) == len(self.queued) <= 6
-        assert self.admission.queued_bytes == sum(queued.clip_bytes for queued in self.queued.values())
+        clients = {queued.client for queued in self.queued.values()}
+        assert len(self.admission) == len(self.queued) <= 6 + len(clients)
         assert self.admission.next_due_s <= min((queued.due_s for queued in self.queued.values()), default=math.inf)
 
 

@@ -41,6 +41,27 @@ def test_ranges_never_overlap_and_none_is_lost(steps: list[int | float]) -> None
     assert whole == Buffer(0, PAGES * ALIGN_BYTES), "what is free is not in one piece again"
 
 
+def test_who_holds_on_to_buffers_always_leaves_room_for_one_more() -> None:
+    """Clients come one after another and give nothing back: each takes what it may, and the next still finds room."""
+    ranges = RangeAllocator(1024 * ALIGN_BYTES)
+    held: dict[bytes, list[Buffer]] = {}
+    for number in range(8):
+        owner, before_bytes = bytes([number]), ranges.total_bytes - ranges.used_bytes
+        assert ranges.within_share(owner, before_bytes), "who holds nothing may have anything that is free"
+        held[owner] = []
+        while ranges.within_share(owner, ALIGN_BYTES):
+            buffer = ranges.allocate(ALIGN_BYTES, owner=owner)
+            assert buffer is not None
+            held[owner].append(buffer)
+        assert len(held[owner]) * ALIGN_BYTES == before_bytes // 2 or before_bytes == ALIGN_BYTES
+    for buffer in held.pop(b"\0"):
+        ranges.free(buffer)
+    assert ranges.within_share(b"\1", ALIGN_BYTES), "another may have more when one gives back"
+    for buffer in (buffer for some in held.values() for buffer in some):
+        ranges.free(buffer)
+    assert (ranges.used_bytes, ranges.within_share(b"\1", ranges.total_bytes)) == (0, True)
+
+
 def test_freeing_twice_or_what_was_never_taken_is_a_bug() -> None:
     ranges = RangeAllocator(PAGES * ALIGN_BYTES)
     buffer = ranges.allocate(1)

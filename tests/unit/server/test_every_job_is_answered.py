@@ -16,16 +16,18 @@ from decode_server.service.admission import Admission, Job, Limits
 from decode_server.service.buffer_pool import ALIGN_BYTES, Buffer, BufferPool
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.outbox import Outbox, Outgoing, Pixels
+from decode_server.service.run_shares import RunShares
 
 CLIENTS = (b"a", b"b", b"c")
-LIMITS = Limits(requests=6, clip_bytes=5 * ALIGN_BYTES)
-PAGES, WORKERS = 16, 3
+LIMITS = Limits(requests=6)
+PAGES, WORKERS, LEASE_S = 16, 3, 2.0
 
 
 class QueuedReply:
     """A clip on its way to its reader."""
 
-    def __init__(self, buffer_bytes: int) -> None:
+    def __init__(self, client: bytes, buffer_bytes: int) -> None:
+        self.client = client
         self.done = False
         self.buffer_bytes = buffer_bytes
 
@@ -39,6 +41,12 @@ class Post:
         self.sent: Counter[int] = Counter()
         self.queued_replies: list[QueuedReply] = []
 
+    def cut(self, client: bytes) -> None:
+        self.gone.add(client)
+        for queued_reply in self.queued_replies:
+            queued_reply.done = queued_reply.done or queued_reply.client == client
+        self.queued_replies = [queued_reply for queued_reply in self.queued_replies if not queued_reply.done]
+
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         if client in self.gone:
             raise ReaderGone
@@ -47,7 +55,7 @@ class Post:
         self.sent[int(header)] += 1
         if pixels is None:
             return None
-        self.queued_replies.append(QueuedReply(len(pixels)))
+        self.queued_replies.append(QueuedReply(client, len(pixels)))
         return self.queued_replies[-1]
 
 
@@ -63,6 +71,9 @@ class ReplyCounter:
     def dropped(self, reason: str) -> None:
         self.dropped_replies += 1
 
+    def wasted(self, reason: str) -> None:
+        """Not looked at."""
+
 
 class Office(RuleBasedStateMachine):
     """Jobs are offered, started, finished, lost and expired; readers stall, read on and go."""
@@ -71,29 +82,33 @@ class Office(RuleBasedStateMachine):
         super().__init__()
         self.now_s = 0.0
         self.post, self.counter, self.buffer_pool = Post(), ReplyCounter(), BufferPool(PAGES * ALIGN_BYTES)
-        self.admission = Admission(LIMITS)
-        self.outbox = Outbox(self.post, self.buffer_pool, self.counter)
+        self.admission = Admission(LIMITS, RunShares())
+        self.outbox = Outbox(self.post, self.buffer_pool, self.counter, lease_s=LEASE_S)
         self.working: list[tuple[Job, Buffer]] = []
         self.offered: list[Job] = []
         self.forgotten = 0
 
     def turn(self) -> None:
-        for job in self.admission.expire(now_s=self.now_s):
-            self.refuse(job)
+        for late in self.admission.expire(now_s=self.now_s):
+            self.refuse(late)
         while len(self.working) < WORKERS:
-            job = self.admission.first(blocked=self.outbox.blocks)
-            buffer = self.buffer_pool.ranges.allocate(job.clip_bytes) if job else None
+            job = self.admission.first(blocked=self.blocked)
+            buffer = self.buffer_pool.ranges.allocate(job.clip_bytes, owner=job.client) if job else None
             if job is None or buffer is None:
                 break
             together = [(job, buffer)]
             for companion in self.admission.companions(job):
-                buffer = self.buffer_pool.ranges.allocate(companion.clip_bytes)
+                buffer = self.buffer_pool.ranges.allocate(companion.clip_bytes, owner=companion.client)
                 together += [(companion, buffer)] if buffer else []
             for started, _ in together:
                 self.admission.take(started)
             self.working += together
         for client in self.outbox.tend(self.now_s):
             self.forgotten += len(self.admission.forget(client))
+
+    def blocked(self, job: Job) -> bool:
+        in_share = self.buffer_pool.ranges.within_share(job.client, job.clip_bytes)
+        return self.outbox.blocks(job.client) or not in_share
 
     def refuse(self, job: Job) -> None:
         self.outbox.put(self.error(job), now_s=self.now_s)
@@ -115,14 +130,16 @@ class Office(RuleBasedStateMachine):
             frames=pages,
         )
         self.offered.append(job)
-        if self.admission.offer(job, now_s=self.now_s) is not None:
-            self.refuse(job)
+        refused = self.admission.offer(job, now_s=self.now_s)
+        if refused is not None:
+            self.refuse(refused[0])
         self.turn()
 
     @precondition(lambda self: self.working)
     @rule(data=st.data(), how=st.sampled_from(["clip", "clip for one who stalled", "clip for one who left", "error"]))
     def finish(self, data: st.DataObject, how: str) -> None:
         job, buffer = self.working.pop(data.draw(st.integers(0, len(self.working) - 1)))
+        self.admission.ended(job, 0.1)
         if how.endswith("stalled"):
             self.post.full.add(job.client)
         elif how.endswith("left"):
@@ -170,6 +187,16 @@ class Office(RuleBasedStateMachine):
         self.post.queued_replies.pop(data.draw(st.integers(0, len(self.post.queued_replies) - 1))).done = True
         self.turn()
 
+    @precondition(lambda self: self.offered)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """A job may be cancelled whether it is queued, being decoded or over."""
+        wanted = data.draw(st.sampled_from(self.offered))
+        job = self.admission.cancel(wanted.client, wanted.attempt)
+        if job is not None:
+            self.refuse(job)
+        self.turn()
+
     @rule()
     def drain(self) -> None:
         self.admission.draining = True
@@ -188,8 +215,7 @@ class Office(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_keeps_its_bounds(self) -> None:
-        assert len(self.admission) <= LIMITS.requests
-        assert self.admission.queued_bytes <= LIMITS.clip_bytes or len(self.admission) == 1
+        assert len(self.admission) <= LIMITS.requests + len(CLIENTS)
 
     @invariant()
     def the_buffer_pool_holds_what_somebody_owns(self) -> None:

@@ -11,15 +11,18 @@ import pytest
 
 from decode_server.service.admission import Admission, Job, Limits
 from decode_server.service.buffer_pool import Buffer, BufferPool
-from decode_server.service.front import Front, Parts
+from decode_server.service.credits import Credits
+from decode_server.service.front import Front, FrontLimits, Parts
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners, ReaderFull
-from decode_server.service.metrics import Metrics
+from decode_server.service.metrics import Capacity, Metrics
 from decode_server.service.refusals import Refusals
-from decode_server.service.signals import StopSignals
-from decode_server.service.workers.worker_messages import Done
-from decode_server.service.workers.worker_pool import Event, Finished, WorkerPool
+from decode_server.service.run_shares import RunShares
+from decode_server.service.workers.worker_events import Event, Finished
+from decode_server.service.workers.worker_messages import Done, Effort
+from decode_server.service.workers.worker_pool import WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.wire import DecodeCall, pack_call
 from tests.integration.serving import PATIENCE_S, request
 
@@ -49,6 +52,9 @@ class FakeListeners:
         self._full_every = full_every
         self._was_full = False
         self.waits_s: list[float] = []
+
+    def clients(self) -> list[tuple[str, int, int]]:
+        return [("fake://", 1, 1)]
 
     def watch(self, fd: int) -> None:
         assert fd == -1
@@ -106,8 +112,10 @@ class FakePool:
 
     def poll(self, now_s: float) -> list[Event]:
         running, self._running = [one for together in self._running for one in together], []
-        done = [Done(job.id, "clip", b"header", "fake", 1, {}, {}) for job, _ in running]
-        return [Finished(job, buffer, end, 0, False) for (job, buffer), end in zip(running, done, strict=True)]
+        done = [
+            Done(job.id, "clip", b"header", "fake", 1, {}, Effort(0.001, now_s, {}, [], (1, 0))) for job, _ in running
+        ]
+        return [Finished(job, buffer, end, 0, "") for (job, buffer), end in zip(running, done, strict=True)]
 
     def next_timer_s(self, now_s: float) -> float:
         return now_s + (0.0 if self._running else 1000.0)  # a worker's descriptor, in short
@@ -139,8 +147,8 @@ class FakeStops:
 def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: int, full_every: int) -> None:
     """A reader that was full for a moment, or a pool that was, has no event of its own when it is so no longer."""
     listeners, pool, stops = FakeListeners(20, full_every=full_every), FakePool(room=room), FakeStops()
-    buffer_pool, admission = BufferPool(pool_pages * 8192), Admission(Limits(requests=100, clip_bytes=1 << 30))
-    metrics = Metrics()
+    buffer_pool, admission = BufferPool(pool_pages * 8192), Admission(Limits(requests=100), RunShares())
+    metrics = Metrics(Capacity(queue=100, workers=1, buffer_pool_bytes=1, threads={0: 1}))
     parts = Parts(
         listeners=cast(Listeners, listeners),
         admission=admission,
@@ -150,9 +158,16 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: in
         stops=cast(StopSignals, stops),
         lifecycle=Lifecycle(),
         refusals=Refusals(metrics.registry),
+        credits=Credits(RunShares().weight, queue=100),
         index_watch=cast(IndexWatch, FakeIndexWatch()),
     )
-    front = Front(parts, server="fake", drain_s=5.0, on_ready=lambda _: None, on_drain=lambda: None)
+    front = Front(
+        parts,
+        server="fake",
+        limits=FrontLimits(drain_s=5.0, lease_s=30.0),
+        on_ready=lambda _: None,
+        on_drain=lambda: None,
+    )
     wait = listeners.wait
     began_s = time.monotonic()
 

@@ -21,8 +21,17 @@ class FakeListener:
         self.messages: deque[tuple[bytes, list[bytes]]] = deque()
         self.sent: list[tuple[bytes, bytes]] = []
         self.closed_s: list[float] = []
+        self.cuts: list[bytes] = []
         self.pending = False
         self._read_end, self._write_end = os.pipe()
+
+    @property
+    def clients(self) -> int | None:
+        return None if self.url.endswith("b") else 3
+
+    @property
+    def clients_limit(self) -> int | None:
+        return None if self.url.endswith("b") else 10
 
     def put(self, client: bytes, frame: bytes, *, shown: bool = True) -> None:
         self.messages.append((client, [frame]))
@@ -48,6 +57,9 @@ class FakeListener:
             raise ReaderGone
         self.sent.append((client, header))
         return None
+
+    def cut(self, client: bytes) -> None:
+        self.cuts.append(client)
 
     def close(self, *, linger_s: float) -> None:
         self.closed_s.append(linger_s)
@@ -129,6 +141,8 @@ def test_errors_and_the_end_are_passed_on(three: list[FakeListener]) -> None:
     listeners = Listeners(three)
     with pytest.raises(ReaderGone):
         listeners.send(b"\1gone", b"x", None)
+    listeners.cut(b"\1idle")
+    assert [fake.cuts for fake in three] == [[], [b"idle"], []]
     listeners.close(linger_s=2.0)
     assert [fake.closed_s for fake in three] == [[2.0]] * 3
 

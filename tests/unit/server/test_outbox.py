@@ -10,9 +10,10 @@ import pytest
 
 from decode_server.service.buffer_pool import ALIGN_BYTES, BufferPool
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
-from decode_server.service.outbox import MAX_UNREAD, SHARES, Outbox, Outgoing, Pixels
+from decode_server.service.outbox import MAX_UNREAD, Outbox, Outgoing, Pixels
 
 PAGES = 16
+LEASE_S = 10.0
 
 
 class QueuedReply:
@@ -27,6 +28,17 @@ class FakeTransport:
         self.gone: set[bytes] = set()
         self.sent: list[tuple[bytes, bytes]] = []
         self.queued_replies: list[QueuedReply] = []
+        self.cuts: list[bytes] = []
+        self.can_cut = True
+
+    def cut(self, client: bytes) -> None:
+        """As the transports do that can: what the client was sent is done, and the next send finds it gone."""
+        self.cuts.append(client)
+        if not self.can_cut:
+            return
+        self.gone.add(client)
+        for (to, _), queued_reply in zip(self.sent, self.queued_replies, strict=True):
+            queued_reply.done = queued_reply.done or to == client
 
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         if client in self.full:
@@ -50,13 +62,16 @@ class Tally:
     def dropped(self, reason: str) -> None:
         self.counts[reason] += 1
 
+    def wasted(self, reason: str) -> None:
+        self.counts[f"wasted, {reason}"] += 1
+
 
 class Desk:
     """An outbox with everything around it."""
 
     def __init__(self) -> None:
         self.transport, self.buffer_pool, self.tally = FakeTransport(), BufferPool(PAGES * ALIGN_BYTES), Tally()
-        self.outbox = Outbox(self.transport, self.buffer_pool, self.tally)
+        self.outbox = Outbox(self.transport, self.buffer_pool, self.tally, lease_s=LEASE_S)
 
     def clip(self, name: str, *, client: bytes = b"a", pages: int = 1, due_s: float = 100.0) -> Outgoing:
         buffer = self.buffer_pool.ranges.allocate(pages * ALIGN_BYTES)
@@ -124,7 +139,7 @@ def test_a_clip_nobody_reads_in_time_becomes_a_small_error_and_frees_its_buffer(
     desk.transport.full.clear()
     desk.outbox.tend(6.0)
     assert desk.transport.sent == [(b"a", b"one late")]
-    assert desk.tally.counts == {"late": 1}
+    assert desk.tally.counts == {"late": 1, "wasted, late": 1}
 
 
 def test_replies_to_a_client_that_is_gone_are_dropped_and_counted(desk: Desk) -> None:
@@ -134,7 +149,7 @@ def test_replies_to_a_client_that_is_gone_are_dropped_and_counted(desk: Desk) ->
     desk.transport.full, desk.transport.gone = set(), {b"a"}
     assert desk.outbox.tend(1.0) == {b"a"}
     assert desk.outbox.tend(2.0) == set()
-    assert desk.tally.counts == {"client_gone": 2}
+    assert desk.tally.counts == {"client_gone": 2, "wasted, client_gone": 2}
     assert (desk.buffer_pool.ranges.used_bytes, desk.outbox.waiting) == (0, 0)
 
 
@@ -146,10 +161,28 @@ def test_a_client_that_never_reads_has_a_bound(desk: Desk) -> None:
     assert desk.tally.counts == {"unread": 3}
 
 
-def test_a_client_with_its_share_of_the_buffer_pool_under_way_must_first_read(desk: Desk) -> None:
-    desk.outbox.put(desk.clip("one", pages=PAGES // SHARES), now_s=0)
-    assert desk.outbox.blocks(b"a")
-    assert not desk.outbox.blocks(b"b")
-    desk.transport.queued_replies[0].done = True
-    desk.outbox.tend(0)
-    assert not desk.outbox.blocks(b"a")
+def test_who_gives_nothing_back_for_the_lease_is_cut_off_and_who_does_is_not(desk: Desk) -> None:
+    for client in (b"stopped", b"slow"):
+        for name in ("one", "two"):
+            desk.outbox.put(desk.clip(name, client=client), now_s=0)
+    assert desk.outbox.next_timer_s() == LEASE_S
+    desk.transport.queued_replies[2].done = True
+    desk.outbox.tend(6.0)
+    desk.outbox.tend(9.9)
+    assert desk.transport.cuts == []
+    desk.outbox.tend(LEASE_S)
+    assert desk.transport.cuts == [b"stopped"]
+    assert desk.buffer_pool.ranges.used_bytes == ALIGN_BYTES, "what the stopped one held is free, and only that"
+    assert desk.outbox.next_timer_s() == 16.0
+    desk.transport.queued_replies[3].done = True
+    desk.outbox.tend(16.0)
+    assert desk.transport.cuts == [b"stopped"]
+    assert (desk.buffer_pool.ranges.used_bytes, desk.outbox.in_transit) == (0, 0)
+
+
+def test_a_transport_that_cannot_cut_is_asked_again_and_not_at_every_turn(desk: Desk) -> None:
+    desk.transport.can_cut = False
+    desk.outbox.put(desk.clip("one"), now_s=0)
+    for now_s in range(25):
+        desk.outbox.tend(float(now_s))
+    assert desk.transport.cuts == [b"a", b"a"]

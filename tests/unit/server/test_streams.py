@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
-from decode_server.service.listeners.streams import Streams
+from decode_server.service.listeners.streams import CALLS_PER_STREAM, Streams
 
 PIXELS = memoryview(b"pixels")
 
@@ -40,6 +40,36 @@ def test_calls_ring_and_come_in_order(streams: Streams) -> None:
     assert streams.pending
     assert [streams.receive(), streams.receive(), streams.receive()] == [(name, [b"one"]), (name, [b"two"]), None]
     assert not rings(streams)
+
+
+def test_calls_without_a_reply_are_bounded_by_what_the_front_has_taken(streams: Streams) -> None:
+    async def run() -> None:
+        stream = streams.open()
+        async with asyncio.timeout(20):
+            for number in range(CALLS_PER_STREAM):
+                await streams.tell(stream, number.to_bytes(2))
+            more = asyncio.create_task(streams.tell(stream, b"more"))
+            await asyncio.sleep(0)
+            assert not more.done()
+            assert streams.receive() == (stream.name, [(0).to_bytes(2)])
+            await more
+        assert not stream.credits.locked(), "they take no credit from calls that have one"
+        taken = [streams.receive() for _ in range(CALLS_PER_STREAM)]
+        assert taken[-1] == (stream.name, [b"more"])
+
+    asyncio.run(run())
+    assert streams.receive() is None
+
+
+def test_a_call_without_a_reply_is_taken_after_its_loop_has_ended(streams: Streams) -> None:
+    async def run() -> bytes:
+        stream = streams.open()
+        await streams.tell(stream, b"cancel")
+        return stream.name
+
+    assert streams.receive() is None
+    name = asyncio.run(run())
+    assert streams.receive() == (name, [b"cancel"])
 
 
 def test_a_slow_stream_is_full_and_one_that_ended_is_gone(streams: Streams) -> None:

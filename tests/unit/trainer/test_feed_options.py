@@ -11,7 +11,10 @@ from prometheus_client import CollectorRegistry
 from framefeed.errors import BadInput
 from tests.unit.client.clips import POLICY
 from tests.unit.trainer.small_run import CPU
+from trainer_client.fleet.dispatch_limits import DispatchLimits
+from trainer_client.fleet.fleet import FleetLimits
 from trainer_client.loader import LoaderOptions
+from trainer_client.memory_budgets import RankBudgets
 from trainer_client.samples import Sample
 from trainer_client.training.feed_options import FeedOptions, FeedPlan
 
@@ -40,6 +43,19 @@ def test_an_option_reaches_the_loader_under_its_name(name: str, value: object) -
     chosen, default = opened(**{name: value}), opened()
     assert getattr(chosen, name) == value
     assert dataclasses.replace(default, **{name: value}) == chosen, "and changes nothing else"
+
+
+def test_no_default_is_declared_twice() -> None:
+    """The recipe's are the loader's, and the loader's those of the dispatch and the fleet, whatever their values."""
+    assert opened() == LoaderOptions(servers=("tcp://a:1",), batch_clips=64, run_seed=3, steps=5)
+    budgets = RankBudgets(prefetch_bytes=1, inflight_bytes=DispatchLimits().inflight_bytes)
+    assert opened().dispatch_limits(budgets) == DispatchLimits(head_clips=64), "those of the oldest batch"
+    assert opened().fleet_limits() == FleetLimits()
+
+
+def test_memory_budgets_reach_the_loader_in_bytes() -> None:
+    chosen = opened(prefetch_mib=3, inflight_mib=2)
+    assert (chosen.prefetch_bytes, chosen.inflight_bytes) == (3 << 20, 2 << 20)
 
 
 def test_what_becomes_of_poison_reaches_the_loader(tmp_path: Path) -> None:

@@ -12,8 +12,14 @@ from framefeed.server_entry import SUFFIX, host_id
 from tests.entries import entry
 from tests.integration.serving import wait_until
 from trainer_client.fleet.addresses import check_servers
-from trainer_client.fleet.discovery import Discovery
-from trainer_client.fleet.member_sources import DnsServers, RegistryServers, StaticServers, sources_of, usable_urls
+from trainer_client.fleet.discovery import (
+    Discovery,
+    DnsServers,
+    RegistryServers,
+    StaticServers,
+    sources_of,
+    usable_urls,
+)
 from trainer_client.fleet.membership import Candidate
 
 
@@ -71,13 +77,13 @@ def test_a_folder_that_is_not_there_is_an_oserror_not_an_empty_registry(tmp_path
 @pytest.mark.parametrize(
     ("host", "usable"),
     [
-        ("boot/net", ("shm://@a", "ipc://@a", "tcp://127.0.0.1:7", "tcp://10.0.0.5:5555", "grpc://10.0.0.5:5556")),
+        ("boot/net", ("shm://@a", "tcp://127.0.0.1:7", "tcp://10.0.0.5:5555", "grpc://10.0.0.5:5556")),
         ("other/net", ("tcp://10.0.0.5:5555", "grpc://10.0.0.5:5556")),
         ("", ("tcp://10.0.0.5:5555", "grpc://10.0.0.5:5556")),
     ],
 )
 def test_the_best_endpoint_that_can_be_reached_comes_first(host: str, usable: tuple[str, ...]) -> None:
-    endpoints = ("grpc://10.0.0.5:5556", "tcp://127.0.0.1:7", "ipc://@a", "tcp://10.0.0.5:5555", "shm://@a", "warp://a")
+    endpoints = ("grpc://10.0.0.5:5556", "tcp://127.0.0.1:7", "tcp://10.0.0.5:5555", "shm://@a", "warp://a")
     assert usable_urls(entry(endpoints=endpoints), host) == usable
 
 
@@ -135,7 +141,7 @@ class Scripted:
 def test_discovery_reports_every_look_and_says_a_trouble_once(caplog: pytest.LogCaptureFixture) -> None:
     a, trouble = Candidate(name="a", urls=("tcp://a:1",)), OSError(errno.EIO, os.strerror(errno.EIO))
     source = Scripted([a], trouble, trouble, trouble, [])
-    discovery = Discovery([source], every_s=0.001, on_report=lambda: None)
+    discovery = Discovery([source], every_s=0.001, on_report=lambda: None, share=False)
     discovery.start()
     wait_until("it looked", lambda: source.looks > 5)
     discovery.close()
@@ -155,7 +161,7 @@ def test_a_source_that_hangs_holds_up_no_other_and_no_close() -> None:
             assert until.wait(60)
             return super().look()
 
-    discovery = Discovery([Hung([]), Scripted([])], every_s=0.001, on_report=lambda: None)
+    discovery = Discovery([Hung([]), Scripted([])], every_s=0.001, on_report=lambda: None, share=False)
     discovery.start()
     assert entered.wait(20)
     wait_until("the other reports", discovery.discovered)

@@ -1,0 +1,16 @@
+"""How much of something shared one of its users may have. Pure arithmetic; it knows neither users nor what is shared.
+
+A fixed share per user is too little for one and too much for many who hold on to it. By what is free, as in
+shared-memory switches, whoever holds nothing always finds room.
+Source: Choudhury and Hahne 1998, "Dynamic queue length thresholds for shared-memory packet switches", alpha = 1.
+"""
+
+from __future__ import annotations
+
+
+def within_share(*, held: int, more: int, free: int) -> bool:
+    """Whether a user that has `held` may have `more` while `free` are left: no more than are then free, or its first.
+
+    One user alone gets half, n users that hold on to what they have 1 / (n + 1) each, and as much stays free.
+    """
+    return not held or held + more <= free

@@ -1,0 +1,377 @@
+"""The processes of the workers: started, watched, killed, reaped and replaced, one a slot. It knows no jobs.
+
+It never blocks (but for `close`, which is bounded) and reports what happened as it comes.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from decode_server.service.workers.restarts import Restarts
+from decode_server.service.workers.sandbox import clean_environment
+from decode_server.service.workers.topology import WorkerSlot
+from decode_server.service.workers.worker_messages import (
+    MAX_MESSAGE_BYTES,
+    Done,
+    Hello,
+    NoStart,
+    Setup,
+    Stuck,
+    Tasks,
+    pack_message,
+    unpack_message,
+)
+from framefeed.errors import BadInput, FramefeedError
+
+log = logging.getLogger("framefeed.serve")
+
+WORKER_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.workers.worker")
+START_S = 60.0  # a worker that is not up by then is killed
+_REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
+_REAP_EVERY_S = 0.002
+ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
+_FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row, at every slot, before there is no point
+
+
+class WorkerState(enum.Enum):
+    """STARTING until Hello, READY while it serves, DYING once killed or at end of file, GONE when reaped."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DYING = "dying"
+    GONE = "gone"
+
+
+@dataclass(slots=True, eq=False)
+class WorkerProcess:
+    """One process, of its `place` until another may start there."""
+
+    place: _Place
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    since_s: float  # of this state
+    state: WorkerState = WorkerState.STARTING
+    was_ready: bool = False
+    killed_because: str = ""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    @property
+    def socket_number(self) -> int:
+        """The CPU socket that it runs on."""
+        return self.place.worker_slot.socket
+
+    def __repr__(self) -> str:
+        return f"WorkerProcess({self.pid}, {self.state.value})"
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    worker_slot: WorkerSlot
+    restarts: Restarts = field(default_factory=Restarts)
+    worker: WorkerProcess | None = None
+    zombies: int = 0
+    start_at_s: float = -math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What every worker is told, and the command that starts one; `started_s` is when the server started, by the wall
+    clock.
+    """
+
+    root: str
+    index_folder: str
+    server: str
+    threads: int
+    buffer_pool_fd: int
+    cancel_flags_fd: int
+    read_s: float
+    command: tuple[str, ...] = WORKER_COMMAND
+    started_s: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True)
+class CameUp:
+    """A worker can take tasks."""
+
+    worker: WorkerProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A worker said something of its tasks."""
+
+    worker: WorkerProcess
+    message: Done | Stuck
+
+
+@dataclass(frozen=True, slots=True)
+class Dying:
+    """A worker takes no more tasks."""
+
+    worker: WorkerProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker is given up, and why; it may still write where it was told to."""
+
+    worker: WorkerProcess
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A worker's process is gone."""
+
+    worker: WorkerProcess
+
+
+Happening = CameUp | Heard | Dying | Ended | Reaped
+
+
+class Supervisor:
+    """One worker a slot. Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`."""
+
+    def __init__(self, worker_slots: Sequence[WorkerSlot], options: WorkerOptions) -> None:
+        self.fingerprint = ""  # of all workers, and how many videos of which data set: known once one is ready
+        self.videos = 0
+        self.dataset = ""
+        self.restarts = 0
+        self.zombies = 0  # killed workers that cannot go, for the kernel does not end a read that hangs
+        self.hopeless: FramefeedError | None = None  # the error to end the server with, once no worker can be started
+        self._options = options
+        self._places = [_Place(slot) for slot in worker_slots]
+        self._vacant = list(self._places)  # those where a worker is to be started
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, WorkerProcess] = {}
+        self._starting: set[WorkerProcess] = set()
+        self._dying: list[WorkerProcess] = []
+        self._happened: list[Happening] = []
+        self._refused = ""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when a worker has something to say."""
+        return self._epoll.fileno()
+
+    @property
+    def size(self) -> int:
+        """Workers that there should be."""
+        return len(self._places)
+
+    def pids(self) -> list[int]:
+        """The processes that are there."""
+        return [worker.pid for worker in self._everyone()]
+
+    def send(self, worker: WorkerProcess, tasks: Tasks) -> None:
+        """Give a worker tasks. One that died meanwhile does not take them; that it ended follows."""
+        try:
+            worker.channel.send(pack_message(tasks))
+        except OSError as error:
+            log.warning("worker %d does not take tasks: %s", worker.pid, error)
+
+    def poll(self, now_s: float) -> list[Happening]:
+        """Take in what workers said and how they ended, kill those that do not come up, start the missing."""
+        for fd, _ in self._epoll.poll(0):
+            self._receive(self._by_fd[fd], now_s)
+        for worker in list(self._dying):
+            self._reap(worker, now_s)
+        for worker in [worker for worker in self._starting if now_s >= worker.since_s + START_S]:
+            self.condemn(worker, f"it was not up after {START_S:g} s", now_s)
+        for place in [place for place in self._vacant if now_s >= place.start_at_s]:
+            self._spawn(place, now_s)
+        happened, self._happened = self._happened, []
+        return happened
+
+    def next_timer_s(self, now_s: float) -> float:
+        """When to call `poll` at the latest, whatever the descriptor says."""
+        if self._happened:
+            return now_s
+        timers = [place.start_at_s for place in self._vacant]
+        timers += [worker.since_s + START_S for worker in self._starting]
+        timers += [now_s + (_REAP_EVERY_S if w.place.worker is w else _REAP_S) for w in self._dying]
+        return min(timers, default=math.inf)
+
+    def condemn(self, worker: WorkerProcess, because: str, now_s: float) -> None:
+        """Kill it (a no-op where it is dead already) and wait, without blocking, for it to be reaped."""
+        if worker.state in (WorkerState.DYING, WorkerState.GONE):
+            return
+        worker.process.kill()
+        self._epoll.unregister(worker.channel.fileno())
+        del self._by_fd[worker.channel.fileno()]
+        self._starting.discard(worker)
+        worker.killed_because = worker.killed_because or because
+        worker.state, worker.since_s = WorkerState.DYING, now_s
+        self._dying.append(worker)
+        self._happened.append(Dying(worker))
+
+    def close(self, *, grace_s: float = 1.0) -> None:
+        """End all workers: at once if idle, by kill after `grace_s`. Blocks for at most that and 1 s. Idempotent."""
+        workers = list(self._everyone())
+        for worker in workers:
+            worker.channel.close()
+        for worker in _still_there(workers, within_s=grace_s):
+            worker.process.kill()
+        for worker in _still_there(workers, within_s=_REAP_S):
+            log.warning("worker %d is killed but cannot go (a read that does not return)", worker.pid)
+        self._places, self._vacant, self._dying, self._by_fd = [], [], [], {}
+        self._starting.clear()
+        self._epoll.close()
+
+    def _everyone(self) -> Iterator[WorkerProcess]:
+        yield from (place.worker for place in self._places if place.worker is not None)
+        yield from (worker for worker in self._dying if worker.place.worker is not worker)
+
+    def _spawn(self, place: _Place, now_s: float) -> None:
+        options = self._options
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        setup = Setup(
+            options.root,
+            options.index_folder,
+            options.server,
+            options.threads,
+            options.read_s,
+            place.worker_slot.cpus,
+            options.buffer_pool_fd,
+            options.cancel_flags_fd,
+            os.getpid(),
+            options.started_s,
+        )
+        with theirs:
+            try:
+                process = subprocess.Popen(
+                    [*options.command, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd),
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,  # stdout is the front's own
+                    process_group=0,  # Ctrl-C in a terminal is the front's to handle
+                    env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
+                )
+            except OSError as error:
+                ours.close()
+                self._failed(place, f"cannot start a process: {error}", now_s=now_s, was_ready=False)
+                return
+        ours.setblocking(False)
+        ours.send(pack_message(setup))
+        worker = place.worker = WorkerProcess(place, process, ours, now_s)
+        self._vacant.remove(place)
+        self._starting.add(worker)
+        self._by_fd[ours.fileno()] = worker
+        self._epoll.register(ours.fileno(), select.EPOLLIN)
+
+    def _receive(self, worker: WorkerProcess, now_s: float) -> None:
+        try:
+            while datagram := worker.channel.recv(MAX_MESSAGE_BYTES):
+                self._heard(worker, datagram, now_s)
+                if worker.state is WorkerState.DYING:
+                    return
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.debug("worker %d: %s", worker.pid, error)
+        self.condemn(worker, "", now_s)
+
+    def _heard(self, worker: WorkerProcess, datagram: bytes, now_s: float) -> None:
+        try:
+            message = unpack_message(datagram)
+        except ValueError as error:
+            self.condemn(worker, f"it sent nonsense ({error})", now_s)
+            return
+        if isinstance(message, Done | Stuck):
+            self._happened.append(Heard(worker, message))
+        elif isinstance(message, NoStart):
+            self._refused = worker.killed_because = message.reason
+            if not self.fingerprint:
+                self.hopeless = BadInput(message.reason)
+        elif isinstance(message, Hello) and self._agrees(message):
+            self.fingerprint, self.videos, self.dataset = message.fingerprint, message.videos, message.dataset
+            self.hopeless = None
+            worker.state, worker.was_ready, worker.since_s = WorkerState.READY, True, now_s
+            self._starting.discard(worker)
+            worker.place.restarts.came_up()
+            slot = worker.place.worker_slot
+            log.info("worker %d is up on CPUs %s of socket %d", worker.pid, slot.cpus, slot.socket)
+            self._happened.append(CameUp(worker))
+        else:
+            serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"
+            self.condemn(worker, f"it sent {message!r:.300}, this server decodes with {serves}", now_s)
+
+    def _agrees(self, hello: Hello) -> bool:
+        """Whether a worker would give the bytes of those that were up before it."""
+        first = not self.fingerprint
+        return first or (hello.fingerprint, hello.dataset) == (self.fingerprint, self.dataset)
+
+    def _reap(self, worker: WorkerProcess, now_s: float) -> None:
+        code, place = worker.process.poll(), worker.place
+        if place.worker is worker and (code is not None or now_s >= worker.since_s + _REAP_S):
+            end = _describe_end(worker, code)
+            self._happened.append(Ended(worker, end))
+            place.worker = None
+            place.zombies += 1
+            self.zombies += 1
+            self._failed(place, end, now_s=now_s, was_ready=worker.was_ready)
+            if code is None and place.zombies >= ZOMBIES_A_SLOT:
+                log.error("%d killed workers of one slot cannot go; none starts there before one does", place.zombies)
+        if code is not None:
+            worker.state = WorkerState.GONE
+            worker.channel.close()
+            self._dying.remove(worker)
+            place.zombies -= 1
+            self.zombies -= 1
+            self._happened.append(Reaped(worker))
+        self._look_for_vacancy(place)
+
+    def _look_for_vacancy(self, place: _Place) -> None:
+        is_vacant = place.worker is None and place.zombies < ZOMBIES_A_SLOT
+        if is_vacant != (place in self._vacant):
+            (self._vacant.append if is_vacant else self._vacant.remove)(place)
+
+    def _failed(self, place: _Place, end: str, *, now_s: float, was_ready: bool) -> None:
+        place.start_at_s = place.restarts.died(now_s=now_s, was_ready=was_ready)
+        self.restarts += 1
+        tries = _LATER_TRIES if self.fingerprint else _FIRST_TRIES
+        if self.hopeless is None and all(place.restarts.failed_starts >= tries for place in self._places):
+            self.hopeless = FramefeedError(f"no worker can be started, {tries} tries each; the last: {end}")
+        if self.hopeless is None:  # else the server ends, and says why
+            log.warning("%s; the next starts in %.1f s", end, place.start_at_s - now_s)
+
+    def __repr__(self) -> str:
+        return (
+            f"Supervisor({len(self._by_fd)} of {self.size} workers, {self.restarts} restarts, {self.zombies} zombies)"
+        )
+
+
+def _still_there(workers: list[WorkerProcess], *, within_s: float) -> list[WorkerProcess]:
+    """Those whose processes have not ended after so long."""
+    until_s = time.monotonic() + within_s
+    there = []
+    for worker in workers:
+        try:
+            worker.process.wait(timeout=max(until_s - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            there.append(worker)
+    return there
+
+
+def _describe_end(worker: WorkerProcess, code: int | None) -> str:
+    who = f"worker {worker.pid}"
+    if worker.killed_because:
+        return f"{who} was stopped because {worker.killed_because}"
+    if code is not None and code < 0:
+        return f"{who} died by signal {-code} ({signal.strsignal(-code)})"
+    return f"{who} exited with code {code}"
