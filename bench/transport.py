@@ -45,7 +45,7 @@ _START_S = 30.0
 _WITH_US = (sys.executable, "-m", "framefeed.cli.parent_death")
 _READY_SERVER = (sys.executable, "-m", "bench.ready_server", "ready")
 _SERVE = (sys.executable, "-c", "from framefeed.cli.command import main; raise SystemExit(main())", "serve")
-_BINDS = {"tcp": "tcp://127.0.0.1:0", "ipc": "ipc://@{}", "shm": "shm://@{}", "grpc": "grpc://127.0.0.1:0"}
+_BINDS = {"tcp": "tcp://127.0.0.1:0", "shm": "shm://@{}", "grpc": "grpc://127.0.0.1:0"}
 _BINDS["curve"] = _BINDS["tcp"]  # with keys
 _LONG_FRAMES = 16
 _READY_SAMPLES = tuple(Sample(video="ready", start_s=i, end_s=i + 1.0) for i in range(64))

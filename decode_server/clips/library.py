@@ -137,7 +137,9 @@ class Library:
         with self._lock:
             if offset in self._indices:
                 self._indices.move_to_end(offset)
+                self.watch.looked_up(in_memory=True)
                 return self._indices[offset][0]
+        self.watch.looked_up(in_memory=False)
         try:
             index = self._record(entry, chunk)
         except CorruptMedia:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ FAULTS = (
     "other",
 )
 RETRY = "retry"  # counted beside them: a read that was made again
+OPERATIONS = ("open", "read")  # of storage, whose times are kept
+_TIMES = 256  # of a thread that nobody takes
 SLOW_S = 1.0
 
 
@@ -48,6 +50,8 @@ class ReadWatch:
         self._reading: dict[int, Overdue] = {}
         self._faults: dict[int, Counter[str]] = {}
         self._reported: set[Overdue] = set()
+        self._took_s: dict[int, deque[tuple[str, float]]] = {}
+        self._lookups: Counter[tuple[int, bool]] = Counter()
 
     @contextmanager
     def reading(self, path: str) -> Iterator[None]:
@@ -69,6 +73,31 @@ class ReadWatch:
         assert fault in FAULTS or fault == RETRY, fault
         with self._lock:
             self._faults.setdefault(threading.get_ident(), Counter())[fault] += 1
+
+    @contextmanager
+    def timed(self, operation: str) -> Iterator[None]:
+        """Around one of OPERATIONS of the calling thread, if it succeeds."""
+        began_s = self._clock()
+        yield
+        with self._lock:
+            took_s = self._took_s.setdefault(threading.get_ident(), deque(maxlen=_TIMES))
+            took_s.append((operation, self._clock() - began_s))
+
+    def take_times(self) -> list[tuple[str, float]]:
+        """The calling thread's operations since its last call, and how many seconds each took."""
+        with self._lock:
+            return list(self._took_s.pop(threading.get_ident(), ()))
+
+    def looked_up(self, *, in_memory: bool) -> None:
+        """The calling thread needed a packet index, and found it among those kept in memory, or on storage."""
+        with self._lock:
+            self._lookups[threading.get_ident(), in_memory] += 1
+
+    def take_lookups(self) -> tuple[int, int]:
+        """How often the calling thread found an index in memory, and not, since its last call."""
+        thread = threading.get_ident()
+        with self._lock:
+            return self._lookups.pop((thread, True), 0), self._lookups.pop((thread, False), 0)
 
     def take(self) -> dict[str, int]:
         """The calling thread's counts since its last take."""

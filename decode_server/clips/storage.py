@@ -37,7 +37,7 @@ _MEDIA = frozenset({errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errn
 class _Fault(Exception):
     """A read that another try may make good, by one of FAULTS; `stands` is the error once none does."""
 
-    def __init__(self, kind: str, stands: StorageFault | CorruptMedia) -> None:
+    def __init__(self, kind: str, stands: StorageFault | CorruptMedia | ResourceExhausted) -> None:
         super().__init__(str(stands))
         self.kind, self.stands = kind, stands
 
@@ -68,7 +68,7 @@ class Storage:
         Raises:
             CorruptMedia: the file is gone, outside the root, or ends before `end`, also when opened anew.
             StorageFault: the storage failed each time.
-            ResourceExhausted: this process has no descriptor or memory left.
+            ResourceExhausted: this process had no descriptor or memory left each time.
         """
         for tries, rest_s in enumerate((*BACKOFF_S, None), start=1):
             try:
@@ -94,7 +94,8 @@ class Storage:
             with self._files.lend(path) as file:
                 if anew:
                     file.forget_cached(*span)
-                return _bytes_of(file, path, span)
+                with self._watch.timed("read"):
+                    return _bytes_of(file, path, span)
         except _Fault:
             self._files.drop(path)
             raise
@@ -106,12 +107,13 @@ class Storage:
         resolved = Path(os.path.realpath(self._root / path, strict=True))
         if not resolved.is_relative_to(self._root):
             raise CorruptMedia(f"{path} leads out of the root")
-        return self._open_file(resolved)
+        with self._watch.timed("open"):
+            return self._open_file(resolved)
 
-    def _explained(self, path: str, error: OSError) -> _Fault | CorruptMedia | ResourceExhausted:
+    def _explained(self, path: str, error: OSError) -> _Fault | CorruptMedia:
         """What a failed look-up, open or read means."""
         if error.errno in _RESOURCES:
-            return ResourceExhausted(f"{path}: cannot be opened or read here now ({error.strerror})")
+            return _Fault("other", ResourceExhausted(f"{path}: cannot be read here now ({error.strerror})"))
         if error.errno in _MEDIA:
             return CorruptMedia(f"{path} cannot be read ({error.strerror}); index the root again")
         if error.errno != errno.ENOENT:

@@ -28,10 +28,10 @@ from decode_server.service.metrics import Gauges, Metrics
 from decode_server.service.outbox import Outbox
 from decode_server.service.refusals import Refusals
 from decode_server.service.replies import Replies, ReplyParts
-from decode_server.service.signals import StopSignals
 from decode_server.service.workers.fingerprint import software_version
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_pool import WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import (
     BadRequest,
     Busy,
@@ -233,6 +233,7 @@ class Front:
         if refused is job and error is not None:
             raise error
         self._credits.asked(client, job.run, now_s)
+        self._metrics.asked(job.run)
         if refused is not None and error is not None:
             self._replies.refuse(refused, error, now_s)
 
@@ -263,10 +264,10 @@ class Front:
     def _finish(self, end: Finished, now_s: float) -> None:
         """A worker is done with a job, whether or not it is still wanted."""
         job, done = end.job, end.done
-        self._admission.ended(job, done.busy_s)
-        self._metrics.storage_met(done.storage)
+        self._admission.ended(job, done.effort.busy_s)
+        self._metrics.worked(done.effort, socket=end.socket)
         if done.outcome == "clip":
-            self._credits.decoded(done.busy_s, job.clip_bytes)
+            self._credits.decoded(done.effort.busy_s, job.clip_bytes)
             self._metrics.decoded(socket=end.socket, codec=done.codec, read_bytes=done.read_bytes, stage_s=done.stage_s)
         if end.before:
             self._metrics.wasted(end.before)
@@ -302,7 +303,7 @@ class Front:
             log.log(logging.INFO if ready else logging.WARNING, "%s", "ready" if ready else "unready: no worker is up")
         if ready and not self._announced:
             self._announced = True
-            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset)
+            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset, software_version())
             self._on_ready(self._pool.videos)
 
     def _begin_drain(self, why: str, now_s: float) -> None:
@@ -342,6 +343,10 @@ class Front:
             stuck_reads=self._pool.stuck_reads,
             zombies=self._pool.zombies,
             buffer_pool_used_bytes=self._buffer_pool.ranges.used_bytes,
+            short_of_buffers=self._dispatcher.short_of_buffers,
+            clients_blocked=self._dispatcher.clients_blocked,
+            front_busy_s=self._load.busy_s,
+            clients=self._listeners.clients(),
         )
         self._metrics.observe(gauges, now_s=now_s)
         self._metrics.restarted(self._pool.restarts - self._restarts_seen)

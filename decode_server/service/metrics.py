@@ -20,13 +20,15 @@ from prometheus_client import (
     generate_latest,
 )
 
-from decode_server.clips.read_watch import FAULTS, RETRY
+from decode_server.clips.read_watch import FAULTS, OPERATIONS, RETRY
 from decode_server.service.lifecycle import State
+from decode_server.service.workers.worker_messages import Effort
 from framefeed.clip import STAGES
 from framefeed.errors import WIRE_ERRORS
 
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 _TURN_LIMIT_S = 2.0
+RUN_LABELS, OTHER_RUNS = 64, "other"
 DROP_REASONS = ("client_gone", "unread")
 WASTE_REASONS = ("late", "cancelled", "client_gone", "hung")
 
@@ -41,19 +43,60 @@ class Gauges:
     queue_full: bool
     workers: int
     workers_busy: int
+    short_of_buffers: bool
+    clients_blocked: bool
+    front_busy_s: float
+    clients: list[tuple[str, int, int]]
     stuck_reads: int
     zombies: int
     buffer_pool_used_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a server is given: beside each depth stands its limit. Threads are by CPU socket."""
+
+    queue: int
+    workers: int
+    buffer_pool_bytes: int
+    threads: dict[int, int]
+
+
 class Metrics:
     """All counts of one server. Hold `lock` over a turn of the loop: then no scrape sees half of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: Capacity) -> None:
         self.lock = threading.Lock()
         disable_created_metrics()  # type: ignore[no-untyped-call]  # half of the text otherwise
         self.registry = r = CollectorRegistry()
         ProcessCollector(registry=r)
+        self._make_request_counts(r)
+        self._make_time_counts(r)
+        self._make_storage_counts(r)
+        self._make_worker_counts(r)
+        self._state = Enum(
+            "framefeed_server_state", "What the server is.", states=[state.value for state in State], registry=r
+        )
+        self._build = Gauge(
+            "framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint", "dataset", "version"], registry=r
+        )
+        _set_limits(capacity, registry=r)
+        self._observed: tuple[float, Gauges] | None = None
+        self._by_codec: dict[tuple[int, str], Counter] = {}
+        self._by_outcome = {outcome: self._requests.labels(outcome) for outcome in ("clip", "server", *WIRE_ERRORS)}
+        for reason in DROP_REASONS:
+            self._dropped.labels(reason)
+        for reason in WASTE_REASONS:
+            self._wasted.labels(reason)
+        for kind in FAULTS:
+            self._faults.labels(kind)
+        for socket in capacity.threads:
+            self._thread_busy.labels(str(socket))
+        self._by_operation = {operation: self._reads.labels(operation) for operation in OPERATIONS}
+        self._lookups = self._indices.labels("memory"), self._indices.labels("storage")
+        self._by_stage = {stage: self._stages.labels(stage) for stage in STAGES}
+
+    def _make_request_counts(self, r: CollectorRegistry) -> None:
         n = "framefeed_server_"
         self._received = Counter(n + "requests_received_total", "Messages that came from clients.", registry=r)
         self._requests = Counter(
@@ -75,37 +118,64 @@ class Metrics:
         self._wasted = Counter(
             n + "wasted_decodes_total", "Decodes of clips that nobody wanted any more, by why.", ["reason"], registry=r
         )
+        self._by_run = Counter(
+            n + "run_requests_total", "Requests for clips that were admitted, by run.", ["run"], registry=r
+        )
+        self._runs: set[str] = set()
         self._read = Counter(n + "read_bytes_total", "Bytes of video read for clips.", registry=r)
         self._sent = Counter(n + "sent_bytes_total", "Bytes of replies handed to the transport.", registry=r)
+
+    def _make_time_counts(self, r: CollectorRegistry) -> None:
+        n = "framefeed_server_"
         self._queued = Gauge(n + "queue_depth_requests", "Requests waiting for a worker.", registry=r)
         self._empty = Counter(
             n + "queue_empty_seconds_total", "Time with no request waiting and a worker idle.", registry=r
         )
         self._full = Counter(n + "queue_full_seconds_total", "Time with the queue at its limit.", registry=r)
+        self._short = Counter(
+            n + "buffer_short_seconds_total", "Time in which a request waited for reply memory alone.", registry=r
+        )
+        self._blocked = Counter(
+            n + "client_blocked_seconds_total",
+            "Time in which all that waited was for clients that had clips to read first.",
+            registry=r,
+        )
+        self._front = Counter(n + "front_busy_seconds_total", "Time that the front's thread worked.", registry=r)
+        self._front_seen_s = 0.0
+        self._thread_busy = Counter(
+            n + "thread_busy_seconds_total", "Time that decoding threads worked.", ["socket"], registry=r
+        )
+
+    def _make_storage_counts(self, r: CollectorRegistry) -> None:
+        n = "framefeed_server_"
+        self._reads = Histogram(
+            n + "storage_duration_seconds",
+            "Time of operations of storage.",
+            ["operation"],
+            buckets=_BUCKETS_S,
+            registry=r,
+        )
+        self._indices = Counter(
+            n + "index_lookups_total",
+            "Packet indices looked for, by whether they were in memory.",
+            ["found"],
+            registry=r,
+        )
+        self._faults = Counter(
+            n + "storage_faults_total", "Reads of storage that went wrong, by kind.", ["kind"], registry=r
+        )
+        self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
+
+    def _make_worker_counts(self, r: CollectorRegistry) -> None:
+        n = "framefeed_server_"
+        self._clients = Gauge(n + "clients", "Connections or streams of clients.", ["address"], registry=r)
+        self._clients_limit = Gauge(n + "clients_limit", "How many there may be.", ["address"], registry=r)
         self._workers = Gauge(n + "workers", "Worker processes that can take requests.", registry=r)
         self._busy = Gauge(n + "workers_busy", "Worker processes that have a request.", registry=r)
         self._restarts = Counter(n + "worker_restarts_total", "Worker processes that ended too early.", registry=r)
         self._stuck = Gauge(n + "stuck_reads", "Decoding threads in a read that does not return.", registry=r)
         self._zombies = Gauge(n + "worker_zombies", "Killed workers that a hung read keeps.", registry=r)
-        self._faults = Counter(
-            n + "storage_faults_total", "Reads of storage that went wrong, by kind.", ["kind"], registry=r
-        )
-        self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
         self._buffer_pool = Gauge(n + "buffer_pool_used_bytes", "Reply memory in use.", registry=r)
-        self._state = Enum(n + "state", "What the server is.", states=[state.value for state in State], registry=r)
-        self._build = Gauge(
-            "framefeed_build_info", "What makes the bytes; always 1.", ["fingerprint", "dataset"], registry=r
-        )
-        self._observed: tuple[float, Gauges] | None = None
-        self._by_codec: dict[tuple[int, str], Counter] = {}
-        self._by_outcome = {outcome: self._requests.labels(outcome) for outcome in ("clip", "server", *WIRE_ERRORS)}
-        for reason in DROP_REASONS:
-            self._dropped.labels(reason)
-        for reason in WASTE_REASONS:
-            self._wasted.labels(reason)
-        for kind in FAULTS:
-            self._faults.labels(kind)
-        self._by_stage = {stage: self._stages.labels(stage) for stage in STAGES}
 
     def received(self) -> None:
         """A message came from a client."""
@@ -145,13 +215,31 @@ class Metrics:
         for kind, times in counts.items():
             (self._retries if kind == RETRY else self._faults.labels(kind)).inc(times)
 
+    def asked(self, run: str) -> None:
+        """A run's request was admitted."""
+        if run not in self._runs:
+            if len(self._runs) >= RUN_LABELS:
+                run = OTHER_RUNS
+            else:
+                self._runs.add(run)
+        self._by_run.labels(run).inc()
+
+    def worked(self, effort: Effort, *, socket: int) -> None:
+        """A thread of a CPU socket worked on a request."""
+        self._thread_busy.labels(str(socket)).inc(effort.busy_s)
+        for operation, took_s in effort.reads_s:
+            self._by_operation[operation].observe(took_s)
+        for found, times in zip(self._lookups, effort.lookups, strict=True):
+            found.inc(times)
+        self.storage_met(effort.storage)
+
     def restarted(self, times: int) -> None:
         """Workers ended."""
         self._restarts.inc(times)
 
-    def built_with(self, fingerprint: str, dataset: str) -> None:
+    def built_with(self, fingerprint: str, dataset: str, version: str) -> None:
         """The workers' fingerprint and what they serve are known."""
-        self._build.labels(fingerprint, dataset).set(1)
+        self._build.labels(fingerprint, dataset, version).set(1)
 
     def observe(self, gauges: Gauges, *, now_s: float) -> None:
         """Note the gauges for who renders them, and charge the time since the last call to what they were in it."""
@@ -161,6 +249,10 @@ class Metrics:
             self._full.inc(now_s - before_s)
         elif not before.queued and before.workers_busy < before.workers:
             self._empty.inc(now_s - before_s)
+        if before.short_of_buffers:
+            self._short.inc(now_s - before_s)
+        if before.clients_blocked:
+            self._blocked.inc(now_s - before_s)
 
     def render(self) -> bytes:
         """The registry in Prometheus' text format, between two turns of the loop.
@@ -184,4 +276,22 @@ class Metrics:
         self._stuck.set(gauges.stuck_reads)
         self._zombies.set(gauges.zombies)
         self._buffer_pool.set(gauges.buffer_pool_used_bytes)
+        self._front.inc(gauges.front_busy_s - self._front_seen_s)
+        self._front_seen_s = gauges.front_busy_s
+        for address, there, most in gauges.clients:
+            self._clients.labels(address).set(there)
+            self._clients_limit.labels(address).set(most)
         self._state.state(gauges.state.value)
+
+
+def _set_limits(capacity: Capacity, *, registry: CollectorRegistry) -> None:
+    n = "framefeed_server_"
+    for name, text, value in (
+        ("queue_limit_requests", "Requests that may wait beside the first one of each client.", capacity.queue),
+        ("workers_wanted", "Worker processes that there should be.", capacity.workers),
+        ("buffer_pool_bytes", "Reply memory.", capacity.buffer_pool_bytes),
+    ):
+        Gauge(n + name, text, registry=registry).set(value)
+    threads = Gauge(n + "threads", "Decoding threads that there should be.", ["socket"], registry=registry)
+    for socket, count in capacity.threads.items():
+        threads.labels(str(socket)).set(count)

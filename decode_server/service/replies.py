@@ -97,7 +97,7 @@ class Replies:
     def _of_worker(self, job: Job, done: Done, now_s: float) -> bytes:
         """The header of a reply that a worker made, which lay there until the front took it."""
         self._credits.replied(job.client)
-        waited_s = max(time.monotonic() - done.finished_s, 0.0)
+        waited_s = max(time.monotonic() - done.effort.finished_s, 0.0)
         return add_load(done.reply, self._load(job.client, now_s, front_s=waited_s + job.front_s))
 
     def _load(self, client: bytes, now_s: float, *, front_s: float) -> Load:

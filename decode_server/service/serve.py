@@ -9,8 +9,10 @@ import contextlib
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +34,10 @@ from decode_server.service.listeners.shm_listener import ShmListener
 from decode_server.service.listeners.zmq_listener import IO_THREADS, Router
 from decode_server.service.membership.announcement import Announcement, Identity, Places
 from decode_server.service.membership.registry import LEASE_S
-from decode_server.service.metrics import Metrics
+from decode_server.service.metrics import Capacity, Metrics
+from decode_server.service.process_metrics import ProcessCollector
 from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares, parse_run_shares
-from decode_server.service.signals import StopSignals
 from decode_server.service.workers.cancel_flags import CancelFlags
 from decode_server.service.workers.job_table import SPARE_TASKS
 from decode_server.service.workers.supervisor import WORKER_COMMAND, ZOMBIES_A_SLOT, Supervisor, WorkerOptions
@@ -49,6 +51,7 @@ from decode_server.service.workers.topology import (
     read_sockets,
 )
 from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
 
 log = logging.getLogger("framefeed.serve")
@@ -65,8 +68,7 @@ class Serve:
     """Folder of videos, made by 'framefeed chunk' or indexed by 'framefeed index'."""
     bind: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Where to listen: tcp://, grpc:// or grpcs://ADDRESS:PORT (port 0 picks a free one), and for trainers on this host
-    ipc://@NAME or, faster, shm://@NAME (or shm:///PATH). Give it again for each further address. Default:
-    tcp://127.0.0.1:5555."""
+    shm://@NAME (or shm:///PATH). Give it again for each further address. Default: tcp://127.0.0.1:5555."""
     public: bool = False
     """Allow a --bind that other machines can reach."""
     metrics_port: int = 9555
@@ -150,26 +152,25 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     with contextlib.ExitStack() as stack:
         stops = stack.enter_context(StopSignals())
         buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options)))
-        metrics, lifecycle = Metrics(), Lifecycle()
+        metrics, lifecycle = Metrics(_capacity(options, worker_slots, buffer_pool)), Lifecycle()
         refusals = Refusals(metrics.registry)
+        listen = partial(
+            _listen,
+            io_threads=options.io_threads,
+            buffer_pool=buffer_pool,
+            lifecycle=lifecycle,
+            credentials=credentials,
+            refusals=refusals,
+        )
         listening: list[Listener] = []
         for endpoint in endpoints:
-            listening.append(
-                _listen(
-                    endpoint,
-                    io_threads=options.io_threads,
-                    buffer_pool=buffer_pool,
-                    lifecycle=lifecycle,
-                    credentials=credentials,
-                    refusals=refusals,
-                )
-            )
+            listening.append(listen(endpoint))
             stack.callback(listening[-1].close, linger_s=0)
         urls = [listener.url for listener in listening]
         server = _server_name(urls[0])
-        pool = stack.enter_context(
-            contextlib.closing(_pool(options, worker_slots, buffer_pool, server, worker_command))
-        )
+        opened = _pool(options, worker_slots, buffer_pool, server, worker_command)
+        pool = stack.enter_context(contextlib.closing(opened))
+        metrics.registry.register(ProcessCollector(pool.pids))
         shares = RunShares(parse_run_shares(options.run_share))
         parts = Parts(
             listeners=Listeners(listening),
@@ -183,21 +184,24 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
             refusals=refusals,
             index_watch=stack.enter_context(contextlib.closing(_index_watch(options, pool))),
         )
-        announcement = stack.enter_context(
-            contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
-        )
-        front = Front(
-            parts,
-            server=server,
-            limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s),
-            on_ready=announcement.publish,
-            on_drain=announcement.withdraw,
-        )
+        announced = _announcement(options, urls, worker_slots, pool, lifecycle)
+        announcement = stack.enter_context(contextlib.closing(announced))
+        front = _front(parts, options, server, announcement)
         health = HealthServer(endpoints[0], options.metrics_port, status=lambda: front.status, metrics=metrics.render)
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         _warn_if_open(endpoints, credentials)
         front.run()
+
+
+def _front(parts: Parts, options: Serve, server: str, announcement: Announcement) -> Front:
+    return Front(
+        parts,
+        server=server,
+        limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s),
+        on_ready=announcement.publish,
+        on_drain=announcement.withdraw,
+    )
 
 
 def _announcement(
@@ -248,6 +252,16 @@ def _buffer_pool(options: Serve) -> BufferPool:
         raise BadInput(
             f"--buffer-pool-mib: {options.buffer_pool_mib} MiB of shared memory cannot be had ({error})"
         ) from None
+
+
+def _capacity(options: Serve, worker_slots: Sequence[WorkerSlot], buffer_pool: BufferPool) -> Capacity:
+    sockets = Counter(slot.socket for slot in worker_slots)
+    return Capacity(
+        queue=options.queue,
+        workers=len(worker_slots),
+        buffer_pool_bytes=buffer_pool.ranges.total_bytes,
+        threads={socket: workers * options.threads for socket, workers in sockets.items()},
+    )
 
 
 def _worker_slots(options: Serve) -> tuple[WorkerSlot, ...]:

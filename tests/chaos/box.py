@@ -19,7 +19,7 @@ _SEQUENCE = itertools.count(1)
 _SIGNALS = {Fault.KILL: signal.SIGKILL, Fault.STOP: signal.SIGSTOP, Fault.DRAIN: signal.SIGTERM}
 
 
-TRANSPORTS = ("tcp", "ipc", "shm", "grpc")
+TRANSPORTS = ("tcp", "shm", "grpc")
 
 
 def fixed_bind(transport: str) -> str:
@@ -27,8 +27,8 @@ def fixed_bind(transport: str) -> str:
 
     TCP ports lie below the ephemeral ones, which the system gives to any connection while a server is down.
     """
-    if transport in ("ipc", "shm"):
-        return f"{transport}://@framefeed-chaos-{os.getpid()}-{next(_SEQUENCE)}"
+    if transport == "shm":
+        return f"shm://@framefeed-chaos-{os.getpid()}-{next(_SEQUENCE)}"
     rng = random.SystemRandom()
     while True:
         port = rng.randrange(12_000, 32_000)

@@ -20,10 +20,10 @@ SERVER = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16", "--drai
 ATTEMPT_S, GRACE_S = 2.0, 1.0  # what the plans choose, and what a server has beyond it to say that it was too slow
 
 
-def make_videos(folder: Path) -> Path:
-    """Three short indexed videos in a folder."""
+def make_videos(folder: Path, **fields: Any) -> Path:
+    """Three short indexed videos in a folder; `fields` are other ones of NumberedVideo."""
     for number in range(3):
-        make_numbered_video(folder / f"clip{number}.mp4", frames=90 + 30 * number, width_px=96, height_px=64)
+        make_numbered_video(folder / f"clip{number}.mp4", frames=90 + 30 * number, width_px=96, height_px=64, **fields)
     Index(root=folder, jobs=1).run()
     return folder
 
@@ -79,10 +79,17 @@ class CurveKeys:
         }
 
 
-def plan(root: Path, folder: Path, servers: Sequence[Box | Server], **changes: Any) -> Plan:
+def address(server: Box | Server | str) -> str:
+    """Where clients find it."""
+    if isinstance(server, str):
+        return server
+    return server.url if isinstance(server, Box) else server.endpoint
+
+
+def plan(root: Path, folder: Path, servers: Sequence[Box | Server | str], **changes: Any) -> Plan:
     """A plan over these servers; `changes` are fields of Plan, or of its LoaderOptions."""
     loader = {
-        "servers": [server.url if isinstance(server, Box) else server.endpoint for server in servers],
+        "servers": [address(server) for server in servers],
         "batch_clips": 20,
         "steps": 100,
         "run_seed": 3,

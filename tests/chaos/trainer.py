@@ -81,7 +81,12 @@ def train(plan: Plan) -> None:
             part.rename(state)
             time.sleep(plan.idle_s if batch.step == plan.idle_after else plan.step_s)
         stats = loader.stats
-    print(json.dumps({"conserved": stats.conserved, "used": stats.used, "dropped": dict(stats.dropped)}), flush=True)
+    print(
+        json.dumps(
+            {"conserved": stats.conserved, "used": stats.used, "dropped": dict(stats.dropped), "overdue": stats.overdue}
+        ),
+        flush=True,
+    )
 
 
 class Trainer:

@@ -25,7 +25,7 @@ def test_every_transport_gets_its_row(tmp_path: Path) -> None:
     TransportBench(clips=64, decoded_clips=32, rounds=1, out=out).run()
     result = json.loads(out.read_text())
     assert {"processor", "commit", "date"} <= set(result)
-    assert set(result["ready"]) == set(result["ready_16_frames"]) == {"tcp", "ipc", "shm", "grpc", "curve"}
+    assert set(result["ready"]) == set(result["ready_16_frames"]) == {"tcp", "shm", "grpc", "curve"}
     assert all(0 < ratio < 2 for ratio in result["curve_over_tcp"].values())
     assert set(result["decoded"]) == {"in process", *result["ready"]}
     for row in (*result["ready"].values(), *result["ready_16_frames"].values(), *result["decoded"].values()):

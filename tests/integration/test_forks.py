@@ -41,7 +41,7 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(scope="module", params=["tcp", "ipc", "shm", "grpc"])
+@pytest.fixture(scope="module", params=["tcp", "shm", "grpc"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     transport = str(request.param)
     with start(tmp_path_factory.mktemp(transport), transport) as server:

@@ -188,7 +188,16 @@ def test_pages_and_books_while_requests_come_and_go(server: Server, client: Clie
     assert after["framefeed_server_read_bytes_total"] == 1000 * after[codec]
     assert after["framefeed_server_workers"] == 2
     assert after['framefeed_server_state{framefeed_server_state="ready"}'] == 1
-    assert after['framefeed_build_info{dataset="v1-fake",fingerprint="fake-1"}'] == 1
+    assert (
+        after[f'framefeed_build_info{{dataset="v1-fake",fingerprint="fake-1",version="{version("framefeed")}"}}'] == 1
+    )
+    assert (
+        after['framefeed_server_run_requests_total{run=""}']
+        == before['framefeed_server_run_requests_total{run=""}'] + 200
+    )
+    assert after["framefeed_server_front_busy_seconds_total"] > before["framefeed_server_front_busy_seconds_total"]
+    assert after['framefeed_server_thread_busy_seconds_total{socket="0"}'] > 0
+    assert after["framefeed_server_workers_memory_bytes"] > 0
 
 
 def test_a_full_queue_is_busy_at_once_and_waiting_ends_at_the_deadline(tmp_path: Path, gate: Gate) -> None:
@@ -467,13 +476,6 @@ def test_a_port_in_use_is_one_line_and_2(server: Server) -> None:
     code, line = run_and_fail("/videos", "--bind", "tcp://127.0.0.1:0", "--metrics-port", port)
     assert code == 2
     assert line == f"framefeed: metrics: port {port} of 127.0.0.1 is in use; choose another with --metrics-port"
-
-
-def test_an_abstract_ipc_address_serves_too(tmp_path: Path) -> None:
-    bind = f"ipc://@framefeed-test-{os.getpid()}"
-    with Server(tmp_path, "/videos", "--bind", bind) as server, Client(bind) as client:
-        assert server.endpoint == bind
-        assert isinstance(client.decode(request())[0], ClipReply)
 
 
 def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> None:

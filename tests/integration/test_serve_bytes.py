@@ -70,4 +70,8 @@ def test_the_frames_are_those_that_were_asked_for(root: Path, tmp_path: Path) ->
             refused, _ = client.decode(request(video))
             assert isinstance(refused, ErrorReply)
             assert refused.code == code
-        assert server.metrics()['framefeed_server_clips_total{codec="h264",socket="0"}'] == 1
+        values = server.metrics()
+        assert values['framefeed_server_clips_total{codec="h264",socket="0"}'] == 1
+        assert values['framefeed_server_index_lookups_total{found="storage"}'] == 1
+        for operation in ("open", "read"):
+            assert values[f'framefeed_server_storage_duration_seconds_count{{operation="{operation}"}}'] > 0

@@ -9,15 +9,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.sampling import Segments
-from framefeed.wire import MAX_HEADER_BYTES, ClipReply, DescribeCall, ErrorReply, Reply, ServerReply, pack_call
+from framefeed.wire import MAX_HEADER_BYTES, ClipReply, DescribeCall, ErrorReply, Load, Reply, ServerReply, pack_call
 from tests.integration.fake_worker import pattern_of
 from tests.integration.serving import FAKE_SERVE, PATIENCE_S, Server, outcome, request, wait_until
 from tests.integration.talker import MAX_CLIP_BYTES, Talker
@@ -119,8 +121,18 @@ def test_errors_come_as_errors(talker: Talker) -> None:
 def test_a_server_says_who_it_is(server: Server, talker: Talker) -> None:
     talker.send(DescribeCall(attempt=3))
     reply, _ = talker.receive()
-    assert reply == ServerReply(
-        attempt=3, server=server.name, fingerprint="fake-1", videos=3, workers=2, state="ready", dataset="v1-fake"
+    assert isinstance(reply, ServerReply)
+    assert reply.load.credits >= 3, "two at a time, and one more"
+    assert replace(reply, load=Load()) == ServerReply(
+        attempt=3,
+        server=server.name,
+        fingerprint="fake-1",
+        videos=3,
+        workers=2,
+        state="ready",
+        dataset="v1-fake",
+        max_clip_bytes=POOL_MIB << 20,
+        software=version("framefeed"),
     )
 
 
@@ -329,9 +341,9 @@ def test_a_trainer_that_stops_reading_asks_for_no_more(spoken: Way, server: Serv
 
 
 def test_one_server_serves_all_transports_at_once(tmp_path: Path) -> None:
-    binds = [word for transport in ("tcp", "ipc", "shm", "grpc") for word in ("--bind", new_bind(transport))]
+    binds = [word for transport in ("tcp", "shm", "grpc") for word in ("--bind", new_bind(transport))]
     with Server(tmp_path, "/videos", *binds) as server:
-        assert [url.partition("://")[0] for url in server.endpoints] == ["tcp", "ipc", "shm", "grpc"]
+        assert [url.partition("://")[0] for url in server.endpoints] == ["tcp", "shm", "grpc"]
         assert all(url in server.first_line for url in server.endpoints)
         options = LoaderOptions(servers=server.endpoints, batch_clips=4, steps=20, run_seed=3)
         with ClipLoader(DATASET, POLICY, options) as run:

@@ -13,7 +13,7 @@ from tests.integration.serving import FAKE_SERVE, Server
 from tests.integration.talker import MAX_CLIP_BYTES, Talker
 from trainer_client.transports.credentials import Credentials
 
-OPEN = ("tcp", "ipc", "shm", "grpc")
+OPEN = ("tcp", "shm", "grpc")
 SECURED = ("tcp+curve", "grpc+token", "grpcs", "grpcs+mtls")
 
 
@@ -45,7 +45,6 @@ def new_bind(transport: str) -> str:
     name = uuid.uuid4().hex[:12]
     return {
         "tcp": "tcp://127.0.0.1:0",
-        "ipc": f"ipc://@framefeed-{name}",
         "shm": f"shm://@{name}",
         "grpc": "grpc://127.0.0.1:0",
         "grpcs": "grpcs://127.0.0.1:0",

@@ -29,7 +29,7 @@ ENDED_BY = {
     "decode_server/service/workers/worker.py: self._channel.recv(MAX_MESSAGE_BYTES)": "the front's end, as above",
     "decode_server/service/workers/supervisor.py: worker.process.poll()": "does not block",
     "decode_server/service/workers/supervisor.py: worker.channel.recv(MAX_MESSAGE_BYTES)": "it does not block",
-    "decode_server/service/signals.py: self._reader.recv(64)": "it does not block",
+    "framefeed/cli/stop_signals.py: self._ends[0].recv(64)": "it does not block",
     "decode_server/service/listeners/zmq_listener.py: self._socket.recv()": "a further frame: messages arrive whole",
     "decode_server/service/listeners/zmq_listener.py: self._socket.recv(copy=False)": "a further frame, as above",
     "decode_server/service/listeners/grpc_auth.py: call.result()": "only of a call that is done",

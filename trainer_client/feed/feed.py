@@ -59,8 +59,6 @@ class Wire(Protocol):
 
     def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int: ...
 
-    def cpu_s(self) -> float: ...
-
 
 OpenWire = Callable[[socket.socket], AbstractContextManager[Wire]]
 
@@ -98,7 +96,6 @@ class Feed:
         self._pauses = Pauses(self._beat_s)
         self._waiting_since_s: float | None = None
         self._delivered = False
-        self._wire_cpu_s = 0.0
         self.stop_switch = StopSwitch()
         discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self.stop_switch.rouse)
         self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch)
@@ -274,9 +271,8 @@ class Feed:
             self._pauses.step(time.monotonic())
         timeout_s = TICK_S if wake_s is None else min(max(wake_s - time.monotonic(), 0.0), TICK_S)
         self._listen(wire, 0.0 if busy else timeout_s)
-        before_s, self._wire_cpu_s = self._wire_cpu_s, wire.cpu_s()
         with self._changed:
-            self._ledger.receive_cpu_s += time.thread_time() - cpu_s + self._wire_cpu_s - before_s
+            self._ledger.receive_cpu_s += time.thread_time() - cpu_s
 
     def _listen(self, wire: Wire, timeout_s: float) -> bool:
         """Wait for what servers say and take it in. Returns whether there was anything."""

@@ -10,7 +10,6 @@ from framefeed.errors import BadInput
 
 FORMS = {
     "tcp": "tcp://HOST:PORT",
-    "ipc": "ipc://@NAME",
     "shm": "shm://@NAME",
     "grpc": "grpc://HOST:PORT",
     "grpcs": "grpcs://HOST:PORT",

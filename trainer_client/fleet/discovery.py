@@ -34,8 +34,8 @@ from trainer_client.fleet.server import State
 
 _log = logging.getLogger(__name__)
 
-_BEST_FIRST = ("shm", "ipc", "tcp", "grpcs", "grpc")
-_THIS_HOST_ONLY = frozenset({"shm", "ipc"})
+_BEST_FIRST = ("shm", "tcp", "grpcs", "grpc")
+_THIS_HOST_ONLY = frozenset({"shm"})
 _JOIN_S = 1.0
 _TOLD_VERSION = 1  # of what one rank tells another
 _TURN_S = 0.5  # time alone may make a member leave

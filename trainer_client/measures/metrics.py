@@ -82,7 +82,7 @@ def _totals(stats: FeedStats) -> Iterator[Metric]:
         ("trainer_stand_ins", "Clips delivered in the place of samples that no server could give.", stats.stood_in),
         ("client_received_bytes", "Bytes of pixels received and used.", stats.received_bytes),
         ("client_read_bytes", "Bytes that servers read from storage for received clips.", stats.read_bytes),
-        ("client_receive_cpu_seconds", "CPU seconds of the threads that receive clips.", stats.receive_cpu_s),
+        ("client_receive_cpu_seconds", "CPU seconds of the feed's thread.", stats.receive_cpu_s),
     ):
         yield _counter(name, text, labels=("rank",), values={(rank,): value})
 

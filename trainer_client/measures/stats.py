@@ -66,7 +66,7 @@ class Ledger:
     batches: int = 0  # delivered ones: the consumer's, as are the clips used in them
     used: int = 0
     discarded: int = 0
-    receive_cpu_s: float = 0.0  # the feed thread's and the transports' own
+    receive_cpu_s: float = 0.0  # the feed's thread's own
     waits: WaitLedger = field(default_factory=WaitLedger)  # the consumer's
 
 

@@ -17,10 +17,10 @@ from types import TracebackType
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
 from trainer_client.loader import ClipLoader
 from trainer_client.training.checkpoint import Checkpoints
-from trainer_client.training.stop_signals import StopSignals
 from trainer_client.training.train_log import TrainLog
 from trainer_client.training.train_loop import Ending, Limits, StepRecord, TrainLoop
 from trainer_client.training.train_metrics import TrainMetrics, metrics_page
@@ -89,7 +89,7 @@ class Session:
         except OSError as error:
             raise BadInput(f"--out {options.out} cannot be made: {error.strerror}") from None
         with ExitStack() as stack:
-            self._stops = stack.enter_context(StopSignals())
+            self._stops = stack.enter_context(StopSignals(first_only=True))
             page = metrics_page(self.registry, host=options.metrics_host, port=options.metrics_port)
             self.metrics_url = stack.enter_context(page)
             self._write_run()
@@ -130,7 +130,7 @@ class Session:
             raise
         finally:
             summary.write(options.out, loader.stats, ending=ending)
-        if self._stops.name == "SIGINT":
+        if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
 

@@ -15,11 +15,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from framefeed.cli.stop_signals import Stopped
 from trainer_client.feed.batch import Batch
 from trainer_client.training.compute import Compute
 from trainer_client.training.learning import Learning
 from trainer_client.training.optimizer import clip_gradients, require_finite, set_learning_rate
-from trainer_client.training.stop_signals import Stopped
 
 
 class Task(Protocol):
@@ -41,9 +41,9 @@ class Feeding(Protocol):
 
 
 class Stops(Protocol):
-    """Whether somebody asked the run to stop (`name` is not empty), and when it may be interrupted."""
+    """Whether somebody asked the run to stop (`last` is not empty), and when it may be interrupted."""
 
-    name: str
+    last: str
 
     def interruptible(self) -> AbstractContextManager[None]: ...
 
@@ -151,7 +151,7 @@ class TrainLoop:
     def _ending(self, limits: Limits, stops: Stops, *, ran_s: float) -> Ending | None:
         if self.steps_done >= limits.steps:
             return Ending.FINISHED
-        if stops.name:
+        if stops.last:
             return Ending.STOPPED
         return Ending.OUT_OF_TIME if limits.max_s is not None and ran_s >= limits.max_s else None
 

@@ -25,7 +25,6 @@ from trainer_client.transports.zmq_transport import ZmqTransport
 
 TRANSPORTS: dict[str, Callable[[TransportLimits], Transport]] = {
     "tcp": ZmqTransport,
-    "ipc": ZmqTransport,
     "shm": ShmTransport,
     "grpc": GrpcTransport,
     "grpcs": GrpcTransport,
@@ -98,10 +97,6 @@ class Connections:
     def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int:
         """As Transport.pixels."""
         return self._by_url[url].pixels(url, into)
-
-    def cpu_s(self) -> float:
-        """CPU seconds of the transports' own threads."""
-        return sum(transport.cpu_s() for transport in self._opened.values())
 
     def close(self) -> None:
         """Close every transport. Idempotent."""

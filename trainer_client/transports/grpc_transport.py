@@ -34,7 +34,6 @@ from trainer_client.transports.fork_guard import (
     let_go_when_forked,
     peer_of,
 )
-from trainer_client.transports.grpc_cpu import GrpcCpu
 from trainer_client.transports.transport import (
     HEARTBEAT_LOST_MS,
     HEARTBEAT_MS,
@@ -82,7 +81,6 @@ class GrpcTransport:
         with FORKS_WAIT:
             self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             let_go_when_forked(self)
-        self._cpu = GrpcCpu()
 
     def connect(self, url: str) -> None:
         """See Transport. Raises BadInput if a token would travel in the clear."""
@@ -126,10 +124,6 @@ class GrpcTransport:
         if into is not None and len(pixels) == into.nbytes:
             into.reshape(-1)[:] = np.frombuffer(pixels, np.uint8)
         return len(pixels)
-
-    def cpu_s(self) -> float:
-        """See Transport."""
-        return self._cpu.spent_s()
 
     def close(self) -> None:
         """See Transport; waits for its threads, at most 5 s."""

@@ -146,10 +146,6 @@ class ShmTransport:
         self._drop(link)
         return lease.length_bytes
 
-    def cpu_s(self) -> float:
-        """See Transport."""
-        return 0.0
-
     def close(self) -> None:
         """See Transport."""
         for url in list(self._links):

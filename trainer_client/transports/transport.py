@@ -92,8 +92,5 @@ class Transport(Protocol):
         what lies in the array is undefined.
         """
 
-    def cpu_s(self) -> float:
-        """CPU seconds so far of threads that work for this transport beside the one that calls it."""
-
     def close(self) -> None:
         """Close every connection; what was not sent is dropped. Idempotent."""

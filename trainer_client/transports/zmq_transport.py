@@ -1,11 +1,10 @@
-"""tcp:// and ipc:// by ZeroMQ: one DEALER a server, all in one epoll. It knows no clips and no handshakes.
+"""tcp:// by ZeroMQ: one DEALER a server, all in one epoll. It knows no clips and no handshakes.
 
 A server whose host dies without a word is noticed by heartbeats.
 """
 
 from __future__ import annotations
 
-import itertools
 import select
 import time
 
@@ -14,11 +13,8 @@ import numpy.typing as npt
 import zmq
 
 from trainer_client.transports.fork_guard import FORKS_WAIT, Address, close_all, let_go_when_forked, peer_of
-from trainer_client.transports.thread_cpu import thread_cpu_s, threads_named
 from trainer_client.transports.transport import Kind, Signal, TransportLimits
 from trainer_client.transports.zmq_link import Link
-
-_NAMES = itertools.count(1)  # of contexts, in the names of their threads
 
 
 class ZmqTransport:
@@ -27,8 +23,6 @@ class ZmqTransport:
     def __init__(self, limits: TransportLimits) -> None:
         self._limits = limits
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=limits.io_threads)
-        self._name = next(_NAMES)
-        self._context.set(zmq.THREAD_NAME_PREFIX, self._name)
         self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))  # a server has three
         self._peers: set[Address] = set()  # that a connection stood to
         with FORKS_WAIT:
@@ -36,7 +30,6 @@ class ZmqTransport:
             let_go_when_forked(self)
         self._links: dict[str, Link] = {}
         self._by_fd: dict[int, Link] = {}
-        self._threads: list[int] = []
         self._used: set[str] = set()  # since signals() looked: what their descriptors showed may be swallowed
         self._troubled: set[str] = set()  # may have to be connected anew
 
@@ -105,12 +98,6 @@ class ZmqTransport:
             received_bytes += dealer.recv_into(bytearray() if into is None else into.data, flags=zmq.NOBLOCK)
             into = None
         return received_bytes
-
-    def cpu_s(self) -> float:
-        """See Transport: of the threads that ZeroMQ receives in, which its first socket starts, and its reaper."""
-        if self._links and len(self._threads) < self._limits.io_threads + 1:  # some are not named yet
-            self._threads = threads_named(f"{self._name}/")
-        return sum(map(thread_cpu_s, self._threads))
 
     def close(self) -> None:
         """See Transport."""

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 from framefeed.errors import BadInput
 
-_WANTED = (
-    "wanted tcp://ADDRESS:PORT or grpc(s)://ADDRESS:PORT (port 0 picks a free one), ipc://@NAME, shm://@NAME or "
-    "shm:///PATH"
-)
+_WANTED = "wanted tcp://ADDRESS:PORT or grpc(s)://ADDRESS:PORT (port 0 picks a free one), shm://@NAME or shm:///PATH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +35,8 @@ class Endpoint:
 
 def parse_bind(bind: str, *, public_allowed: bool) -> Endpoint:
     """The endpoint that `bind` names. Raises BadInput if it is none, or if it is public and that is not allowed."""
-    if re.fullmatch(r"(ipc|shm)://@[\w.-]{1,90}|shm:///[^\0]{1,100}", bind):
+    if re.fullmatch(r"shm://@[\w.-]{1,90}|shm:///[^\0]{1,100}", bind):
         return Endpoint(url=bind, address="127.0.0.1", public=False)
-    if bind.startswith("ipc://"):
-        raise BadInput(f"--bind: {bind} would leave a file behind when the server is killed; {_WANTED}")
     match = re.fullmatch(r"(tcp|grpcs?)://(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})", bind)
     if not match or int(match[3]) > 65535:
         raise BadInput(f"--bind: {bind!r} is no endpoint; {_WANTED}")

@@ -87,6 +87,16 @@ class GrpcListener:
         """See Listener; also if the thread has ended, which `receive` raises."""
         return self._streams.pending or not self._thread.is_alive()
 
+    @property
+    def clients(self) -> int:
+        """See Listener."""
+        return len(self._streams)
+
+    @property
+    def clients_limit(self) -> int:
+        """See Listener."""
+        return _STREAMS
+
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """See Listener. Raises FramefeedError if the thread has ended."""
         if not self._thread.is_alive():

@@ -44,6 +44,14 @@ class Listener(Protocol):
     def pending(self) -> bool:
         """Whether `receive` may have something that the descriptor does not show; asked before each wait."""
 
+    @property
+    def clients(self) -> int | None:
+        """Connections or streams that stand, and None if the transport does not tell."""
+
+    @property
+    def clients_limit(self) -> int | None:
+        """How many there may be at once; None if only descriptors bound them."""
+
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """The next message as (client, first MAX_FRAMES frames), or None if there is none now.
 
@@ -75,6 +83,11 @@ class Listeners:
         self._by_fd = {listener.fileno(): number for number, listener in enumerate(self._listeners)}
         for fd in self._by_fd:
             self._poll.register(fd, select.POLLIN)
+
+    def clients(self) -> list[tuple[str, int, int]]:
+        """(address, connections, how many there may be) of each listener that tells."""
+        told = [(one.url, one.clients, one.clients_limit) for one in self._listeners]
+        return [(url, there, most) for url, there, most in told if there is not None and most is not None]
 
     def watch(self, fd: int) -> None:
         """Let `wait` return when this descriptor is readable too."""

@@ -87,6 +87,16 @@ class ShmListener:
         """Never: the descriptor shows all."""
         return False
 
+    @property
+    def clients(self) -> int:
+        """See Listener."""
+        return len(self._clients)
+
+    @property
+    def clients_limit(self) -> int:
+        """See Listener."""
+        return LEASE_WORDS
+
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """The next call, clients in turn; takes in what was given back, and who came and went."""
         while self._readable or self._look():

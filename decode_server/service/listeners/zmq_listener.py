@@ -1,4 +1,4 @@
-"""The ROUTER socket: the listener for tcp:// and ipc://, and the one file here that knows ZeroMQ.
+"""The ROUTER socket: the listener for tcp://, and the one file here that knows ZeroMQ.
 
 It does not know what the frames say. ROUTER_MANDATORY makes a slow or vanished reader an error instead of a loss.
 """
@@ -72,6 +72,14 @@ class Router:
     def pending(self) -> bool:
         """Whether a message lies ready, or the ZAP handler's thread has ended, which `receive` raises."""
         return not self._zap.alive or bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    @property
+    def clients(self) -> None:
+        """See Listener."""
+
+    @property
+    def clients_limit(self) -> None:
+        """See Listener."""
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """See Listener. Raises FramefeedError if the ZAP handler's thread has ended."""

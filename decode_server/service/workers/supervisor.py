@@ -174,6 +174,10 @@ class Supervisor:
         """Workers that there should be."""
         return len(self._places)
 
+    def pids(self) -> list[int]:
+        """The processes that are there."""
+        return [worker.pid for worker in self._everyone()]
+
     def send(self, worker: WorkerProcess, tasks: Tasks) -> None:
         """Give a worker tasks. One that died meanwhile does not take them; that it ended follows."""
         try:

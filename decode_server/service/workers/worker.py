@@ -31,6 +31,7 @@ from decode_server.service.workers.sandbox import enter_sandbox
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
+    Effort,
     Hello,
     NoStart,
     Setup,
@@ -175,10 +176,9 @@ class Worker:
         info = replace(info, stage_s={"queue": clip.queue_s, **info.stage_s})
         reply = ClipReply(attempt=call.attempt, server=self._server, info=info)
         codec = self._backend.codec(call.request.video)
-        storage = self._backend.watch.take()
         stage_s = {stage: spent_s if stage == "queue" else spent_s / among for stage, spent_s in info.stage_s.items()}
-        packed, now_s = pack_unsealed(reply), time.monotonic()
-        return Done(task.id, "clip", packed, codec, info.read_bytes, stage_s, storage, busy_s, now_s)
+        packed = pack_unsealed(reply)
+        return Done(task.id, "clip", packed, codec, info.read_bytes, stage_s, self._effort(busy_s))
 
     def _failed(self, clip: _Clip, error: Exception, busy_s: float) -> Done:
         if isinstance(error, Permanent) and (outdated := self._backend.outdated()):
@@ -193,8 +193,12 @@ class Worker:
             log.error("decoding %s failed in a way that is a bug", video, exc_info=error)
             code, message = Permanent.code, f"{video}: {type(error).__name__}: {error}"
         reply = ErrorReply(attempt=clip.call.attempt, server=self._server, code=code, message=message)
-        storage = self._backend.watch.take()
-        return Done(clip.task.id, code, pack_unsealed(reply), "", 0, {}, storage, busy_s, time.monotonic())
+        return Done(clip.task.id, code, pack_unsealed(reply), "", 0, {}, self._effort(busy_s))
+
+    def _effort(self, busy_s: float) -> Effort:
+        """What this thread's task took, beside its thread's time."""
+        watch = self._backend.watch
+        return Effort(busy_s, time.monotonic(), watch.take(), watch.take_times(), watch.take_lookups())
 
 
 def _is_of_resources(error: Exception) -> bool:

@@ -68,12 +68,24 @@ class NoStart(Struct, frozen=True, array_like=True, tag=3):
     reason: str
 
 
+class Effort(Struct, frozen=True, array_like=True):
+    """What a task took: `busy_s` of a thread's time, its part of what several took together, until `finished_s`.
+
+    `storage` is what ReadWatch.take gave after it, `reads_s` the operations of storage and how long each took,
+    `lookups` how many packet indices were in memory and how many were not.
+    """
+
+    busy_s: float
+    finished_s: float
+    storage: dict[str, int]
+    reads_s: list[tuple[str, float]]
+    lookups: tuple[int, int]
+
+
 class Done(Struct, frozen=True, array_like=True, tag=4):
     """Worker to front: a task's end. `reply` is what pack_unsealed gave for it; `outcome` is "clip" or an error's code.
 
-    `codec`, `stage_s` and `read_bytes` are for the metrics, empty or 0 when there is no clip; `storage` is what
-    ReadWatch.take gave after it. `busy_s` is the time of a thread that went into it, its part of what several took
-    together; `finished_s` is when it was sent.
+    `codec`, `stage_s` and `read_bytes` are for the metrics, empty or 0 when there is no clip.
     """
 
     id: int
@@ -82,9 +94,7 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
     codec: str
     read_bytes: int
     stage_s: dict[str, float]
-    storage: dict[str, int]
-    busy_s: float
-    finished_s: float
+    effort: Effort
 
 
 class Stuck(Struct, frozen=True, array_like=True, tag=5):

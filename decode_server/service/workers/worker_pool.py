@@ -102,6 +102,10 @@ class WorkerPool:
         """Clips that are decoded at a time when all workers are up."""
         return self._supervisor.size * self._limits.threads
 
+    def pids(self) -> list[int]:
+        """The processes of all workers."""
+        return self._supervisor.pids()
+
     @property
     def room(self) -> int:
         """How often `start` can be called now."""

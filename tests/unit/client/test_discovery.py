@@ -77,13 +77,13 @@ def test_a_folder_that_is_not_there_is_an_oserror_not_an_empty_registry(tmp_path
 @pytest.mark.parametrize(
     ("host", "usable"),
     [
-        ("boot/net", ("shm://@a", "ipc://@a", "tcp://127.0.0.1:7", "tcp://10.0.0.5:5555", "grpc://10.0.0.5:5556")),
+        ("boot/net", ("shm://@a", "tcp://127.0.0.1:7", "tcp://10.0.0.5:5555", "grpc://10.0.0.5:5556")),
         ("other/net", ("tcp://10.0.0.5:5555", "grpc://10.0.0.5:5556")),
         ("", ("tcp://10.0.0.5:5555", "grpc://10.0.0.5:5556")),
     ],
 )
 def test_the_best_endpoint_that_can_be_reached_comes_first(host: str, usable: tuple[str, ...]) -> None:
-    endpoints = ("grpc://10.0.0.5:5556", "tcp://127.0.0.1:7", "ipc://@a", "tcp://10.0.0.5:5555", "shm://@a", "warp://a")
+    endpoints = ("grpc://10.0.0.5:5556", "tcp://127.0.0.1:7", "tcp://10.0.0.5:5555", "shm://@a", "warp://a")
     assert usable_urls(entry(endpoints=endpoints), host) == usable
 
 

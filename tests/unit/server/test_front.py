@@ -16,13 +16,13 @@ from decode_server.service.front import Front, FrontLimits, Parts
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners, ReaderFull
-from decode_server.service.metrics import Metrics
+from decode_server.service.metrics import Capacity, Metrics
 from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares
-from decode_server.service.signals import StopSignals
 from decode_server.service.workers.worker_events import Event, Finished
-from decode_server.service.workers.worker_messages import Done
+from decode_server.service.workers.worker_messages import Done, Effort
 from decode_server.service.workers.worker_pool import WorkerPool
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.wire import DecodeCall, pack_call
 from tests.integration.serving import PATIENCE_S, request
 
@@ -52,6 +52,9 @@ class FakeListeners:
         self._full_every = full_every
         self._was_full = False
         self.waits_s: list[float] = []
+
+    def clients(self) -> list[tuple[str, int, int]]:
+        return [("fake://", 1, 1)]
 
     def watch(self, fd: int) -> None:
         assert fd == -1
@@ -109,7 +112,9 @@ class FakePool:
 
     def poll(self, now_s: float) -> list[Event]:
         running, self._running = [one for together in self._running for one in together], []
-        done = [Done(job.id, "clip", b"header", "fake", 1, {}, {}, 0.001, now_s) for job, _ in running]
+        done = [
+            Done(job.id, "clip", b"header", "fake", 1, {}, Effort(0.001, now_s, {}, [], (1, 0))) for job, _ in running
+        ]
         return [Finished(job, buffer, end, 0, "") for (job, buffer), end in zip(running, done, strict=True)]
 
     def next_timer_s(self, now_s: float) -> float:
@@ -143,7 +148,7 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: in
     """A reader that was full for a moment, or a pool that was, has no event of its own when it is so no longer."""
     listeners, pool, stops = FakeListeners(20, full_every=full_every), FakePool(room=room), FakeStops()
     buffer_pool, admission = BufferPool(pool_pages * 8192), Admission(Limits(requests=100), RunShares())
-    metrics = Metrics()
+    metrics = Metrics(Capacity(queue=100, workers=1, buffer_pool_bytes=1, threads={0: 1}))
     parts = Parts(
         listeners=cast(Listeners, listeners),
         admission=admission,

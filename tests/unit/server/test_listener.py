@@ -25,6 +25,14 @@ class FakeListener:
         self.pending = False
         self._read_end, self._write_end = os.pipe()
 
+    @property
+    def clients(self) -> int | None:
+        return None if self.url.endswith("b") else 3
+
+    @property
+    def clients_limit(self) -> int | None:
+        return None if self.url.endswith("b") else 10
+
     def put(self, client: bytes, frame: bytes, *, shown: bool = True) -> None:
         self.messages.append((client, [frame]))
         if shown:

@@ -123,7 +123,6 @@ def test_two_processes_of_one_name_have_two_files(tmp_path: Path) -> None:
         ("tcp://127.0.0.1:5555", "decode-1", "tcp://127.0.0.1:5555"),
         ("tcp://[::1]:5555", "decode-1", "tcp://[::1]:5555"),
         ("shm://@a", "decode-1", "shm://@a"),
-        ("ipc://@a", "decode-1", "ipc://@a"),
     ],
 )
 def test_what_others_are_told(url: str, host: str, shown: str) -> None:

@@ -43,7 +43,7 @@ def test_options_that_need_each_other(options: dict[str, Path], says: str) -> No
         ({}, ["grpcs://127.0.0.1:1"], "grpcs:// needs --tls-cert"),
         ({"tls_cert": SOME, "tls_key": SOME}, ["grpc://127.0.0.1:1"], "--tls-cert is for grpcs://, and no --bind is"),
         ({"token_file": SOME}, ["tcp://127.0.0.1:1"], "--token-file is for grpc and grpcs://, and no --bind is one"),
-        ({"curve_key": SOME, "curve_allow": SOME}, ["ipc://@x"], "--curve-key is for tcp://, and no --bind is one"),
+        ({"curve_key": SOME, "curve_allow": SOME}, ["shm://@x"], "--curve-key is for tcp://, and no --bind is one"),
         ({"token_file": SOME}, ["grpc://10.0.0.1:1"], "tokens would come in the clear to grpc://10.0.0.1:1"),
         ({"token_file": SOME}, ["grpc://127.0.0.1:1"], "--token-file: /nowhere cannot be read"),
     ],
@@ -54,7 +54,7 @@ def test_options_that_no_address_can_use(options: dict[str, Path], binds: list[s
 
 
 def test_nothing_chosen_is_nothing_read() -> None:
-    credentials = SecurityOptions().read(at("tcp://*:1", "grpc://*:2", "ipc://@x", "shm://@y"))
+    credentials = SecurityOptions().read(at("tcp://*:1", "grpc://*:2", "shm://@y"))
     assert (credentials.tls, credentials.token, credentials.curve) == (None, None, None)
 
 
@@ -62,7 +62,7 @@ def test_which_addresses_let_only_some_in() -> None:
     tls = Tls(certificate=b"", key=b"", client_ca=None)
     mutual = Tls(certificate=b"", key=b"", client_ca=b"ca")
     curve = Curve(secret=b"", allowed=frozenset)
-    tcp, grpc, grpcs, ipc = at("tcp://*:1", "grpc://*:1", "grpcs://*:1", "ipc://@x")
+    tcp, grpc, grpcs, shm = at("tcp://*:1", "grpc://*:1", "grpcs://*:1", "shm://@x")
     for endpoint, weak, strong in (
         (tcp, ServerCredentials(token=lambda: b"t", tls=lambda: mutual), ServerCredentials(curve=curve)),
         (grpc, ServerCredentials(tls=lambda: mutual, curve=curve), ServerCredentials(token=lambda: b"t")),
@@ -71,7 +71,7 @@ def test_which_addresses_let_only_some_in() -> None:
     ):
         assert not weak.authenticate(endpoint)
         assert strong.authenticate(endpoint)
-    assert ServerCredentials().authenticate(ipc)
+    assert ServerCredentials().authenticate(shm)
 
 
 def test_secrets_do_not_show_themselves() -> None:

@@ -79,9 +79,9 @@ class LinearTask:
 
 
 class NoStops:
-    """Nobody asks the run to stop, unless a test sets `name`."""
+    """Nobody asks the run to stop, unless a test sets `last`."""
 
-    name = ""
+    last = ""
 
     def interruptible(self) -> AbstractContextManager[None]:
         return self._nothing()

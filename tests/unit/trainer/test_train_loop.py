@@ -10,10 +10,10 @@ from itertools import count
 import pytest
 import torch
 
+from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import CorruptMedia
 from tests.unit.trainer.small_run import LinearTask, MadeFeed, NoStops, make_loop
 from trainer_client.training.optimizer import NonFiniteStep
-from trainer_client.training.stop_signals import StopSignals
 from trainer_client.training.train_loop import Ending, Limits, StepRecord
 
 
@@ -84,10 +84,10 @@ def test_a_signal_ends_a_wait_and_the_second_has_its_old_meaning(number: signal.
     calls = list[int]()
     before = signal.signal(number, lambda n, frame: calls.append(n))
     try:
-        with StopSignals() as stops:
+        with StopSignals(first_only=True) as stops:
             loop = make_loop(steps=10, feed=MadeFeed(lambda step: os.kill(os.getpid(), number) if step == 3 else None))
             assert loop.run(Limits(steps=10), stops=stops) is Ending.STOPPED
-            assert stops.name == number.name
+            assert stops.last == number.name
             assert loop.steps_done == 3
             assert calls == []
             os.kill(os.getpid(), number)
@@ -103,7 +103,7 @@ def test_a_signal_during_a_step_lets_it_finish() -> None:
             return super().loss(batch)  # type: ignore[arg-type]
 
     before = signal.getsignal(signal.SIGTERM)
-    with StopSignals() as stops:
+    with StopSignals(first_only=True) as stops:
         loop = make_loop(steps=10, task=Interrupted())
         assert loop.run(Limits(steps=10), stops=stops) is Ending.STOPPED
     assert loop.steps_done == 1

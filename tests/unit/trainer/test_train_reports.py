@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from framefeed.errors import BadInput
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
+from trainer_client.measures.wait import Wait
 from trainer_client.training.train_log import TrainLog, interval_of
 from trainer_client.training.train_loop import StepRecord
 from trainer_client.training.train_metrics import TrainMetrics, metrics_page
@@ -83,7 +84,7 @@ def test_the_summary_counts_what_was_done(tmp_path: Path) -> None:
     summary, ledger = Summary(), Ledger()
     for step in range(101, 141):
         summary.record(record(step, loss=200 - step))
-    ledger.waits.add((0, 8_000_000_000), None)
+    ledger.waits.add(Wait(began_ns=0, ended_ns=8_000_000_000))
     ledger.retries["server_lost"] += 3
     said = summary.write(tmp_path, snapshot(ledger, FeedState(), rank=0), ending="all steps done")
     assert said == json.loads((tmp_path / "summary.json").read_text())
