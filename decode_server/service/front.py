@@ -212,6 +212,7 @@ class Front:
             raise NotHere(f"{self._index_watch.outdated}; this server leaves")
         if call.dataset and self._pool.dataset not in ("", call.dataset):
             raise NotHere(f"the run reads data set {call.dataset}, this server serves {self._pool.dataset}")
+        taken_s = max(time.monotonic(), now_s)  # until then it waited for the front, from then on for a worker
         job = Job(
             id=next(self._ids),
             client=client,
@@ -219,13 +220,13 @@ class Front:
             what=_name(request),
             header=header,
             clip_bytes=request.clip_bytes,
-            received_s=now_s,
+            received_s=taken_s,
             due_s=now_s + min(left_s, MAX_DEADLINE_S),
             frames=request.frames_key,
             alone=call.alone,
             run=self._admission.run_name(call.run),
             work_class=call.work_class,
-            front_s=max(time.monotonic() - now_s, 0.0),
+            front_s=taken_s - now_s,
         )
         self._credits.seen(client, job.run, now_s)
         refused, error = self._admission.offer(job, now_s=now_s) or (None, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +37,10 @@ class SlowEngine:
     def __init__(self, engine: Engine, longer_s: float) -> None:
         self._engine, self._longer_s = engine, longer_s
 
-    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[Buffer]) -> list[ClipInfo]:
-        infos = self._engine.decode_together(requests, outs)
+    def decode_together(
+        self, requests: Sequence[ClipRequest], outs: Sequence[Buffer], *, cancelled: Callable[[], bool]
+    ) -> list[ClipInfo]:
+        infos = self._engine.decode_together(requests, outs, cancelled=cancelled)
         time.sleep(self._longer_s)
         for info in infos:
             info.stage_s["decode"] += self._longer_s

@@ -13,6 +13,7 @@ from trainer_client.measures.wait import ORDINARY, Part
 
 _WEIGHT = 0.2  # of the newest answer in the moving averages
 _FRONT_IDLE, _FRONT_FULL = 0.5, 0.9  # busy so much of its time, a front explains none of what is left over, or all
+_FRONT_KEEPS_UP, _FRONT_FAILS = 0.8, 0.95  # and none of the queue behind it, or all: workers wait for it as well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +29,12 @@ class Answer:
         """Seconds of each ordinary cause, in order, summing to the whole up to what rounding costs.
 
         What the server's stages leave is the way there and back. Of that the front's is what it says that it waited
-        for its thread, and of the rest as much as that thread was busy: a full one also lets messages lie unread.
+        for its thread, and of the rest as much as that thread was busy: a full one also lets messages lie unread. One
+        that is quite full does not keep its workers busy, so its queue is its own doing.
         """
         said = {name: max(seconds, 0.0) for name, seconds in self.stage_s.items()}
         work = {
-            "server_queue": said.get("queue", 0.0),
+            "server_queue": said.get("queue", 0.0) * (1.0 - self._front(_FRONT_KEEPS_UP, _FRONT_FAILS)),
             "read": said.get("read", 0.0),
             "decode": said.get("decode", 0.0) + said.get("scale", 0.0),
         }
@@ -41,9 +43,12 @@ class Answer:
             work[name] = min(seconds, left_s)
             left_s -= work[name]
         front_s = min(max(self.load.front_s, 0.0), left_s)
-        share = (self.load.front_busy - _FRONT_IDLE) / (_FRONT_FULL - _FRONT_IDLE)
-        network_s = (left_s - front_s) * (1.0 - min(max(share, 0.0), 1.0))
+        network_s = (left_s - front_s) * (1.0 - self._front(_FRONT_IDLE, _FRONT_FULL))
         return {**work, "front": left_s - network_s, "network": network_s}
+
+    def _front(self, none: float, all_of_it: float) -> float:
+        """The share that a front answers for which was so busy: none at the one level, all at the other."""
+        return min(max((self.load.front_busy - none) / (all_of_it - none), 0.0), 1.0)
 
 
 @dataclass(slots=True)

@@ -112,6 +112,14 @@ def test_a_front_answers_for_its_wait_and_when_it_is_full_for_what_is_unexplaine
     assert stages["network"] == pytest.approx(1 - front_s)
 
 
+@pytest.mark.parametrize(("front_busy", "queue_s"), [(0.0, 2.0), (0.8, 2.0), (0.875, 1.0), (1.0, 0.0)])
+def test_a_full_front_answers_for_the_queue_behind_it(front_busy: float, queue_s: float) -> None:
+    load = Load(front_busy=front_busy)
+    stages = Answer(sent_s=0, received_s=3, stage_s={"queue": 2.0, "decode": 1.0}, load=load).stages()
+    assert stages["server_queue"] == pytest.approx(queue_s)
+    assert stages["front"] + stages["network"] == pytest.approx(2.0 - queue_s)
+
+
 @given(
     st.floats(0, 100),
     st.dictionaries(st.sampled_from(["queue", "read", "decode", "scale"]), st.floats(-1, 30)),
