@@ -3,18 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow lint bench stubs clean
+.PHONY: demo test test-slow test-calm lint bench stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
 	$(VENV)/bin/framefeed demo $(if $(VIDEOS),--videos "$(VIDEOS)") $(DEMO_OPTIONS)
 
 test: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -m "not slow" $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -m "not slow and not calm" $(PYTEST_OPTIONS)
 
 # The suites that start whole systems; .ci/run runs them after the tests.
 test-slow: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -m slow --timeout=600 $(PYTEST_OPTIONS)
+
+# What measures shares of time: on a machine that does nothing else, before a release.
+test-calm: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -m calm --timeout=600 $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev.installed
 	$(VENV)/bin/ruff check .

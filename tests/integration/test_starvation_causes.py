@@ -30,7 +30,7 @@ from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.measures.wait import CAUSES
 from trainer_client.samples import Dataset, Sample, VideoWindows
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.calm
 
 POLICY = ClipPolicy(sampling=Segments(frames=4), crop=RandomResizedCrop(), width_px=224, height_px=224)
 BATCH = 4

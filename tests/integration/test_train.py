@@ -185,7 +185,7 @@ def test_a_stop_ends_the_wait_for_servers_that_are_not_there(root: Path, server:
     with Server(tmp_path, str(root), *SERVER, program=SERVE) as gone:
         pass
     with Trainer(root, tmp_path / "run", gone) as run:
-        up = f'framefeed_client_server_up{{server="{gone.endpoint}"}}'
+        up = f'framefeed_client_server_up{{rank="0",server="{gone.endpoint}"}}'
         wait_until("the feed", lambda: run.metrics().get(up) == 0, patience_s=60)
         run.process.send_signal(signal.SIGTERM)
         said = run.process.communicate(timeout=60)[0]

@@ -19,12 +19,12 @@ class Summary:
     def __init__(self) -> None:
         self._losses = array("d")
         self._first_step = self._last_step = self._clips = 0
-        self._ran_s = self._first_wait_s = 0.0
+        self._ran_s = 0.0
 
     def record(self, record: StepRecord) -> None:
         """Take one step in."""
         if not self._losses:
-            self._first_step, self._first_wait_s = record.step, record.wait_s
+            self._first_step = record.step
         self._losses.append(record.loss)
         self._last_step = record.step
         self._clips += record.clips
@@ -34,7 +34,7 @@ class Summary:
         """Write FOLDER/summary.json atomically and return what it says.
 
         Losses are means over the first and the last 20th of the steps. Starvation is the share of the steps' time that
-        next(loader) was blocked, the wait for the first batch (`first_batch_s`) included.
+        next(loader) was blocked, the start included; `wait_s` says by what: "first_batch" is the start.
         """
         first, last = mean_of_ends(self._losses) if self._losses else (None, None)
         blocked_s = stats.blocked_ns * 1e-9
@@ -48,7 +48,6 @@ class Summary:
             "seconds": self._ran_s,
             "videos_per_s": self._clips / self._ran_s if self._ran_s else 0.0,
             "starvation_percent": 100 * blocked_s / self._ran_s if self._ran_s else 0.0,
-            "first_batch_s": self._first_wait_s,
             "wait_s": stats.wait_s,
             "loss_first": first,
             "loss_last": last,

@@ -84,7 +84,8 @@ def test_the_summary_counts_what_was_done(tmp_path: Path) -> None:
     summary, ledger = Summary(), Ledger()
     for step in range(101, 141):
         summary.record(record(step, loss=200 - step))
-    ledger.waits.add(Wait(began_ns=0, ended_ns=8_000_000_000))
+    ledger.waits.add(Wait(began_ns=0, ended_ns=6_000_000_000, first_batch=True))
+    ledger.waits.add(Wait(began_ns=7_000_000_000, ended_ns=9_000_000_000))
     ledger.retries["server_lost"] += 3
     said = summary.write(tmp_path, snapshot(ledger, FeedState(), rank=0), ending="all steps done")
     assert said == json.loads((tmp_path / "summary.json").read_text())
@@ -92,6 +93,8 @@ def test_the_summary_counts_what_was_done(tmp_path: Path) -> None:
     assert (said["loss_first"], said["loss_last"]) == (98.5, 60.5)
     assert said["videos_per_s"] == 2.0
     assert said["starvation_percent"] == 10.0
+    assert isinstance(waits_s := said["wait_s"], dict)
+    assert {cause: spent_s for cause, spent_s in waits_s.items() if spent_s} == {"first_batch": 6.0, "plan": 2.0}
     assert said["retries"] == {"server_lost": 3}
 
 
