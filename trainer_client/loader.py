@@ -416,7 +416,7 @@ class ClipLoader(HomeProcess):
             sources=sources_of(options.servers),
             look_every_s=options.look_every_s,
             fleet=fleet,
-            dispatch=Dispatch(fleet, self._limits, ledger=self._ledger, say=_log.warning),
+            dispatch=Dispatch(fleet, self._limits, ledger=self._ledger, say=_log.error),
             prefetch=Prefetch(
                 self._slots,
                 depth_batches=self._depth_batches,

@@ -346,7 +346,7 @@ class Front:
             short_of_buffers=self._dispatcher.short_of_buffers,
             clients_blocked=self._dispatcher.clients_blocked,
             front_busy_s=self._load.busy_s,
-            clients=self._listeners.clients(),
+            clients=self._listeners.clients,
         )
         self._metrics.observe(gauges, now_s=now_s)
         self._metrics.restarted(self._pool.restarts - self._restarts_seen)

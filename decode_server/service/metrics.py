@@ -7,6 +7,7 @@ requests_received = sum(requests) + sum(replies_dropped) + requests_in_flight.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -46,7 +47,7 @@ class Gauges:
     short_of_buffers: bool
     clients_blocked: bool
     front_busy_s: float
-    clients: list[tuple[str, int, int]]
+    clients: Callable[[], list[tuple[str, int, int]]]
     stuck_reads: int
     zombies: int
     buffer_pool_used_bytes: int
@@ -92,6 +93,7 @@ class Metrics:
             self._faults.labels(kind)
         for socket in capacity.threads:
             self._thread_busy.labels(str(socket))
+        self._by_socket = {socket: self._thread_busy.labels(str(socket)) for socket in capacity.threads}
         self._by_operation = {operation: self._reads.labels(operation) for operation in OPERATIONS}
         self._lookups = self._indices.labels("memory"), self._indices.labels("storage")
         self._by_stage = {stage: self._stages.labels(stage) for stage in STAGES}
@@ -121,7 +123,7 @@ class Metrics:
         self._by_run = Counter(
             n + "run_requests_total", "Requests for clips that were admitted, by run.", ["run"], registry=r
         )
-        self._runs: set[str] = set()
+        self._runs: dict[str, Counter] = {}
         self._read = Counter(n + "read_bytes_total", "Bytes of video read for clips.", registry=r)
         self._sent = Counter(n + "sent_bytes_total", "Bytes of replies handed to the transport.", registry=r)
 
@@ -217,25 +219,27 @@ class Metrics:
 
     def asked(self, run: str) -> None:
         """A run's request was admitted."""
-        if run not in self._runs:
-            if len(self._runs) >= RUN_LABELS:
-                run = OTHER_RUNS
-            else:
-                self._runs.add(run)
-        self._by_run.labels(run).inc()
+        if run not in self._runs and len(self._runs) >= RUN_LABELS:
+            run = OTHER_RUNS
+        asked = self._runs.get(run)
+        if asked is None:
+            asked = self._runs[run] = self._by_run.labels(run)
+        asked.inc()
 
     def worked(self, effort: Effort, *, socket: int) -> None:
         """A thread of a CPU socket worked on a request."""
-        self._thread_busy.labels(str(socket)).inc(effort.busy_s)
+        self._by_socket[socket].inc(effort.busy_s)
         for operation, took_s in effort.reads_s:
             self._by_operation[operation].observe(took_s)
         for found, times in zip(self._lookups, effort.lookups, strict=True):
-            found.inc(times)
+            if times:
+                found.inc(times)
         self.storage_met(effort.storage)
 
     def restarted(self, times: int) -> None:
         """Workers ended."""
-        self._restarts.inc(times)
+        if times:
+            self._restarts.inc(times)
 
     def built_with(self, fingerprint: str, dataset: str, version: str) -> None:
         """The workers' fingerprint and what they serve are known."""
@@ -278,7 +282,7 @@ class Metrics:
         self._buffer_pool.set(gauges.buffer_pool_used_bytes)
         self._front.inc(gauges.front_busy_s - self._front_seen_s)
         self._front_seen_s = gauges.front_busy_s
-        for address, there, most in gauges.clients:
+        for address, there, most in gauges.clients():
             self._clients.labels(address).set(there)
             self._clients_limit.labels(address).set(most)
         self._state.state(gauges.state.value)

@@ -65,8 +65,8 @@ class RunShares:
 
     def in_turn(self) -> list[str]:
         """The runs that wait, the next one first."""
-        waiting = [(known.used_s, run) for run, known in self._runs.items() if known.waiting]
-        return [run for _, run in sorted(waiting)]
+        waiting = [run for run, known in self._runs.items() if known.waiting]
+        return sorted(waiting, key=lambda run: self._runs[run].used_s) if len(waiting) > 1 else waiting
 
     def begins(self, run: str, clip: int) -> None:
         """A clip that waited is being decoded; `clip` is a number of its own."""

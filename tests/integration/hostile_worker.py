@@ -80,7 +80,9 @@ class HostileEngine:
     def __init__(self, root: Path) -> None:
         self._tries = {**attacks(root, root.parent / "outside"), **allowed(root)}
 
-    def decode_together(self, requests: Sequence[ClipRequest], outs: Sequence[memoryview]) -> list[ClipInfo]:
+    def decode_together(
+        self, requests: Sequence[ClipRequest], outs: Sequence[memoryview], *, cancelled: Callable[[], bool]
+    ) -> list[ClipInfo]:
         return [self._decode(request, out) for request, out in zip(requests, outs, strict=True)]
 
     def _decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:

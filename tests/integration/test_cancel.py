@@ -37,7 +37,9 @@ def test_a_queued_request_is_answered_at_once_and_never_decoded(tmp_path: Path) 
     with Server(tmp_path, *ONE_THREAD) as server, Client(server.endpoint) as client:
         busy_with_an_endless_clip(client, server)
         for attempt in (2, 3, 4):  # one of them is the worker's to go on with
-            client.send(DecodeCall(attempt=attempt, deadline_s=60.0, request=request("endless", seed=attempt)))
+            client.send(
+                DecodeCall(attempt=attempt, deadline_s=60.0, request=request("endless", seed=attempt), alone=True)
+            )
         wait_until("two wait", lambda: server.metrics()["framefeed_server_queue_depth_requests"] == 2)
         for attempt in (4, 3):
             client.send(CancelCall(attempt=attempt))

@@ -77,6 +77,7 @@ def test_describe(server: Server, stub: DecodeServiceStub) -> None:
         videos=3,
         workers=2,
         state="ready",
+        dataset="v1-fake",
         max_clip_bytes=256 << 20,
         software=version("framefeed"),
     )

@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 TICK_S = 0.1
 _JOIN_S = 5.0
 _NOTICE_S = 10.0
+_TURN_MAX_S = 5.0  # a turn may take so long on a busy machine, however soon a standstill is to be told
 _BURST_MESSAGES = 32  # of one server, before the others and the clock have their turn
 _CATCH_UP_TURNS, _CATCH_UP_S = 64, 0.02  # after a pause: turns that only listen, until nothing came for so long
 
@@ -198,7 +199,7 @@ class Feed:
         if self._error is not None or not self._thread.is_alive():
             raise RuntimeError("the feed's thread died") from self._error
         silent_s = time.monotonic() - self._beat_s
-        if silent_s > self._parts.stall_s + TICK_S:
+        if silent_s > max(self._parts.stall_s, _TURN_MAX_S):
             raise Stalled(f"the feed's thread has not turned for {silent_s:.0f} s")
 
     def _end_wait(self, last: ClipLife | None, later_ready_s: float | None) -> None:
@@ -261,6 +262,8 @@ class Feed:
                 sends = self._dispatch.tick(now_s, own_silence_s=silence_s)
             except Stalled as stalled:
                 raise Stalled(f"{stalled}; servers come from {self._members}") from None
+            for line in self._parts.fleet.tidings():
+                _log.warning("%s", line)
             self._settle()
             wake_s = self._dispatch.wake_s(now_s)
             busy = self._prefetch.has_room and not self._plan_over
@@ -277,7 +280,8 @@ class Feed:
     def _listen(self, wire: Wire, timeout_s: float) -> bool:
         """Wait for what servers say and take it in. Returns whether there was anything."""
         signals = wire.wait(timeout_s)
-        self._pauses.step(time.monotonic(), wait_s=timeout_s)
+        self._beat_s = time.monotonic()
+        self._pauses.step(self._beat_s, wait_s=timeout_s)
         for signal in signals:
             self._hear(wire, signal)
         return bool(signals)

@@ -51,7 +51,7 @@ class Dispatch:
     def __init__(
         self, fleet: Fleet, limits: DispatchLimits, *, ledger: Ledger, say: Callable[[str], object] = str
     ) -> None:
-        """`say` is told of what people should know: servers that are not used, standstills that do not end the run."""
+        """`say` is told of a standstill that does not end the run."""
         self._fleet = fleet
         self._limits = limits
         self._ledger = ledger
@@ -208,7 +208,7 @@ class Dispatch:
         self._assignment.hedge(now_s)
         self._assignment.assign(now_s)
         self.holds.note(now_s)
-        self._tell(now_s)
+        self._end_run(now_s)
         return self._calls.take()
 
     def finished(self) -> list[Got | Failed]:
@@ -292,9 +292,8 @@ class Dispatch:
         self._cancel(attempt, DeadlineExceeded.code, now_s)
         self._elsewhere(attempt.wanted, attempt.url, reason=DeadlineExceeded.code, now_s=now_s)
 
-    def _tell(self, now_s: float) -> None:
-        """Say what people should know. Raises what ends the run."""
-        tidings, self._fleet.tidings[:] = list(self._fleet.tidings), []
+    def _end_run(self, now_s: float) -> None:
+        """Raise what ends the run, or say it if it is only to be told."""
         unfit = self._fleet.unfit(now_s)
         if unfit is not None:
             raise BadInput(unfit)
@@ -303,8 +302,6 @@ class Dispatch:
             if self._limits.stall_ends:
                 raise Stalled(line)
             self._ledger.stalls += 1
-            tidings.append(line)
-        for line in tidings:
             self._say(line)
 
     # How: answers.

@@ -58,10 +58,7 @@ class FleetLimits:
 
 
 class Fleet:
-    """All servers of one feed. Times are seconds of any monotonic clock, never read here.
-
-    `tidings` are lines for people about servers that are not used, for whoever owns a log to take away.
-    """
+    """All servers of one feed. Times are seconds of any monotonic clock, never read here."""
 
     def __init__(
         self,
@@ -77,7 +74,7 @@ class Fleet:
         ledger = Ledger() if ledger is None else ledger
         self.servers: dict[str, Server] = {}
         self.identity = RunIdentity() if identity is None else identity
-        self.tidings: list[str] = []
+        self._tidings: list[str] = []
         self._limits = limits
         self._seed = seed
         self._shunned = ledger.shunned
@@ -262,6 +259,11 @@ class Fleet:
             server.probe_at_s = max(now_s, server.probe_at_s)
             self._index(server)
 
+    def tidings(self) -> list[str]:
+        """Lines for people since the last call: servers that are not used, each once for each reason, and why."""
+        tidings, self._tidings = self._tidings, []
+        return tidings
+
     # What to do.
 
     def probes(self, now_s: float) -> list[str]:
@@ -338,7 +340,7 @@ class Fleet:
     def _shun(self, server: Server, misfit: Misfit, now_s: float) -> list[int]:
         if (server.url, misfit.why) not in self._told:
             self._told.add((server.url, misfit.why))
-            self.tidings.append(f"server {server.url} is not used ({misfit})")
+            self._tidings.append(f"server {server.url} is not used ({misfit})")
             self._shunned[misfit.reason] += 1
         server.misfit, server.who, server.asked_anew = misfit, None, False
         self._move(server, Event.MISFIT, now_s)
@@ -376,7 +378,7 @@ class Fleet:
             self._unfit_since_s = None
         elif self._unfit_since_s is None:
             self._unfit_since_s = now_s
-            self.tidings.append(
+            self._tidings.append(
                 f"{self._unfit_line()}; the run ends in {self._limits.member_grace_s:g} s unless one comes that does"
             )
 

@@ -31,11 +31,10 @@ class Desk:
         self, *urls: str, limits: DispatchLimits | None = None, failures_to_down: int = 3, member_grace_s: float = 30.0
     ) -> None:
         self.now_s = 100.0
-        self.said: list[str] = []
         self.ledger = Ledger()
         fleet_limits = FleetLimits(failures_to_down=failures_to_down, settle_s=0.0, member_grace_s=member_grace_s)
         self.fleet = Fleet(urls, limits=fleet_limits, seed=1, now_s=self.now_s, ledger=self.ledger)
-        self.dispatch = Dispatch(self.fleet, limits or DispatchLimits(), ledger=self.ledger, say=self.said.append)
+        self.dispatch = Dispatch(self.fleet, limits or DispatchLimits(), ledger=self.ledger)
         for url in urls:
             self.up(url)
 
@@ -382,12 +381,12 @@ def test_a_foreign_decoder_is_not_used_and_ends_the_run_only_when_no_other_is_le
     assert held
     assert {send.url for send in desk.asked()} <= {A}
     assert desk.dispatch.expects(B, held[0].call.attempt) is None, "its clips could be others"
-    assert len(desk.said) == 1
-    assert desk.said[0].startswith(f"server {B} is not used (decoder: it decodes with 'f2', this run with 'f1'")
+    (said,) = desk.fleet.tidings()
+    assert said.startswith(f"server {B} is not used (decoder: it decodes with 'f2', this run with 'f1'")
     assert f"{B} shunned, 0 in flight, decoder: it decodes with 'f2'" in desk.dispatch.situation(desk.now_s)
     desk.reply(A, who(51, fingerprint="f2"))
     assert desk.asked(29.9) == []
-    assert "the run ends in 30 s unless one comes that does" in desk.said[-1]
+    assert "the run ends in 30 s unless one comes that does" in desk.fleet.tidings()[-1]
     with pytest.raises(BadInput, match=rf"no server fits this run: {A} \(decoder: .*\); {B} \(decoder: "):
         desk.tick(0.1)
 

@@ -173,7 +173,7 @@ def test_a_server_that_does_not_fit_is_shunned_named_once_and_asked_again(
     assert target.servers[B].state is State.SHUNNED
     assert target.up == [A]
     assert ledger.shunned == {reason: 1}
-    (line,) = target.tidings
+    (line,) = target.tidings()
     assert re.search(rf"server {B} is not used \({reason}: .*{words}", line)
     assert re.search(words, str(target.servers[B])), "it is in the situation"
     assert target.probes(29.0) == []
@@ -272,7 +272,7 @@ def test_the_run_ends_when_all_that_is_left_does_not_fit_and_not_before() -> Non
     said = target.unfit(35.0)
     assert said is not None
     assert re.fullmatch(rf"no server fits this run: {A} \(decoder: .*\); {B} \(decoder: .*\)", said)
-    assert sum("the run ends in 30 s unless one comes" in line for line in target.tidings) == 1
+    assert sum("the run ends in 30 s unless one comes" in line for line in target.tidings()) == 1
     target.joined("tcp://c:1", 35.0)
     assert target.unfit(1e9) is None, "a member that was not heard of yet may fit"
 

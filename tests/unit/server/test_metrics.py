@@ -30,7 +30,7 @@ IDLE = Gauges(
     short_of_buffers=False,
     clients_blocked=False,
     front_busy_s=0.0,
-    clients=[("shm://@a", 3, 1024)],
+    clients=lambda: [("shm://@a", 3, 1024)],
 )
 
 
