@@ -175,7 +175,7 @@ def test_a_small_budget(root: Path, tmp_path: Path, options: dict[str, int]) -> 
 def test_a_slow_dataset(root: Path, tmp_path: Path) -> None:
     class Slow(list[Sample]):
         def __getitem__(self, index: Any) -> Any:
-            time.sleep(0.2)
+            time.sleep(0.4)
             return super().__getitem__(index)
 
     dataset = windows(root)
@@ -234,7 +234,7 @@ def test_a_thin_link(root: Path, tmp_path: Path) -> None:
         bind = ("--bind", f"tcp://{far.address}:0")
         with (
             Server(tmp_path, str(root), *options, *bind, program=SERVE, under=far.enter) as server,
-            Run(windows(root), [server.endpoint]) as run,
+            Run(windows(root), [server.endpoint], prefetch_batches=2) as run,
         ):
             run.take()
             run.check("network")
