@@ -22,6 +22,8 @@ from framefeed.wire import unpack_reply as unpack_header
 from tests.chaos.observer import rss_bytes
 from tests.integration.serving import PATIENCE_S, Server, request
 
+pytestmark = pytest.mark.slow
+
 STREAMS, STREAMS_A_CHANNEL = 1000, 25
 SHM_CLIENTS = 512
 LOW_LIMIT = ("bash", "-c", 'ulimit -Sn 300; exec "$@"', "bash")

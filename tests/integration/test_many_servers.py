@@ -11,6 +11,8 @@ import pytest
 
 from tests.clip_servers import ClipServer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -20,6 +20,8 @@ from framefeed.crops import RandomResizedCrop
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 15
 
 

@@ -60,6 +60,7 @@ def test_a_source_that_does_not_decode_keeps_the_profile(tmp_path: Path) -> None
     assert matched(TRAIN, broken, short_side_px=108) is TRAIN
 
 
+@pytest.mark.slow
 def test_what_lay_in_memory_before_changes_no_byte(source: Path, tmp_path: Path) -> None:
     """glibc fills what it hands out and takes back with the given byte; 192 px are no multiple of 256."""
     digests = set()
