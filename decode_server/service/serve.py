@@ -21,7 +21,6 @@ import tyro
 from decode_server.service.admission import TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
-from decode_server.service.descriptors import raise_descriptor_limit
 from decode_server.service.front import Front, FrontLimits, Parts
 from decode_server.service.health import HealthServer
 from decode_server.service.index_watch import IndexWatch
@@ -51,6 +50,7 @@ from decode_server.service.workers.topology import (
     read_sockets,
 )
 from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
+from framefeed.cli.descriptor_limit import raise_descriptor_limit
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
 
@@ -58,6 +58,7 @@ log = logging.getLogger("framefeed.serve")
 
 DEFAULT_BIND = "tcp://127.0.0.1:5555"
 _MIB = 1 << 20
+_FEW_DESCRIPTORS = 1 << 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
 
     Raises BadInput for options or a root that cannot be used, FramefeedError if it could not end in good order.
     """
-    raise_descriptor_limit()
+    _raise_descriptor_limit()
     binds = options.bind or (DEFAULT_BIND,)
     endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
     credentials = options.security.read(endpoints)
@@ -192,6 +193,12 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         announcement.metrics_url = f"{health.url}/metrics"
         _warn_if_open(endpoints, credentials)
         front.run()
+
+
+def _raise_descriptor_limit() -> None:
+    limit = raise_descriptor_limit()
+    if 0 <= limit < _FEW_DESCRIPTORS:
+        log.warning("this process may have %d open files only (ulimit -Hn), and each client takes one", limit)
 
 
 def _front(parts: Parts, options: Serve, server: str, announcement: Announcement) -> Front:

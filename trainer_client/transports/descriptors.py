@@ -10,23 +10,20 @@ import logging
 import os
 import resource
 
+from framefeed.cli.descriptor_limit import raise_descriptor_limit
+
 _log = logging.getLogger(__name__)
 
 _KEPT_FREE = 32
 _A_CONNECTION = 4  # of ZeroMQ: a socket, its monitor's two ends, and the connection, which is opened later
-_ENOUGH = 1 << 16  # programs that close every descriptor there may be are slow with millions
 _LOW = 1 << 10
 _said: set[int] = set()
 
 
 def raise_limit() -> None:
     """Let this process have as many as it may (its hard limit, at most 65536), and say once if those are few."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    if soft < _LOW and soft not in _said:
+    soft = raise_descriptor_limit()
+    if 0 <= soft < _LOW and soft not in _said:
         _said.add(soft)
         _log.warning("this process may have %d open files only (ulimit -Hn): servers may have to take turns", soft)
 
