@@ -1,4 +1,4 @@
-"""Servers' real policies (queue, run shares, credits) and plain clients that keep to their credits, on a clock of events.
+"""Servers' real policies (queue, run shares, credits) and clients that keep to their credits, on a clock of events.
 
 What is left out is all that moves bytes: a decode is a duration, a message takes none.
 """
