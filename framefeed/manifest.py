@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from framefeed.errors import BadInput
+from framefeed.option_types import shown
 
 MANIFEST_NAME = "framefeed.manifest.jsonl"
 PACKETS_NAME = "framefeed.packets"
@@ -120,6 +121,8 @@ def read_identity(folder: Path) -> str:
 
 def read_manifest(folder: Path) -> Manifest:
     """Read FOLDER/framefeed.manifest.jsonl. Raises BadInput if it is missing, empty, damaged or of another version."""
+    if not isinstance(folder, Path):
+        raise BadInput(f"root {shown(folder)} is no pathlib.Path; wanted read_manifest(Path(ROOT))")
     path = folder / MANIFEST_NAME
     if not folder.is_dir():
         raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")

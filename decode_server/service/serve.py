@@ -53,6 +53,7 @@ from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
+from framefeed.zmtp import MAX_IO_THREADS
 
 log = logging.getLogger("framefeed.serve")
 
@@ -129,6 +130,8 @@ class Serve:
             "drain_s": 0,
             "hang_s": 0,
         }
+        if self.io_threads > MAX_IO_THREADS:
+            raise BadInput(f"--io-threads is {self.io_threads}, wanted at most {MAX_IO_THREADS}")
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not value >= low:

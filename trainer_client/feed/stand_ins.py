@@ -19,6 +19,7 @@ from typing import Literal
 
 from framefeed.draws import SPARE, draw_below, draw_u64
 from framefeed.errors import BadInput, FramefeedError, StorageFault
+from framefeed.option_types import settle_types
 from framefeed.quarantine import Quarantine, QuarantinedSpan, read_quarantine
 from trainer_client.feed.sampler import PlannedBatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
@@ -51,8 +52,7 @@ class PoisonOptions:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.policy not in ("raise", "skip", "replace"):
-            raise BadInput(f"loader: poison policy is {self.policy!r}, wanted 'raise', 'skip' or 'replace'")
+        settle_types(self, what="loader: poison")
         if not self.budget >= 0 or (self.budget > 1 and self.budget % 1):
             raise BadInput(f"loader: poison budget is {self.budget:g}, wanted a whole number or a share from 0 to 1")
 
