@@ -12,8 +12,8 @@ import operator
 import types
 import typing
 from collections.abc import Hashable, Sequence
-from dataclasses import fields
-from typing import Any, Literal, Union, get_args, get_origin
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 import numpy as np
 from msgspec import Struct
@@ -56,8 +56,8 @@ def shown(value: object) -> str:
 
 def _changes(options: object, *, what: str, error: type[FramefeedError]) -> dict[str, Any]:
     """The fields whose values are to be others, of the same meaning."""
-    changes = {}
-    for name, hint in _hints(type(options)).items():
+    changes, kind = {}, cast(Hashable, type(options))
+    for name, hint in _hints(kind).items():
         value = getattr(options, name)
         try:
             plain = _plain(value, hint, what=f"{what}: {name}", error=error)
@@ -133,8 +133,9 @@ def _items(value: Any, origin: Any, args: Sequence[Any], *, what: str, error: ty
 @functools.cache
 def _hints(kind: Hashable) -> dict[str, Any]:
     assert isinstance(kind, type)
+    assert is_dataclass(kind) or issubclass(kind, Struct)
     hints = typing.get_type_hints(kind)
-    names = kind.__struct_fields__ if issubclass(kind, Struct) else [one.name for one in fields(kind)]
+    names = [one.name for one in fields(kind)] if is_dataclass(kind) else kind.__struct_fields__
     return {name: hints[name] for name in names}
 
 

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class Front:
             )
         )
         self._server = server
+        self._instance = secrets.token_hex(8)
         self._drain_s = limits.drain_s
         self._on_ready, self._on_drain = on_ready, on_drain
         self._announced = False
@@ -374,6 +376,7 @@ class Front:
             dataset=self._pool.dataset,
             max_clip_bytes=self._buffer_pool.ranges.total_bytes,
             software=software_version(),
+            instance=self._instance,
         )
 
     def __repr__(self) -> str:

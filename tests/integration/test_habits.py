@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,9 +15,12 @@ import pytest
 from framefeed.crops import WholeFrame
 from framefeed.errors import BadInput
 from framefeed.sampling import Segments
+from framefeed.wire import ServerReply
 from tests.clip_servers import Manner
-from tests.integration.test_client import BATCH, DATASET, POLICY, loader, servers
+from tests.integration.test_client import BATCH, DATASET, POLICY, check, free_port, loader, servers
 from trainer_client.clip_policy import ClipPolicy
+from trainer_client.fleet.fleet import Fleet, FleetLimits
+from trainer_client.fleet.watchdog import Stalled
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
 
@@ -237,3 +243,88 @@ def test_ranks_are_torchrun_s_and_said(monkeypatch: pytest.MonkeyPatch, caplog: 
         with loader(only.url, batch_clips=2, rank=0, world_size=1) as run:
             assert next(run).positions.tolist() == [0, 1]
         assert "in the options, which win" in caplog.text
+
+
+@contextlib.contextmanager
+def odd_listener(says: bytes) -> Iterator[int]:
+    """A port where something answers that is no decode server; says nothing if that is empty."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        over = threading.Event()
+
+        def answer() -> None:
+            listener.settimeout(0.1)
+            while not over.is_set():
+                with contextlib.suppress(OSError):
+                    taken, _ = listener.accept()
+                    stack.enter_context(taken)
+                    if says:
+                        taken.sendall(says)
+                        taken.close()
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            thread.join(10)
+
+
+WEB = b"HTTP/1.1 400 Bad Request\r\n\r\n" * 5
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("tcp://no.such.host.invalid:6001", "cannot be reached: its host's name does not resolve"),
+        ("tcp://127.0.0.1:NOBODY", "refuses connections: nothing listens there"),
+        ("tcp://127.0.0.1:WEB", "refuses this client: it wants CURVE .* or is no decode server"),
+        ("tcp://127.0.0.1:MUTE", "takes connections and says nothing: is it a decode server"),
+        ("shm://@no-such-server", r"nobody can be connected to at this socket \(Connection refused\)"),
+        ("grpc://127.0.0.1:NOBODY", "is not there .*Connection refused"),
+        ("grpc://127.0.0.1:WEB", "is not there .*http1"),
+        ("grpc://no.such.host.invalid:6001", "is not there .*no.such.host.invalid"),
+    ],
+)
+def test_a_standstill_says_why_each_server_is_away(url: str, says: str) -> None:
+    with odd_listener(WEB) as web, odd_listener(b"") as mute:
+        for word, port in (("WEB", web), ("MUTE", mute), ("NOBODY", free_port())):
+            url = url.replace(word, str(port))
+        with loader(url, stall_s=1.2) as run, pytest.raises(Stalled, match=f"{url} offline, 0 in flight, {says}"):
+            next(run)
+
+
+def test_two_addresses_of_one_server_count_once() -> None:
+    with servers(Manner(instance="one"), Manner()) as (first, other):
+        twice = [first.url, first.url.replace("127.0.0.1", "localhost"), other.url]
+        with loader(*twice, steps=8) as run:
+            for batch in run:
+                check(batch)
+            states = run.stats.servers
+            assert sorted(states[url] for url in twice) == ["shunned", "up", "up"]
+            assert states[other.url] == "up"
+            assert run.stats.shunned["twice"] == 1
+
+
+def test_the_other_address_is_used_when_the_first_is_lost() -> None:
+    fleet = Fleet(("tcp://a:1", "tcp://b:1"), limits=FleetLimits(), seed=1, now_s=0.0)
+    who = ServerReply(
+        attempt=1,
+        server="s",
+        fingerprint="f",
+        videos=1,
+        workers=1,
+        state="ready",
+        dataset="d",
+        instance="one",
+    )
+    for url in ("tcp://a:1", "tcp://b:1"):
+        fleet.connected(url, 1.0)
+        fleet.described(url, who, 1.0)
+    fleet.settle(1.0)
+    assert fleet.up == ["tcp://a:1"]
+    assert any("server tcp://b:1 is not used (twice: " in line for line in fleet.tidings())
+    fleet.disconnected("tcp://a:1", 2.0)
+    assert "tcp://b:1" in fleet.probes(2.0)
+    fleet.described("tcp://b:1", who, 2.1)
+    assert fleet.up == ["tcp://b:1"]
