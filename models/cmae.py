@@ -74,7 +74,7 @@ class CMAERows(NamedTuple):
 def split_rows(rows_BR: Tensor) -> CMAERows:
     """What `joined` has joined."""
     width = (rows_BR.shape[1] - 1) // 2
-    reconstruction_B1, online_BD, target_BD = rows_BR.split((1, width, width), dim=1)
+    reconstruction_B1, online_BD, target_BD = torch.split(rows_BR, [1, width, width], dim=1)
     return CMAERows(reconstruction_B=reconstruction_B1[:, 0], online_BD=online_BD, target_BD=target_BD)
 
 

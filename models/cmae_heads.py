@@ -65,6 +65,7 @@ def _head(width: int, *, hidden: int, out: int) -> nn.Sequential:
     The first bias does not learn: the norm takes the mean away again, so that its true gradient is zero.
     """
     first = nn.Linear(width, hidden)
-    nn.init.zeros_(first.bias).requires_grad_(requires_grad=False)
+    nn.init.zeros_(first.bias)
+    first.bias.requires_grad = False
     norm = nn.BatchNorm1d(hidden, eps=BATCH_NORM_EPS, track_running_stats=False)
     return nn.Sequential(first, norm, nn.ReLU(), nn.Linear(hidden, out))

@@ -67,7 +67,7 @@ class DualEncoding(NamedTuple):
 def split_rows(rows_BR: Tensor) -> DualEncoding:
     """What `DualEncoding.joined` has joined, of one process or of several."""
     joint = (rows_BR.shape[1] - 1) // 2
-    video_BE, text_BE, scale_B1 = rows_BR.split((joint, joint, 1), dim=1)
+    video_BE, text_BE, scale_B1 = torch.split(rows_BR, [joint, joint, 1], dim=1)
     return DualEncoding(video_BE=video_BE, text_BE=text_BE, scale=scale_B1.mean(dim=0))
 
 
@@ -85,7 +85,7 @@ class DualEncoder(nn.Module):
         self.logit_scale = nn.Parameter(
             torch.tensor([math.log(1 / INITIAL_TEMPERATURE)]), requires_grad=config.learn_temperature
         )
-        self.register_load_state_dict_pre_hook(_scale_of_one_dimension)
+        self.register_load_state_dict_pre_hook(_scale_of_one_dimension)  # type: ignore[no-untyped-call]
 
     def forward(
         self, x_BCTYX: Tensor | None = None, tokens_BL: Tensor | None = None, *, seeds_B: Tensor | None = None
