@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -198,12 +199,24 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Weights]]:
+    """A checkpoint of each kind, written when it is first asked for."""
+
+    @cache
+    def write(source: str) -> tuple[Path, Weights]:
+        folder = tmp_path_factory.mktemp("checkpoint")
+        weights = SOURCES[source][0](folder)
+        return checkpoint_in(folder), weights
+
+    return write
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_matrix(source: str, target: str, tmp_path: Path) -> None:
-    write, name, good = SOURCES[source]
-    weights = write(tmp_path)
-    path = checkpoint_in(tmp_path)
+def test_the_matrix(source: str, target: str, written: Callable[[str], tuple[Path, Weights]]) -> None:
+    path, weights = written(source)
+    _, name, good = SOURCES[source]
     config = followed(target, path)
     torch.manual_seed(0)
     model = build_model(config)
@@ -258,24 +271,25 @@ def with_stack(config: ModelConfig, tower: str, **change: object) -> ModelConfig
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "change", "trait", "line"),
+    ("case", "change", "trait", "line"),
     [
-        ("openai", "dual", ("video", {"activation": "gelu"}), "activation", "activation .*video encoder is gelu, .*quick_gelu"),
-        ("openai", "dual", ("text", {"activation": "gelu"}), "activation", "activation .*text encoder is gelu, .*quick_gelu"),
-        ("openai", "dual", ("video", {"norm_eps": 1e-6}), "norm_eps", "norm eps .* is 1e-06, .* trained with 1e-05"),
-        ("open_clip", "dual", ("video", {"activation": "gelu"}), "activation", "gelu, .* quick_gelu"),
-        ("avion", "dual", ("video", {"activation": "quick_gelu"}), "activation", "is quick_gelu, .* trained with gelu"),
-        ("avion", "dual", ("text", {"norm_eps": 1e-6}), "norm_eps", "text encoder is 1e-06, .* trained with 1e-05"),
-        ("lavila", "divided dual", ("video", {"activation": "gelu"}), "activation", "is gelu, .* with quick_gelu"),
-        ("hf clip", "dual", ("video", {"heads": 6}), "attention_heads", "attention heads .* is 6, .* trained with 4"),
-        ("hf videomae", "mae dual", ("video", {"norm_eps": 1e-6}), "norm_eps", "is 1e-06, .* trained with 1e-12"),
-        ("videomae", "mae dual", ("video", {"activation": "quick_gelu"}), "activation", "quick_gelu, .* with gelu"),
-        ("own dual", "dual", ("text", {"norm_eps": 1e-6}), "norm_eps", "text encoder is 1e-06, .* with 1e-05"),
+        (("openai", "dual"), ("video", {"activation": "gelu"}), "activation", "video encoder is gelu, .*quick_gelu"),
+        (("openai", "dual"), ("text", {"activation": "gelu"}), "activation", "text encoder is gelu, .*quick_gelu"),
+        (("openai", "dual"), ("video", {"norm_eps": 1e-6}), "norm_eps", "norm eps .* is 1e-06, .* trained with 1e-05"),
+        (("open_clip", "dual"), ("video", {"activation": "gelu"}), "activation", "gelu, .* quick_gelu"),
+        (("avion", "dual"), ("video", {"activation": "quick_gelu"}), "activation", "is quick_gelu, .* trained with gelu"),
+        (("avion", "dual"), ("text", {"norm_eps": 1e-6}), "norm_eps", "text encoder is 1e-06, .* trained with 1e-05"),
+        (("lavila", "divided dual"), ("video", {"activation": "gelu"}), "activation", "is gelu, .* with quick_gelu"),
+        (("hf clip", "dual"), ("video", {"heads": 6}), "attention_heads", "attention heads .* is 6, .* trained with 4"),
+        (("hf videomae", "mae dual"), ("video", {"norm_eps": 1e-6}), "norm_eps", "is 1e-06, .* trained with 1e-12"),
+        (("videomae", "mae dual"), ("video", {"activation": "quick_gelu"}), "activation", "quick_gelu, .* with gelu"),
+        (("own dual", "dual"), ("text", {"norm_eps": 1e-6}), "norm_eps", "text encoder is 1e-06, .* with 1e-05"),
     ],
 )  # fmt: skip
 def test_what_no_tensor_shows_is_refused_unless_named(
-    source: str, target: str, change: tuple[str, dict[str, object]], trait: str, line: str, tmp_path: Path
+    case: tuple[str, str], change: tuple[str, dict[str, object]], trait: str, line: str, tmp_path: Path
 ) -> None:
+    source, target = case
     SOURCES[source][0](tmp_path)
     path = checkpoint_in(tmp_path)
     config = with_stack(followed(target, path), change[0], **change[1])
