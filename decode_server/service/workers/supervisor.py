@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from decode_server.clips.clip_cost import CostLimits
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import clean_environment
 from decode_server.service.workers.topology import WorkerSlot
@@ -90,8 +91,8 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What every worker is told, and the command that starts one; `started_s` is when the server started, by the wall
-    clock.
+    """What every worker is told, and the command that starts one; `costs` are what one clip may cost, `started_s` is
+    when the server started, by the wall clock.
     """
 
     root: str
@@ -101,6 +102,7 @@ class WorkerOptions:
     buffer_pool_fd: int
     cancel_flags_fd: int
     read_s: float
+    costs: CostLimits = field(default_factory=CostLimits)
     command: tuple[str, ...] = WORKER_COMMAND
     started_s: float = field(default_factory=time.time)
 
@@ -251,6 +253,8 @@ class Supervisor:
             options.cancel_flags_fd,
             os.getpid(),
             options.started_s,
+            options.costs.read_mib,
+            options.costs.decode_mpx,
         )
         with theirs:
             try:

@@ -22,6 +22,7 @@ from typing import Protocol, Self
 
 from msgspec.structs import replace
 
+from decode_server.clips.clip_cost import CostLimits
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.clips.read_watch import ReadWatch
@@ -215,8 +216,9 @@ def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBacken
     """The backend that decodes the videos of a root, opened through `seams`. Raises BadInput."""
     index_folder = Path(setup.index_folder) if setup.index_folder else None
     library = Library(Path(setup.root), index_folder=index_folder, seams=seams, since_s=setup.started_s)
+    costs = CostLimits(read_mib=setup.max_read_mib, decode_mpx=setup.max_decode_mpx)
     return DecodeBackend(
-        engine=lambda: Engine(library),
+        engine=lambda: Engine(library, limits=costs),
         codec=lambda video: library.manifest.videos[video].codec,
         watch=library.watch,
         fingerprint=decoder_fingerprint(),

@@ -16,7 +16,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
     `buffer_pool` and `cancel_flags` are inherited descriptors, `parent` the front's process id; `index_folder` is ""
-    when it is the root; `started_s` is when the server started, by the wall clock.
+    when it is the root; `started_s` is when the server started, by the wall clock; `max_read_mib` and `max_decode_mpx`
+    are what one clip may cost.
     """
 
     root: str
@@ -29,6 +30,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     cancel_flags: int
     parent: int
     started_s: float
+    max_read_mib: int
+    max_decode_mpx: int
 
 
 class Task(Struct, frozen=True, array_like=True):
