@@ -63,8 +63,7 @@ def read_bytes(plan: ClipPlan) -> int:
 def decode_px(plan: ClipPlan) -> int:
     """Pixels of all the frames that the plan feeds to a codec, at their coded size."""
     return sum(
-        chunk.index.width_px * chunk.index.height_px * sum(len(run.feed) for run in chunk.runs)
-        for chunk in plan.chunks
+        chunk.index.width_px * chunk.index.height_px * sum(len(run.feed) for run in chunk.runs) for chunk in plan.chunks
     )
 
 

@@ -68,7 +68,9 @@ class Library:
         """The manifest's entry of a video. Raises UnknownVideo."""
         entry = self.manifest.videos.get(video)
         if entry is None:
-            raise UnknownVideo(f"video {show_value(video)} is not in the manifest of {len(self.manifest.videos)} videos")
+            raise UnknownVideo(
+                f"video {show_value(video)} is not in the manifest of {len(self.manifest.videos)} videos"
+            )
         return entry
 
     def chunks(self, entry: VideoEntry, start_s: float, end_s: float) -> list[tuple[float, PacketIndex]]:

@@ -215,9 +215,7 @@ def _front(parts: Parts, options: Serve, server: str, announcement: Announcement
     return Front(
         parts,
         server=server,
-        limits=FrontLimits(
-            drain_s=options.drain_s, lease_s=options.hold_s, deadline_s=options.max_deadline_s
-        ),
+        limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s, deadline_s=options.max_deadline_s),
         on_ready=announcement.publish,
         on_drain=announcement.withdraw,
     )

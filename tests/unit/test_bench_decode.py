@@ -110,10 +110,10 @@ def test_timed_clips_are_the_same(root: Path, requests: list[ClipRequest], pixel
 
 def test_an_error_ends_the_timing(root: Path, requests: list[ClipRequest]) -> None:
     own = started(root, [replace(requests[0], start_s=1e6, end_s=1e6 + 1)], "rgb24")
-    before = Engine._read
+    before = PacketBytes._read
     with pytest.raises(FramefeedError), timed_stages():
         own.round()
-    assert Engine._read is before
+    assert PacketBytes._read is before
 
 
 def test_stages_and_python_add_up(root: Path) -> None:

@@ -29,6 +29,7 @@ from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput, BadRequest, FramefeedError
 from framefeed.grpc_pixels import with_pixels
 from framefeed.proto_wire import header_of_call, header_of_no_call, proto_of_reply
+from framefeed.show_value import one_line
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES, CancelCall, peek, unpack_call
 
@@ -106,6 +107,10 @@ class GrpcListener:
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         """See Listener."""
         return self._streams.send(client, header, pixels)
+
+    def principal(self, client: bytes) -> str:
+        """See Listener: the certificate's name, or the address."""
+        return self._streams.principal(client)
 
     def cut(self, client: bytes) -> None:
         """See Listener."""
@@ -199,7 +204,7 @@ class GrpcListener:
             self._refusals.refuse("crowd", context.peer(), f"there are {_STREAMS} streams")
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {_STREAMS} streams; try another")
         await context.send_initial_metadata(())  # by which a client sees at once that it is connected
-        stream = self._streams.open()
+        stream = self._streams.open(_principal(context))
         tasks = [
             asyncio.create_task(work)
             for work in (self._write(stream, context), self._read(stream, context), stream.was_cut())
@@ -236,6 +241,11 @@ class GrpcListener:
             await context.write(data)
             if not is_notice:
                 stream.credits.release()
+
+
+def _principal(context: grpc.aio.ServicerContext) -> str:
+    names = context.auth_context().get("x509_common_name", ())
+    return one_line(names[0].decode(errors="replace") if names else context.peer().rpartition(":")[0])
 
 
 def _header(data: bytes) -> bytes:

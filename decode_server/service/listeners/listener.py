@@ -64,6 +64,11 @@ class Listener(Protocol):
         Raises ReaderFull or ReaderGone, having sent nothing.
         """
 
+    def principal(self, client: bytes) -> str:
+        """Whose connection it is, for budgets: who holds a key or certificate, or else the address without the port, or
+        the user and process of this host. Of one there may be many connections. "" if that is not known any more.
+        """
+
     def cut(self, client: bytes) -> None:
         """End the connection of a client that takes nothing of what it was sent, so that its Deliveries become done;
         one that is gone is none. A transport that ends silent connections by itself may leave it at that.
@@ -122,6 +127,10 @@ class Listeners:
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
         """As Listener.send, through the listener that has the client."""
         return self._listeners[client[0]].send(client[1:], header, pixels)
+
+    def principal(self, client: bytes) -> str:
+        """As Listener.principal, of the listener that has the client."""
+        return self._listeners[client[0]].principal(client[1:])
 
     def cut(self, client: bytes) -> None:
         """As Listener.cut, by the listener that has the client."""

@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import stat
+import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class _Client:
     name: bytes
     socket: socket.socket
     word: LeaseWord
+    principal: str
     leased: dict[int, _Leased] = field(default_factory=dict)
     leases: int = 0
 
@@ -138,10 +140,17 @@ class ShmListener:
         leased = reader.leased[lease.number] = _Leased()
         return leased
 
+    def principal(self, client: bytes) -> str:
+        """See Listener: user and process."""
+        reader = self._clients.get(client)
+        return "" if reader is None else reader.principal
+
     def cut(self, client: bytes) -> None:
         """See Listener."""
         reader = self._clients.get(client)
-        if reader is not None:
+        if reader is not None and not reader.leased:
+            self._lose(reader)
+        elif reader is not None:
             held = f"cut off: it held {len(reader.leased)} clips and gave none back for too long"
             self._refusals.refuse("lease", f"client {client.hex()} at {self.url}", held)
             self._lose(reader)
@@ -228,7 +237,8 @@ class ShmListener:
         except OSError as error:
             self._refuse(peer, "handshake", str(error), word=word)
             return
-        client = _Client(next(self._names).to_bytes(8, "little"), peer, word)
+        pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        client = _Client(next(self._names).to_bytes(8, "little"), peer, word, f"{uid}:{pid}")
         self._clients[client.name] = self._by_fd[peer.fileno()] = client
         self._epoll.register(peer, select.EPOLLIN)
 

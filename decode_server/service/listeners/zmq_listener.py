@@ -5,7 +5,9 @@ It does not know what the frames say. ROUTER_MANDATORY makes a slow or vanished 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections import OrderedDict
 from typing import cast
 
 import zmq
@@ -21,6 +23,7 @@ from framefeed.zmtp import largest_frame_bytes
 
 _REPLIES_PER_READER = 16  # that ZeroMQ holds for a client before it calls it slow
 _CALLS_PER_CLIENT = 256
+_PRINCIPALS = 1 << 16  # of clients, remembered
 IO_THREADS = 2
 _HEARTBEAT_MS, _SILENCE_MS = 10_000, 60_000  # a peer silent for that long is cut off, and what it held is freed
 
@@ -37,6 +40,7 @@ class Router:
         """
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=io_threads)
         self._curve = curve
+        self._principals: OrderedDict[bytes, str] = OrderedDict()
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1),
@@ -87,12 +91,26 @@ class Router:
             raise FramefeedError(f"{self.url}: the thread that lets clients in has ended")
         while True:
             try:
-                client = self._socket.recv(zmq.NOBLOCK)
+                part = self._socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return None
+            client = part.bytes
+            self._note(client, part)
             frames = self._frames()
             if frames is not None:
                 return client, frames
+
+    def principal(self, client: bytes) -> str:
+        """See Listener: the CURVE key, or the address."""
+        return self._principals.get(client, "")
+
+    def _note(self, client: bytes, part: zmq.Frame) -> None:
+        """Remember whose a client is; those that asked longest ago are forgotten."""
+        if client not in self._principals:
+            with contextlib.suppress(zmq.ZMQError):  # ZeroMQ does not know it
+                self._principals[client] = part["Peer-Address" if self._curve is None else "User-Id"]
+            if len(self._principals) > _PRINCIPALS:
+                self._principals.popitem(last=False)
 
     def _frames(self) -> list[bytes] | None:
         """The rest of a message, or None if its sender may not ask any more."""

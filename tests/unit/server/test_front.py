@@ -56,6 +56,9 @@ class FakeListeners:
     def clients(self) -> list[tuple[str, int, int]]:
         return [("fake://", 1, 1)]
 
+    def principal(self, client: bytes) -> str:
+        return client.decode()
+
     def watch(self, fd: int) -> None:
         assert fd == -1
 
