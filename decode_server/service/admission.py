@@ -27,6 +27,7 @@ EVALS_IN_A_ROW = 16  # of one run, while training of it waits
 _Key = TypeVar("_Key", bytes, str)
 # By principal and by client; the one whose turn it is comes first.
 _Line = OrderedDict[str, OrderedDict[bytes, deque["Job"]]]
+_NOBODY: OrderedDict[bytes, deque[Job]] = OrderedDict()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -237,7 +238,7 @@ class Admission:
         principal = self._of_client.get(client)
         if principal is None:
             return []
-        return [job for line in self._lines.values() for job in line.get(principal, {}).get(client, ())]
+        return [job for line in self._lines.values() for job in line.get(principal, _NOBODY).get(client, ())]
 
     def _give_up(self, gone: list[Job]) -> list[Job]:
         for job in gone:

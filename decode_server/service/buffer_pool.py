@@ -1,7 +1,7 @@
 """The buffer pool: one anonymous shared memory that workers write pixels into and the front sends them from.
 
-It hands out byte ranges, to each owner and each principal no more than its share; it knows neither clips nor sockets. An anonymous file
-(memfd) has no name, so nothing of it outlives its processes, however they end.
+It hands out byte ranges, to each owner and principal no more than its share; it knows neither clips nor sockets. An
+anonymous file (memfd) has no name, so nothing of it outlives its processes, however they end.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Refusals:
             if len(self._lines_of) > PRINCIPALS:
                 self._lines_of.popitem(last=False)
             budgets.append(own)
-        if not all([budget.has_one(now_s) for budget in budgets]):
+        if not min(budget.has_one(now_s) for budget in budgets):
             return False
         for budget in budgets:
             budget.take()

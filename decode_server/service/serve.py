@@ -52,8 +52,11 @@ from decode_server.service.workers.topology import (
 )
 from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
+from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
+from framefeed.show_value import one_line
+from framefeed.wire import MAX_NAME_CHARS
 
 log = logging.getLogger("framefeed.serve")
 
@@ -146,7 +149,7 @@ class Serve:
 
     def run(self) -> None:
         """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        log_to_stderr()
         run_server(self)
 
 
@@ -316,7 +319,8 @@ def _pool(
 
 def _server_name(url: str) -> str:
     """The name that replies, logs and errors call this server by: its host and what tells it apart there."""
-    return f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
+    name = f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
+    return one_line(name, chars=MAX_NAME_CHARS)
 
 
 def _warn_if_open(endpoints: Sequence[Endpoint], credentials: ServerCredentials) -> None:

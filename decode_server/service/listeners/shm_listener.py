@@ -257,7 +257,7 @@ class ShmListener:
             for number in said:
                 client.leased.pop(number).done = True
         except (ValueError, KeyError) as error:
-            self._refusals.refuse("nonsense", f"a client at {self.url}", f"cut off: {error!r}")
+            self._refusals.refuse("nonsense", f"a client at {self.url}", f"cut off: {type(error).__name__}: {error}")
             self._lose(client)
         return None
 

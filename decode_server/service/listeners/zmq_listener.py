@@ -108,7 +108,7 @@ class Router:
         """Remember whose a client is; those that asked longest ago are forgotten."""
         if client not in self._principals:
             with contextlib.suppress(zmq.ZMQError):  # ZeroMQ does not know it
-                self._principals[client] = part["Peer-Address" if self._curve is None else "User-Id"]
+                self._principals[client] = str(part["Peer-Address" if self._curve is None else "User-Id"])
             if len(self._principals) > _PRINCIPALS:
                 self._principals.popitem(last=False)
 

@@ -26,6 +26,7 @@ from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
     Hello,
+    Message,
     NoStart,
     Setup,
     Stuck,
@@ -34,6 +35,7 @@ from decode_server.service.workers.worker_messages import (
     unpack_message,
 )
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import show_value
 
 log = logging.getLogger("framefeed.serve")
 
@@ -313,7 +315,7 @@ class Supervisor:
             self._happened.append(CameUp(worker))
         else:
             serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"
-            self.condemn(worker, f"it sent {message!r:.300}, this server decodes with {serves}", now_s)
+            self.condemn(worker, f"it sent {_said(message)}, this server decodes with {serves}", now_s)
 
     def _agrees(self, hello: Hello) -> bool:
         """Whether a worker would give the bytes of those that were up before it."""
@@ -379,3 +381,10 @@ def _describe_end(worker: WorkerProcess, code: int | None) -> str:
     if code is not None and code < 0:
         return f"{who} died by signal {-code} ({signal.strsignal(-code)})"
     return f"{who} exited with code {code}"
+
+
+def _said(message: Message) -> str:
+    """A message of a worker, for people."""
+    if isinstance(message, Hello):
+        return f"{show_value(message.fingerprint)} of data set {show_value(message.dataset)}"
+    return show_value(message)

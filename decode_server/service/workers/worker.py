@@ -42,6 +42,7 @@ from decode_server.service.workers.worker_messages import (
     pack_message,
     unpack_message,
 )
+from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
 from framefeed.errors import Cancelled, FramefeedError, NotHere, Permanent, ResourceExhausted, StorageFault
@@ -282,7 +283,7 @@ def _serve(worker: Worker) -> None:
 
 def main(make_backend: Callable[[Setup], DecodeBackend] = library_backend) -> int:
     """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s")
+    log_to_stderr(worker=True)
     return run_worker(socket.socket(fileno=int(sys.argv[1])), make_backend)
 
 
