@@ -56,7 +56,8 @@ class ClipInfo(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not _STAGES.issuperset(self.stage_s):
-            raise ValueError(f"clip: {len(self.stage_s)} stages are not all among {STAGES}")
+            unknown = show_value(min(set(self.stage_s) - _STAGES))
+            raise ValueError(f"clip: stages [{unknown}] are not among {STAGES}")
         if not (all(map(math.isfinite, self.pts_s)) and all(map(math.isfinite, self.stage_s.values()))):
             raise ValueError("clip: a time is not finite")
         if self.read_bytes < 0 or self.fed_packets < 0:

@@ -27,7 +27,7 @@ def long_gops(*, packets: int, gop: int, packet_bytes: int, side_px: tuple[int, 
 def planned(index: PacketIndex, frames: int) -> tuple[ClipRequest, ClipPlan]:
     request = ClipRequest(
         video="v\x1b[2J", start_s=0, end_s=index.duration_s, sampling=Segments(frames=frames),
-        crop=ResizedCentreCrop(short_side_px=224), width_px=224, height_px=224,
+        crop=ResizedCentreCrop(), width_px=224, height_px=224,
     )  # fmt: skip
     return request, plan_clip(request, [(0.0, index)], duration_s=index.duration_s)
 
