@@ -31,6 +31,7 @@ from framefeed.shm import (
     is_trusted,
     pack_hello,
     pack_reply,
+    process_of,
     socket_address,
     unpack_from_client,
 )
@@ -49,6 +50,7 @@ class _Client:
     name: bytes
     socket: socket.socket
     word: LeaseWord
+    principal: str
     leased: dict[int, _Leased] = field(default_factory=dict)
     leases: int = 0
 
@@ -137,6 +139,14 @@ class ShmListener:
         reader.leases = lease.number
         leased = reader.leased[lease.number] = _Leased()
         return leased
+
+    def flush(self) -> None:
+        """See Listener: nothing is gathered."""
+
+    def principal(self, client: bytes) -> str:
+        """See Listener: the user and the process, as uid:pid."""
+        reader = self._clients.get(client)
+        return "" if reader is None else reader.principal
 
     def cut(self, client: bytes) -> None:
         """See Listener."""
@@ -228,7 +238,8 @@ class ShmListener:
         except OSError as error:
             self._refuse(peer, "handshake", str(error), word=word)
             return
-        client = _Client(next(self._names).to_bytes(8, "little"), peer, word)
+        pid, uid = process_of(peer)
+        client = _Client(next(self._names).to_bytes(8, "little"), peer, word, f"{uid}:{pid}")
         self._clients[client.name] = self._by_fd[peer.fileno()] = client
         self._epoll.register(peer, select.EPOLLIN)
 
