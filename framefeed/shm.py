@@ -66,8 +66,13 @@ def socket_address(url: str) -> str:
 
 def is_trusted(peer: socket.socket) -> bool:
     """Whether the process at the other end runs as this one's user, or as root (SO_PEERCRED)."""
-    _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return uid in (0, os.geteuid())
+    return process_of(peer)[1] in (0, os.geteuid())
+
+
+def process_of(peer: socket.socket) -> tuple[int, int]:
+    """(process id, user id) of who made the other end (SO_PEERCRED)."""
+    pid, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return pid, uid
 
 
 def pack_call(header: bytes) -> bytes:

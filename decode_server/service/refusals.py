@@ -23,10 +23,11 @@ LINES_AT_ONCE, LINES_A_SECOND = 100, 10
 LINES_OF_ONE_AT_ONCE, LINES_OF_ONE_A_SECOND = 20, 2
 PRINCIPALS = 256  # whose lines are counted apart; of who was refused longest ago nothing is known any more
 # Of connections: no or a wrong token, a key that is not on the list, a failed handshake, another user of this host, one
-# too many, no descriptor left, nonsense, clips held too long, a bug here that a message found. Of requests: their code;
-# and those that lost their place in the queue to another principal's.
+# too many, no descriptor left, nonsense, clips held too long, a name of another client, more parts or bytes than any
+# message has, a bug here that a message found. Of requests: their code; and those that lost their place in the queue to
+# another principal's.
 CONNECTION_REASONS = (
-    "token", "key", "handshake", "user", "crowd", "descriptors", "nonsense", "lease", "internal",
+    "token", "key", "handshake", "user", "crowd", "descriptors", "nonsense", "lease", "identity", "flood", "internal",
 )  # fmt: skip
 QUEUE_REASON = "queue_share"
 REQUEST_REASONS = ("permanent", *(code for code, error in WIRE_ERRORS.items() if issubclass(error, Permanent)))
@@ -64,17 +65,18 @@ class Refusals:
         self._lines_of: OrderedDict[str, _LineBudget] = OrderedDict()
         self._left_out = 0
 
-    def refuse(self, reason: str, who: str, why: str, *, principal: str = "") -> None:
+    def refuse(self, reason: str, who: str, why: str, *, times: int = 1, principal: str = "") -> None:
         """Count one and say so: who was refused (an address, a key, a client's name) and why, in one line.
 
-        `principal` is whom its line is charged to, so that the others' are still written.
+        Of several for one reason at once, `times`, it is told of one. `principal` is whom its line is charged to, so
+        that the others' are still written.
         """
-        self._counter.labels(reason).inc()
+        self._counter.labels(reason).inc(times)
         with self._lock:
             if not self._may_say(principal, self._clock()):
-                self._left_out += 1
+                self._left_out += times
                 return
-            left_out, self._left_out = self._left_out, 0
+            left_out, self._left_out = self._left_out + times - 1, 0
         more = f" ({left_out} more before it are not listed)" if left_out else ""
         log.warning("refused %s (%s): %s%s", one_line(who), reason, one_line(" ".join(why.split())), more)
 

@@ -31,7 +31,7 @@ from decode_server.service.listeners.grpc_listener import GrpcListener
 from decode_server.service.listeners.listener import Listener, Listeners
 from decode_server.service.listeners.security import SecurityOptions, ServerCredentials
 from decode_server.service.listeners.shm_listener import ShmListener
-from decode_server.service.listeners.zmq_listener import IO_THREADS, Router
+from decode_server.service.listeners.zmq_listener import CONNECTIONS, IO_THREADS, ZmqLimits, ZmqListener
 from decode_server.service.membership.announcement import Announcement, Identity, Places
 from decode_server.service.membership.registry import LEASE_S
 from decode_server.service.metrics import Capacity, Metrics
@@ -121,8 +121,10 @@ class Serve:
     """A trainer may take this server for dead when what it wrote was not renewed for so long; it is, nine times."""
 
     io_threads: int = IO_THREADS
-    """Threads that ZeroMQ sends and enciphers in, for each tcp:// or ipc:// address; one enciphers 0.8 GB/s (CURVE);
+    """Threads that ZeroMQ sends and enciphers in, for each tcp:// address; one enciphers 0.8 GB/s (CURVE);
     a client's connection is one thread's."""
+    connections: int = CONNECTIONS
+    """Connections to each tcp:// address at once; one address that connects may have half of what the others leave."""
 
     security: Annotated[SecurityOptions, tyro.conf.arg(name="")] = field(default_factory=SecurityOptions)
 
@@ -138,6 +140,7 @@ class Serve:
             "max_read_mib": 1,
             "max_decode_mpx": 1,
             "io_threads": 1,
+            "connections": 1,
             "metrics_port": 0,
             "drain_s": 0,
             "hang_s": 0,
@@ -170,10 +173,11 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         refusals = Refusals(metrics.registry)
         listen = partial(
             _listen,
-            io_threads=options.io_threads,
+            zmq_limits=ZmqLimits(io_threads=options.io_threads, connections=options.connections),
             buffer_pool=buffer_pool,
             lifecycle=lifecycle,
             credentials=credentials,
+            metrics=metrics,
             refusals=refusals,
         )
         listening: list[Listener] = []
@@ -250,10 +254,11 @@ def _index_watch(options: Serve, pool: WorkerPool) -> IndexWatch:
 def _listen(
     endpoint: Endpoint,
     *,
-    io_threads: int,
+    zmq_limits: ZmqLimits,
     buffer_pool: BufferPool,
     lifecycle: Lifecycle,
     credentials: ServerCredentials,
+    metrics: Metrics,
     refusals: Refusals,
 ) -> Listener:
     """The listener of an endpoint's scheme. Raises BadInput if it cannot listen there."""
@@ -261,8 +266,14 @@ def _listen(
         return ShmListener(endpoint, buffer_pool, refusals=refusals)
     if endpoint.scheme in ("grpc", "grpcs"):
         return GrpcListener(endpoint, lifecycle=lifecycle, credentials=credentials, refusals=refusals)
-    curve = credentials.curve if endpoint.scheme == "tcp" else None
-    return Router(endpoint, refusals=refusals, curve=curve, io_threads=io_threads)
+    return ZmqListener(
+        endpoint,
+        buffer_pool,
+        refusals=refusals,
+        curve=credentials.curve,
+        limits=zmq_limits,
+        restarted=metrics.gateway_restarted,
+    )
 
 
 def _buffer_pool(options: Serve) -> BufferPool:

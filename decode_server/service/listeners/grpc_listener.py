@@ -11,6 +11,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import errno
+import hashlib
 import logging
 import socket
 import threading
@@ -29,7 +30,6 @@ from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput, BadRequest, FramefeedError
 from framefeed.grpc_pixels import with_pixels
 from framefeed.proto_wire import header_of_call, header_of_no_call, proto_of_reply
-from framefeed.show_value import one_line
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES, CancelCall, peek, unpack_call
 
@@ -108,8 +108,11 @@ class GrpcListener:
         """See Listener."""
         return self._streams.send(client, header, pixels)
 
+    def flush(self) -> None:
+        """See Listener: nothing is gathered."""
+
     def principal(self, client: bytes) -> str:
-        """See Listener: the certificate's name, or the address."""
+        """See Listener: a certificate's name, or else the address; a token is one for all who have it."""
         return self._streams.principal(client)
 
     def cut(self, client: bytes) -> None:
@@ -244,8 +247,13 @@ class GrpcListener:
 
 
 def _principal(context: grpc.aio.ServicerContext) -> str:
-    names = context.auth_context().get("x509_common_name", ())
-    return one_line(names[0].decode(errors="replace") if names else context.peer().rpartition(":")[0])
+    """The name in a client's certificate, else the hash of one that has none, else its address without the port."""
+    shown = context.auth_context()
+    if names := shown.get("x509_common_name"):
+        return f"certificate {names[0].decode(errors='replace')}"
+    if pems := shown.get("x509_pem_cert"):
+        return f"certificate {hashlib.sha256(pems[0]).hexdigest()}"
+    return str(context.peer()).rpartition(":")[0]
 
 
 def _header(data: bytes) -> bytes:

@@ -64,9 +64,13 @@ class Listener(Protocol):
         Raises ReaderFull or ReaderGone, having sent nothing.
         """
 
+    def flush(self) -> None:
+        """Hand on what `send` and `cut` have gathered, as far as that is possible now; called before each wait."""
+
     def principal(self, client: bytes) -> str:
-        """Whose connection it is, for budgets: who holds a key or certificate, or else the address without the port, or
-        the user and process of this host. Of one there may be many connections. "" if that is not known any more.
+        """Who a client is, as far as the transport can tell: what budgets are made on. Many connections may have one.
+
+        A key, a certificate's name, a process, or else the address that it comes from; "" for one that is gone.
         """
 
     def cut(self, client: bytes) -> None:
@@ -104,6 +108,8 @@ class Listeners:
 
         Messages alone do not end the first `gather_s` of it: they gather and are then received together.
         """
+        for listener in self._listeners:
+            listener.flush()
         gather_s = min(gather_s, timeout_s)
         if gather_s > 0:
             timeout_s = 0.0 if self._watched.poll(_ms(gather_s)) else timeout_s - gather_s
@@ -129,7 +135,7 @@ class Listeners:
         return self._listeners[client[0]].send(client[1:], header, pixels)
 
     def principal(self, client: bytes) -> str:
-        """As Listener.principal, of the listener that has the client."""
+        """As Listener.principal, by the listener that has the client."""
         return self._listeners[client[0]].principal(client[1:])
 
     def cut(self, client: bytes) -> None:

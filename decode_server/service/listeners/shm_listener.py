@@ -15,7 +15,6 @@ import os
 import select
 import socket
 import stat
-import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from framefeed.shm import (
     is_trusted,
     pack_hello,
     pack_reply,
+    process_of,
     socket_address,
     unpack_from_client,
 )
@@ -140,8 +140,11 @@ class ShmListener:
         leased = reader.leased[lease.number] = _Leased()
         return leased
 
+    def flush(self) -> None:
+        """See Listener: nothing is gathered."""
+
     def principal(self, client: bytes) -> str:
-        """See Listener: user and process."""
+        """See Listener: the user and the process, as uid:pid."""
         reader = self._clients.get(client)
         return "" if reader is None else reader.principal
 
@@ -237,7 +240,7 @@ class ShmListener:
         except OSError as error:
             self._refuse(peer, "handshake", str(error), word=word)
             return
-        pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, uid = process_of(peer)
         client = _Client(next(self._names).to_bytes(8, "little"), peer, word, f"{uid}:{pid}")
         self._clients[client.name] = self._by_fd[peer.fileno()] = client
         self._epoll.register(peer, select.EPOLLIN)
