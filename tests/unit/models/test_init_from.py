@@ -277,7 +277,7 @@ def with_stack(config: ModelConfig, tower: str, **change: object) -> ModelConfig
         (("openai", "dual"), ("text", {"activation": "gelu"}), "activation", "text encoder is gelu, .*quick_gelu"),
         (("openai", "dual"), ("video", {"norm_eps": 1e-6}), "norm_eps", "norm eps .* is 1e-06, .* trained with 1e-05"),
         (("open_clip", "dual"), ("video", {"activation": "gelu"}), "activation", "gelu, .* quick_gelu"),
-        (("avion", "dual"), ("video", {"activation": "quick_gelu"}), "activation", "is quick_gelu, .* trained with gelu"),
+        (("avion", "dual"), ("video", {"activation": "quick_gelu"}), "activation", "is quick_gelu, .* with gelu"),
         (("avion", "dual"), ("text", {"norm_eps": 1e-6}), "norm_eps", "text encoder is 1e-06, .* trained with 1e-05"),
         (("lavila", "divided dual"), ("video", {"activation": "gelu"}), "activation", "is gelu, .* with quick_gelu"),
         (("hf clip", "dual"), ("video", {"heads": 6}), "attention_heads", "attention heads .* is 6, .* trained with 4"),
