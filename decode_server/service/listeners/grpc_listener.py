@@ -50,6 +50,8 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 50_000),  # a peer silent for that long is cut off, and what it held is freed
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", 5_000),  # who connects and says nothing holds a descriptor no longer
+    ("grpc.max_connection_idle_ms", 60_000),  # nor who says hello and calls nothing
     ("grpc.http2.min_ping_interval_without_data_ms", 500),  # clients may ask as often whether we live
 )
 
