@@ -48,7 +48,7 @@ class Reread(Generic[T]):
             raise failed[0]
 
     def __call__(self) -> T:
-        """The newest that could be used. Blocks for a tenth of a second at most, once while the files' storage hangs."""
+        """The newest that could be used. Blocks for a tenth of a second, and that once while storage hangs."""
         with self._lock:
             now_s = self._clock()
             if self._look is not None and self._look.is_alive():

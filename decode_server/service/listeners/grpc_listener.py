@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import resource
 import socket
 import threading
 
@@ -40,6 +41,7 @@ _START_S = 10.0
 _STOP_S = 2.0  # for gRPC to end calls that were cut off
 _HEALTH_S = 0.1  # how soon the health service knows
 _STREAMS = 4096  # of all clients; health checks do not count
+_CONNECTIONS = 4096  # and no more than half of the descriptors that this process may have
 _CALLS_PER_CONNECTION = 32
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a port in use is an error
@@ -148,7 +150,7 @@ class GrpcListener:
         tls = self._credentials.tls if self._endpoint.scheme == "grpcs" else None
         watch = HandshakeWatch(self._refusals) if tls is not None else None
         auth_interceptor = AuthInterceptor(self._credentials.token, watch, self._refusals)
-        server = grpc.aio.server(options=_OPTIONS, interceptors=(auth_interceptor,))
+        server = grpc.aio.server(options=(*_OPTIONS, _connections()), interceptors=(auth_interceptor,))
         server.add_generic_rpc_handlers((self._handlers(),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -272,3 +274,10 @@ def _is_cancel(header: bytes) -> bool:
         return peek(header)[0] == "cancel" and isinstance(unpack_call(header), CancelCall)
     except FramefeedError:
         return False
+
+
+def _connections() -> tuple[str, int]:
+    """The option that says how many there may be: who connects beyond that waits, and takes nothing from the others."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _CONNECTIONS if limit == resource.RLIM_INFINITY else min(_CONNECTIONS, limit // 2)
+    return "grpc.max_allowed_incoming_connections", most
