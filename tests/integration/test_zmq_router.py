@@ -179,4 +179,7 @@ def test_the_answer_to_a_key_lets_its_client_in_or_not(context: Context) -> None
     zap.answer(refused[0], allowed=False)
     assert zap.ask() is None
     assert len(z85.decode(key)) == 32
+    for dealer, _ in clients:
+        dealer.close(0)
+    router.close(0)
     zap.close()

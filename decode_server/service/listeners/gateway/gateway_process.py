@@ -137,7 +137,9 @@ class GatewayProcess:
             why = ""
         except BlockingIOError:
             return []
-        except (OSError, ValueError) as error:
+        except OSError:
+            why = ""  # it is gone, and had not read all
+        except ValueError as error:
             why = f"it was stopped because of what it said: {error}"
         self._bury(why)
         raise GatewayDied
