@@ -15,6 +15,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from framefeed.show_value import show_value
 from framefeed.wire import MAX_HEADER_BYTES
 
 HELLO = b"framefeed shm 2"
@@ -91,7 +92,7 @@ def unpack_from_client(datagram: bytes) -> bytes | tuple[int, ...]:
         return body
     if kind == _BACK and body and not len(body) % 8 and len(body) <= 8 * MAX_BACK:
         return struct.unpack(f"<{len(body) // 8}Q", body)
-    raise ValueError(f"a datagram of {len(datagram)} bytes begins with {kind!r}, wanted a call or leases")
+    raise ValueError(f"a datagram of {len(datagram)} bytes begins with {show_value(kind)}, wanted a call or leases")
 
 
 def pack_reply(header: bytes, lease: Lease | None) -> bytes:

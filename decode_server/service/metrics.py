@@ -30,7 +30,7 @@ from framefeed.errors import WIRE_ERRORS
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 _TURN_LIMIT_S = 2.0
 RUN_LABELS, OTHER_RUNS = 64, "other"
-DROP_REASONS = ("client_gone", "unread")
+DROP_REASONS = ("client_gone", "unread", "internal")
 WASTE_REASONS = ("late", "cancelled", "client_gone", "hung")
 
 

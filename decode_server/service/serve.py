@@ -18,7 +18,8 @@ from typing import Annotated
 
 import tyro
 
-from decode_server.service.admission import TOGETHER, Admission, Limits
+from decode_server.clips.clip_cost import MAX_DECODE_MPX, MAX_READ_MIB, CostLimits
+from decode_server.service.admission import MAX_DEADLINE_S, TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
 from decode_server.service.front import Front, FrontLimits, Parts
@@ -51,8 +52,11 @@ from decode_server.service.workers.topology import (
 )
 from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
+from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
+from framefeed.show_value import one_line
+from framefeed.wire import MAX_NAME_CHARS
 
 log = logging.getLogger("framefeed.serve")
 
@@ -86,6 +90,13 @@ class Serve:
     """Memory for clips on their way out, in MiB: the bound on what slow readers can hold."""
     queue: int = 256
     """Requests that may wait beside the first one of each client; more are told at once to try another server."""
+    max_deadline_s: float = MAX_DEADLINE_S
+    """A request is kept in the queue and decoded for no longer than this, whatever deadline its client sends."""
+    max_read_mib: int = MAX_READ_MIB
+    """A clip that would read more than this, packets and their indices, is refused before a byte of it is read."""
+    max_decode_mpx: int = MAX_DECODE_MPX
+    """A clip for which more millions of pixels would be decoded, frames before the wanted ones included, is refused
+    before it is read."""
     run_share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=WEIGHT: what a run gets of the decoding time relative to others, which have 1. Give it again for more."""
     drain_s: float = 30.0
@@ -118,7 +129,7 @@ class Serve:
     security: Annotated[SecurityOptions, tyro.conf.arg(name="")] = field(default_factory=SecurityOptions)
 
     def __post_init__(self) -> None:
-        for name in ("read_s", "lease_s", "hold_s"):
+        for name in ("read_s", "lease_s", "hold_s", "max_deadline_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted more than 0")
         least = {
@@ -126,6 +137,8 @@ class Serve:
             "threads": 1,
             "buffer_pool_mib": 1,
             "queue": 1,
+            "max_read_mib": 1,
+            "max_decode_mpx": 1,
             "io_threads": 1,
             "connections": 1,
             "metrics_port": 0,
@@ -139,7 +152,7 @@ class Serve:
 
     def run(self) -> None:
         """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        log_to_stderr()
         run_server(self)
 
 
@@ -209,7 +222,7 @@ def _front(parts: Parts, options: Serve, server: str, announcement: Announcement
     return Front(
         parts,
         server=server,
-        limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s),
+        limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s, deadline_s=options.max_deadline_s),
         on_ready=announcement.publish,
         on_drain=announcement.withdraw,
     )
@@ -308,6 +321,7 @@ def _pool(
         buffer_pool_fd=buffer_pool.fd,
         cancel_flags_fd=flags.fd,
         read_s=options.read_s,
+        costs=CostLimits(read_mib=options.max_read_mib, decode_mpx=options.max_decode_mpx),
         command=worker_command,
     )
     limits = PoolLimits(threads=options.threads, hang_s=options.hang_s)
@@ -316,7 +330,8 @@ def _pool(
 
 def _server_name(url: str) -> str:
     """The name that replies, logs and errors call this server by: its host and what tells it apart there."""
-    return f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
+    name = f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
+    return one_line(name, chars=MAX_NAME_CHARS)
 
 
 def _warn_if_open(endpoints: Sequence[Endpoint], credentials: ServerCredentials) -> None:

@@ -151,7 +151,9 @@ class ShmListener:
     def cut(self, client: bytes) -> None:
         """See Listener."""
         reader = self._clients.get(client)
-        if reader is not None:
+        if reader is not None and not reader.leased:
+            self._lose(reader)
+        elif reader is not None:
             held = f"cut off: it held {len(reader.leased)} clips and gave none back for too long"
             self._refusals.refuse("lease", f"client {client.hex()} at {self.url}", held)
             self._lose(reader)
@@ -258,7 +260,7 @@ class ShmListener:
             for number in said:
                 client.leased.pop(number).done = True
         except (ValueError, KeyError) as error:
-            self._refusals.refuse("nonsense", f"a client at {self.url}", f"cut off: {error!r}")
+            self._refusals.refuse("nonsense", f"a client at {self.url}", f"cut off: {type(error).__name__}: {error}")
             self._lose(client)
         return None
 

@@ -42,6 +42,7 @@ from decode_server.service.listeners.gateway.peers import Peers
 from decode_server.service.listeners.gateway.router import Names, open_router
 from decode_server.service.listeners.gateway.zap import Zap
 from decode_server.service.workers.sandbox import enter_sandbox
+from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.parent_death import end_with_parent
 
 log = logging.getLogger("framefeed.gateway")
@@ -199,7 +200,7 @@ class Gateway:
 
 def main() -> int:
     """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s")
+    log_to_stderr(worker=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a stop of the whole group are the front's to handle
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=int(sys.argv[1]))
