@@ -83,6 +83,7 @@ class Gateway:
         self._grown_bytes = 0
         self._next_look_s = self._next_trim_s = 0.0
         self._linger_s: float | None = None
+        self._was_full: bool | None = None
         self._poller = zmq.Poller()
         self._poller.register(self._peers.monitor, zmq.POLLIN)
         self._poller.register(self._zap.socket, zmq.POLLIN)
@@ -90,10 +91,15 @@ class Gateway:
     def run(self) -> None:
         """Serve until the front says to stop, or ends."""
         while self._linger_s is None:
-            self._poller.poll(self._wait_ms())
-            self._take_orders()
-            self._receive()
-            self._ask_for_keys()
+            ready = {source for source, _ in self._poller.poll(self._wait_ms())}
+            if self._peers.monitor in ready:
+                self._peers.hear()
+            if self._channel.fileno() in ready:
+                self._take_orders()
+            if self._router in ready:
+                self._receive()
+            if self._zap.socket in ready:
+                self._ask_for_keys()
             self._report()
             self._look_at_memory(time.monotonic())
         self._stop(self._linger_s)
@@ -101,8 +107,10 @@ class Gateway:
     def _wait_ms(self) -> int:
         """How long to wait, and for what: clients are not heard while the front does not take what they said."""
         full = bool(self._unsent)
-        self._poller.register(self._channel, zmq.POLLIN | (zmq.POLLOUT if full else 0))
-        self._poller.register(self._router, 0 if full else zmq.POLLIN)
+        if full is not self._was_full:
+            self._was_full = full
+            self._poller.register(self._channel, zmq.POLLIN | (zmq.POLLOUT if full else 0))
+            self._poller.register(self._router, 0 if full else zmq.POLLIN)
         wait_s = min(_TURN_S, self._deliveries.look_s) if self._deliveries.busy else _TURN_S
         return int(wait_s * 1000)
 
@@ -129,11 +137,12 @@ class Gateway:
                         return
 
     def _receive(self) -> None:
-        messages = [] if self._unsent else self._inbound.take()
+        messages = self._inbound.take()
         if self._inbound.discarded_parts > _MOST_DISCARDED_PARTS:
             log.error("ends itself: %d parts of floods were thrown away and more wait", _MOST_DISCARDED_PARTS)
             os._exit(1)
-        self._peers.hear()  # after they were taken: each connection that they came over is known then
+        if not all(self._peers.knows(message) for message in messages):
+            self._peers.hear()  # after they were taken: each connection that they came over is known then
         for message in messages:
             principal = self._peers.principal(message)
             if principal is None:

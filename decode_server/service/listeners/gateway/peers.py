@@ -61,6 +61,10 @@ class Peers:
             elif event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # whoever said no to its key has told that
                 self._handshake_failed(event, value, happened["endpoint"].decode())
 
+    def knows(self, message: Inbound) -> bool:
+        """Whether its client has said something before."""
+        return message.client in self._known
+
     def principal(self, message: Inbound) -> str | None:
         """Who a client is whose first message this is: its key, or else its address; "" if it was told before.
 
