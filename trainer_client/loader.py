@@ -49,6 +49,7 @@ from trainer_client.transports.transport import IO_THREADS, TransportLimits
 _log = logging.getLogger(__name__)
 
 # Each option's default is declared once, by its owner.
+_MAX_NAME = 4096  # of what a state says
 _DISPATCH, _FLEET = DispatchLimits(), FleetLimits()
 
 
@@ -337,7 +338,10 @@ class ClipLoader(HomeProcess):
         """
         self._check_home()
         order = self._order_in(state)
-        used = order.used(order.steps)
+        try:
+            used = order.used(order.steps)
+        except ValueError as error:
+            raise BadInput(f"replay: the state cannot be replayed ({error})") from None
         self._restart(state, Order())
         self._replayed = used
         self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
@@ -450,6 +454,6 @@ class ClipLoader(HomeProcess):
 
 def _name_in(state: Mapping[str, object], key: str) -> str | None:
     name = state.get(key)
-    if name is not None and not isinstance(name, str):
-        raise BadInput(f"resume: {key} is {name!r}, wanted a string or nothing")
+    if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME):
+        raise BadInput(f"resume: {key} is {name!r:.80}, wanted a string of at most {_MAX_NAME} characters or nothing")
     return name

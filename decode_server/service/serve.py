@@ -53,6 +53,7 @@ from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
+from framefeed.server_entry import MAX_LEASE_S
 
 log = logging.getLogger("framefeed.serve")
 
@@ -119,6 +120,8 @@ class Serve:
         for name in ("read_s", "lease_s", "hold_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted more than 0")
+        if self.lease_s > MAX_LEASE_S:
+            raise BadInput(f"--lease-s is {self.lease_s:g}, wanted at most {MAX_LEASE_S:g}")
         least = {
             "workers": 1,
             "threads": 1,

@@ -5,15 +5,15 @@ It knows files, no names and no models. Nothing in a file is ever executed.
 
 from __future__ import annotations
 
-import argparse
-import pickle
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from models.weights.torch_archive import ArchiveError, CarriesCode, load_archive
 
 FOLDER_FILE = "model.safetensors"
 _INSIDE = ("state_dict", "model", "module", "model_state_dict")
@@ -32,10 +32,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     path = path / FOLDER_FILE if path.is_dir() else path
     try:
-        body: object = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        body: object = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except FileNotFoundError:
         raise WeightsFileError(f"weights {path} do not exist") from None
-    except (OSError, SafetensorError, EOFError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError) as error:
         raise WeightsFileError(f"weights {path} cannot be read: {_first_line(error)}") from None
     weights = _tensors(body)
     if not weights:
@@ -54,24 +54,21 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         raise WeightsFileError(f"weights {path} cannot be written: {_first_line(error)}") from None
 
 
-def _read_pickle(path: Path) -> object:
-    """torch's restricted unpickler; training scripts keep their argparse options in checkpoints, which are plain."""
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Its header says how long each tensor is, and the library checks that against the file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise WeightsFileError(f"weights {path} cannot be read: it is no regular file")
+    return load_file(path)
+
+
+def _read_torch(path: Path) -> object:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            body: object = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        why = f"it holds more than tensors and plain values ({_first_line(error)})"
-        raise WeightsFileError(
-            f"weights {path} are refused: {why}; wanted safetensors, or a plain state dict"
-        ) from None
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
-            why = "a TorchScript archive carries code"
-            raise WeightsFileError(
-                f"weights {path} are refused: {why}; wanted the same weights as safetensors"
-            ) from None
-        raise WeightsFileError(f"weights {path} cannot be read: {_first_line(error)}") from None
-    return body
+        return load_archive(path, old_format=True)
+    except CarriesCode as error:
+        wanted = "wanted safetensors, or a plain state dict of the same weights"
+        raise WeightsFileError(f"weights {path} are refused: {error}; {wanted}") from None
+    except ArchiveError as error:
+        raise WeightsFileError(f"weights {path} cannot be read: {error}") from None
 
 
 def _tensors(body: object) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.new_file import write_whole
 from trainer_client.loader import ClipLoader
 from trainer_client.training.checkpoint import Checkpoints
 from trainer_client.training.train_log import TrainLog
@@ -136,9 +137,7 @@ class Session:
 
     def _write_run(self) -> None:
         body = {"pid": os.getpid(), "metrics_url": self.metrics_url, "config": dict(self._config)}
-        part = self._options.out / (RUN_NAME + ".part")
-        part.write_text(json.dumps(body, indent=1) + "\n")
-        part.rename(self._options.out / RUN_NAME)
+        write_whole(self._options.out / RUN_NAME, json.dumps(body, indent=1).encode() + b"\n")
 
 
 class _Saver:
