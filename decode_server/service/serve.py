@@ -22,7 +22,7 @@ from decode_server.service.admission import TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
 from decode_server.service.front import Front, FrontLimits, Parts
-from decode_server.service.health import HealthServer
+from decode_server.service.health import HealthServer, parse_metrics_host
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
@@ -72,9 +72,11 @@ class Serve:
     """Where to listen: tcp://, grpc:// or grpcs://ADDRESS:PORT (port 0 picks a free one), and for trainers on this host
     shm://@NAME (or shm:///PATH). Give it again for each further address. Default: tcp://127.0.0.1:5555."""
     public: bool = False
-    """Allow a --bind that other machines can reach."""
+    """Allow a --bind that other machines can reach; it needs authentication, or --insecure."""
     metrics_port: int = 9555
-    """Port of /metrics, /healthz and /readyz on the same address (0 picks a free one)."""
+    """Port of /metrics, /healthz and /readyz (0 picks a free one)."""
+    metrics_host: str = "127.0.0.1"
+    """Address of that port; it has no authentication, so '*' or a public one is for private networks."""
     index: Path | None = None
     """Folder of the manifest and packet indices, if they do not lie in the root."""
     workers: int | None = None
@@ -191,10 +193,10 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         announced = _announcement(options, urls, worker_slots, pool, lifecycle)
         announcement = stack.enter_context(contextlib.closing(announced))
         front = _front(parts, options, server, announcement)
-        health = HealthServer(endpoints[0], options.metrics_port, status=lambda: front.status, metrics=metrics.render)
+        metrics_host = parse_metrics_host(options.metrics_host)
+        health = HealthServer(metrics_host, options.metrics_port, status=lambda: front.status, metrics=metrics.render)
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
-        _warn_if_open(endpoints, credentials)
         front.run()
 
 
@@ -309,13 +311,3 @@ def _pool(
 def _server_name(url: str) -> str:
     """The name that replies, logs and errors call this server by: its host and what tells it apart there."""
     return f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
-
-
-def _warn_if_open(endpoints: Sequence[Endpoint], credentials: ServerCredentials) -> None:
-    for endpoint in endpoints:
-        if endpoint.public and not credentials.authenticate(endpoint):
-            log.warning(
-                "%s is open to other machines and lets anyone in: use a private network, or authentication "
-                "(--tls-client-ca or --token-file for grpcs://, --curve-key for tcp://)",
-                endpoint.url,
-            )

@@ -112,7 +112,7 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], file_bytes: int) -> None:
 
 
 def _check_pickle(text: bytes) -> None:
-    """Raises CarriesCode for names that are not plain: torch would call some that make what is only claimed to be so long."""
+    """Raises CarriesCode for names that are not plain: torch calls some that take as much memory as is claimed."""
     for operation, argument, _ in pickletools.genops(io.BytesIO(text)):
         if operation.name == "GLOBAL" and not _is_plain(str(argument)):
             raise CarriesCode(f"it holds more than tensors and plain values ({ascii(argument)[:80]})")
