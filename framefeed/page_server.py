@@ -135,7 +135,7 @@ def _listening(host: str, port: int, family: socket.AddressFamily) -> socket.soc
         return listener
 
 
-def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+def _tell(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """What asyncio would print with a traceback, such as that there is no descriptor for a connection now."""
     log.debug("HTTP port: %s", context.get("message"))
 

@@ -213,6 +213,7 @@ class ClipLoader(HomeProcess):
             options.prefetch_batches, budgets.prefetch_bytes // (policy.clip_bytes * options.batch_clips)
         )
         self._limits, self._fleet_limits = options.dispatch_limits(budgets), options.fleet_limits()
+        options.credentials.protection.check(options.servers)
         self._secrets = options.credentials.watch()
         shape = (options.batch_clips, *policy.shape)
         self._slots = SlotPool(shape, spare=self._depth_batches + 1, allocate=allocate)
@@ -431,6 +432,7 @@ class ClipLoader(HomeProcess):
             ledger=self._ledger,
             rank=options.rank,
             stall_s=options.stall_s,
+            protection=options.credentials.protection,
         )
         limits = TransportLimits(
             clip_bytes=self._policy.clip_bytes, secrets=self._secrets, io_threads=options.io_threads

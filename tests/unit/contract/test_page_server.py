@@ -1,4 +1,4 @@
-"""Pages over HTTP: what a scrape gets, and that whoever is slow, silent or wrong keeps none from it and costs little."""
+"""Pages over HTTP: what a scrape gets, and that who is slow, silent or wrong keeps none from it and costs little."""
 
 from __future__ import annotations
 
