@@ -53,6 +53,7 @@ from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
+from framefeed.folder_guard import warn_if_exposed
 from framefeed.server_entry import MAX_LEASE_S
 
 log = logging.getLogger("framefeed.serve")
@@ -151,6 +152,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     Raises BadInput for options or a root that cannot be used, FramefeedError if it could not end in good order.
     """
     _raise_descriptor_limit()
+    _warn_of_exposed_folders(options)
     binds = options.bind or (DEFAULT_BIND,)
     endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
     credentials = options.security.read(endpoints)
@@ -198,6 +200,12 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         front.run()
+
+
+def _warn_of_exposed_folders(options: Serve) -> None:
+    warn_if_exposed(options.index or options.root, what="index", log=log)
+    if options.registry is not None:
+        warn_if_exposed(options.registry, what="--registry", log=log)
 
 
 def _raise_descriptor_limit() -> None:

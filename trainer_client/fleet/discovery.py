@@ -23,6 +23,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput, ResourceExhausted
+from framefeed.folder_guard import warn_if_exposed
 from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
 from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, is_loopback, named, scheme_of
 from trainer_client.fleet.connection_turns import ConnectionTurns
@@ -123,10 +124,14 @@ class RegistryServers:
         self._url, self._host, self._read_entry = url, host_id() if host is None else host, read
         self._folder = Path(url.removeprefix(REGISTRY))
         self._strange: set[str] = set()
+        self._looked = False
         self._read: dict[str, tuple[tuple[int, int, int], Candidate | None]] = {}  # by name; of which file
 
     def look(self) -> list[Candidate]:
         """Reads the folder, and the files in it that are new. What is no whole entry is left out, and said once."""
+        if not self._looked:
+            self._looked = True
+            warn_if_exposed(self._folder, what="registry", log=_log)
         with os.scandir(self._folder) as entries:
             ours = (entry.name for entry in entries if entry.name.endswith(SUFFIX))
             names = sorted(itertools.islice(ours, _MOST_ENTRIES))
