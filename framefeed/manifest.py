@@ -62,9 +62,13 @@ class VideoEntry:
 
     def __post_init__(self) -> None:
         if not self.chunk_start_s or not (len(self.chunk_start_s) == len(self.record_offset) == len(self.record_bytes)):
-            raise BadInput(f"manifest: {self.video} lists {len(self.chunk_start_s)} chunks without one record for each")
+            raise BadInput(
+                f"manifest: {self.video[:200]!a} lists {len(self.chunk_start_s)} chunks without one record for each"
+            )
         if self.record_digest and len(self.record_digest) != len(self.chunk_start_s):
-            raise BadInput(f"manifest: {self.video} lists {len(self.chunk_start_s)} chunks without one digest for each")
+            raise BadInput(
+                f"manifest: {self.video[:200]!a} lists {len(self.chunk_start_s)} chunks without one digest for each"
+            )
         try:
             self._check_values()
         except ValueError as error:

@@ -47,7 +47,7 @@ class QuarantinedSpan:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start_s) and math.isfinite(self.end_s) and 0 <= self.start_s < self.end_s):
             raise BadInput(
-                f"quarantine: span of {self.video[:200]} is [{self.start_s:g}, {self.end_s:g}) s, "
+                f"quarantine: span of {self.video[:200]!a} is [{self.start_s:g}, {self.end_s:g}) s, "
                 "wanted 0 <= start < end"
             )
         try:

@@ -26,6 +26,7 @@ from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
 from framefeed.new_file import NewFile, drop_leftovers
+from framefeed.ranges import check_text
 from framefeed.regular_file import read_regular
 
 VIDEO_SUFFIXES = frozenset(
@@ -89,7 +90,7 @@ def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1, 
         if isinstance(outcome, PacketIndex):
             known[file.path] = outcome
         else:
-            refused.append(Refusal(path=file.path, reason=outcome))
+            refused.append(Refusal(path=os.fsencode(file.path).decode(errors="backslashreplace"), reason=outcome))
     manifest = _write(folder, [(file, known[file.path]) for file in files if file.path in known], refused)
     if not manifest.videos:
         raise BadInput(f"root {root}: none of its {len(files)} files can be served; first: {refused[0].reason}")
@@ -163,6 +164,10 @@ def _probe_all(
 
 def _probe_one(root: Path, folder: Path, check: bool, file: _File) -> PacketIndex | str:
     """The file's index, or the reason why it has none."""
+    try:
+        check_text("its name", file.path)
+    except ValueError as error:
+        return str(error)
     try:
         return probe(root / file.path, name=file.path, chunk=file.chunk, index_folder=folder, check=check)
     except FramefeedError as error:

@@ -517,7 +517,7 @@ def test_a_worker_of_another_data_set_is_not_let_in(tmp_path: Path) -> None:
         ),
         (
             ("--bind", "tcp://127.0.0.1:0", "--bind", "tcp://192.0.2.1:0", "--public"),
-            "framefeed: --bind: tcp://192.0.2.1:0 lets anyone who can reach it in; give credentials (--curve-key for tcp",
+            "framefeed: --bind: tcp://192.0.2.1:0 lets anyone who can reach it in; give credentials (--curve-key ",
         ),
         (("--metrics-host", "decode-box"), "framefeed: --metrics-host: 'decode-box' is no IP address"),
         (("--lease-s", "1e9"), "framefeed: --lease-s is 1e+09, wanted at most 2.592e+06"),
