@@ -22,6 +22,7 @@ from framefeed.errors import BadInput
 from framefeed.new_file import NewFile
 from framefeed.ranges import MAX_BYTES, MAX_SECONDS, check_range, check_ranges, check_text
 from framefeed.regular_file import opened_regular
+from framefeed.show_value import one_line, show_value
 
 MANIFEST_NAME = "framefeed.manifest.jsonl"
 PACKETS_NAME = "framefeed.packets"
@@ -63,16 +64,16 @@ class VideoEntry:
     def __post_init__(self) -> None:
         if not self.chunk_start_s or not (len(self.chunk_start_s) == len(self.record_offset) == len(self.record_bytes)):
             raise BadInput(
-                f"manifest: {self.video[:200]!a} lists {len(self.chunk_start_s)} chunks without one record for each"
+                f"manifest: {show_value(self.video)} lists {len(self.chunk_start_s)} chunks without one record for each"
             )
         if self.record_digest and len(self.record_digest) != len(self.chunk_start_s):
             raise BadInput(
-                f"manifest: {self.video[:200]!a} lists {len(self.chunk_start_s)} chunks without one digest for each"
+                f"manifest: {show_value(self.video)} lists {len(self.chunk_start_s)} chunks without one digest for each"
             )
         try:
             self._check_values()
         except ValueError as error:
-            raise BadInput(f"manifest: {self.video[:200]!a}: {error}") from None
+            raise BadInput(f"manifest: {show_value(self.video)}: {error}") from None
 
     def _check_values(self) -> None:
         check_text("its name", self.video, least=1)
@@ -200,7 +201,9 @@ def _parse(path: Path, file: BinaryIO) -> Manifest:
     head = _read_head(path, file)
     if head.framefeed_manifest not in _READ_VERSIONS:
         seen = head.framefeed_manifest
-        raise BadInput(f"manifest {path} has version {seen!r}, wanted {MANIFEST_VERSION}; run 'framefeed index' again")
+        raise BadInput(
+            f"manifest {path} has version {show_value(seen)}, wanted {MANIFEST_VERSION}; run 'framefeed index' again"
+        )
     videos: dict[str, VideoEntry] = {}
     refused: list[Refusal] = []
     for number, line in enumerate(_lines(path, file), start=2):
@@ -240,7 +243,7 @@ def _decoded(path: Path, number: int, decoder: msgspec.json.Decoder[Any], line: 
     try:
         return decoder.decode(line)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        why = f"line {number}: {error}"[:_MAX_WHY]
+        why = one_line(f"line {number}: {error}", chars=_MAX_WHY)
         raise BadInput(f"manifest {path} is damaged ({why}); run 'framefeed index' again") from None
 
 

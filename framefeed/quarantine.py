@@ -22,6 +22,7 @@ from framefeed.errors import BadInput
 from framefeed.new_file import write_whole
 from framefeed.ranges import MAX_SECONDS, check_range, check_text
 from framefeed.regular_file import opened_regular
+from framefeed.show_value import one_line, show_value
 
 QUARANTINE_NAME = "framefeed.quarantine.jsonl"
 _VERSION = 1
@@ -47,7 +48,7 @@ class QuarantinedSpan:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start_s) and math.isfinite(self.end_s) and 0 <= self.start_s < self.end_s):
             raise BadInput(
-                f"quarantine: span of {self.video[:200]!a} is [{self.start_s:g}, {self.end_s:g}) s, "
+                f"quarantine: span of {show_value(self.video)} is [{self.start_s:g}, {self.end_s:g}) s, "
                 "wanted 0 <= start < end"
             )
         try:
@@ -138,7 +139,7 @@ def _parse(path: Path, file: BinaryIO) -> Iterator[QuarantinedSpan]:
             if wanted < 0:
                 break
     except (msgspec.MsgspecError, ValueError, RecursionError, BadInput) as error:
-        why = f"line {number}: {error}"[:_MAX_WHY]
+        why = one_line(f"line {number}: {error}", chars=_MAX_WHY)
         raise BadInput(f"quarantine list {path} is damaged ({why}); run 'framefeed verify' again") from None
     if number == 0 or number != wanted + 1:
         raise BadInput(f"quarantine list {path} is of another version or cut off; run 'framefeed verify' again")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from framefeed.show_value import show_value
+
 MAX_NAME = 4096  # characters: as many as a path may have bytes
 MAX_BYTES = 1 << 62  # of any file, or an offset in one: sums of two are still of 64 bits
 MAX_SECONDS = 1e9  # of any video: 31 years
@@ -13,7 +15,7 @@ MAX_SECONDS = 1e9  # of any video: 31 years
 def check_range(what: str, value: float, low: float, high: float) -> None:
     """Raises ValueError unless it is a number from `low` to `high`; no infinity and no NaN is."""
     if not low <= value <= high:
-        raise ValueError(f"{what} is {_shown(value)}, wanted {_shown(low)} to {_shown(high)}")
+        raise ValueError(f"{what} is {show_value(value)}, wanted {show_value(low)} to {show_value(high)}")
 
 
 def check_ranges(what: str, values: Sequence[float], low: float, high: float) -> None:
@@ -40,9 +42,3 @@ def check_text(what: str, text: str, *, most: int = MAX_NAME, least: int = 0) ->
             text.encode()
         except UnicodeEncodeError:
             raise ValueError(f"{what} is no UTF-8") from None
-
-
-def _shown(value: float) -> str:
-    if isinstance(value, int) and value.bit_length() > 64:
-        return f"a number of {value.bit_length()} bits"
-    return str(value)

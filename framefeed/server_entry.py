@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from framefeed.ranges import check_range, check_ranges, check_text
 from framefeed.regular_file import STRANGE, read_regular
+from framefeed.show_value import one_line
 
 ENTRY_VERSION = 1
 SUFFIX = ".server.json"
 MAX_ENTRY_BYTES = 1 << 16
-_MAX_WHY = 300
 _MAX_TEXT, _MAX_LIST = 1024, 256
 MAX_LEASE_S = 30 * 86400.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -57,6 +57,8 @@ class ServerEntry(
         check_range("the number of endpoints", len(self.endpoints), 0, _MAX_LIST)
         for url in self.endpoints:
             check_text("an endpoint", url, most=_MAX_TEXT)
+        if not all(text.isprintable() for text in (self.server, self.state, self.fingerprint, *self.endpoints)):
+            raise ValueError("a name or endpoint in it is not printable")
         check_range("the number of sockets", len(self.sockets), 0, _MAX_LIST)
         check_ranges("sockets", self.sockets, 0, 1 << 16)
         for name, most in (("beat", 1 << 62), ("threads", 1 << 20), ("pid", 1 << 32)):
@@ -82,7 +84,7 @@ def unpack_entry(text: str) -> ServerEntry:
     except RecursionError:
         raise ValueError("it is nested without end") from None
     except msgspec.DecodeError as error:
-        raise ValueError(f"it is no server entry of version {ENTRY_VERSION}: {error}"[:_MAX_WHY]) from None
+        raise ValueError(one_line(f"it is no server entry of version {ENTRY_VERSION}: {error}")) from None
 
 
 def read_entry(path: Path) -> ServerEntry:

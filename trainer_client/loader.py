@@ -18,6 +18,7 @@ from typing import Literal, get_args
 from prometheus_client import CollectorRegistry
 
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import show_value
 from framefeed.wire import WorkClass
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
@@ -457,5 +458,7 @@ class ClipLoader(HomeProcess):
 def _name_in(state: Mapping[str, object], key: str) -> str | None:
     name = state.get(key)
     if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME):
-        raise BadInput(f"resume: {key} is {name!r:.80}, wanted a string of at most {_MAX_NAME} characters or nothing")
+        raise BadInput(
+            f"resume: {key} is {show_value(name)}, wanted a string of at most {_MAX_NAME} characters or nothing"
+        )
     return name

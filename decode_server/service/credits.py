@@ -9,6 +9,7 @@ Source: Bertsekas and Gallager 1992, "Data Networks", 6.5.2 (max-min flow contro
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,7 +41,9 @@ class _Client:
 
 
 class Credits:
-    """The clients of one server that asked lately. `weight` is the share of a run."""
+    """The clients of one server that asked lately. `weight` is the share of a run; its principals have equal parts of
+    that, and the clients of each equal parts of its own.
+    """
 
     def __init__(self, weight: Callable[[str], float], *, queue: int) -> None:
         """`queue` is the most requests that wait beside the first one of each client."""
@@ -49,26 +52,26 @@ class Credits:
         self._weight = weight
         self._queue = queue
         self._clients: dict[bytes, _Client] = {}
-        self._in_run: dict[bytes, str] = {}
-        self._runs: dict[str, int] = {}  # clients of each
+        self._in_run: dict[bytes, tuple[str, str]] = {}  # run and principal of each client
+        self._runs: dict[str, Counter[str]] = {}  # clients of each principal, by run
         self._level = 1.0  # requests for a weight of 1
         self._level_s = -math.inf
         self._level_of = (0, 0)  # clients and requests that it was reckoned for
 
-    def seen(self, client: bytes, run: str, now_s: float) -> None:
-        """A client is there."""
+    def seen(self, client: bytes, run: str, now_s: float, *, principal: str = "") -> None:
+        """A client is there, of this principal."""
         known = self._clients.get(client)
         if known is None:
             known = self._clients[client] = _Client(1.0, _period(now_s))
-        if self._in_run.get(client) != run:
+        if self._in_run.get(client) != (run, principal):
             self._leave_run(client)
-            self._in_run[client] = run
-            self._runs[run] = self._runs.get(run, 0) + 1
+            self._in_run[client] = run, principal
+            self._runs.setdefault(run, Counter())[principal] += 1
         known.turn(_period(now_s))
 
-    def asked(self, client: bytes, run: str, now_s: float) -> None:
+    def asked(self, client: bytes, run: str, now_s: float, *, principal: str = "") -> None:
         """A client has one more request here."""
-        self.seen(client, run, now_s)
+        self.seen(client, run, now_s, principal=principal)
         known = self._clients[client]
         known.asked += 1
         if math.isfinite(known.peak):
@@ -114,8 +117,9 @@ class Credits:
             if not known.asked and not known.peak and not known.peak_before:
                 self.gone(client)
             else:
-                run = self._in_run[client]
-                known.weight = self._weight(run) / self._runs[run]
+                run, principal = self._in_run[client]
+                principals = self._runs[run]
+                known.weight = self._weight(run) / len(principals) / principals[principal]
         heaviest = max((known.weight for known in self._clients.values()), default=1.0)
         weights = [(known.demand, known.weight / heaviest) for known in self._clients.values()]
         for known in self._clients.values():
@@ -124,9 +128,11 @@ class Credits:
         self._level_s, self._level_of = now_s, (len(self._clients), total)
 
     def _leave_run(self, client: bytes) -> None:
-        run = self._in_run.pop(client, None)
+        run, principal = self._in_run.pop(client, (None, ""))
         if run is not None:
-            self._runs[run] -= 1
+            self._runs[run][principal] -= 1
+            if not self._runs[run][principal]:
+                del self._runs[run][principal]
             if not self._runs[run]:
                 del self._runs[run]
 

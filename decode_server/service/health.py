@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from decode_server.service.lifecycle import State
 from framefeed.errors import BadInput
 from framefeed.page_server import Page, PageServer
+from framefeed.show_value import show_value
 
 ALIVE_S = 5.0  # the loop turns at least twice a second
 
@@ -53,7 +54,7 @@ def parse_metrics_host(host: str) -> str:
     try:
         return str(ipaddress.ip_address(named))
     except ValueError:
-        raise BadInput(f"--metrics-host: {ascii(host)[:80]} is no IP address, 'localhost' or '*'") from None
+        raise BadInput(f"--metrics-host: {show_value(host)} is no IP address, 'localhost' or '*'") from None
 
 
 class Pages:

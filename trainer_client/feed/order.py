@@ -17,6 +17,7 @@ from itertools import count, takewhile
 import numpy as np
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 _MAX_STEPS = 1 << 26  # of an order that is not the plan's, a number a step
 
@@ -99,7 +100,7 @@ class Order:
             )
             order._displaced = array("q", np.frombuffer(raw, "<i4").tolist())
         except (ValueError, zlib.error) as error:
-            raise BadInput(f"resume: order is {text!r:.80}, wanted what a run wrote ({error})") from None
+            raise BadInput(f"resume: order is {show_value(text)}, wanted what a run wrote ({error})") from None
         used = order.used(steps) if len(order._displaced) == steps else []
         if len(set(used)) != steps or min(used, default=0) < 0:
             raise BadInput(f"resume: order is not one of {steps} different steps")

@@ -23,6 +23,7 @@ from framefeed.draws import SPARE, draw_below, draw_u64
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.quarantine import Quarantine, QuarantinedSpan, read_quarantine
 from framefeed.ranges import check_range, check_ranges, check_text
+from framefeed.show_value import show_value
 from trainer_client.feed.sampler import PlannedBatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.measures.stats import Ledger
@@ -205,7 +206,7 @@ def read(text: object, dataset: Dataset) -> list[StandIn]:
         return [_stand_in(row, dataset) for row in rows]
     except (msgspec.MsgspecError, TypeError, ValueError, IndexError, RecursionError) as error:
         why = str(error)[:_MAX_WHY]
-        raise BadInput(f"resume: stand_ins is {text!r:.80}, wanted a record of this dataset ({why})") from None
+        raise BadInput(f"resume: stand_ins is {show_value(text)}, wanted a record of this dataset ({why})") from None
 
 
 def _stand_in(row: _Row, dataset: Dataset) -> StandIn:

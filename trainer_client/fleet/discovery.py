@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from framefeed.errors import BadInput, ResourceExhausted
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
+from framefeed.show_value import one_line, show_value
 from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, is_loopback, named, scheme_of
 from trainer_client.fleet.connection_turns import ConnectionTurns
 from trainer_client.fleet.dispatch import Dispatch
@@ -81,7 +82,7 @@ def addresses_of(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # what no name can be
-        raise OSError(f"{host!r} is no name ({error})") from None
+        raise OSError(f"{show_value(host)} is no name ({error})") from None
     shown = dict.fromkeys(str(address[0]) for *_, address in found)
     return [f"[{address}]" if ":" in address else address for address in shown]
 
@@ -160,14 +161,14 @@ class RegistryServers:
             return None
         if urls := usable_urls(entry, self._host):
             return Candidate(name=path.name, urls=urls, beat=entry.beat, lease_s=entry.lease_s)
-        shown = ", ".join(map(ascii, entry.endpoints))
-        self._say_once(path.name, f"names no endpoint that this host can use: {shown[:200]}")
+        shown = one_line(", ".join(entry.endpoints), chars=200)
+        self._say_once(path.name, f"names no endpoint that this host can use: {shown}")
         return None
 
     def _say_once(self, name: str, what: str) -> None:
         if name not in self._strange and len(self._strange) < _MOST_SAID:
             self._strange.add(name)
-            _log.warning("%s: %s %s", self._url, name, what)
+            _log.warning("%s: %s %s", self._url, one_line(name), what)
 
     def __str__(self) -> str:
         return self._url
@@ -350,7 +351,7 @@ class Members:
             self._refused.add((look.source, name))
             self._shunned["unprotected"] += 1
             if len(self._refused) <= _MOST_SAID:
-                _log.error("%s: server %s is refused: %s", look.source, ascii(name)[1:-1][:200], why)
+                _log.error("%s: server %s is refused: %s", look.source, one_line(name), why)
 
     def _there(self) -> list[str]:
         """Whose connections stand."""

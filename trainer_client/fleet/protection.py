@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from trainer_client.fleet.addresses import DNS, is_loopback, scheme_of
 from trainer_client.fleet.membership import Discovered
 
@@ -39,7 +40,7 @@ class Protection:
         """Raises BadInput for a name to be looked up, among what the user gave, that leads to unprotected addresses."""
         for url in servers:
             if url.startswith(DNS) and (why := self.why_not(url.removeprefix(DNS))):
-                raise BadInput(f"server address {url!r}: {why}; wanted one that is, or no credentials")
+                raise BadInput(f"server address {show_value(url)}: {why}; wanted one that is, or no credentials")
 
     def allowed(self, discovered: Discovered) -> Discovered:
         """What was found without the addresses that are not protected; an entry that has no other is `refused`."""

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from decode_server.clips.clip_cost import CostLimits
 from decode_server.service.workers.descriptor_reserve import DescriptorReserve
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import clean_environment
@@ -28,6 +29,7 @@ from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
     Hello,
+    Message,
     NoStart,
     Setup,
     Stuck,
@@ -36,6 +38,7 @@ from decode_server.service.workers.worker_messages import (
     unpack_message,
 )
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import show_value
 
 log = logging.getLogger("framefeed.serve")
 
@@ -94,8 +97,8 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What every worker is told, and the command that starts one; `started_s` is when the server started, by the wall
-    clock.
+    """What every worker is told, and the command that starts one; `costs` are what one clip may cost, `started_s` is
+    when the server started, by the wall clock.
     """
 
     root: str
@@ -105,6 +108,7 @@ class WorkerOptions:
     buffer_pool_fd: int
     cancel_flags_fd: int
     read_s: float
+    costs: CostLimits = field(default_factory=CostLimits)
     command: tuple[str, ...] = WORKER_COMMAND
     started_s: float = field(default_factory=time.time)
 
@@ -272,6 +276,8 @@ class Supervisor:
             options.cancel_flags_fd,
             os.getpid(),
             options.started_s,
+            options.costs.read_mib,
+            options.costs.decode_mpx,
         )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, contextlib.ExitStack() as undo:
@@ -324,7 +330,7 @@ class Supervisor:
             self._happened.append(CameUp(worker))
         else:
             serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"
-            self.condemn(worker, f"it sent {message!r:.300}, this server decodes with {serves}", now_s)
+            self.condemn(worker, f"it sent {_said(message)}, this server decodes with {serves}", now_s)
 
     def _agrees(self, hello: Hello) -> bool:
         """Whether a worker would give the bytes of those that were up before it."""
@@ -390,3 +396,10 @@ def _describe_end(worker: WorkerProcess, code: int | None) -> str:
     if code is not None and code < 0:
         return f"{who} died by signal {-code} ({signal.strsignal(-code)})"
     return f"{who} exited with code {code}"
+
+
+def _said(message: Message) -> str:
+    """A message of a worker, for people."""
+    if isinstance(message, Hello):
+        return f"{show_value(message.fingerprint)} of data set {show_value(message.dataset)}"
+    return show_value(message)
