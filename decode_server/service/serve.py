@@ -212,11 +212,15 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         announced = _announcement(options, urls, worker_slots, pool, lifecycle)
         announcement = stack.enter_context(contextlib.closing(announced))
         front = _front(parts, options, server, announcement)
-        metrics_host = parse_metrics_host(options.metrics_host)
-        health = HealthServer(metrics_host, options.metrics_port, status=lambda: front.status, metrics=metrics.render)
+        health = _health(options, front, metrics)
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         front.run()
+
+
+def _health(options: Serve, front: Front, metrics: Metrics) -> HealthServer:
+    host = parse_metrics_host(options.metrics_host)
+    return HealthServer(host, options.metrics_port, status=lambda: front.status, metrics=metrics.render)
 
 
 def _warn_of_exposed_folders(options: Serve) -> None:
