@@ -458,7 +458,5 @@ class ClipLoader(HomeProcess):
 def _name_in(state: Mapping[str, object], key: str) -> str | None:
     name = state.get(key)
     if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME):
-        raise BadInput(
-            f"resume: {key} is {show_value(name)}, wanted a string of at most {_MAX_NAME} characters or nothing"
-        )
+        raise BadInput(f"resume: {key} is {show_value(name)}, wanted nothing or at most {_MAX_NAME} characters")
     return name

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
+from decode_server.service.fair_share import shares_of
 from decode_server.service.run_shares import RunShares
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining, FramefeedError
 from framefeed.wire import WorkClass
@@ -25,9 +26,6 @@ RUNS_OF_PRINCIPAL = 8  # names of runs, each with a share of its own, that one p
 EVALS_IN_A_ROW = 16  # of one run, while training of it waits
 
 _Key = TypeVar("_Key", bytes, str)
-# By principal and by client; the one whose turn it is comes first.
-_Line = OrderedDict[str, OrderedDict[bytes, deque["Job"]]]
-_NOBODY: OrderedDict[bytes, deque[Job]] = OrderedDict()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,6 +53,16 @@ class Job:
     principal: str = ""
 
 
+class _Clients(OrderedDict[bytes, deque[Job]]):
+    """Those of one principal in a line, the one whose turn it is first, and how many turns it had in a row."""
+
+    turns = 0
+
+
+_Line = OrderedDict[str, _Clients]  # by principal; the one whose turn it is comes first
+_NOBODY = _Clients()
+
+
 @dataclass(slots=True)
 class _Asker:
     """A principal with queued requests: how many each of its clients has, and how many its jobs of each run."""
@@ -62,6 +70,11 @@ class _Asker:
     queued: int = 0
     by_client: dict[bytes, int] = field(default_factory=dict)
     by_run: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def load(self) -> float:
+        """Requests for each of its shares."""
+        return self.queued / shares_of(len(self.by_client))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +90,14 @@ class Limits:
 
 class Admission:
     """The queue. Runs share the decoding time, in each run evaluation goes before training, and principals take turns,
-    as do the clients of each.
+    one for each of their clients but no more than a node's ranks have, as do the clients of each.
 
     Evaluation is short and somebody waits for it, so it has the bounded priority: after EVALS_IN_A_ROW of a run its
     training has a turn. Each client has a place for one request (FIRST_PLACES of a principal's), and may have all the
-    others while nobody else wants them: in a full queue the newest of whichever principal has most, and there of the
-    client that has most, makes room for who has fewer (push-out; Thareja and Agrawala 1984). So many connections of one
-    principal get what one would where others wait, and all that there is where none does. A job may come earlier, and
-    with another in one turn, if its frames are decoded for that one anyway.
+    others while nobody else wants them: in a full queue the newest of whichever principal has most for its
+    shares, and there of the client that has most, makes room for who has fewer (push-out; Thareja and Agrawala 1984).
+    So many connections of one principal get what a node would where others wait, and all that there is where none does.
+    A job may come earlier, and with another in one turn, if its frames are decoded for that one anyway.
     """
 
     def __init__(self, limits: Limits, shares: RunShares) -> None:
@@ -108,10 +121,10 @@ class Admission:
         """No queued request expires before this time."""
         return self._next_due_s
 
-    @property
-    def principals(self) -> int:
-        """How many have requests that wait."""
-        return len(self._askers)
+    def shares(self, principal: str) -> int:
+        """How many shares a principal has beside others that wait as well; 0 if none do."""
+        asker = self._askers.get(principal)
+        return shares_of(len(asker.by_client)) if asker is not None and len(self._askers) > 1 else 0
 
     def run_name(self, run: str, principal: str = "") -> str:
         """What a run is called here, for a Job: its own name, or "" once there are too many, or too many of this
@@ -141,7 +154,7 @@ class Admission:
             self._give_up([refused])
             pushed_out = refused, busy
         line = self._lines.setdefault((job.run, job.work_class), OrderedDict())
-        line.setdefault(job.principal, OrderedDict()).setdefault(job.client, deque()).append(job)
+        line.setdefault(job.principal, _Clients()).setdefault(job.client, deque()).append(job)
         self._shares.waits(job.run)
         self._queued += 1
         self._count(job, 1)
@@ -172,12 +185,16 @@ class Admission:
         return list(islice(fit, TOGETHER - 1))
 
     def take(self, job: Job) -> None:
-        """Remove a queued job: it starts now, and its principal goes to the end of the line, its client to the end of
-        that one's. `ended` must follow.
+        """Remove a queued job: it starts now, and its principal goes to the end of the line after its turns, its client
+        to the end of that one's. `ended` must follow.
         """
         line = self._lines[job.run, job.work_class]
-        line.move_to_end(job.principal)
-        line[job.principal].move_to_end(job.client)
+        clients = line[job.principal]
+        clients.move_to_end(job.client)
+        clients.turns += 1
+        if clients.turns >= shares_of(len(clients)):
+            clients.turns = 0
+            line.move_to_end(job.principal)
         self._remove(job)
         self._shares.begins(job.run, job.id)
         passed_over = job.work_class == "eval" and (job.run, "train") in self._lines
@@ -216,8 +233,9 @@ class Admission:
         among one principal's, the clients are even.
         """
         asker = self._askers.get(job.principal) or _Asker()
-        most = max(self._askers.values(), key=lambda one: one.queued)
-        if most.queued <= asker.queued + 1:
+        most = max(self._askers.values(), key=lambda one: one.load)
+        clients = len(asker.by_client) + (job.client not in asker.by_client)
+        if most.load <= (asker.queued + 1) / shares_of(clients):
             most = asker
         client = max(most.by_client, key=lambda one: most.by_client[one], default=job.client)
         if most is asker and asker.by_client.get(client, 0) <= asker.by_client.get(job.client, 0) + 1:

@@ -54,15 +54,15 @@ class RangeAllocator:
         """Whether a range of this length can ever be had."""
         return _aligned(length_bytes) <= self.total_bytes
 
-    def within_share(self, owner: bytes, length_bytes: int, *, principal: str = "", contended: bool = False) -> bool:
+    def within_share(self, owner: bytes, length_bytes: int, *, principal: str = "", shares: int = 0) -> bool:
         """Whether an owner may have that much more, by what is free now: some room is always left for who has none.
 
-        A principal's owners together may have all but a bit of it, and as much as is free while others want some
-        (`contended`).
+        A principal's owners together may have all but a bit of it, and while others want some, for each of the
+        principal's `shares` as much as is free.
         """
         free_bytes, more_bytes = self.total_bytes - self.used_bytes, _aligned(length_bytes)
         owned = self._held_bytes[owner]
-        times = 1 if contended else ALONE_TIMES_FREE if owned else FIRST_TIMES_FREE
+        times = shares or (ALONE_TIMES_FREE if owned else FIRST_TIMES_FREE)
         if principal and not within_share(
             held=self._held_bytes[principal], more=more_bytes, free=free_bytes, times=times
         ):

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from decode_server.service.fair_share import shares_of
+
 QUEUE_S = 0.75  # of decoding that may wait for the threads
 LATELY_S = 2.0  # what a client had at once in this time, or the one before, is its demand
 _RECKON_S = 0.05
@@ -41,8 +43,8 @@ class _Client:
 
 
 class Credits:
-    """The clients of one server that asked lately. `weight` is the share of a run; its principals have equal parts of
-    that, and the clients of each equal parts of its own.
+    """The clients of one server that asked lately. `weight` is the share of a run; its clients have equal
+    parts of that, but those of one principal together no more than a node's ranks.
     """
 
     def __init__(self, weight: Callable[[str], float], *, queue: int) -> None:
@@ -112,14 +114,15 @@ class Credits:
     def _reckon(self, total: int, now_s: float) -> None:
         """Find the level at which what all want and may have fills the total."""
         period = _period(now_s)
+        shares = {run: sum(map(shares_of, principals.values())) for run, principals in self._runs.items()}
         for client, known in list(self._clients.items()):
             known.turn(period)
             if not known.asked and not known.peak and not known.peak_before:
                 self.gone(client)
             else:
                 run, principal = self._in_run[client]
-                principals = self._runs[run]
-                known.weight = self._weight(run) / len(principals) / principals[principal]
+                clients = self._runs[run][principal]
+                known.weight = self._weight(run) * shares_of(clients) / clients / shares[run]
         heaviest = max((known.weight for known in self._clients.values()), default=1.0)
         weights = [(known.demand, known.weight / heaviest) for known in self._clients.values()]
         for known in self._clients.values():

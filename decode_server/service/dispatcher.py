@@ -56,8 +56,8 @@ class Dispatcher:
         return self._outbox.blocks(job.client) or not self._in_share(job)
 
     def _in_share(self, job: Job) -> bool:
-        contended = self._admission.principals > 1
-        return self._ranges.within_share(job.client, job.clip_bytes, principal=job.principal, contended=contended)
+        shares = self._admission.shares(job.principal)
+        return self._ranges.within_share(job.client, job.clip_bytes, principal=job.principal, shares=shares)
 
     def _allocate(self, job: Job) -> Buffer | None:
         return self._ranges.allocate(job.clip_bytes, owner=job.client, principal=job.principal)

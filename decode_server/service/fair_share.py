@@ -7,6 +7,8 @@ Source: Choudhury and Hahne 1998, "Dynamic queue length thresholds for shared-me
 
 from __future__ import annotations
 
+NODE_RANKS = 8  # clients of a principal that count: more of them are no node of GPUs
+
 
 def within_share(*, held: int, more: int, free: int, times: int = 1) -> bool:
     """Whether a user that has `held` may have `more` while `free` are left: no more than `times` (alpha) what is free
@@ -16,3 +18,10 @@ def within_share(*, held: int, more: int, free: int, times: int = 1) -> bool:
     with more, one alone leaves 1 / (times + 1).
     """
     return not held or held + more <= times * free
+
+
+def shares_of(clients: int) -> int:
+    """How many shares a principal with so many clients has beside others: one a client, as a node's ranks have, so that
+    all ranks of a run get the same; but none for connections without end.
+    """
+    return max(min(clients, NODE_RANKS), 1)

@@ -7,14 +7,13 @@ nothing lies in two entries at once, the pickle names nothing but tensors and pl
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import pickle
 import pickletools
 import stat
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,13 +27,15 @@ _ZIP = b"PK\x03\x04"
 _NAMES = frozenset(
     {
         "collections OrderedDict",
-        "argparse Namespace",  # training scripts keep their options beside the weights
         "torch._utils _rebuild_tensor_v2",
         "torch._utils _rebuild_parameter",
         "torch Size",
         "torch device",
     }
 )
+
+Plain = Callable[..., object] | tuple[Callable[..., object], str]
+"""What else a pickle may name, as torch.serialization.safe_globals takes it: itself, or with the name it stands for."""
 
 
 class ArchiveError(ValueError):
@@ -45,8 +46,11 @@ class CarriesCode(ArchiveError):
     """It holds more than tensors and plain values."""
 
 
-def load_archive(path: Path, *, limit_bytes: int = MAX_FILE_BYTES, old_format: bool = False) -> object:
-    """What a file of torch.save holds, on the CPU; with `old_format` one from before torch 1.6 may be, too.
+def load_archive(
+    path: Path, *, limit_bytes: int = MAX_FILE_BYTES, old_format: bool = False, plain: Sequence[Plain] = ()
+) -> object:
+    """What a file of torch.save holds, on the CPU; with `old_format` one from before torch 1.6 may be, too. Its pickle
+    may name what is `plain`, which must not make anything larger than what it is given.
 
     Raises OSError where the file cannot be opened, is no regular one or is larger than `limit_bytes`, ArchiveError for
     all else. Takes no more memory than twice the file's size.
@@ -55,11 +59,11 @@ def load_archive(path: Path, *, limit_bytes: int = MAX_FILE_BYTES, old_format: b
         is_zip = file.read(len(_ZIP)) == _ZIP
         file.seek(0)
         if is_zip:
-            _check_directory(file)
+            _check_directory(file, _NAMES | {_name_of(one) for one in plain})
             file.seek(0)
         elif not old_format:
             raise ArchiveError("it is no archive of torch.save")
-        body = _load(file)
+        body = _load(file, plain)
     _check_tensors(body)
     return body
 
@@ -79,7 +83,7 @@ def _opened(path: Path, limit_bytes: int) -> BinaryIO:
     return file
 
 
-def _check_directory(file: BinaryIO) -> None:
+def _check_directory(file: BinaryIO, names: frozenset[str]) -> None:
     """Raises ArchiveError unless the entries of the archive lie in it as they are, each by itself."""
     file_bytes = os.fstat(file.fileno()).st_size
     try:
@@ -90,7 +94,7 @@ def _check_directory(file: BinaryIO) -> None:
             _check_entries(entries, file_bytes)
             for entry in entries:
                 if entry.filename.endswith(".pkl"):
-                    _check_pickle(archive.read(entry))
+                    _check_pickle(archive.read(entry), names)
     except ArchiveError:
         raise
     except Exception as error:  # zipfile, struct and pickletools each have errors of their own
@@ -111,24 +115,30 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], file_bytes: int) -> None:
         raise ArchiveError(f"a pickle in it has {pickle_bytes} bytes, wanted at most {_MAX_PICKLE_BYTES}")
 
 
-def _check_pickle(text: bytes) -> None:
+def _check_pickle(text: bytes, names: frozenset[str]) -> None:
     """Raises CarriesCode for names that are not plain: torch calls some that take as much memory as is claimed."""
     for operation, argument, _ in pickletools.genops(io.BytesIO(text)):
-        if operation.name == "GLOBAL" and not _is_plain(str(argument)):
+        if operation.name == "GLOBAL" and not _is_plain(str(argument), names):
             raise CarriesCode(f"it holds more than tensors and plain values ({ascii(argument)[:80]})")
 
 
-def _is_plain(name: str) -> bool:
+def _is_plain(name: str, names: frozenset[str]) -> bool:
     module, _, attribute = name.partition(" ")
     if module == "torch":
         is_dtype = isinstance(getattr(torch, attribute, None), torch.dtype)
-        return is_dtype or name in _NAMES or (attribute.endswith("Storage") and attribute.isalnum())
-    return name in _NAMES
+        return is_dtype or name in names or (attribute.endswith("Storage") and attribute.isalnum())
+    return name in names
 
 
-def _load(file: BinaryIO) -> object:
+def _name_of(plain: Plain) -> str:
+    """As a pickle spells it: the module, and the name in it."""
+    path = plain[1] if isinstance(plain, tuple) else f"{plain.__module__}.{plain.__qualname__}"
+    return " ".join(path.rpartition(".")[::2])
+
+
+def _load(file: BinaryIO, plain: Sequence[Plain]) -> object:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(list(plain)):
             body: object = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CarriesCode(f"it holds more than tensors and plain values ({_first_line(error)})") from None
