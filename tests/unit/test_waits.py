@@ -21,6 +21,7 @@ WAITS = {
     "select",
 }
 ENDED_BY = {
+    "framefeed/page_server.py: self._over.wait()": "close(); its loop serves meanwhile",
     "framefeed/cli/children.py: self._process.wait()": "it was killed, or its end was seen",
     "decode_server/chunking/chunk_workers.py: future.result()": "only of futures that are done",
     "decode_server/chunking/verify.py: wait(running, return_when=FIRST_COMPLETED)": "an answer or the end of a worker",
