@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Hashable, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import PurePath
 from typing import Any, Literal, Union, cast, get_args, get_origin
 
 import numpy as np
@@ -20,8 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from framefeed.errors import BadInput, FramefeedError
-
-_SHOWN = 80  # characters of a value
+from framefeed.show_value import show_value
 
 
 class _Unfit(Exception):
@@ -44,14 +44,10 @@ def whole_number(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as an error line shows it: one line, cut where it is long."""
+    """A value as an error line shows it, classes and paths by name."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    try:
-        text = ascii(value) if not repr(value).isprintable() else repr(value)
-    except Exception:
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return f"{type(value).__name__} {show_value(str(value))}" if isinstance(value, PurePath) else show_value(value)
 
 
 def _changes(options: object, *, what: str, error: type[FramefeedError]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.option_types import shown, whole_number
+from framefeed.show_value import show_value
 from trainer_client.checked_dataset import CheckedDataset
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
@@ -45,6 +46,8 @@ __all__ = ["ClipLoader", "LoaderOptions"]
 
 _log = logging.getLogger(__name__)
 
+_MAX_NAME = 4096  # of what a state says
+
 
 class ClipLoader(HomeProcess):
     """An iterator of Batch in strict plan order: the same batches from any servers, whatever fails on the way.
@@ -52,8 +55,8 @@ class ClipLoader(HomeProcess):
     It begins to prefetch at the first next() and may begin before its servers do. After an error that ended the feed,
     load_state_dict(state_dict()) makes it try again from the batch that was next. Use it in a `with`, or close() it.
     One thread at a time iterates; another that comes while it is inside is refused. Any thread may read `stats` and
-    `options`, and close() it. It belongs to the process that made it: in another
-    one everything but close(), which does nothing there, raises BadInput, and so does pickling it.
+    `options`, and close() it. It belongs to the process that made it: in another one everything but close(), which does
+    nothing there, raises BadInput, and so does pickling it.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class ClipLoader(HomeProcess):
         )
         self._limits = options.dispatch_limits(budgets)
         self._fleet_limits = options.fleet_limits()
+        options.credentials.protection.check(options.servers)
         self._secrets = options.credentials.watch()
         shape = (options.batch_clips, *policy.shape)
         self._slots = SlotPool(shape, spare=self._depth_batches + 1, allocate=allocate)
@@ -241,7 +245,10 @@ class ClipLoader(HomeProcess):
         """
         self._check_home()
         order = self._order_in(state)
-        used = order.used(order.steps)
+        try:
+            used = order.used(order.steps)
+        except ValueError as error:
+            raise BadInput(f"replay: the state cannot be replayed ({error})") from None
         self._restart(state, Order())
         self._replayed = used
         self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
@@ -385,6 +392,7 @@ class ClipLoader(HomeProcess):
             ledger=self._ledger,
             rank=self._share.rank,
             stall_s=options.stall_s,
+            protection=options.credentials.protection,
         )
         limits = TransportLimits(
             clip_bytes=self._policy.clip_bytes, secrets=self._secrets, io_threads=options.io_threads
@@ -411,6 +419,6 @@ class ClipLoader(HomeProcess):
 
 def _name_in(state: Mapping[str, object], key: str) -> str | None:
     name = state.get(key)
-    if name is not None and not isinstance(name, str):
-        raise BadInput(f"resume: {key} is {name!r}, wanted a string or nothing")
+    if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME):
+        raise BadInput(f"resume: {key} is {show_value(name)}, wanted nothing or at most {_MAX_NAME} characters")
     return name

@@ -8,15 +8,15 @@ bytes themselves. It knows no streams and no packets.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 
 from framefeed.errors import UnsupportedMedia
+from framefeed.regular_file import open_regular
+from framefeed.show_value import show_value
 
 FORMATS = (
     "asf", "avi", "av1", "dv", "flv", "gxf", "h264", "hevc", "ivf", "live_flv", "m4v", "matroska", "mjpeg", "mov",
@@ -39,26 +39,6 @@ CODECS = frozenset((
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 
 
-def open_regular(path: Path, *, resolved: bool = False) -> int:
-    """A descriptor to read a regular file, which the caller closes. Never waits for a writer as a pipe would.
-
-    With `resolved` the path has no links, and what was opened is that very file: a link that was put in its place, or
-    in that of a folder above, between the look and the opening is refused. Raises OSError: ELOOP for that, EINVAL for
-    what is no regular file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        opened = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
-        if resolved and opened != str(path):
-            raise OSError(errno.ELOOP, "a link took its place")
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
 def open_container(path: Path) -> InputContainer:
     """FFmpeg's demuxer over a media file; `with` closes it. Blocks while the head of the file is read.
 
@@ -78,7 +58,9 @@ def open_container(path: Path) -> InputContainer:
 def check_codec(decoder: str) -> None:
     """Raises UnsupportedMedia for the name of a decoder that is not among CODECS."""
     if decoder not in CODECS:
-        raise UnsupportedMedia(f"its codec is {decoder[:40]!a}, which is not one of the {len(CODECS)} that are served")
+        raise UnsupportedMedia(
+            f"its codec is {show_value(decoder)}, which is not one of the {len(CODECS)} that are served"
+        )
 
 
 def _name_format(descriptor: int) -> None:

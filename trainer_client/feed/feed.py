@@ -31,6 +31,7 @@ from trainer_client.fleet.discovery import Discovery, Members, Source
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.messages import Failed, Got, Send
+from trainer_client.fleet.protection import Protection
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.measures.wait import ClipLife, Wait, to_ns
@@ -70,7 +71,7 @@ OpenWire = Callable[[socket.socket], AbstractContextManager[Wire]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a feed is made of: where its servers come from and how often to look, the decisions, where they are counted,
-    and how long its thread may be silent.
+    how long its thread may be silent, and which servers may be used.
     """
 
     sources: Sequence[Source]
@@ -83,6 +84,7 @@ class Parts:
     ledger: Ledger
     rank: int
     stall_s: float
+    protection: Protection
 
 
 class Feed:
@@ -102,8 +104,13 @@ class Feed:
         self._waiting_since_s: float | None = None
         self._delivered = False
         self.stop_switch = StopSwitch()
-        discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self.stop_switch.rouse)
-        self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch)
+        discovery = Discovery(
+            parts.sources,
+            every_s=parts.look_every_s,
+            on_report=self.stop_switch.rouse,
+            protection=parts.protection,
+        )
+        self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch, ledger=parts.ledger)
         self._thread = threading.Thread(target=self._run, name=f"framefeed-feed-{parts.rank}", daemon=True)
 
     def start(self) -> None:
@@ -354,6 +361,20 @@ class Feed:
             self._settle()
 
     def _receive(self, wire: Wire, url: str, header: bytes) -> None:
+        """Take a message in. Whatever it comes to costs its server the connection and not the run its feed."""
+        try:
+            self._take_in(wire, url, header)
+        except Exception:
+            _log.exception("a reply of %s failed in a way that is a bug; its connection is made anew", url)
+            with self._changed:
+                self._ledger.dropped_replies["internal"] += 1
+                self._dispatch.disconnected(url, now_s=time.monotonic())
+            wire.disconnect(url)
+            wire.connect(url)
+        with self._changed:
+            self._settle()  # what ends a run on purpose is raised by this
+
+    def _take_in(self, wire: Wire, url: str, header: bytes) -> None:
         reply: Reply | WrongVersion | str
         try:
             reply = unpack_reply(header)
@@ -361,6 +382,9 @@ class Feed:
             reply = error
         except BadRequest as error:
             reply = str(error)
+        except Exception as error:  # whatever reading what others wrote comes to is their mistake
+            _log.debug("a reply of %s does not read", url, exc_info=error)
+            reply = f"it does not read ({type(error).__name__})"
         into = None
         if isinstance(reply, ClipReply):
             with self._changed:
@@ -375,7 +399,6 @@ class Feed:
                 self._dispatch.foreign(url, str(reply), now_s=now_s)
             else:
                 self._dispatch.replied(url, reply, pixel_bytes=pixel_bytes, now_s=now_s)
-            self._settle()
 
     def _refill(self, end: Failed) -> None:
         """Another sample stands in for one that no server can give, or its batch fails."""

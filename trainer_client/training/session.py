@@ -7,6 +7,7 @@ OUT/tensorboard its curves.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -19,12 +20,16 @@ from rich.console import Console
 
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.folder_guard import warn_if_exposed
+from framefeed.new_file import write_whole
 from trainer_client.loader import ClipLoader
 from trainer_client.training.checkpoint import Checkpoints
 from trainer_client.training.train_log import TrainLog
 from trainer_client.training.train_loop import Ending, Limits, StepRecord, TrainLoop
 from trainer_client.training.train_metrics import TrainMetrics, metrics_page
 from trainer_client.training.train_summary import Summary
+
+_log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
 
@@ -88,6 +93,7 @@ class Session:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"--out {options.out} cannot be made: {error.strerror}") from None
+        warn_if_exposed(options.out, what="--out", log=_log)
         with ExitStack() as stack:
             self._stops = stack.enter_context(StopSignals(first_only=True))
             page = metrics_page(self.registry, host=options.metrics_host, port=options.metrics_port)
@@ -136,9 +142,7 @@ class Session:
 
     def _write_run(self) -> None:
         body = {"pid": os.getpid(), "metrics_url": self.metrics_url, "config": dict(self._config)}
-        part = self._options.out / (RUN_NAME + ".part")
-        part.write_text(json.dumps(body, indent=1) + "\n")
-        part.rename(self._options.out / RUN_NAME)
+        write_whole(self._options.out / RUN_NAME, json.dumps(body, indent=1).encode() + b"\n")
 
 
 class _Saver:

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
+from framefeed.new_file import write_whole
 from trainer_client.measures.stats import FeedStats
 from trainer_client.training.train_loop import StepRecord
 
@@ -58,9 +59,7 @@ class Summary:
             "received_bytes": stats.received_bytes,
             "conserved": stats.conserved,
         }
-        part = folder / (SUMMARY_NAME + ".part")
-        part.write_text(json.dumps(body, indent=1) + "\n")
-        part.rename(folder / SUMMARY_NAME)
+        write_whole(folder / SUMMARY_NAME, json.dumps(body, indent=1).encode() + b"\n")
         return body
 
 

@@ -5,7 +5,9 @@ It never blocks (but for `close`, which is bounded) and reports what happened as
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import errno
 import logging
 import math
 import os
@@ -18,6 +20,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from decode_server.clips.clip_cost import CostLimits
+from decode_server.service.workers.descriptor_reserve import DescriptorReserve
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import clean_environment
 from decode_server.service.workers.topology import WorkerSlot
@@ -25,6 +29,7 @@ from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
     Hello,
+    Message,
     NoStart,
     Setup,
     Stuck,
@@ -33,6 +38,7 @@ from decode_server.service.workers.worker_messages import (
     unpack_message,
 )
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import show_value
 
 log = logging.getLogger("framefeed.serve")
 
@@ -41,6 +47,7 @@ START_S = 60.0  # a worker that is not up by then is killed
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
 ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})  # no reason to give a server up
 _FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row, at every slot, before there is no point
 
 
@@ -90,8 +97,8 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What every worker is told, and the command that starts one; `started_s` is when the server started, by the wall
-    clock.
+    """What every worker is told, and the command that starts one; `costs` are what one clip may cost, `started_s` is
+    when the server started, by the wall clock.
     """
 
     root: str
@@ -101,6 +108,7 @@ class WorkerOptions:
     buffer_pool_fd: int
     cancel_flags_fd: int
     read_s: float
+    costs: CostLimits = field(default_factory=CostLimits)
     command: tuple[str, ...] = WORKER_COMMAND
     started_s: float = field(default_factory=time.time)
 
@@ -164,6 +172,7 @@ class Supervisor:
         self._dying: list[WorkerProcess] = []
         self._happened: list[Happening] = []
         self._refused = ""
+        self._reserve = DescriptorReserve()
 
     def fileno(self) -> int:
         """A descriptor that is readable when a worker has something to say."""
@@ -187,6 +196,7 @@ class Supervisor:
 
     def poll(self, now_s: float) -> list[Happening]:
         """Take in what workers said and how they ended, kill those that do not come up, start the missing."""
+        self._reserve.refill()
         for fd, _ in self._epoll.poll(0):
             self._receive(self._by_fd[fd], now_s)
         for worker in list(self._dying):
@@ -231,6 +241,7 @@ class Supervisor:
             log.warning("worker %d is killed but cannot go (a read that does not return)", worker.pid)
         self._places, self._vacant, self._dying, self._by_fd = [], [], [], {}
         self._starting.clear()
+        self._reserve.close()
         self._epoll.close()
 
     def _everyone(self) -> Iterator[WorkerProcess]:
@@ -238,8 +249,22 @@ class Supervisor:
         yield from (worker for worker in self._dying if worker.place.worker is not worker)
 
     def _spawn(self, place: _Place, now_s: float) -> None:
+        try:
+            with self._reserve.lent():
+                process, ours = self._start(place)
+        except OSError as error:
+            passes = error.errno in _PASSING and bool(self.fingerprint)  # others were up: it can be done
+            self._failed(place, f"cannot start a process: {error}", now_s=now_s, was_ready=passes)
+            return
+        worker = place.worker = WorkerProcess(place, process, ours, now_s)
+        self._vacant.remove(place)
+        self._starting.add(worker)
+        self._by_fd[ours.fileno()] = worker
+        self._epoll.register(ours.fileno(), select.EPOLLIN)
+
+    def _start(self, place: _Place) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """A process and our end of its channel. Raises OSError, with nothing left, when it cannot be started."""
         options = self._options
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         setup = Setup(
             options.root,
             options.index_folder,
@@ -251,28 +276,24 @@ class Supervisor:
             options.cancel_flags_fd,
             os.getpid(),
             options.started_s,
+            options.costs.read_mib,
+            options.costs.decode_mpx,
         )
-        with theirs:
-            try:
-                process = subprocess.Popen(
-                    [*options.command, str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd),
-                    stdin=subprocess.DEVNULL,
-                    stdout=2,  # stdout is the front's own
-                    process_group=0,  # Ctrl-C in a terminal is the front's to handle
-                    env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
-                )
-            except OSError as error:
-                ours.close()
-                self._failed(place, f"cannot start a process: {error}", now_s=now_s, was_ready=False)
-                return
-        ours.setblocking(False)
-        ours.send(pack_message(setup))
-        worker = place.worker = WorkerProcess(place, process, ours, now_s)
-        self._vacant.remove(place)
-        self._starting.add(worker)
-        self._by_fd[ours.fileno()] = worker
-        self._epoll.register(ours.fileno(), select.EPOLLIN)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, contextlib.ExitStack() as undo:
+            undo.enter_context(ours)
+            ours.setblocking(False)
+            ours.send(pack_message(setup))  # before the process is there: it cannot be gone
+            process = subprocess.Popen(
+                [*options.command, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd),
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # stdout is the front's own
+                process_group=0,  # Ctrl-C in a terminal is the front's to handle
+                env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
+            )
+            undo.pop_all()
+        return process, ours
 
     def _receive(self, worker: WorkerProcess, now_s: float) -> None:
         try:
@@ -309,7 +330,7 @@ class Supervisor:
             self._happened.append(CameUp(worker))
         else:
             serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"
-            self.condemn(worker, f"it sent {message!r:.300}, this server decodes with {serves}", now_s)
+            self.condemn(worker, f"it sent {_said(message)}, this server decodes with {serves}", now_s)
 
     def _agrees(self, hello: Hello) -> bool:
         """Whether a worker would give the bytes of those that were up before it."""
@@ -375,3 +396,10 @@ def _describe_end(worker: WorkerProcess, code: int | None) -> str:
     if code is not None and code < 0:
         return f"{who} died by signal {-code} ({signal.strsignal(-code)})"
     return f"{who} exited with code {code}"
+
+
+def _said(message: Message) -> str:
+    """A message of a worker, for people."""
+    if isinstance(message, Hello):
+        return f"{show_value(message.fingerprint)} of data set {show_value(message.dataset)}"
+    return show_value(message)
