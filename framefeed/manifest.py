@@ -166,15 +166,20 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(folder, Path):
         raise BadInput(f"root {shown(folder)} is no pathlib.Path; wanted read_manifest(Path(ROOT))")
     path = folder / MANIFEST_NAME
-    if not folder.is_dir():
-        raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
+    require_manifest(folder)
     try:
         with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
             return _parse(path, file)
-    except FileNotFoundError:
-        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first") from None
     except OSError as error:
         raise BadInput(f"manifest {path} cannot be read: {error.strerror}") from None
+
+
+def require_manifest(folder: Path) -> None:
+    """Raises BadInput where there is no folder, or no manifest in it; nothing is read."""
+    if not folder.is_dir():
+        raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
+    if not os.path.lexists(folder / MANIFEST_NAME):
+        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
 
 
 class _Head(Struct):

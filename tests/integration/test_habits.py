@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,8 @@ from trainer_client.fleet.fleet import Fleet, FleetLimits
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
+
+ROOT = Path(__file__).parents[2]
 
 
 class Labelled(list[Sample]):
@@ -328,3 +333,41 @@ def test_the_other_address_is_used_when_the_first_is_lost() -> None:
     assert "tcp://b:1" in fleet.probes(2.0)
     fleet.described("tcp://b:1", who, 2.1)
     assert fleet.up == ["tcp://b:1"]
+
+
+RANK = """
+import sys
+from tests.integration.test_client import loader
+from framefeed.errors import BadInput
+with loader(sys.argv[1], run="habits", rank=int(sys.argv[2]), world_size=2, batch_clips=2) as run:
+    try:
+        next(run)
+        print("goes on", flush=True)
+        sys.stdin.readline()
+    except BadInput as error:
+        print(error, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "rank", "says"),
+    [
+        ("data-1", 1, "goes on"),
+        ("data-2", 1, "rank 0 of the same run, has another data set than rank 1"),
+        ("data-1", 0, "rank 0 is there twice"),
+    ],
+)
+def test_ranks_of_a_node_notice_each_other_s_mistakes(dataset: str, rank: int, says: str) -> None:
+    def start(url: str, rank: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", RANK, url, str(rank)]
+        return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with servers(Manner(), Manner(dataset=dataset)) as (one, other), start(one.url, 0) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "goes on\n"
+        with start(other.url, rank) as second:
+            assert second.stdout is not None
+            assert says in second.stdout.readline()
+            second.communicate("\n", timeout=20)
+        first.communicate("\n", timeout=20)

@@ -6,10 +6,11 @@ OUT/tensorboard its curves.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from framefeed.cli.stop_signals import StopSignals
-from framefeed.errors import BadInput, FramefeedError
+from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
 from trainer_client.loader import ClipLoader
@@ -132,10 +133,12 @@ class Session:
             saver.save()
         except FramefeedError as error:
             ending = f"failed: {error}"
-            saver.save()
+            with _told_only():
+                saver.save()
             raise
         finally:
-            summary.write(options.out, loader.stats, ending=ending)
+            with _told_only() if ending.startswith("failed") else contextlib.nullcontext():
+                summary.write(options.out, loader.stats, ending=ending)
         if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
@@ -143,6 +146,15 @@ class Session:
     def _write_run(self) -> None:
         body = {"pid": os.getpid(), "metrics_url": self.metrics_url, "config": dict(self._config)}
         write_whole(self._options.out / RUN_NAME, json.dumps(body, indent=1).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def _told_only() -> Iterator[None]:
+    """A fault of storage in it is told in the log, and does not bury the error that ended the run."""
+    try:
+        yield
+    except StorageFault as fault:
+        _log.error("%s", fault)
 
 
 class _Saver:
