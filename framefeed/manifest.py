@@ -158,10 +158,12 @@ def read_identity(folder: Path) -> str:
         return _read_head(path, file).identity
 
 
-def check_root(folder: Path) -> None:
-    """Raises BadInput if there is no such folder."""
+def check_indexed(folder: Path) -> None:
+    """Raises BadInput if there is no such folder, or no manifest in it."""
     if not folder.is_dir():
         raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
+    if not (folder / MANIFEST_NAME).exists():
+        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -169,12 +171,10 @@ def read_manifest(folder: Path) -> Manifest:
     says what cannot be of a video.
     """
     path = folder / MANIFEST_NAME
-    check_root(folder)
+    check_indexed(folder)
     try:
         with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
             return _parse(path, file)
-    except FileNotFoundError:
-        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first") from None
     except OSError as error:
         raise BadInput(f"manifest {path} cannot be read: {error.strerror}") from None
 
