@@ -159,6 +159,14 @@ def read_identity(folder: Path) -> str:
         return _read_head(path, file).identity
 
 
+def check_indexed(folder: Path) -> None:
+    """Raises BadInput if there is no such folder, or no manifest in it."""
+    if not folder.is_dir():
+        raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
+    if not (folder / MANIFEST_NAME).exists():
+        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read FOLDER/framefeed.manifest.jsonl. Raises BadInput if it is missing, empty, damaged, of another version, or
     says what cannot be of a video.
@@ -166,20 +174,12 @@ def read_manifest(folder: Path) -> Manifest:
     if not isinstance(folder, Path):
         raise BadInput(f"root {shown(folder)} is no pathlib.Path; wanted read_manifest(Path(ROOT))")
     path = folder / MANIFEST_NAME
-    require_manifest(folder)
+    check_indexed(folder)
     try:
         with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
             return _parse(path, file)
     except OSError as error:
         raise BadInput(f"manifest {path} cannot be read: {error.strerror}") from None
-
-
-def require_manifest(folder: Path) -> None:
-    """Raises BadInput where there is no folder, or no manifest in it; nothing is read."""
-    if not folder.is_dir():
-        raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
-    if not os.path.lexists(folder / MANIFEST_NAME):
-        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
 
 
 class _Head(Struct):

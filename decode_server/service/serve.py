@@ -56,7 +56,7 @@ from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
 from framefeed.folder_guard import warn_if_exposed
-from framefeed.manifest import require_manifest
+from framefeed.manifest import check_indexed
 from framefeed.server_entry import MAX_LEASE_S
 from framefeed.show_value import one_line
 from framefeed.wire import MAX_NAME_CHARS
@@ -162,8 +162,8 @@ class Serve:
 
     def run(self) -> None:
         """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""
+        check_indexed(self.index or self.root)
         log_to_stderr()
-        require_manifest(self.index or self.root)
         run_server(self)
 
 
