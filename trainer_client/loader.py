@@ -74,9 +74,7 @@ class ClipLoader(HomeProcess):
         ValueError for a registry that has a feed already: one feed a registry.
         """
         super().__init__()
-        for name, value, kind in (("policy", policy, ClipPolicy), ("options", options, LoaderOptions)):
-            if not isinstance(value, kind):
-                raise BadInput(f"loader: {name} is {shown(value)}, wanted a {kind.__name__}")
+        _check_kinds(policy, options)
         found = options.rank_of()
         share = Share(batch_clips=options.batch_clips, rank=found.rank, world_size=found.world_size)
         self._share, self._window_batches = share, window_of(options.order, world_size=share.world_size)
@@ -415,6 +413,12 @@ class ClipLoader(HomeProcess):
         done, replayed = self._order.steps, self._replayed
         steps = self._order.remaining(self.steps) if replayed is None else iter(replayed[done:])
         return planned_batches(steps, self._dataset, self._policy, sampler=self._sampler, stand_ins=self._stand_ins)
+
+
+def _check_kinds(policy: object, options: object) -> None:
+    for name, value, kind in (("policy", policy, ClipPolicy), ("options", options, LoaderOptions)):
+        if not isinstance(value, kind):
+            raise BadInput(f"loader: {name} is {shown(value)}, wanted a {kind.__name__}")
 
 
 def _name_in(state: Mapping[str, object], key: str) -> str | None:
