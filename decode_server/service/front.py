@@ -141,7 +141,7 @@ class Front:
                 self._load.begin(time.monotonic())
                 self._turn(self._load.turn_s)
                 self._load.end(time.monotonic())
-        self._flush()
+        self._listeners.close(linger_s=_FLUSH_S)  # a bounded time to send what they hold
         if self._unfinished:
             raise FramefeedError(
                 f"drain: {self._unfinished} requests were unfinished after {self._drain_s:g} s; "
@@ -357,10 +357,6 @@ class Front:
         elif not self.in_flight and not self._outbox.in_transit and self._drain_notice.quiet(now_s):
             log.info("drained: every request was answered")
             self.lifecycle.move(State.STOPPED)
-
-    def _flush(self) -> None:
-        """Give the listeners a bounded time to send what they hold."""
-        self._listeners.close(linger_s=_FLUSH_S)
 
     def _publish(self, now_s: float) -> None:
         gauges = Gauges(
