@@ -21,7 +21,7 @@ from models.videomae import VideoMAEConfig
 from models.weights.saved_model import load_model
 from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
 from tests.videos import make_numbered_video
-from trainer_client.training.checkpoint import Checkpoints, read_checkpoint
+from trainer_client.training.checkpoints import Checkpoints, read_checkpoint
 from trainer_client.training.export import Export
 
 TRAIN = ("-c", "from framefeed.cli.command import main; raise SystemExit(main())", "train", "mae")

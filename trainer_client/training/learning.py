@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from framefeed.errors import BadInput
-from trainer_client.training.optimizer import AdamWConfig, build_adamw
-from trainer_client.training.schedule import WarmupCosine, scale_rate
+from trainer_client.training.optimizers import AdamWConfig, build_adamw
+from trainer_client.training.schedules import WarmupCosine, scale_rate
 
 _REFERENCE_CLIPS = 256
 

@@ -20,11 +20,11 @@ from rich.console import Console
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
 from trainer_client.loader import ClipLoader
-from trainer_client.training.checkpoint import Checkpoints
-from trainer_client.training.train_log import TrainLog
-from trainer_client.training.train_loop import Ending, Limits, StepRecord, TrainLoop
-from trainer_client.training.train_metrics import TrainMetrics, metrics_page
-from trainer_client.training.train_summary import Summary
+from trainer_client.training.checkpoints import Checkpoints
+from trainer_client.training.loop import Ending, Limits, StepRecord, TrainLoop
+from trainer_client.training.watch.train_log import TrainLog
+from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
+from trainer_client.training.watch.train_summary import Summary
 
 RUN_NAME = "run.json"
 

@@ -15,7 +15,7 @@ from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
 from trainer_client.training.compute import Compute
 from trainer_client.training.learning import LearningOptions
-from trainer_client.training.train_loop import TrainLoop
+from trainer_client.training.loop import TrainLoop
 
 CPU = Compute(device=torch.device("cpu"))
 BATCH = 3

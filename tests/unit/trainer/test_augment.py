@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import BadInput
-from trainer_client.training.augment import (
+from trainer_client.training.augment.pixels import (
     CLIP,
     IMAGENET,
     LAVILA,

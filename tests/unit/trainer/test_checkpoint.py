@@ -11,8 +11,8 @@ import torch
 
 from framefeed.errors import BadInput, StorageFault
 from tests.unit.trainer.small_run import NoStops, make_loop
-from trainer_client.training.checkpoint import Checkpoints, differing
-from trainer_client.training.train_loop import Limits, TrainState
+from trainer_client.training.checkpoints import Checkpoints, differing
+from trainer_client.training.loop import Limits, TrainState
 
 CONFIG = {"recipe": "mae", "lr": 1e-3, "betas": (0.9, 0.95), "frames": None}
 

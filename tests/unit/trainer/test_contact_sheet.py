@@ -11,9 +11,9 @@ from matplotlib.image import imread
 
 from models.videomae import PRESETS
 from tests.unit.trainer.small_run import CPU, make_batch
-from trainer_client.training.augment import yuv_to_rgb
-from trainer_client.training.contact_sheet import SheetClip, draw_sheet
-from trainer_client.training.mae_task import MaeTask
+from trainer_client.training.augment.pixels import yuv_to_rgb
+from trainer_client.training.tasks.mae import MaeTask
+from trainer_client.training.watch.contact_sheet import SheetClip, draw_sheet
 
 
 def flat_clip(values: list[float], *, label: str = "a video, 0–1 s") -> SheetClip:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from framefeed.errors import BadInput, FramefeedError
 from models.videomae import PRESETS, VideoMAE
-from trainer_client.training.optimizer import (
+from trainer_client.training.optimizers import (
     AdamWConfig,
     NonFiniteStep,
     build_adamw,

@@ -10,7 +10,7 @@ from framefeed.cli.command import main
 from framefeed.manifest import Manifest, VideoEntry
 from models.videomae import PRESETS
 from trainer_client.training.feed_options import FeedOptions
-from trainer_client.training.recipe_mae import TrainMae
+from trainer_client.training.recipes.mae import TrainMae
 from trainer_client.training.session import SessionOptions
 
 NEEDED = ("--servers", "tcp://127.0.0.1:5555", "--metrics-port", "0", "--preset", "tiny", "--device", "cpu")

@@ -13,8 +13,8 @@ import torch
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import CorruptMedia
 from tests.unit.trainer.small_run import LinearTask, MadeFeed, NoStops, make_loop
-from trainer_client.training.optimizer import NonFiniteStep
-from trainer_client.training.train_loop import Ending, Limits, StepRecord
+from trainer_client.training.loop import Ending, Limits, StepRecord
+from trainer_client.training.optimizers import NonFiniteStep
 
 
 def test_takes_every_batch_once_and_learns() -> None:

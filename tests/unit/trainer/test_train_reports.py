@@ -15,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from framefeed.errors import BadInput
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
 from trainer_client.measures.wait import Wait
-from trainer_client.training.train_log import TrainLog, interval_of
-from trainer_client.training.train_loop import StepRecord
-from trainer_client.training.train_metrics import TrainMetrics, metrics_page
-from trainer_client.training.train_summary import Summary, mean_of_ends
+from trainer_client.training.loop import StepRecord
+from trainer_client.training.watch.train_log import TrainLog, interval_of
+from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
+from trainer_client.training.watch.train_summary import Summary, mean_of_ends
 
 
 def record(step: int, *, loss: float = 1.0) -> StepRecord:

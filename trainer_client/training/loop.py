@@ -19,7 +19,7 @@ from framefeed.cli.stop_signals import Stopped
 from trainer_client.feed.batch import Batch
 from trainer_client.training.compute import Compute
 from trainer_client.training.learning import Learning
-from trainer_client.training.optimizer import clip_gradients, require_finite, set_learning_rate
+from trainer_client.training.optimizers import clip_gradients, require_finite, set_learning_rate
 
 
 class Task(Protocol):

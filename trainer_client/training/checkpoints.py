@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from framefeed.errors import BadInput, StorageFault
-from trainer_client.training.train_loop import TrainState
+from trainer_client.training.loop import TrainState
 
 CHECKPOINT_VERSION = 1
 _NAME = re.compile(r"step_(\d{9,})\.pt")

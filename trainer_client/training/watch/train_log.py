@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer_client.training.train_loop import StepRecord
+from trainer_client.training.loop import StepRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,14 +33,14 @@ from models.block import Checkpointing
 from models.videomae import PRESETS, VideoMAEConfig
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.samples import VideoWindows
+from trainer_client.training.augment.masking import MaskShape
 from trainer_client.training.compute import ComputeOptions
-from trainer_client.training.contact_sheet import draw_sheet
 from trainer_client.training.feed_options import FeedOptions, FeedPlan
 from trainer_client.training.learning import LearningOptions
-from trainer_client.training.mae_task import MaeTask
-from trainer_client.training.masking import MaskShape
+from trainer_client.training.loop import Ending, TrainLoop
 from trainer_client.training.session import Session, SessionOptions
-from trainer_client.training.train_loop import Ending, TrainLoop
+from trainer_client.training.tasks.mae import MaeTask
+from trainer_client.training.watch.contact_sheet import draw_sheet
 
 SHEET_NAME = "contact_sheet.png"
 _SHEET_CLIPS = 4

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from models.videomae import VideoMAE, VideoMAEConfig, VideoMAEOutput, rebuild_clips
 from trainer_client.feed.batch import Batch
-from trainer_client.training.augment import IMAGENET, normalise_rgb, normalise_yuv
+from trainer_client.training.augment.masking import CubeMask, MaskShape
+from trainer_client.training.augment.pixels import IMAGENET, normalise_rgb, normalise_yuv
 from trainer_client.training.compute import Compute
-from trainer_client.training.contact_sheet import SheetClip
-from trainer_client.training.masking import CubeMask, MaskShape
 from trainer_client.training.torch_batches import to_torch
+from trainer_client.training.watch.contact_sheet import SheetClip
 
 _GREY = 0.5
 

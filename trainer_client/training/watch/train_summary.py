@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer_client.measures.stats import FeedStats
-from trainer_client.training.train_loop import StepRecord
+from trainer_client.training.loop import StepRecord
 
 SUMMARY_NAME = "summary.json"
 
