@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from framefeed.errors import BadInput, StorageFault
-from trainer_client.training.loop import TrainState
+from trainer_client.training.run_state import TrainState
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2  # 1 named optimizer states by number, and kept random states, which now follow from the step
 _NAME = re.compile(r"step_(\d{9,})\.pt")
 
 Config = Mapping[str, object]
@@ -26,15 +26,17 @@ Config = Mapping[str, object]
 class Checkpoints:
     """The checkpoints in FOLDER/step_*.pt of a run with this `config`: options that decide which weights come out.
 
-    `config` holds what JSON can say; the newest `keep` files stay.
+    `config` holds what JSON can say; what is named in `may_change` may be another when the run goes on. The newest
+    `keep` files stay.
     """
 
-    def __init__(self, folder: Path, *, config: Config, keep: int) -> None:
+    def __init__(self, folder: Path, *, config: Config, keep: int, may_change: frozenset[str] = frozenset()) -> None:
         if keep < 1:
             raise BadInput(f"checkpoints: {keep} are to be kept, wanted at least 1")
         self.folder = folder
         self._config = _plain(config)
         self._keep = keep
+        self._may_change = may_change
 
     def save(self, state: TrainState) -> Path:
         """Write a checkpoint and let the oldest beyond `keep` go. Blocks until it is on storage.
@@ -62,12 +64,16 @@ class Checkpoints:
         """The checkpoint with the most steps; None if there is none."""
         return newest_checkpoint(self.folder)
 
-    def load(self, path: Path) -> TrainState:
-        """The state in a checkpoint, on the CPU. Raises BadInput if it is damaged, or of another version or run."""
-        state, config = read_checkpoint(path)
-        if differences := differing(config, self._config):
+    def load(self, path: Path) -> tuple[TrainState, str]:
+        """The state in a checkpoint, on the CPU, and what of `may_change` has changed since, as one line.
+
+        Raises BadInput if it is damaged, or of another version or run.
+        """
+        state, theirs = read_checkpoint(path)
+        kept, mine = ({n: v for n, v in c.items() if n not in self._may_change} for c in (theirs, self._config))
+        if differences := differing(kept, mine):
             raise BadInput(f"checkpoint {path} is of another run: {differences}; use the same or another --out")
-        return state
+        return state, differing(theirs, self._config)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -18,8 +18,8 @@ from models.weights.saved_model import load_model
 from trainer_client.training.checkpoints import Checkpoints
 from trainer_client.training.export import Export, videomae_config
 from trainer_client.training.feed_options import FeedOptions
-from trainer_client.training.loop import TrainState
 from trainer_client.training.recipes.mae import TrainMae
+from trainer_client.training.run_state import TrainState
 from trainer_client.training.session import SessionOptions
 
 TINY = PRESETS["tiny"]

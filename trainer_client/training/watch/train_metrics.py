@@ -18,6 +18,8 @@ class TrainMetrics:
 
     def __init__(self, registry: CollectorRegistry, *, rank: int = 0) -> None:
         steps = Counter("framefeed_trainer_steps", "Optimizer steps of this process.", ["rank"], registry=registry)
+        skips = Counter("framefeed_trainer_skipped_steps", "Steps that were not finite.", ["rank"], registry=registry)
+        self._skips = skips.labels(str(rank))
         text = "Seconds from one optimizer step to the next, data wait included."
         name = "framefeed_trainer_step_duration_seconds"
         duration = Histogram(name, text, ["rank"], registry=registry, buckets=_STEP_BOUNDS_S)
@@ -35,6 +37,7 @@ class TrainMetrics:
     def record(self, record: StepRecord) -> None:
         """Count one step."""
         self._steps.inc()
+        self._skips.inc(record.skipped)
         self._duration.observe(record.step_s)
         for field, gauge in self._gauges.items():
             gauge.set(getattr(record, field))
