@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -16,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from trainer_client.training.step import Run
 from trainer_client.training.tasks.task import InputsT
@@ -53,8 +54,8 @@ def state_of(run: Run[InputsT], *, data: Mapping[str, int | str | None]) -> Trai
 def load_run(run: Run[InputsT], state: TrainState) -> None:
     """Go on where that run stood, in place. Raises BadInput for an average of other parameters."""
     options, model = _options(run), run.task.model
-    # torch puts the parts of each rank into the dictionaries that it is given: they are copies.
-    weights, moments = dict(state.model), tree_map(lambda leaf: leaf, state.optimizer)
+    # torch keeps tensors that it is given as the optimizer's own, and each rank's parts in the dictionaries.
+    weights, moments = dict(state.model), tree_map_only(Tensor, torch.clone, state.optimizer)
     set_model_state_dict(model, weights, options=options)  # type: ignore[arg-type]
     set_optimizer_state_dict(model, run.learning.optimizer, moments, options=options)
     run.passes.precision.load_state_dict(state.precision)
