@@ -1,6 +1,8 @@
 # Two commands do everything on a machine that has Python 3.11 and make: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+# More than a small machine has cores: many tests wait for other processes.
+PYTEST_WORKERS ?= 3
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: demo test test-slow test-calm lint bench stubs clean
@@ -10,7 +12,8 @@ demo: $(VENV)/demo.installed
 	$(VENV)/bin/framefeed demo $(if $(VIDEOS),--videos "$(VIDEOS)") $(DEMO_OPTIONS)
 
 test: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -m "not slow and not calm" $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -n $(PYTEST_WORKERS) --dist worksteal \
+		-m "not slow and not calm" $(PYTEST_OPTIONS)
 
 # The suites that start whole systems; .ci/run runs them after the tests.
 test-slow: $(VENV)/dev.installed

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.block import Stack, StackConfig, init_xavier
 from models.clip_noise import fold
-from models.cmae_heads import CMAEHeads
+from models.cmae_heads import CMAEHeads, to_full
 from models.embedding import position_table
 from models.own_part import own_part
 from models.videomae import MASK_TOKEN_STD, SplitMask, VideoMAE, VideoMAEConfig
@@ -74,7 +74,7 @@ class CMAERows(NamedTuple):
 def split_rows(rows_BR: Tensor) -> CMAERows:
     """What `joined` has joined."""
     width = (rows_BR.shape[1] - 1) // 2
-    reconstruction_B1, online_BD, target_BD = rows_BR.split((1, width, width), dim=1)
+    reconstruction_B1, online_BD, target_BD = torch.split(rows_BR, [1, width, width], dim=1)
     return CMAERows(reconstruction_B=reconstruction_B1[:, 0], online_BD=online_BD, target_BD=target_BD)
 
 
@@ -181,8 +181,8 @@ class CMAEBranches(nn.Module):
             target_BND = self.target_encoder(shifted_BCTYX, seeds_B=fold(seeds_B, 3))
         return CMAERows(
             reconstruction_B=found.losses_B,
-            online_BD=features_BND.float().mean(dim=1),
-            target_BD=target_BND.float().mean(dim=1),
+            online_BD=to_full(features_BND).mean(dim=1),
+            target_BD=to_full(target_BND).mean(dim=1),
         )
 
 

@@ -39,9 +39,9 @@ class CMAEHeads(nn.Module):
             raise ValueError(f"CMAE: rows are {seen}, wanted two of one shape (B, D) with at least 2 clips")
         # Statistics of a batch and sharp logits need more digits than bf16 has.
         with torch.autocast(online_BD.device.type, enabled=False):
-            online_BE = self.predictor(self.projector(online_BD.float()))
+            online_BE = self.predictor(self.projector(to_full(online_BD)))
             with torch.no_grad():
-                target_BE = self.target_projector(target_BD.float())
+                target_BE = self.target_projector(to_full(target_BD))
             return self.weight * info_nce(online_BE, target_BE, temperature=self.temperature)
 
 
@@ -50,8 +50,13 @@ def info_nce(online_BE: Tensor, target_BE: Tensor, *, temperature: float) -> Ten
 
     InfoNCE (van den Oord et al. 2018, eq. 4) over (B, E) features; the negatives are the other rows.
     """
-    cosines_BB = normalize(online_BE.float(), dim=1) @ normalize(target_BE.float(), dim=1).T
+    cosines_BB = normalize(to_full(online_BE), dim=1) @ normalize(to_full(target_BE), dim=1).T
     return cross_entropy(cosines_BB / temperature, torch.arange(len(online_BE), device=online_BE.device))
+
+
+def to_full(x: Tensor) -> Tensor:
+    """At least float32: what is less becomes float32, float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _head(width: int, *, hidden: int, out: int) -> nn.Sequential:
@@ -60,6 +65,7 @@ def _head(width: int, *, hidden: int, out: int) -> nn.Sequential:
     The first bias does not learn: the norm takes the mean away again, so that its true gradient is zero.
     """
     first = nn.Linear(width, hidden)
-    nn.init.zeros_(first.bias).requires_grad_(requires_grad=False)
+    nn.init.zeros_(first.bias)
+    first.bias.requires_grad = False
     norm = nn.BatchNorm1d(hidden, eps=BATCH_NORM_EPS, track_running_stats=False)
     return nn.Sequential(first, norm, nn.ReLU(), nn.Linear(hidden, out))

@@ -55,6 +55,21 @@ class DualEncoding(NamedTuple):
         """scale · video_i · text_j, (B, B) (Radford et al. 2021, figure 3)."""
         return self.scale * self.video_BE @ self.text_BE.T
 
+    def joined(self) -> Tensor:
+        """All of it as one tensor (B, 2 E + 1), row i of clip i, to be gathered.
+
+        The scale stands in every row, so that its gradient comes back the way the features' does.
+        """
+        scale_B1 = self.scale.expand(self.video_BE.shape[0], 1)
+        return torch.cat((self.video_BE, self.text_BE, scale_B1), dim=1)
+
+
+def split_rows(rows_BR: Tensor) -> DualEncoding:
+    """What `DualEncoding.joined` has joined, of one process or of several."""
+    joint = (rows_BR.shape[1] - 1) // 2
+    video_BE, text_BE, scale_B1 = torch.split(rows_BR, [joint, joint, 1], dim=1)
+    return DualEncoding(video_BE=video_BE, text_BE=text_BE, scale=scale_B1.mean(dim=0))
+
 
 class DualEncoder(nn.Module):
     """Clips and texts to the joint space: v = normalise(video(x) W_v), t = normalise(text(y) W_t), scale = exp(s)."""
@@ -70,7 +85,7 @@ class DualEncoder(nn.Module):
         self.logit_scale = nn.Parameter(
             torch.tensor([math.log(1 / INITIAL_TEMPERATURE)]), requires_grad=config.learn_temperature
         )
-        self.register_load_state_dict_pre_hook(_scale_of_one_dimension)
+        self.register_load_state_dict_pre_hook(_scale_of_one_dimension)  # type: ignore[no-untyped-call]
 
     def forward(
         self, x_BCTYX: Tensor | None = None, tokens_BL: Tensor | None = None, *, seeds_B: Tensor | None = None

@@ -67,7 +67,7 @@ def _frames(folder: Path, chunk_s: int) -> list[tuple[int, Fraction]]:
         ("transport.ts", {"fps": 25}),
         ("vfr.mp4", {"pts": [Fraction(n * n, 2000) for n in range(130)]}),
         ("odd.mkv", {"width_px": 131, "height_px": 77, "pix_fmt": "yuv444p"}),
-        ("large.mp4", {"width_px": 960, "height_px": 540}),
+        pytest.param("large.mp4", {"width_px": 960, "height_px": 540}, marks=pytest.mark.slow),
     ],
 )
 def test_every_frame_is_in_one_chunk_with_its_exact_time(tmp_path: Path, name: str, fields: dict[str, object]) -> None:
@@ -323,6 +323,7 @@ def test_the_verb_fails_when_nothing_is_usable(tmp_path: Path) -> None:
         Chunk(src=(tmp_path / "bad.mp4",), out=tmp_path / "root").run()
 
 
+@pytest.mark.slow
 def test_advice_measures_every_profile_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
         make_numbered_video(tmp_path / "in" / f"{name}.mp4", frames=90, **SMALL)
@@ -374,6 +375,7 @@ def _session_is_empty(session: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_only_whole_videos_and_no_process_and_a_later_run_finishes(tmp_path: Path) -> None:
     sources, root = tmp_path / "in", tmp_path / "root"
     for number in range(5):
@@ -402,6 +404,7 @@ def test_kill_9_leaves_only_whole_videos_and_no_process_and_a_later_run_finishes
 
 
 @pytest.mark.parametrize("deaths", [1, 2])
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_at_most_its_own_video(tmp_path: Path, deaths: int) -> None:
     source = make_numbered_video(tmp_path / "a.mp4", frames=600, width_px=256, height_px=144)
     task = ChunkTask(
@@ -425,6 +428,7 @@ def test_a_worker_that_dies_costs_at_most_its_own_video(tmp_path: Path, deaths: 
         assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_a_root_that_fills_up_ends_the_run_in_one_line(tmp_path: Path) -> None:
     source = make_numbered_video(tmp_path / "a.mp4", frames=300, width_px=256, height_px=144)
     run = subprocess.run(

@@ -28,7 +28,10 @@ from trainer_client.samples import Sample
 DROPPED = "was dropped without close"
 
 
-@pytest.fixture(scope="module", params=["tcp", "shm", "grpc"])
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["tcp", pytest.param("shm", marks=SLOW), pytest.param("grpc", marks=SLOW)])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     transport = str(request.param)
     with start(tmp_path_factory.mktemp(transport), transport) as server:

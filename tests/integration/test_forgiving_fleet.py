@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import shutil
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from decode_server.indexing.index import Index
 from framefeed.crops import ResizedCentreCrop
 from framefeed.sampling import Segments
 from tests.chaos.batch_log import line_of
@@ -24,7 +26,7 @@ from trainer_client.feed.stand_ins import PoisonOptions
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
 
-PAUSE_S, OUTAGE_S = 4.0, 20.0
+PAUSE_S, OUTAGE_S = 4.0, 60.0
 CLIPS = {"frames": 4, "side_px": 224, "batch_clips": 8}
 
 
@@ -114,27 +116,42 @@ def test_a_clip_of_eight_seconds_is_served_in_its_time(tmp_path: Path, servers: 
 
 
 @pytest.mark.slow
-def test_a_server_whose_videos_were_coded_anew_is_named_and_changes_no_byte(root: Path, tmp_path: Path) -> None:
-    """Equal names and times, other bytes: it is the first to be up, and of all three the only one that is asked."""
+def test_a_stale_an_old_and_an_anew_coded_server_among_ten_are_named_and_change_no_byte(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Equal names and times: one has one video as it was before, one all of them coded anew, one is of version 1."""
     anew = make_videos(tmp_path / "anew", options={"preset": "veryfast", "crf": "40"})
-    options = {"steps": 20, "prefetch_batches": 2, **CLIPS}
-    with boxes(tmp_path, anew, count=1) as odd, boxes(tmp_path, root, count=2) as good:
-        with plan(root, tmp_path, [*odd, *good], **options).open() as run:
+    stale = Path(shutil.copytree(root, tmp_path / "stale"))
+    shutil.copy(anew / "clip1.mp4", stale / "clip1.mp4")
+    Index(root=stale, jobs=1).run()
+    options = {"steps": 30, "prefetch_batches": 2, **CLIPS}
+    with contextlib.ExitStack() as stack:
+        odd = [
+            *stack.enter_context(boxes(tmp_path, stale, count=1)),
+            *stack.enter_context(boxes(tmp_path, anew, count=1)),
+        ]
+        old = stack.enter_context(ClipServer(Manner(old=True)))
+        good = stack.enter_context(boxes(tmp_path, root, count=7))
+        urls = [box.url for box in odd] + [old.url]
+        with plan(root, tmp_path, [*urls, *good], **options).open() as run:
             seen = [line_of(batch).identity for batch in run]
-            assert run.stats.shunned == {"dataset": 1}
-            assert run.stats.servers[odd[0].url] == "shunned"
+            wait_until("all three are told", lambda: run.stats.shunned == {"dataset": 2, "version": 1})
+            assert [run.stats.servers[url] for url in urls] == ["shunned"] * 3
             assert run.state_dict()["dataset"]
             assert run.stats.conserved
+        named = [record.getMessage() for record in caplog.records if "is not used" in record.getMessage()]
+        assert sorted(line.split()[1] for line in named) == sorted(urls)
         with plan(root, tmp_path, good, **options).open() as undisturbed:
             assert [line_of(batch).identity for batch in undisturbed] == seen
-        with plan(root, tmp_path, odd, **options).open() as other:
-            assert [line_of(batch).identity for batch in other] != seen, "its bytes are others"
+        for other in odd:
+            with plan(root, tmp_path, [other], **options).open() as alone:
+                assert [line_of(batch).identity for batch in alone] != seen, "its bytes are others"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not possible(), reason="needs root and /dev/fuse")
 def test_an_outage_of_all_storage_is_waited_out_and_poisons_nothing(root: Path, tmp_path: Path) -> None:
-    """All reads of videos fail, for four times as long as storage may fail for one clip while it works for others."""
+    """All reads of videos fail for a minute, longer than storage may fail for one clip while it works for others."""
     folder = tmp_path / "mount"
     folder.mkdir()
     options = {

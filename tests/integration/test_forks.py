@@ -41,7 +41,10 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(scope="module", params=["tcp", "shm", "grpc"])
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["shm", pytest.param("tcp", marks=SLOW), pytest.param("grpc", marks=SLOW)])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     transport = str(request.param)
     with start(tmp_path_factory.mktemp(transport), transport) as server:

@@ -171,7 +171,8 @@ def test_a_bug_in_the_engine_costs_its_request_and_nothing_else(server: Server, 
 
 def test_pages_and_books_while_requests_come_and_go(server: Server, client: Client) -> None:
     assert server.get("/healthz")[0] == 200
-    assert server.get("/readyz") == (200, "ready, 2 of 2 workers up, 0 requests in flight\n")
+    ready = (200, "ready, 2 of 2 workers up, 0 requests in flight\n")
+    wait_until("both workers are up after the tests before", lambda: server.get("/readyz") == ready)
     assert server.get("/nothing")[0] == 404
     before = server.metrics()
     for round_ in range(10):

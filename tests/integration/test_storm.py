@@ -138,6 +138,7 @@ def run_storm(root: Path, tmp_path: Path, weather: Weather) -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.slow
 def test_a_gust_changes_no_byte(root: Path, tmp_path: Path) -> None:
     run_storm(root, tmp_path, Weather(clips=200, span_s=3.0, servers=2))
 

@@ -108,6 +108,7 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         yield one
 
 
+@pytest.mark.slow
 def test_neither_a_killed_server_nor_a_stop_and_resume_changes_a_loss(
     root: Path, server: Server, tmp_path: Path
 ) -> None:

@@ -12,16 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration import test_train
 from tests.integration.serving import Server
-from tests.integration.test_train import SMALL, Trainer, losses, root, server  # noqa: F401 - fixtures
+from tests.integration.test_train import SMALL, Trainer, losses
 from tests.unit.trainer.small_tasks import largest_difference
 from trainer_client.training.checkpoints import newest_checkpoint, read_checkpoint
 
+root, server = test_train.root, test_train.server  # its fixtures
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TWO = ("--nproc", "2", "--batch-clips", "4", "--steps")
 ALONE = ("--batch-clips", "4", "--steps")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "framefeed", "train", "mae")
+LAUNCHED = ("-m", "framefeed", "train", "mae", "--nproc", "2")
+
+
+@pytest.fixture
+def served(root: Path, server: Server) -> tuple[Path, str]:
+    return root, server.endpoint
 
 
 def finish(trainer: Trainer) -> tuple[int, str]:
@@ -33,7 +41,7 @@ def words(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("framefeed:")]
 
 
-def test_two_processes_are_one_run_whoever_starts_them(root: Path, server: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_two_processes_are_one_run_whoever_starts_them(root: Path, server: Server, tmp_path: Path) -> None:
     with Trainer(root, tmp_path / "one", server, options=(*ALONE, "8")) as run:
         assert finish(run)[0] == 0
     with Trainer(root, tmp_path / "two", server, options=(*TWO, "8", "--parallel", "fsdp2")) as run:
@@ -61,7 +69,7 @@ def test_two_processes_are_one_run_whoever_starts_them(root: Path, server: Serve
 def test_one_process_goes_on_with_what_two_began_and_a_stop_ends_both_at_one_step(
     root: Path,
     server: Server,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     with Trainer(root, tmp_path / "run", server, options=(*TWO, "100000")) as run:
         run.wait_for_step(5)
@@ -79,7 +87,7 @@ def test_one_process_goes_on_with_what_two_began_and_a_stop_ends_both_at_one_ste
 def test_when_one_rank_is_killed_the_others_end_and_one_line_says_which(
     root: Path,
     server: Server,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     with Trainer(root, tmp_path, server, options=(*TWO, "100000")) as run:
         run.wait_for_step(3)
@@ -93,37 +101,29 @@ def test_when_one_rank_is_killed_the_others_end_and_one_line_says_which(
 
 
 @pytest.mark.parametrize(
-    ("started", "options", "says"),
+    ("start", "options", "says"),
     [
-        ("launched", ("--batch-clips", "3"), "rank [01]: batch: 3 clips of a step do not divide among 2 processes"),
-        ("launched", ("--step", "many"), ".*--step"),
-        ("torchrun", ("--micro-clips", "2"), "rank [01]: batch: 1 clips of a rank do not divide into micro-batches"),
-        ("torchrun", ("--step", "many"), ".*--step"),
+        (LAUNCHED, ("--batch-clips", "3"), "rank [01]: batch: 3 clips of a step do not divide among 2 processes"),
+        (LAUNCHED, ("--step", "many"), ".*--step"),
+        (TORCHRUN, ("--micro-clips", "2"), "rank [01]: batch: 1 clips of a rank do not divide into micro-batches"),
+        (TORCHRUN, ("--step", "many"), ".*--step"),
     ],
 )
 def test_bad_input_is_one_line_of_one_rank(
-    root: Path,
-    server: Server,
-    tmp_path: Path,
-    started: str,
-    options: tuple[str, ...],
-    says: str,  # noqa: F811
+    served: tuple[Path, str], tmp_path: Path, start: tuple[str, ...], options: tuple[str, ...], says: str
 ) -> None:
-    start = TORCHRUN if started == "torchrun" else ("-m", "framefeed", "train", "mae", "--nproc", "2")
-    command = [sys.executable, *start, str(root), "--out", str(tmp_path), *SMALL]
-    done = subprocess.run(
-        [*command, *options, "--servers", server.endpoint], capture_output=True, text=True, timeout=120, check=False
-    )
+    folder, url = served
+    command = [sys.executable, *start, str(folder), "--out", str(tmp_path), *SMALL, *options, "--servers", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     (line,) = words(done.stderr)
     assert re.match(f"framefeed: {says}", line), line
 
 
-def test_a_folder_of_another_run_is_one_line_too(root: Path, server: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_a_folder_of_another_run_is_one_line_too(root: Path, server: Server, tmp_path: Path) -> None:
     (tmp_path / "step_000000005.pt").touch()
     with Trainer(root, tmp_path, server, options=(*TWO, "8")) as run:
         code, said = finish(run)
     assert code == 2
-    assert words(said) == [
-        f"framefeed: rank 0: --out {tmp_path} holds step_000000005.pt of an earlier run; wanted --resume or another --out"
-    ]
+    wanted = "step_000000005.pt of an earlier run; wanted --resume or another --out"
+    assert words(said) == [f"framefeed: rank 0: --out {tmp_path} holds {wanted}"]

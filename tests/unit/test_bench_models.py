@@ -47,6 +47,7 @@ def test_flash_and_checkpointing_save_what_the_paper_says(vit: Counts) -> None:
     assert vit["plain", True].video_bytes / vit["+checkpointing √L", True].video_bytes >= 13.8
 
 
+@pytest.mark.slow
 def test_flash_keeps_no_attention_weights(vit: Counts) -> None:
     for half in (True, False):
         plain, flash = vit["plain", half], vit["+flash", half]
@@ -72,6 +73,7 @@ def test_a_checkpoint_keeps_the_inputs_of_blocks(vit: Counts) -> None:
         assert block.video_bytes - groups.video_bytes == (DEPTH - 3) * row
 
 
+@pytest.mark.slow
 def test_timesformers_weights_are_those_of_its_groups() -> None:
     """Time sees 4 patches and the class token, space 196 and the class token, the class token all, twice."""
     plain, flash = (counted(variant, encoder="TimeSformer-B") for variant in ("plain", "+flash"))

@@ -11,6 +11,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import errno
+import hashlib
 import logging
 import socket
 import threading
@@ -107,6 +108,13 @@ class GrpcListener:
         """See Listener."""
         return self._streams.send(client, header, pixels)
 
+    def flush(self) -> None:
+        """See Listener: nothing is gathered."""
+
+    def principal(self, client: bytes) -> str:
+        """See Listener: a certificate's name, or else the address; a token is one for all who have it."""
+        return self._streams.principal(client)
+
     def cut(self, client: bytes) -> None:
         """See Listener."""
         self._streams.cut(client)
@@ -199,7 +207,7 @@ class GrpcListener:
             self._refusals.refuse("crowd", context.peer(), f"there are {_STREAMS} streams")
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {_STREAMS} streams; try another")
         await context.send_initial_metadata(())  # by which a client sees at once that it is connected
-        stream = self._streams.open()
+        stream = self._streams.open(_principal(context))
         tasks = [
             asyncio.create_task(work)
             for work in (self._write(stream, context), self._read(stream, context), stream.was_cut())
@@ -236,6 +244,16 @@ class GrpcListener:
             await context.write(data)
             if not is_notice:
                 stream.credits.release()
+
+
+def _principal(context: grpc.aio.ServicerContext) -> str:
+    """The name in a client's certificate, else the hash of one that has none, else its address without the port."""
+    shown = context.auth_context()
+    if names := shown.get("x509_common_name"):
+        return f"certificate {names[0].decode(errors='replace')}"
+    if pems := shown.get("x509_pem_cert"):
+        return f"certificate {hashlib.sha256(pems[0]).hexdigest()}"
+    return str(context.peer()).rpartition(":")[0]
 
 
 def _header(data: bytes) -> bytes:

@@ -107,7 +107,8 @@ def test_the_loss_is_both_losses() -> None:
 def test_rows_in_parts_make_the_loss_and_the_gradients_of_the_whole_batch() -> None:
     """What a clip gives depends on no other clip, and the heads see all of them, whoever made the rows."""
     (clips, shifted), mask = make_views(), make_mask()
-    whole, parts = make_model(), make_model()
+    whole, parts = make_model().double(), make_model().double()
+    clips, shifted = clips.double(), shifted.double()
     whole(clips, shifted, mask).loss.backward()
     pieces = [parts.branches(clips[i], shifted[i], mask[i]).joined() for i in (slice(0, 1), slice(1, 4))]
     rows = split_rows(torch.cat(pieces))

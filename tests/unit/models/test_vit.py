@@ -43,7 +43,7 @@ def test_embedding_is_the_strided_convolution_plus_positions() -> None:
     with torch.no_grad():
         encoder.embedding.projection.weight.copy_(kernel.permute(0, 2, 3, 4, 1).flatten(1))
         nn.init.normal_(encoder.embedding.projection.bias)
-    encoder.stack = nn.Identity()  # type: ignore[assignment]
+    encoder.stack.blocks = nn.ModuleList()  # type: ignore[assignment]
     encoder.norm = nn.Identity()  # type: ignore[assignment]
     convolved = conv3d(clips, kernel, encoder.embedding.projection.bias, stride=(2, 4, 4)).flatten(2).mT
     wanted = convolved + sincos_positions(GRID.tokens, width=16)
@@ -111,7 +111,7 @@ def make_vit(config: ViTConfig) -> VideoViT:
 def test_the_class_token_comes_first_with_a_place_and_no_time() -> None:
     """[class + p0; cube_(t, n) E + p_n + time_t], then the norm before the blocks."""
     model, clips = make_vit(CLIP).eval(), make_clips()
-    model.stack = nn.Identity()  # type: ignore[assignment]
+    model.stack.blocks = nn.ModuleList()  # type: ignore[assignment]
     embedding = model.embedding
     kernel = embedding.projection.weight.view(16, 1, 4, 4, 3).permute(0, 4, 1, 2, 3)
     with torch.no_grad():

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from decode_server.service.admission import Admission, Job, Limits
 from decode_server.service.credits import Credits
@@ -87,6 +88,27 @@ class Client:
         self.clock.after(self.pause_s, self.ask)
 
 
+class Asks(Protocol):
+    """What a server needs of who asks it; `replied` is told the number that came with the request."""
+
+    @property
+    def name(self) -> bytes: ...
+
+    @property
+    def run(self) -> str: ...
+
+    @property
+    def work_class(self) -> WorkClass: ...
+
+    @property
+    def deadline_s(self) -> float: ...
+
+    @property
+    def clip_s(self) -> Callable[[], float]: ...
+
+    def replied(self, number: int, outcome: str, granted: int, waited_s: float) -> None: ...
+
+
 class Server:
     """So many threads behind the queue."""
 
@@ -99,21 +121,21 @@ class Server:
         self._clock = clock
         self._working = 0
         self._numbers = itertools.count()
-        self._of: dict[int, tuple[Client, int, float]] = {}
+        self._of: dict[int, tuple[Asks, int, float]] = {}
 
-    def describe(self, client: Client) -> int:
+    def describe(self, client: Asks) -> int:
         self.credits.seen(client.name, client.run, self._clock.now_s)
         return self.granted(client)
 
-    def granted(self, client: Client) -> int:
+    def granted(self, client: Asks) -> int:
         return self.credits.granted(client.name, self._clock.now_s, slots=self.threads)
 
-    def request(self, client: Client, number: int) -> None:
+    def request(self, client: Asks, number: int) -> None:
         now_s, id = self._clock.now_s, next(self._numbers)
         job = Job(
             id=id,
             client=client.name,
-            attempt=id,
+            attempt=number,
             what="a clip",
             header=b"",
             clip_bytes=1,
@@ -130,6 +152,13 @@ class Server:
             self.credits.replied(refused[0].client)
             self._clock.after(0.0, lambda: self._reply(refused[0], refused[1].code))
         self._dispatch()
+
+    def cancel(self, client: Asks, number: int) -> None:
+        """It is not decoded if it still waits; else it comes, late."""
+        job = self.admission.cancel(client.name, number)
+        if job is not None:
+            self.credits.replied(job.client)
+            self._reply(job, "cancelled")
 
     def _dispatch(self) -> None:
         for late in self.admission.expire(now_s=self._clock.now_s):

@@ -10,27 +10,36 @@ from statistics import mean, median
 import pytest
 
 from tests.unit.server.simulated_servers import Client, Clock, Server, around
+from tests.unit.server.simulated_trainers import Trainer
 
 
+@pytest.mark.slow
 def test_512_ranks_that_are_out_of_step_get_even_shares_of_8_servers() -> None:
+    """By the trainers' real dispatch under its default options as well."""
     rng, clock = random.Random(5), Clock()
     servers = [Server(clock, threads=8) for _ in range(8)]
     ranks = [
-        Client(name=number.to_bytes(2), clock=clock, servers=servers, clip_s=around(0.02, rng)) for number in range(512)
+        Trainer(name=number.to_bytes(2), clock=clock, servers=servers, clip_s=around(0.02, rng))
+        for number in range(512)
     ]
     for rank in ranks:
         clock.after(rng.uniform(0.0, 1.0), rank.begin)
-    clock.run(2.0)
+    clock.run(3.0)
     at_start = sum(rank.outcomes["busy"] for rank in ranks)
     assert at_start <= sum(rank.got for rank in ranks), "more than one refusal a clip at the start"
     before = [rank.got for rank in ranks]
-    clock.run(7.0)
+    clock.run(8.0)
     got = [rank.got - first for rank, first in zip(ranks, before, strict=True)]
     assert min(got) >= 0.5 * median(got), f"the slowest has {min(got)}, the median {median(got)}"
     assert sum(got) >= 0.95 * 8 * 8 * 5 / 0.02, "threads idle while ranks wait"
     assert sum(rank.outcomes["busy"] for rank in ranks) - at_start <= 0.01 * sum(got), (
         "those that keep to it are refused"
     )
+    requested = sum(rank.ledger.requested for rank in ranks)
+    in_flight = sum(rank.dispatch.in_flight for rank in ranks)
+    told = sum(sum(rank.outcomes.values()) for rank in ranks)
+    assert requested >= told, "an answer to nothing"
+    assert requested - in_flight - sum(rank.got for rank in ranks) <= at_start + 0.01 * sum(got), "decoded in vain"
 
 
 @pytest.mark.parametrize("clip_s", [0.005, 0.1, 1.0, 1.5])
