@@ -28,7 +28,7 @@ from decode_server.service.metrics import Gauges, Metrics
 from decode_server.service.outbox import Outbox
 from decode_server.service.refusals import QUEUE_REASON, Refusals
 from decode_server.service.replies import Replies, ReplyParts
-from decode_server.service.workers.fingerprint import software_version
+from decode_server.service.workers.fingerprint import SOFTWARE_VERSION
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.cli.stop_signals import StopSignals
@@ -333,7 +333,7 @@ class Front:
             log.log(logging.INFO if ready else logging.WARNING, "%s", "ready" if ready else "unready: no worker is up")
         if ready and not self._announced:
             self._announced = True
-            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset, software_version())
+            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset, SOFTWARE_VERSION)
             self._on_ready(self._pool.videos)
 
     def _begin_drain(self, why: str, now_s: float) -> None:
@@ -403,7 +403,7 @@ class Front:
             state=self.lifecycle.state.value,
             dataset=self._pool.dataset,
             max_clip_bytes=self._buffer_pool.ranges.total_bytes,
-            software=software_version(),
+            software=SOFTWARE_VERSION,
         )
 
     def __repr__(self) -> str:

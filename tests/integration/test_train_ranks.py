@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TWO = ("--nproc", "2", "--batch-clips", "4", "--steps")
 ALONE = ("--batch-clips", "4", "--steps")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "framefeed", "train", "mae")
-LAUNCHED = ("-m", "framefeed", "train", "mae", "--nproc", "2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "framefeed.cli", "train", "mae")
+LAUNCHED = ("-m", "framefeed.cli", "train", "mae", "--nproc", "2")
 
 
 @pytest.fixture

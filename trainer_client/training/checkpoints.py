@@ -6,8 +6,6 @@ It knows what a TrainState holds, not what made it. Files are read without execu
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +13,14 @@ from pathlib import Path
 import torch
 
 from framefeed.errors import BadInput, StorageFault
+from framefeed.new_file import NewFile, drop_leftovers
+from models.weights.torch_archive import load_archive
 from trainer_client.training.run_state import TrainState
 
 CHECKPOINT_VERSION = 2  # 1 named optimizer states by number, and kept random states, which now follow from the step
+_STEPS = 1 << 62
+_TENSORS = ("model", "precision", "average")
+_KINDS: dict[str, type] = {"step": int, "optimizer": dict, "data": dict, **dict.fromkeys(_TENSORS, dict)}
 _NAME = re.compile(r"step_(\d{9,})\.pt")
 
 Config = Mapping[str, object]
@@ -46,14 +49,12 @@ class Checkpoints:
         body = {name: getattr(state, name) for name in TrainState.__slots__}
         body |= {"framefeed_checkpoint": CHECKPOINT_VERSION, "config": json.dumps(self._config)}
         path = self.folder / f"step_{state.step:09d}.pt"
-        part = path.with_name(path.name + ".part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                torch.save(body, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(path)
+            drop_leftovers(self.folder)
+            with NewFile(path) as new:
+                torch.save(body, new.file)
+                new.take_place()
             for _, old in _numbered(self.folder)[: -self._keep]:
                 old.unlink()
         except OSError as error:
@@ -88,16 +89,46 @@ def read_checkpoint(path: Path) -> tuple[TrainState, Config]:
     Raises BadInput if it is damaged or of another version.
     """
     try:
-        body = torch.load(path, map_location="cpu", weights_only=True)
-        version, config = body["framefeed_checkpoint"], json.loads(body["config"])
+        body = load_archive(path)
+        version = body.get("framefeed_checkpoint") if isinstance(body, dict) else None
+        if version != CHECKPOINT_VERSION:
+            shown = version if isinstance(version, int) else type(version).__name__
+            raise BadInput(f"checkpoint {path} has version {shown}, wanted {CHECKPOINT_VERSION}")
+        assert isinstance(body, dict)
+        return _state(body), _config(body)
     except FileNotFoundError:
         raise BadInput(f"checkpoint {path} does not exist") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
-        why = str(error).partition("\n")[0] or type(error).__name__
-        raise BadInput(f"checkpoint {path} cannot be read ({why}); remove it to go on from the one before") from None
-    if version != CHECKPOINT_VERSION:
-        raise BadInput(f"checkpoint {path} has version {version}, wanted {CHECKPOINT_VERSION}")
-    return TrainState(**{name: body[name] for name in TrainState.__slots__}), config
+    except (OSError, ValueError) as error:
+        raise BadInput(f"checkpoint {path} cannot be read ({error}); remove it to go on from the one before") from None
+
+
+def _state(body: Mapping[str, object]) -> TrainState:
+    """Raises ValueError unless each part is of its kind; what the optimizer's says is checked by who loads it."""
+    for name, kind in _KINDS.items():
+        if not isinstance(body.get(name), kind) or isinstance(body.get(name), bool):
+            raise ValueError(f"{name} is a {type(body.get(name)).__name__}, wanted {kind.__name__}")
+    state = TrainState(**{name: body[name] for name in TrainState.__slots__})  # type: ignore[arg-type]
+    if not 0 <= state.step < _STEPS:
+        raise ValueError(f"step is {state.step}, wanted 0 to {_STEPS}")
+    for part in _TENSORS:
+        for name, tensor in getattr(state, part).items():
+            if not (isinstance(name, str) and isinstance(tensor, torch.Tensor)):
+                raise ValueError(f"a value of {part} is a {type(tensor).__name__}, wanted tensors by name")
+    for key, value in state.data.items():
+        if not (isinstance(key, str) and isinstance(value, int | str | None)):
+            raise ValueError(f"a value of data is a {type(value).__name__}, wanted integers and texts by name")
+    return state
+
+
+def _config(body: Mapping[str, object]) -> Config:
+    text = body.get("config")
+    try:
+        config = json.loads(text) if isinstance(text, str) else None
+    except RecursionError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError("config is no JSON object")
+    return config
 
 
 def differing(theirs: Config, ours: Config) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.pixel_norm import PixelNorm
 from trainer_client.feed.batch import Batch
-from trainer_client.training.augment.pixels import PixelNorm, normalise_rgb, normalise_yuv
+from trainer_client.training.augment.pixels import normalise_rgb, normalise_yuv
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

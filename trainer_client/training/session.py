@@ -8,6 +8,7 @@ what was changed when it was resumed. Ranks but the first write files of their o
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from rich.console import Console
 
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.folder_guard import warn_if_exposed
+from framefeed.new_file import write_whole
 from trainer_client.loader import ClipLoader
 from trainer_client.training.checkpoints import Checkpoints
 from trainer_client.training.loop import Ending, Limits, TrainLoop
@@ -30,6 +33,8 @@ from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSte
 from trainer_client.training.watch.train_log import TrainLog
 from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
 from trainer_client.training.watch.train_summary import SUMMARY_NAME, Summary
+
+_log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
 CHANGES_NAME = "changes.jsonl"
@@ -184,6 +189,7 @@ class Session:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"--out {options.out} cannot be made: {error.strerror}") from None
+        warn_if_exposed(options.out, what="--out", log=_log)
 
     def _own(self, name: str) -> Path:
         """This rank's file of that name: the first one's is plain."""
@@ -192,10 +198,7 @@ class Session:
 
     def _write_run(self) -> None:
         body = {"pid": os.getpid(), "metrics_url": self.metrics_url, "config": dict(self._config)}
-        path = self._own(RUN_NAME)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(body, indent=1) + "\n")
-        part.rename(path)
+        write_whole(self._own(RUN_NAME), json.dumps(body, indent=1).encode() + b"\n")
 
 
 class _Saver(Generic[InputsT]):

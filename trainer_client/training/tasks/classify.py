@@ -14,9 +14,9 @@ from torch.nn.functional import log_softmax
 
 from framefeed.errors import BadInput
 from models.classifier import Classifier, ClassifierConfig
+from models.pixel_norm import CLIP, PixelNorm
 from trainer_client.samples import Sample
 from trainer_client.training.augment.mixup import MixRule, swap
-from trainer_client.training.augment.pixels import CLIP, PixelNorm
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.task import ClipInputs, Losses

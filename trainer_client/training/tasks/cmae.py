@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from framefeed.draws import SHIFT, draw_below
 from framefeed.errors import BadInput
 from models.cmae import CMAE, CMAEConfig, shifted_views, split_rows
+from models.pixel_norm import IMAGENET
 from trainer_client.training.augment.masking import CubeMask, MaskShape
-from trainer_client.training.augment.pixels import IMAGENET
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.mae import MaskedInputs

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from models.dual_encoder import DualEncoder, DualEncoderConfig, DualEncoding
+from models.pixel_norm import CLIP, PixelNorm
 from trainer_client.samples import Sample
 from trainer_client.text.tokens import Tokenizer
-from trainer_client.training.augment.pixels import CLIP, PixelNorm
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.task import ClipInputs, Losses

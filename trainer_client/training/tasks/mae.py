@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.pixel_norm import IMAGENET
 from models.videomae import VideoMAE, VideoMAEConfig, VideoMAEOutput, rebuild_clips
 from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.masking import CubeMask, MaskShape
-from trainer_client.training.augment.pixels import IMAGENET
 from trainer_client.training.device_feed import DeviceBatch, to_device
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.task import ClipInputs, Losses

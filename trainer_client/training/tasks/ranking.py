@@ -14,8 +14,8 @@ from torch.nn.functional import relu
 
 from framefeed.errors import BadInput
 from models.dual_encoder import DualEncoder, DualEncoderConfig
+from models.pixel_norm import CLIP, PixelNorm
 from trainer_client.samples import Sample
-from trainer_client.training.augment.pixels import CLIP, PixelNorm
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.contrastive import PairInputs, Texts, pair_rows, split_pairs

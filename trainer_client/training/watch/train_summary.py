@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
+from framefeed.new_file import write_whole
 from trainer_client.measures.stats import FeedStats
 from trainer_client.training.loop import StepRecord
 
@@ -63,9 +64,7 @@ class Summary:
             "received_bytes": stats.received_bytes,
             "conserved": stats.conserved,
         }
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(body, indent=1) + "\n")
-        part.rename(path)
+        write_whole(path, json.dumps(body, indent=1).encode() + b"\n")
         return body
 
 
