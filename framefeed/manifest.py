@@ -158,13 +158,18 @@ def read_identity(folder: Path) -> str:
         return _read_head(path, file).identity
 
 
+def check_root(folder: Path) -> None:
+    """Raises BadInput if there is no such folder."""
+    if not folder.is_dir():
+        raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read FOLDER/framefeed.manifest.jsonl. Raises BadInput if it is missing, empty, damaged, of another version, or
     says what cannot be of a video.
     """
     path = folder / MANIFEST_NAME
-    if not folder.is_dir():
-        raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
+    check_root(folder)
     try:
         with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
             return _parse(path, file)

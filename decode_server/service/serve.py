@@ -56,6 +56,7 @@ from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
 from framefeed.folder_guard import warn_if_exposed
+from framefeed.manifest import check_root
 from framefeed.server_entry import MAX_LEASE_S
 from framefeed.show_value import one_line
 from framefeed.wire import MAX_NAME_CHARS
@@ -158,6 +159,7 @@ class Serve:
 
     def run(self) -> None:
         """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""
+        check_root(self.root)
         log_to_stderr()
         run_server(self)
 

@@ -128,13 +128,17 @@ class Peer:
 
     def is_cut(self) -> bool:
         """Whether the other side ended the connection; what it still sends is thrown away."""
+        before_s = self.socket.gettimeout()
+        self.socket.setblocking(False)
         try:
-            while self.socket.recv(1 << 16, socket.MSG_DONTWAIT):
+            while self.socket.recv(1 << 16):
                 pass
         except BlockingIOError:
             return False
         except OSError:
             return True
+        finally:
+            self.socket.settimeout(before_s)
         return True
 
     def flood(self, data: bytes, most_bytes: int) -> bool:
