@@ -23,7 +23,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TWO = ("--nproc", "2", "--batch-clips", "4", "--steps")
 ALONE = ("--batch-clips", "4", "--steps")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "framefeed.cli", "train", "mae")
+TORCHRUN = (
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "framefeed.cli",
+    "train",
+    "mae",
+)
 LAUNCHED = ("-m", "framefeed.cli", "train", "mae", "--nproc", "2")
 
 

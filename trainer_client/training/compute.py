@@ -19,7 +19,7 @@ from trainer_client.training.torch_batches import pinned_memory
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """What a recipe's user chooses about computing; all of it may change when a run resumes, but for precision."""
+    """What a recipe's user chooses about computing; all of it may change when a run resumes."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes the GPU if there is one."""

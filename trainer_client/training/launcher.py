@@ -6,27 +6,28 @@ What torchrun does for those who know it: each rank finds its number and the oth
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from framefeed.cli.children import Child, Children
-from framefeed.cli.command import Verb
 from framefeed.cli.stop_signals import StopSignals
-from framefeed.errors import BadInput, FramefeedError
+from framefeed.errors import FramefeedError
 from trainer_client.training.processes import LAUNCHED, LOST_CODE
 
 _TICK_S = 0.2
 _AFTER_ONE_S = 10.0  # what others have to end by themselves once one has failed
 
 
-def launch(verb: Verb, *, processes: int) -> None:
-    """Run a verb in so many processes, ranks 0 and up. Blocks until all have ended; none outlives this one.
+def launch(write_recipe: Callable[[Path], None], *, processes: int) -> None:
+    """Train a recipe in so many processes, ranks 0 and up: each reads the file that `write_recipe` writes.
+
+    Blocks until all have ended; none outlives this one.
 
     SIGTERM and SIGINT are handed on. When one fails the others are ended, within some 25 s, and the error says which
     it was. Raises KeyboardInterrupt after a clean end on SIGINT, SystemExit where a rank has said why.
@@ -37,12 +38,12 @@ def launch(verb: Verb, *, processes: int) -> None:
         StopSignals() as stops,
         Children(Path(folder)) as children,
     ):
-        what = Path(folder) / "verb"
-        what.write_bytes(pickle.dumps(verb))
+        recipe = Path(folder) / "recipe.json"
+        write_recipe(recipe)
         ranks = [
             children.start(
                 f"rank {rank}",
-                [sys.executable, "-m", "trainer_client.training.launcher", str(what)],
+                [sys.executable, "-m", "framefeed.cli", "train", "recipe", str(recipe)],
                 quiet=False,
                 environment=_environment(rank, processes, port=store.port),
             )
@@ -90,20 +91,3 @@ def _judge(ended: dict[str, int], *, interrupted: bool) -> None:
         raise SystemExit(max(failed.values()))  # it has said why
     if LOST_CODE in ended.values():
         raise FramefeedError("the ranks lost each other; all were ended")
-
-
-def main(path: str) -> int:
-    """One rank: run the verb in the file that `launch` wrote. The exit code is as of the `framefeed` command."""
-    verb: Verb = pickle.loads(Path(path).read_bytes())  # noqa: S301 - our parent wrote it, in a folder of its own
-    try:
-        verb.run()
-    except FramefeedError as error:
-        print(f"framefeed: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadInput) else 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))

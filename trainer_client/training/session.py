@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
 CHANGES_NAME = "changes.jsonl"
-# What a run may go on with otherwise than it began: the cure of steps that are not finite.
-MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm"})
+# What a run may go on with otherwise than it began: cures of steps that are not finite, and how it computes.
+MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm", "precision"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,8 @@ class SessionOptions:
     seed: int = 0
     """All that is random follows from it: first weights, order, crops, flips, masks."""
     resume: bool = False
-    """Go on after the newest checkpoint in --out, if there is one; --lr, --base-lr and --clip-norm may be others."""
+    """Go on after the newest checkpoint in --out, if there is one; --lr, --base-lr, --clip-norm and --precision may be
+    others."""
     skip_step: tuple[int, ...] = ()
     """Steps, numbered from 0, that are not taken: what OUT/skipped_steps.jsonl names, say."""
     max_skipped: int = 10

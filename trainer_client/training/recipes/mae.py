@@ -41,12 +41,14 @@ from trainer_client.training.launcher import launch
 from trainer_client.training.learning import LearningOptions
 from trainer_client.training.loop import Ending, TrainLoop
 from trainer_client.training.processes import joined, ranks_in
+from trainer_client.training.recipes.recipe_file import RECIPE_NAME, write_recipe
 from trainer_client.training.session import Session, SessionOptions
 from trainer_client.training.step import Run
 from trainer_client.training.tasks.mae import MaeTask, MaskedInputs
 from trainer_client.training.watch.contact_sheet import draw_sheet
 
 SHEET_NAME = "contact_sheet.png"
+_NAME = "mae"
 _SHEET_CLIPS = 4
 
 
@@ -93,7 +95,7 @@ class TrainMae:
         Raises BadInput for options that make no run; KeyboardInterrupt after a clean end on Ctrl-C.
         """
         if self.compute.nproc > 1 and ranks_in().world == 1:
-            launch(self, processes=self.compute.nproc)
+            launch(lambda path: write_recipe(path, self, name=_NAME), processes=self.compute.nproc)
             return
         with joined(self.compute.where()) as ranks:
             self._train(self.compute.open(ranks))
@@ -106,6 +108,8 @@ class TrainMae:
         )
         config = self.config(model, samples=len(dataset))
         with Session(session_options, config=config, ranks=compute.ranks) as session:
+            if compute.ranks.rank == 0:
+                write_recipe(session_options.out / RECIPE_NAME, self, name=_NAME)
             torch.manual_seed(session_options.seed)
             task = MaeTask(model, mask_ratio=self.mask_ratio, mask_shape=self.mask_shape, device=compute.device)
             task.trunk = compute.passes.parallel.spread(task.model, task.trunk)
@@ -163,7 +167,7 @@ class TrainMae:
         for stack in ("encoder", "decoder"):
             del shape[stack]["attention"], shape[stack]["checkpointing"]
         return {
-            "recipe": "mae",
+            "recipe": _NAME,
             "samples": samples,
             "batch_clips": self.feed.batch_clips,
             "steps": self.session.steps,
