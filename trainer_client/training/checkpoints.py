@@ -15,10 +15,12 @@ import torch
 from framefeed.errors import BadInput, StorageFault
 from framefeed.new_file import NewFile, drop_leftovers
 from models.weights.torch_archive import load_archive
-from trainer_client.training.train_loop import TrainState
+from trainer_client.training.run_state import TrainState
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2  # 1 named optimizer states by number, and kept random states, which now follow from the step
 _STEPS = 1 << 62
+_TENSORS = ("model", "precision", "average")
+_KINDS: dict[str, type] = {"step": int, "optimizer": dict, "data": dict, **dict.fromkeys(_TENSORS, dict)}
 _NAME = re.compile(r"step_(\d{9,})\.pt")
 
 Config = Mapping[str, object]
@@ -27,15 +29,17 @@ Config = Mapping[str, object]
 class Checkpoints:
     """The checkpoints in FOLDER/step_*.pt of a run with this `config`: options that decide which weights come out.
 
-    `config` holds what JSON can say; the newest `keep` files stay.
+    `config` holds what JSON can say; what is named in `may_change` may be another when the run goes on. The newest
+    `keep` files stay.
     """
 
-    def __init__(self, folder: Path, *, config: Config, keep: int) -> None:
+    def __init__(self, folder: Path, *, config: Config, keep: int, may_change: frozenset[str] = frozenset()) -> None:
         if keep < 1:
             raise BadInput(f"checkpoints: {keep} are to be kept, wanted at least 1")
         self.folder = folder
         self._config = _plain(config)
         self._keep = keep
+        self._may_change = may_change
 
     def save(self, state: TrainState) -> Path:
         """Write a checkpoint and let the oldest beyond `keep` go. Blocks until it is on storage.
@@ -63,12 +67,16 @@ class Checkpoints:
         """The checkpoint with the most steps; None if there is none."""
         return newest_checkpoint(self.folder)
 
-    def load(self, path: Path) -> TrainState:
-        """The state in a checkpoint, on the CPU. Raises BadInput if it is damaged, or of another version or run."""
-        state, config = read_checkpoint(path)
-        if differences := differing(config, self._config):
+    def load(self, path: Path) -> tuple[TrainState, str]:
+        """The state in a checkpoint, on the CPU, and what of `may_change` has changed since, as one line.
+
+        Raises BadInput if it is damaged, or of another version or run.
+        """
+        state, theirs = read_checkpoint(path)
+        kept, mine = ({n: v for n, v in c.items() if n not in self._may_change} for c in (theirs, self._config))
+        if differences := differing(kept, mine):
             raise BadInput(f"checkpoint {path} is of another run: {differences}; use the same or another --out")
-        return state
+        return state, differing(theirs, self._config)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -98,16 +106,16 @@ def read_checkpoint(path: Path) -> tuple[TrainState, Config]:
 
 def _state(body: Mapping[str, object]) -> TrainState:
     """Raises ValueError unless each part is of its kind; what the optimizer's says is checked by who loads it."""
-    for name, kind in (("step", int), ("model", dict), ("optimizer", dict), ("data", dict), ("rng", dict)):
+    for name, kind in _KINDS.items():
         if not isinstance(body.get(name), kind) or isinstance(body.get(name), bool):
             raise ValueError(f"{name} is a {type(body.get(name)).__name__}, wanted {kind.__name__}")
     state = TrainState(**{name: body[name] for name in TrainState.__slots__})  # type: ignore[arg-type]
     if not 0 <= state.step < _STEPS:
         raise ValueError(f"step is {state.step}, wanted 0 to {_STEPS}")
-    for part in (state.model, state.rng):
-        for name, tensor in part.items():
+    for part in _TENSORS:
+        for name, tensor in getattr(state, part).items():
             if not (isinstance(name, str) and isinstance(tensor, torch.Tensor)):
-                raise ValueError(f"a value of model or rng is a {type(tensor).__name__}, wanted tensors by name")
+                raise ValueError(f"a value of {part} is a {type(tensor).__name__}, wanted tensors by name")
     for key, value in state.data.items():
         if not (isinstance(key, str) and isinstance(value, int | str | None)):
             raise ValueError(f"a value of data is a {type(value).__name__}, wanted integers and texts by name")

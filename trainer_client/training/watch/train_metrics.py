@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from framefeed.errors import BadInput
 from framefeed.page_server import Page, PageServer
-from trainer_client.training.train_loop import StepRecord
+from trainer_client.training.loop import StepRecord
 
 _STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -19,6 +19,8 @@ class TrainMetrics:
 
     def __init__(self, registry: CollectorRegistry, *, rank: int = 0) -> None:
         steps = Counter("framefeed_trainer_steps", "Optimizer steps of this process.", ["rank"], registry=registry)
+        skips = Counter("framefeed_trainer_skipped_steps", "Steps that were not finite.", ["rank"], registry=registry)
+        self._skips = skips.labels(str(rank))
         text = "Seconds from one optimizer step to the next, data wait included."
         name = "framefeed_trainer_step_duration_seconds"
         duration = Histogram(name, text, ["rank"], registry=registry, buckets=_STEP_BOUNDS_S)
@@ -36,6 +38,7 @@ class TrainMetrics:
     def record(self, record: StepRecord) -> None:
         """Count one step."""
         self._steps.inc()
+        self._skips.inc(record.skipped)
         self._duration.observe(record.step_s)
         for field, gauge in self._gauges.items():
             gauge.set(getattr(record, field))
