@@ -16,7 +16,7 @@ import tyro
 from framefeed.errors import BadInput, FramefeedError
 
 _PACKAGES = "python3,python3-venv,ca-certificates"
-# Lists, documentation and translations that no program reads.
+# Lists, documentation and translations: no program reads them.
 _LEFT_OUT = (
     "proc",
     "sys",

@@ -28,7 +28,7 @@ class DemoVideos:
     """How long each is."""
 
     def run(self) -> None:
-        """Make them; blocks for some 20 s of two cores. Raises FramefeedError if a step fails, BadInput for no video."""
+        """Make them, in some 20 s of two cores. Raises FramefeedError if a step fails, BadInput for no video."""
         if self.videos < 1 or not self.seconds > 0:
             raise BadInput(f"--videos {self.videos} --seconds {self.seconds:g} is no video; wanted more than 0 of both")
         if (self.root / MANIFEST_NAME).exists():
