@@ -4,12 +4,13 @@
     python deploy/images/build.py train --base nvcr.io/nvidia/cuda-with-python:3.11
     python deploy/images/build.py decode --base framefeed-base:bookworm --wheels wheels/   # no network
 
-Wheels come from pip, at the versions of constraints.txt, into a folder; with --wheels from a folder that is there. The
-build itself fetches nothing but the base.
+Wheels come from pip, at the versions of constraints.txt; with --wheels from a folder that is there. The build itself
+fetches nothing but the base.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -69,8 +70,17 @@ class Build:
 def make_wheels(target: Target, out: Path) -> Path:
     """Fill a folder with all wheels of an image, at the versions of constraints.txt. Asks pip's package index.
 
-    Raises FramefeedError if pip fails.
+    Where it has those of the same versions already only framefeed's own is made. Raises FramefeedError if pip fails.
     """
+    wanted = hashlib.sha256(
+        (ROOT / "constraints.txt").read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    ).hexdigest()
+    stamp = out / "made_of"
+    same = stamp.exists() and stamp.read_text() == wanted
+    if not same:
+        shutil.rmtree(out, ignore_errors=True)
+    for own in out.glob("framefeed-*.whl"):
+        own.unlink()
     with tempfile.TemporaryDirectory(prefix="framefeed-source-") as scratch:
         source = Path(scratch)
         for name in _SOURCES:  # a copy: building in the tree leaves files that a later wheel would take along
@@ -78,8 +88,10 @@ def make_wheels(target: Target, out: Path) -> Path:
                 shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / name, source)
-        options = ("--quiet", "--constraint", str(ROOT / "constraints.txt"), "--wheel-dir", str(out))
+        versions = ["--no-deps"] if same else ["--constraint", str(ROOT / "constraints.txt")]
+        options = ["--quiet", *versions, "--wheel-dir", str(out)]
         call([sys.executable, "-m", "pip", "wheel", *options, f"{source}{EXTRAS[target]}"])
+    stamp.write_text(wanted)
     return out
 
 
