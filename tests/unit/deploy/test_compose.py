@@ -94,7 +94,9 @@ def test_no_secret_is_in_a_command_the_environment_or_an_image() -> None:
             named = re.search(r"(?i)(password|secret|token|_key)\w*\s*[:=]\s*(\S+)", line.partition("#")[0])
             assert named is None or re.match(r"/run/secrets/|\{file:|\[", named[2]), line
     assert not re.search(r"(?i)(arg|env) \w*(password|secret|token|key)", images())
-    kept = subprocess.run(["git", "ls-files", "deploy/secrets"], cwd=DEPLOY.parent, capture_output=True, text=True)
+    kept = subprocess.run(
+        ["git", "ls-files", "deploy/secrets"], cwd=DEPLOY.parent, capture_output=True, text=True, check=True
+    )
     assert kept.stdout.split() in ([], ["deploy/secrets/README.md"])
 
 
