@@ -16,6 +16,7 @@ from grafana_foundation_sdk.builders.common import StackingConfig
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import DataSourceRef, StackingMode
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, GridPos
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE_UID = "framefeed-prometheus"  # provisioning/datasources/prometheus.yaml
 Kind = Literal["line", "stack", "number", "heat"]
@@ -89,7 +90,8 @@ class Board:
 
 
 def _panel(panel: Panel, where: GridPos) -> Any:
-    builder = {"number": stat.Panel, "heat": heatmap.Panel}.get(panel.kind, timeseries.Panel)()
+    kinds: dict[str, Any] = {"number": stat.Panel, "heat": heatmap.Panel}
+    builder = kinds.get(panel.kind, timeseries.Panel)()
     builder = (
         builder.title(panel.title)
         .description(panel.text)
@@ -101,5 +103,5 @@ def _panel(panel: Panel, where: GridPos) -> Any:
         builder = builder.stacking(StackingConfig().mode(StackingMode.NORMAL)).fill_opacity(40)
     for letter, (expression, legend) in zip("ABCDEFGH", panel.queries, strict=False):
         query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(letter).range()
-        builder = builder.with_target(query.format("heatmap") if panel.kind == "heat" else query)
+        builder = builder.with_target(query.format(PromQueryFormat.HEATMAP) if panel.kind == "heat" else query)
     return builder

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import runpy
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +18,8 @@ from typing import Any
 import docker
 import pytest
 
+from deploy.images.build import Build, Target, make_wheels
+from deploy.images.debian_base import Base
 from tests.integration.serving import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -90,15 +91,14 @@ def give_up(why: str) -> None:
 
 def build_images(client: docker.DockerClient) -> None:
     """Images of this tree, on a base of Debian's packages, and one of Debian's Prometheus."""
-    base = runpy.run_path(str(ROOT / "deploy/images/debian_base.py"))
-    build = runpy.run_path(str(ROOT / "deploy/images/build.py"))
     if not client.images.list(BASE):
         if not shutil.which("debootstrap"):
             give_up("debootstrap is not installed, and makes the images' base")
-        base["Base"](tag=BASE).run()
-    for target, tag in (("decode", DECODE), ("train", TRAIN)):
-        wheels = build["make_wheels"](target, KEPT / f"wheels-{target}")
-        build["Build"](target=target, base=BASE, tag=tag, wheels=wheels).run()
+        Base(tag=BASE).run()
+    tags: dict[Target, str] = {"decode": DECODE, "train": TRAIN}
+    for target, tag in tags.items():
+        wheels = make_wheels(target, KEPT / f"wheels-{target}")
+        Build(target=target, base=BASE, tag=tag, wheels=wheels).run()
     _build_prometheus(client)
     client.images.prune()
 

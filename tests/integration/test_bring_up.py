@@ -23,7 +23,9 @@ from typing import Any
 import docker
 import pytest
 import torch
+import yaml
 
+from deploy.grafana.dashboards import BOARDS
 from framefeed.grace import STOP_GRACE_S
 from tests.integration.composition import Composition, address, file_of
 from tests.integration.engine import DECODE, PROMETHEUS, ROOT, TRAIN, build_images, docker_engine
@@ -59,6 +61,7 @@ class Story:
     lost_by_drain: float = 0.0
     exits: dict[str, int] = field(default_factory=dict)
     down_s: float = 0.0
+    queries_without_data: list[str] = field(default_factory=list)
     secrets_seen_in: list[str] = field(default_factory=list)
     published: set[str] = field(default_factory=set)
     step: int = 0
@@ -133,6 +136,7 @@ def story(engine: docker.DockerClient, folder: Path, videos: str) -> Story:
         tell_start(told, up)
         tell_scaling(told, up)
         tell_faults(told, up)
+        tell_panels(told, up)
         tell_secrets(told, up, folder)
         tell_end(told, up, engine)
     files = ["compose.yaml", override.name]
@@ -189,6 +193,19 @@ def tell_faults(told: Story, up: Composition) -> None:
     told.trainer_starts.add(started(up))
 
 
+def tell_panels(told: Story, up: Composition) -> None:
+    """Every expression of a panel or a rule, on this Prometheus, after this traffic."""
+    panels = {expression for board in BOARDS for panel in board.panels for expression, _ in panel.queries}
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules.yml").read_text())["groups"]
+    expressions = {expression.replace("$__rate_interval", "1m") for expression in panels}
+    expressions |= {rule["record"] for group in rules for rule in group["rules"]}
+    up.wait("a minute of rates", lambda: up.prometheus("query", query="up offset 1m")["result"], patience_s=90)
+    for expression in sorted(expressions):
+        result = up.prometheus("query", query=expression)["result"]
+        if not result or any(series["value"][1] == "NaN" for series in result):
+            told.queries_without_data.append(f"{expression} gives {result}")
+
+
 def tell_secrets(told: Story, up: Composition, folder: Path) -> None:
     secrets = [PASSWORD, *((folder / f"secrets/{name}.secret").read_text().strip() for name in ("server", "trainer"))]
     places = {f"image {tag}": str(up.client.api.history(tag)) for tag in (DECODE, TRAIN)}
@@ -211,10 +228,11 @@ def tell_secrets(told: Story, up: Composition, folder: Path) -> None:
 def tell_end(told: Story, up: Composition, engine: docker.DockerClient) -> None:
     # One server while clips are asked of it: what it was asked for comes.
     draining = up.servers[1]
-    lost = up.total(up.trainer, "framefeed_client_requests_total", server=url_of(up, draining), outcome="server_lost")
+    (url,) = (url for url in up.fed_by() if hosts({url}) == {address(draining)})
+    lost = up.total(up.trainer, "framefeed_client_requests_total", server=url, outcome="server_lost")
     draining.stop(timeout=STOP_GRACE_S)
     up.train(10)
-    after = up.total(up.trainer, "framefeed_client_requests_total", server=url_of(up, draining), outcome="server_lost")
+    after = up.total(up.trainer, "framefeed_client_requests_total", server=url, outcome="server_lost")
     told.lost_by_drain = after - lost
     draining.reload()
     told.exits[draining.name] = draining.attrs["State"]["ExitCode"]
@@ -266,11 +284,6 @@ def hosts(urls: set[str]) -> set[str]:
     return {url.rpartition("//")[2].rpartition(":")[0] for url in urls}
 
 
-def url_of(up: Composition, server: Any) -> str:
-    (url,) = (url for url in up.fed_by() if hosts({url}) == {address(server)})
-    return url
-
-
 def loaded(checkpoint: bytes) -> Any:
     return torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
 
@@ -317,6 +330,10 @@ def test_all_of_it_ends_in_good_order_within_the_grace(story: Story) -> None:
 
 def test_no_alert_fires_or_is_about_to_in_an_undisturbed_run(story: Story) -> None:
     assert [alert for alert in story.calm_alerts if "firing" in alert] == []
+
+
+def test_every_panel_and_rule_has_data_and_no_nan(story: Story) -> None:
+    assert story.queries_without_data == []
 
 
 def test_secrets_are_in_their_files_alone_and_nothing_is_open_to_other_machines(story: Story) -> None:
