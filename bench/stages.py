@@ -16,16 +16,16 @@ from av.video.codeccontext import VideoCodecContext
 
 from decode_server.clips import decoder
 from decode_server.clips.decoder import Decoder
-from decode_server.clips.engine import Engine
+from decode_server.clips.packet_bytes import PacketBytes
 from decode_server.clips.swscale import Cut, Scaler
 
 STAGES = ("read", "feed", "decode", "scale", "convert")
 
 Clock = Callable[[], float]
 
-# No call of one stage is made within one of another, so nothing counts twice.
+# No call of one stage is made within one of another but a read within the feed, of which it is no part.
 _CALLS = (
-    (Engine, "_read", "read"),
+    (PacketBytes, "_read", "read"),
     (Scaler, "cut", "scale"),  # libswscale prepares its filters
     (Cut, "write", "scale"),
     (Scaler, "interleave", "convert"),
@@ -36,7 +36,7 @@ _CALLS = (
 def timed_stages(clock: Clock = time.process_time) -> Iterator[dict[str, float]]:
     """Give a dict to which all engines of this process add their seconds in each of STAGES, until it is left.
 
-    `read` is reading a chunk's ranges, `feed` taking a packet's bytes, checking, padding and wrapping them, `decode`
+    `read` is reading a range of a chunk, `feed` taking a packet's bytes, checking, padding and wrapping them, `decode`
     the codec, `scale` libswscale from the decoded frame to planes of the clip's size, `convert` from planes to RGB
     pixels. What is in none of them is Python: planning, loops, turning and mirroring by NumPy.
 
@@ -47,11 +47,12 @@ def timed_stages(clock: Clock = time.process_time) -> Iterator[dict[str, float]]
 
     def timed(stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed_call(*args: Any, **options: Any) -> Any:
-            began = clock()
+            began, read_s = clock(), spent_s["read"]
             try:
                 return call(*args, **options)
             finally:
-                spent_s[stage] += clock() - began
+                within_s = spent_s["read"] - read_s if stage == "feed" else 0.0
+                spent_s[stage] += clock() - began - within_s
 
         return timed_call
 

@@ -5,6 +5,7 @@ It knows nothing of how it travelled.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -14,9 +15,11 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from framefeed.crops import Box
+from framefeed.show_value import show_value
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 STAGES = ("queue", "read", "decode", "scale")
+_STAGES = frozenset(STAGES)
 
 
 class Colour(Struct, frozen=True, kw_only=True):
@@ -27,7 +30,9 @@ class Colour(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.matrix not in get_args(Matrix):
-            raise ValueError(f"colour: matrix is {self.matrix!r}, wanted one of {', '.join(get_args(Matrix))}")
+            raise ValueError(
+                f"colour: matrix is {show_value(self.matrix)}, wanted one of {', '.join(get_args(Matrix))}"
+            )
 
 
 class ClipInfo(Struct, frozen=True, kw_only=True):
@@ -50,9 +55,13 @@ class ClipInfo(Struct, frozen=True, kw_only=True):
     padding: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = set(self.stage_s) - set(STAGES)
-        if unknown:
-            raise ValueError(f"clip: stages {sorted(unknown)} are not among {STAGES}")
+        if not _STAGES.issuperset(self.stage_s):
+            unknown = show_value(min(set(self.stage_s) - _STAGES))
+            raise ValueError(f"clip: stages [{unknown}] are not among {STAGES}")
+        if not (all(map(math.isfinite, self.pts_s)) and all(map(math.isfinite, self.stage_s.values()))):
+            raise ValueError("clip: a time is not finite")
+        if self.read_bytes < 0 or self.fed_packets < 0:
+            raise ValueError(f"clip: read {self.read_bytes} bytes and {self.fed_packets} packets, wanted 0 or more")
         if self.padding and len(self.padding) != len(self.pts_s):
             raise ValueError(f"clip: {len(self.padding)} padding flags for {len(self.pts_s)} frame times")
 

@@ -5,11 +5,23 @@ It knows nothing of transports or media; a code is what crosses the wire, a clas
 
 from __future__ import annotations
 
+from framefeed.show_value import LINE_CHARS, one_line
+
+_LOCAL_CHARS = 4000  # what a user is told of what is his own: paths, options, where each of many servers stands
+
 
 class FramefeedError(Exception):
-    """Root of everything framefeed raises on purpose; its message is one line, fit for a user."""
+    """Root of everything framefeed raises on purpose; its message is one line, fit for a user.
+
+    Whatever went into it, the line is printable and bounded from the start: to 300 characters for what crosses the
+    wire, since part of that is its sender's.
+    """
 
     code = "error"
+    max_chars = _LOCAL_CHARS
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message, chars=self.max_chars))
 
 
 class BadInput(FramefeedError):
@@ -22,6 +34,7 @@ class Retryable(FramefeedError):
     """Another server, or the same one later, may succeed."""
 
     code = "retryable"
+    max_chars = LINE_CHARS
 
 
 class Busy(Retryable):
@@ -82,12 +95,19 @@ class Permanent(FramefeedError):
     """No server will ever answer this request with a clip."""
 
     code = "permanent"
+    max_chars = LINE_CHARS
 
 
 class BadRequest(Permanent):
     """The request contradicts itself, the limits, or the video it names."""
 
     code = "bad_request"
+
+
+class TooCostly(Permanent):
+    """The clip would take more reading or decoding than its servers give to one."""
+
+    code = "too_costly"
 
 
 class UnknownVideo(Permanent):
@@ -121,6 +141,7 @@ WIRE_ERRORS: dict[str, type[FramefeedError]] = {
         ResourceExhausted,
         Cancelled,
         BadRequest,
+        TooCostly,
         UnknownVideo,
         CorruptMedia,
         UnsupportedMedia,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 MANIFEST_NAME = "framefeed.manifest.jsonl"
 PACKETS_NAME = "framefeed.packets"
@@ -143,7 +144,9 @@ def _parse(path: Path, lines: list[str]) -> Manifest:
     identity = _identity(head)
     if head.get("framefeed_manifest") not in _READ_VERSIONS:
         seen = head.get("framefeed_manifest")
-        raise BadInput(f"manifest {path} has version {seen!r}, wanted {MANIFEST_VERSION}; run 'framefeed index' again")
+        raise BadInput(
+            f"manifest {path} has version {show_value(seen)}, wanted {MANIFEST_VERSION}; run 'framefeed index' again"
+        )
     videos: dict[str, VideoEntry] = {}
     refused: list[Refusal] = []
     for line in lines[1:]:
@@ -165,7 +168,7 @@ def _parse(path: Path, lines: list[str]) -> Manifest:
 def _identity(head: dict[str, Any]) -> str:
     identity = head.get("identity", "")
     if not isinstance(identity, str):
-        raise ValueError(f"its identity is {identity!r:.40}")
+        raise ValueError(f"its identity is {show_value(identity)}")
     return identity
 
 

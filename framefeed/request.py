@@ -14,6 +14,7 @@ from framefeed.crops import Box, Crop, Letterbox
 from framefeed.draws import FLIP, draw_uniform
 from framefeed.errors import BadRequest
 from framefeed.sampling import Sampling
+from framefeed.show_value import show_value
 
 PixelFormat = Literal["rgb24", "yuv420p"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -44,7 +45,7 @@ class ClipRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.video.encode()) <= MAX_VIDEO_NAME_BYTES:
+        if not 0 < _utf8_bytes(self.video) <= MAX_VIDEO_NAME_BYTES:
             raise BadRequest(
                 f"request: video name has {len(self.video)} characters, wanted 1 to {MAX_VIDEO_NAME_BYTES}"
             )
@@ -60,9 +61,11 @@ class ClipRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         if not 0 <= self.hflip_probability <= 1:
             raise BadRequest(f"request: hflip_probability is {self.hflip_probability}, wanted 0 to 1")
         if self.pixel_format not in ("rgb24", "yuv420p"):
-            raise BadRequest(f"request: pixel_format is {self.pixel_format!r}, wanted 'rgb24' or 'yuv420p'")
+            raise BadRequest(f"request: pixel_format is {show_value(self.pixel_format)}, wanted 'rgb24' or 'yuv420p'")
         if self.interpolation not in get_args(Interpolation):
-            raise BadRequest(f"request: interpolation is {self.interpolation!r}, wanted 'bilinear' or 'bicubic'")
+            raise BadRequest(
+                f"request: interpolation is {show_value(self.interpolation)}, wanted 'bilinear' or 'bicubic'"
+            )
         if self.clip_bytes > MAX_CLIP_BYTES:
             raise BadRequest(f"request: the clip would be {self.clip_bytes} bytes, wanted at most {MAX_CLIP_BYTES}")
 
@@ -95,3 +98,11 @@ class ClipRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             return None
         place = self.crop.place(box, self.width_px, self.height_px)
         return None if (place.width_px, place.height_px) == (self.width_px, self.height_px) else place
+
+
+def _utf8_bytes(video: str) -> int:
+    """How long a name is on the wire; a file name that is no text, as Python spells it, cannot travel."""
+    try:
+        return len(video.encode())
+    except UnicodeEncodeError:
+        raise BadRequest(f"request: video name {show_value(video)} is no Unicode text") from None

@@ -1,7 +1,7 @@
 """Files that are read again when they change: keys, tokens, certificates, lists. Knows neither their use nor contents.
 
-It looks when it is asked, at most once a second, so nobody waits for it and no thread watches. What cannot be used is
-said once, and what was read before stays in use.
+It looks when it is asked, at most once a second, in a thread of its own: storage that hangs holds nobody up. What
+cannot be used is said once, and what was read before stays in use.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # between two looks at the files
+FIRST_S = 5.0  # for the first, without which there is nothing to use
+_PATIENCE_S = 0.1  # for a later one, so that a change on storage that answers is used at once
 
 
 class Reread(Generic[T]):
@@ -29,24 +31,50 @@ class Reread(Generic[T]):
     def __init__(
         self, read: Callable[[], T], files: Sequence[Path], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Reads them once. Raises BadInput as `read` does."""
+        """Reads them once. Raises BadInput as `read` does, or if that takes more than FIRST_S."""
         self._read, self._files, self._clock = read, tuple(files), clock
         self._lock = threading.Lock()
-        self._state = self._look()
-        self._value = read()
+        self._state: list[tuple[int, ...]] = []
         self._looked_s = clock()
+        self._value: T
+        self._look: threading.Thread | None = None  # the one under way
+        self._hangs = False  # and that was said
+        failed: list[Exception] = []
+        first = self._start(self._read_first, failed)
+        first.join(FIRST_S)
+        if first.is_alive():
+            raise BadInput(f"{self._names()} cannot be read: nothing came for {FIRST_S:g} s")
+        if failed:
+            raise failed[0]
 
     def __call__(self) -> T:
-        """The newest that could be used. Blocks for a stat of each file, once a second, and a read after a change."""
+        """The newest that could be used. Blocks for a tenth of a second, and that once while storage hangs."""
         with self._lock:
             now_s = self._clock()
-            if self._files and now_s >= self._looked_s + LOOK_S:
-                self._looked_s = now_s
-                self._refresh()
+            if self._look is not None and self._look.is_alive():
+                if not self._hangs and now_s >= self._looked_s + FIRST_S:
+                    self._hangs = True
+                    _log.warning("%s cannot be read: it hangs; what was read before stays in use", self._names())
+            elif self._files and now_s >= self._looked_s + LOOK_S:
+                self._looked_s, self._hangs = now_s, False
+                self._look = self._start(self._refresh)
+                self._look.join(_PATIENCE_S)
             return self._value
 
+    def _start(self, look: Callable[..., None], *arguments: object) -> threading.Thread:
+        thread = threading.Thread(target=look, args=arguments, name="framefeed-reread", daemon=True)
+        thread.start()
+        return thread
+
+    def _read_first(self, failed: list[Exception]) -> None:
+        try:
+            self._state = self._look_at_files()
+            self._value = self._read()
+        except Exception as error:  # whatever it is, the constructor's caller gets it
+            failed.append(error)
+
     def _refresh(self) -> None:
-        state = self._look()
+        state = self._look_at_files()
         if state == self._state:
             return
         self._state = state
@@ -55,9 +83,12 @@ class Reread(Generic[T]):
         except BadInput as error:
             _log.warning("%s; what was read before stays in use", error)
         else:
-            _log.info("%s changed and was read again", ", ".join(map(str, self._files)))
+            _log.info("%s changed and was read again", self._names())
 
-    def _look(self) -> list[tuple[int, ...]]:
+    def _names(self) -> str:
+        return ", ".join(map(str, self._files)) or "credentials"
+
+    def _look_at_files(self) -> list[tuple[int, ...]]:
         """What tells a file from what it was; nothing for one that is not there."""
         states: list[tuple[int, ...]] = []
         for path in self._files:

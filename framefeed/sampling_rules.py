@@ -16,6 +16,7 @@ import numpy as np
 from framefeed.draws import SAMPLING, draw_below, draw_uniform
 from framefeed.errors import BadRequest
 from framefeed.policy import Policy
+from framefeed.show_value import show_value
 from framefeed.spans import (
     PADDING,
     FrameIds,
@@ -48,7 +49,7 @@ class PublishedRule(Policy, frozen=True, kw_only=True, tag="published"):
         check_view(self.view, self.views)
         known = PUBLISHED.get(self.rule)
         if known is None:
-            raise BadRequest(f"sampling: rule is {self.rule!r}, wanted one of {', '.join(PUBLISHED)}")
+            raise BadRequest(f"sampling: rule is {show_value(self.rule)}, wanted one of {', '.join(PUBLISHED)}")
         seen = {"stride": self.stride > 1, "train": self.train, "test": not self.train, "views": self.views > 1}
         for option, used in seen.items():
             if used and option not in known.takes:

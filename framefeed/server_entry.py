@@ -14,10 +14,11 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from framefeed.show_value import one_line
+
 ENTRY_VERSION = 1
 SUFFIX = ".server.json"
 MAX_ENTRY_BYTES = 1 << 16
-_MAX_WHY = 300
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NETWORK = Path("/proc/self/ns/net")
 
@@ -48,6 +49,8 @@ class ServerEntry(
     def __post_init__(self) -> None:
         if not 0 < self.lease_s < math.inf:
             raise ValueError(f"lease_s is {self.lease_s}, wanted seconds")
+        if not all(text.isprintable() for text in (self.server, self.state, self.fingerprint, *self.endpoints)):
+            raise ValueError("a name or endpoint in it is not printable")
 
     def pack(self) -> str:
         """The entry as JSON."""
@@ -69,7 +72,7 @@ def unpack_entry(text: str) -> ServerEntry:
     except RecursionError:
         raise ValueError("it is nested without end") from None
     except msgspec.DecodeError as error:
-        raise ValueError(f"it is no server entry of version {ENTRY_VERSION}: {error}"[:_MAX_WHY]) from None
+        raise ValueError(one_line(f"it is no server entry of version {ENTRY_VERSION}: {error}")) from None
 
 
 def read_entry(path: Path) -> ServerEntry:

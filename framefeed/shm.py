@@ -15,6 +15,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from framefeed.show_value import show_value
 from framefeed.wire import MAX_HEADER_BYTES
 
 HELLO = b"framefeed shm 2"
@@ -65,8 +66,13 @@ def socket_address(url: str) -> str:
 
 def is_trusted(peer: socket.socket) -> bool:
     """Whether the process at the other end runs as this one's user, or as root (SO_PEERCRED)."""
-    _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return uid in (0, os.geteuid())
+    return process_of(peer)[1] in (0, os.geteuid())
+
+
+def process_of(peer: socket.socket) -> tuple[int, int]:
+    """(process id, user id) of who made the other end (SO_PEERCRED)."""
+    pid, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return pid, uid
 
 
 def pack_call(header: bytes) -> bytes:
@@ -86,7 +92,7 @@ def unpack_from_client(datagram: bytes) -> bytes | tuple[int, ...]:
         return body
     if kind == _BACK and body and not len(body) % 8 and len(body) <= 8 * MAX_BACK:
         return struct.unpack(f"<{len(body) // 8}Q", body)
-    raise ValueError(f"a datagram of {len(datagram)} bytes begins with {kind!r}, wanted a call or leases")
+    raise ValueError(f"a datagram of {len(datagram)} bytes begins with {show_value(kind)}, wanted a call or leases")
 
 
 def pack_reply(header: bytes, lease: Lease | None) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefeed.errors import BadRequest
+from framefeed.show_value import show_value
 
 MAX_FRAMES = 512
 PADDING = -1  # the id of a frame that is not there
@@ -57,7 +58,7 @@ def check_stride(stride: int) -> None:
 def check_short(short: Short) -> None:
     """Raise BadRequest for a word that is no Short."""
     if short not in get_args(Short):
-        raise BadRequest(f"sampling: short is {short!r}, wanted one of {', '.join(get_args(Short))}")
+        raise BadRequest(f"sampling: short is {show_value(short)}, wanted one of {', '.join(get_args(Short))}")
 
 
 def check_view(view: int, views: int) -> None:

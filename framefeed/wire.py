@@ -9,6 +9,7 @@ Source of the format: msgpack.org, spec 2.0.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Mapping
@@ -16,17 +17,18 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 from msgspec import Meta, Raw, Struct
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from framefeed.clip import ClipInfo
 from framefeed.errors import BadRequest, FramefeedError, WrongVersion, error_from_code
 from framefeed.request import ClipRequest
+from framefeed.show_value import one_line, show_value
 
 WIRE_VERSION = 2
 MAX_HEADER_BYTES = 1 << 16
 MAX_RUN_NAME = 64
 _CRC_BYTES = 4
-_MAX_WHY = 300  # characters of what is wrong with a message: some of them are its sender's
+MAX_NAME_CHARS = 255  # of what a server says of itself
 _RUN_NAME = re.compile(rf"[\w.-]{{0,{MAX_RUN_NAME}}}", re.ASCII)
 
 Count = Annotated[int, Meta(ge=0)]
@@ -52,7 +54,7 @@ class DecodeCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     def __post_init__(self) -> None:
         check_run(self.run)
         if self.work_class not in ("train", "eval"):
-            raise BadRequest(f"call: work_class is {self.work_class!r:.40}, wanted 'train' or 'eval'")
+            raise BadRequest(f"call: work_class is {show_value(self.work_class)}, wanted 'train' or 'eval'")
 
 
 class DescribeCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="describe"):
@@ -78,6 +80,10 @@ class Load(Struct, frozen=True, kw_only=True):
     front_s: float = 0.0
     front_busy: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.front_s) and math.isfinite(self.front_busy)):
+            raise BadRequest(f"load: the front's times are {self.front_s} and {self.front_busy}, wanted finite ones")
+
 
 _UNSAID = Load()
 
@@ -90,6 +96,9 @@ class ClipReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field
     info: ClipInfo
     load: Load = _UNSAID
 
+    def __post_init__(self) -> None:
+        _check_names(self.server)
+
 
 class ErrorReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="error"):
     """There is no clip, and why: a code of the error tree and one line for people."""
@@ -99,6 +108,10 @@ class ErrorReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fiel
     code: str
     message: str
     load: Load = _UNSAID
+
+    def __post_init__(self) -> None:
+        _check_names(self.server, self.code)
+        force_setattr(self, "message", one_line(self.message))  # at its making, and of whoever sends another
 
     def error(self) -> FramefeedError:
         """The error as the client raises it, naming the server."""
@@ -120,6 +133,9 @@ class ServerReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     max_clip_bytes: Count = 0
     software: str = ""
     load: Load = _UNSAID
+
+    def __post_init__(self) -> None:
+        _check_names(self.server, self.fingerprint, self.state, self.dataset, self.software)
 
 
 Call = DecodeCall | DescribeCall | CancelCall
@@ -170,7 +186,17 @@ _ONE = msgspec.msgpack.Decoder(_VersionOne)
 def check_run(run: str) -> None:
     """Raises BadRequest for what no run may be called: it becomes the label of a metric."""
     if run and not _RUN_NAME.fullmatch(run):
-        raise BadRequest(f"call: run is {run!r:.80}, wanted at most {MAX_RUN_NAME} of the characters A-Z a-z 0-9 _ . -")
+        wanted = f"wanted at most {MAX_RUN_NAME} of the characters A-Z a-z 0-9 _ . -"
+        raise BadRequest(f"call: run is {show_value(run)}, {wanted}")
+
+
+def _check_names(*names: str) -> None:
+    """What a server calls itself and its parts becomes text of log lines and labels of metrics. Raises BadRequest."""
+    for name in names:
+        if len(name) > MAX_NAME_CHARS or not name.isprintable():
+            raise BadRequest(
+                f"reply: a name is {show_value(name)}, wanted at most {MAX_NAME_CHARS} printable characters"
+            )
 
 
 def pack_call(call: Call) -> bytes:
@@ -296,4 +322,4 @@ def _why(error: Exception) -> str:
         why = f"wire: {error}"
     else:  # RecursionError, MemoryError, OverflowError, …
         why = f"wire: the message does not read ({type(error).__name__})"
-    return (why if why.isprintable() else ascii(why)[1:-1])[:_MAX_WHY]
+    return one_line(why)

@@ -12,9 +12,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from models.attention import Backend, PackedHeads, attend, attend_packed
+from models.clip_noise import clip_scales, fold
 from models.packing import Packing
 
 Activation = Literal["gelu", "quick_gelu"]
@@ -95,12 +97,16 @@ class DropPath(nn.Module):
         super().__init__()
         self.p = p
 
-    def forward(self, x_BND: Tensor, packing: Packing | None = None) -> Tensor:
-        """The branch's output (B, N, D), some clips of it zeroed; in eval, or with p = 0, x itself."""
+    def forward(self, x_BND: Tensor, packing: Packing | None = None, seeds_B: Tensor | None = None) -> Tensor:
+        """The branch's output (B, N, D), some clips of it zeroed; in eval, or with p = 0, x itself.
+
+        A clip's draw follows its seed, int64 (B,); with more rows than clips each of a clip's rows has its own.
+        """
         if self.p == 0.0 or not self.training:
             return x_BND
-        clips = x_BND.shape[0] if packing is None else len(packing.lengths)
-        scale_B = x_BND.new_empty(clips).bernoulli_(1.0 - self.p) / (1.0 - self.p)
+        rows_R = x_BND[:, 0, 0] if packing is None else x_BND.new_empty(len(packing.lengths))
+        clips_B = rows_R if seeds_B is None else rows_R[: len(seeds_B)]
+        scale_B = clip_scales(seeds_B, clips_B, draws=len(rows_R) // len(clips_B), p=self.p).flatten()
         if packing is None:
             return x_BND * scale_B[:, None, None]
         return x_BND * scale_B.repeat_interleave(packing.offsets.diff(), output_size=packing.total)[:, None]
@@ -118,18 +124,31 @@ class LayerScale(nn.Module):
         return x_BND * self.scale_D
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with one projection to queries, keys and values, and a bias on each.
+class QKVProjection(nn.Linear):
+    """One projection to queries, keys and values, in which the keys' bias does not learn.
 
-    The keys' bias adds the same number to all logits of a query, which the softmax cancels; it is there so that the
-    one projection is a plain Linear, and weights without it (VideoMAE's) import with zeros in its place.
+    That bias adds the same number to all logits of a query, which the softmax cancels: its true gradient is zero, and
+    Adam would turn the rounding noise that autograd finds in its place into whole steps. It is there because others'
+    weights have it; weights without it (VideoMAE's) import with zeros in its place.
     """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 3 * width)
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Tokens (B, N, D) to (B, N, 3 D): queries, keys, values."""
+        queries_D, keys_D, values_D = self.bias.chunk(3)
+        return linear(x_BND, self.weight, torch.cat((queries_D, keys_D.detach(), values_D)))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one projection to queries, keys and values, and a bias on each."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.heads, self.backend, self.dropout = config.heads, config.attention, config.attention_dropout
         self.causal = config.causal
-        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.qkv = QKVProjection(config.width)
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x_BND: Tensor, packing: Packing | None = None) -> Tensor:
@@ -171,11 +190,12 @@ class Block(nn.Module):
         self.scale_mlp = _scale(config)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x_BND: Tensor, packing: Packing | None = None) -> Tensor:
-        """Tokens (B, N, D) to tokens (B, N, D); with a packing (1, A, D), clip by clip."""
+    def forward(self, x_BND: Tensor, packing: Packing | None = None, seeds_B: Tensor | None = None) -> Tensor:
+        """Tokens (B, N, D) to tokens (B, N, D); with a packing (1, A, D), clip by clip. Drop path follows the seeds."""
         attended_BND = self.scale_attention(self.attention(self.norm_attention(x_BND), packing))
-        x_BND = x_BND + self.drop_path(attended_BND, packing)
-        y_BND: Tensor = x_BND + self.drop_path(self.scale_mlp(self.mlp(self.norm_mlp(x_BND))), packing)
+        x_BND = x_BND + self.drop_path(attended_BND, packing, fold(seeds_B, 0))
+        mixed_BND = self.scale_mlp(self.mlp(self.norm_mlp(x_BND)))
+        y_BND: Tensor = x_BND + self.drop_path(mixed_BND, packing, fold(seeds_B, 1))
         return y_BND
 
 
@@ -184,35 +204,50 @@ class Stack(nn.Module):
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
-        self.checkpointing = config.checkpointing
+        self.checkpointing, self.attention_dropout = config.checkpointing, config.attention_dropout
         self.blocks = nn.ModuleList(Block(config, drop_path=rate) for rate in drop_path_rates(config))
 
-    def forward(self, x_BND: Tensor, packing: Packing | None = None) -> Tensor:
-        """Tokens (B, N, D) to tokens (B, N, D); with a packing (1, A, D), clip by clip."""
-        return run_blocks(list(self.blocks), x_BND, packing, checkpointing=self.checkpointing)
+    def forward(self, x_BND: Tensor, packing: Packing | None = None, seeds_B: Tensor | None = None) -> Tensor:
+        """Tokens (B, N, D) to tokens (B, N, D); with a packing (1, A, D), clip by clip.
+
+        Drop path follows the clips' seeds, int64 (B,) on the tokens' device; without them torch's generator. Raises
+        ValueError for seeds in training with attention dropout, which is drawn inside the kernels and follows none.
+        """
+        if seeds_B is not None and self.training and self.attention_dropout > 0:
+            seen = f"attention_dropout {self.attention_dropout} with clip seeds"
+            raise ValueError(f"stack: got {seen}, wanted 0: its draws cannot follow a clip")
+        return run_blocks(list(self.blocks), x_BND, packing, seeds_B=seeds_B, checkpointing=self.checkpointing)
 
 
 def run_blocks(
-    blocks: Sequence[nn.Module], x_BND: Tensor, packing: Packing | None = None, *, checkpointing: Checkpointing
+    blocks: Sequence[nn.Module],
+    x_BND: Tensor,
+    packing: Packing | None = None,
+    *,
+    seeds_B: Tensor | None = None,
+    checkpointing: Checkpointing,
 ) -> Tensor:
     """Blocks one after another, tokens (B, N, D) to tokens of the same shape, keeping for the backward pass
 
     `none`: everything; `block`: the input of each block, so that 12 blocks keep 12 tensors of N x D and one block's
     insides at a time; `sqrt`: the inputs of √L groups of √L blocks, the O(√L N D) of Zhao & Krähenbühl 2023, §4.1
     (Chen et al. 2016, §4.2). What is not kept is computed again, with the same random draws.
+    Block i draws from the clips' seeds folded with i.
     """
+    seeds = [fold(seeds_B, number) for number in range(len(blocks))]
     if checkpointing == "none" or not torch.is_grad_enabled():
-        for block in blocks:
-            x_BND = block(x_BND) if packing is None else block(x_BND, packing)
-        return x_BND
+        return _run(blocks, x_BND, packing, seeds)
     group = 1 if checkpointing == "block" else math.ceil(math.sqrt(len(blocks)))
     for start in range(0, len(blocks), group):
-        x_BND = checkpoint(_run, blocks[start : start + group], x_BND, packing, use_reentrant=False)
+        some = slice(start, start + group)
+        x_BND = checkpoint(_run, blocks[some], x_BND, packing, seeds[some], use_reentrant=False)
     return x_BND
 
 
-def _run(blocks: Sequence[nn.Module], x_BND: Tensor, packing: Packing | None) -> Tensor:
-    return run_blocks(blocks, x_BND, packing, checkpointing="none")
+def _run(blocks: Sequence[nn.Module], x_BND: Tensor, packing: Packing | None, seeds: Sequence[Tensor | None]) -> Tensor:
+    for block, seeds_B in zip(blocks, seeds, strict=True):
+        x_BND = block(x_BND, packing, seeds_B)
+    return x_BND
 
 
 def drop_path_rates(config: StackConfig) -> list[float]:

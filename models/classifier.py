@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from models.clip_noise import ClipDropout, fold
 from models.encoder import EncoderConfig, make_encoder
 
 # EPIC-Kitchens-100: one head over its 3806 pairs of verb and noun (AVION), or three (LaViLa's alternative).
@@ -44,15 +45,20 @@ class Classifier(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = make_encoder(config.encoder)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = ClipDropout(config.dropout)
         width = config.encoder.stack.width
         self.heads = nn.ModuleDict(
             {name: _head(width, classes, std=config.head_std) for name, classes in config.heads.items()}
         )
 
-    def forward(self, x_BCTYX: Tensor) -> dict[str, Tensor]:
-        """Logits (B, classes) by head for float clips (B, C, T, Y, X). Raises ValueError for clips of another shape."""
-        feature_BD = self.dropout(self.encoder.pooled(x_BCTYX))
+    def forward(self, x_BCTYX: Tensor, *, seeds_B: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits (B, classes) by head for float clips (B, C, T, Y, X).
+
+        All that is random follows the clips' seeds, int64 (B,) on their device; without them torch's generator. Raises
+        ValueError for clips of another shape.
+        """
+        feature_BD = self.encoder(x_BCTYX, pooled=True, seeds_B=fold(seeds_B, 0))
+        feature_BD = self.dropout(feature_BD, fold(seeds_B, 1))
         return {name: head(feature_BD) for name, head in self.heads.items()}
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from models.block import VIT_STACKS, Activation, StackConfig
+from models.clip_noise import fold
 from models.encoder import EncoderConfig, make_encoder
+from models.own_part import own_part
 from models.text import TextConfig, TextTransformer
 from models.vit import clip_vit
 
@@ -38,9 +41,11 @@ class DualEncoderConfig:
             raise ValueError(f"dual encoder: joint is {self.joint}, wanted at least 1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DualEncoding:
-    """float32 rows of length 1, `video_BE` and `text_BE`, and the scalar float32 `scale` of their inner products."""
+class DualEncoding(NamedTuple):
+    """float32 rows of length 1, `video_BE` and `text_BE`, and the float32 `scale` (1,) of their inner products.
+
+    A tuple, because FSDP2 finds the tensors of a module's output in containers of Python only.
+    """
 
     video_BE: Tensor
     text_BE: Tensor
@@ -49,6 +54,21 @@ class DualEncoding:
     def logits(self) -> Tensor:
         """scale · video_i · text_j, (B, B) (Radford et al. 2021, figure 3)."""
         return self.scale * self.video_BE @ self.text_BE.T
+
+    def joined(self) -> Tensor:
+        """All of it as one tensor (B, 2 E + 1), row i of clip i, to be gathered.
+
+        The scale stands in every row, so that its gradient comes back the way the features' does.
+        """
+        scale_B1 = self.scale.expand(self.video_BE.shape[0], 1)
+        return torch.cat((self.video_BE, self.text_BE, scale_B1), dim=1)
+
+
+def split_rows(rows_BR: Tensor) -> DualEncoding:
+    """What `DualEncoding.joined` has joined, of one process or of several."""
+    joint = (rows_BR.shape[1] - 1) // 2
+    video_BE, text_BE, scale_B1 = torch.split(rows_BR, [joint, joint, 1], dim=1)
+    return DualEncoding(video_BE=video_BE, text_BE=text_BE, scale=scale_B1.mean(dim=0))
 
 
 class DualEncoder(nn.Module):
@@ -63,27 +83,50 @@ class DualEncoder(nn.Module):
         self.video_projection_DE = nn.Parameter(torch.randn(video_width, config.joint) * video_width**-0.5)
         self.text_projection_DE = nn.Parameter(torch.randn(text_width, config.joint) * text_width**-0.5)
         self.logit_scale = nn.Parameter(
-            torch.tensor(math.log(1 / INITIAL_TEMPERATURE)), requires_grad=config.learn_temperature
+            torch.tensor([math.log(1 / INITIAL_TEMPERATURE)]), requires_grad=config.learn_temperature
         )
+        self.register_load_state_dict_pre_hook(_scale_of_one_dimension)  # type: ignore[no-untyped-call]
 
-    def forward(self, x_BCTYX: Tensor, tokens_BL: Tensor) -> DualEncoding:
-        """Encode float clips (B, C, T, Y, X) and token numbers (B, L). Raises ValueError for shapes that do not fit."""
-        return DualEncoding(
-            video_BE=self.encode_video(x_BCTYX), text_BE=self.encode_text(tokens_BL), scale=self.logit_scale.exp()
-        )
+    def forward(
+        self, x_BCTYX: Tensor | None = None, tokens_BL: Tensor | None = None, *, seeds_B: Tensor | None = None
+    ) -> DualEncoding:
+        """Encode float clips (B, C, T, Y, X) and token numbers (B, L); what is not given has no rows in the answer.
+
+        All ways in lead through here, one tower or the scale alone too: outside of it a wrapper such as FSDP2 keeps
+        the weights in parts. All that is random follows the clips' seeds, int64 (B,) on their device.
+        Raises ValueError for shapes that do not fit.
+        """
+        none_0E = self.video_projection_DE.new_empty(0, self.config.joint, dtype=torch.float32)
+        video_BE = text_BE = none_0E
+        if x_BCTYX is not None:
+            feature_BD = self.video(x_BCTYX, pooled=True, seeds_B=fold(seeds_B, 0))
+            video_BE = normalize((feature_BD @ self.video_projection_DE).float(), dim=-1)
+        if tokens_BL is not None:
+            feature_BD = self.text(tokens_BL, seeds_B=fold(seeds_B, 1))
+            text_BE = normalize((feature_BD @ self.text_projection_DE).float(), dim=-1)
+        return DualEncoding(video_BE=video_BE, text_BE=text_BE, scale=self.logit_scale.float().exp())
 
     def encode_video(self, x_BCTYX: Tensor) -> Tensor:
-        """float32 rows (B, E) of length 1 for float clips (B, C, T, Y, X)."""
-        return normalize((self.video.pooled(x_BCTYX) @ self.video_projection_DE).float(), dim=-1)
+        """float32 rows (B, E) of length 1 for float clips (B, C, T, Y, X), by `forward`."""
+        rows_BE: Tensor = self(x_BCTYX).video_BE
+        return rows_BE
 
     def encode_text(self, tokens_BL: Tensor) -> Tensor:
-        """float32 rows (B, E) of length 1 for token numbers (B, L)."""
-        return normalize((self.text(tokens_BL) @ self.text_projection_DE).float(), dim=-1)
+        """float32 rows (B, E) of length 1 for token numbers (B, L), by `forward`."""
+        rows_BE: Tensor = self(tokens_BL=tokens_BL).text_BE
+        return rows_BE
 
     @torch.no_grad()
     def clamp_scale(self) -> None:
         """Keep the logit scale between 1 and 100, in place, after each optimizer step (Radford et al. 2021, §2.5)."""
-        self.logit_scale.clamp_(0.0, math.log(LARGEST_SCALE))
+        own_part(self.logit_scale).clamp_(0.0, math.log(LARGEST_SCALE))
+
+
+def _scale_of_one_dimension(_module: nn.Module, weights: dict[str, Tensor], prefix: str, *_rest: object) -> None:
+    """Weights from before the scale had a dimension load too: FSDP2 refuses to divide a parameter without one."""
+    scale = weights.get(f"{prefix}logit_scale")
+    if scale is not None and scale.ndim == 0:
+        weights[f"{prefix}logit_scale"] = scale[None]
 
 
 def clip_text(width: int, *, depth: int = 12, activation: Activation = "gelu") -> TextConfig:

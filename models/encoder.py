@@ -1,6 +1,6 @@
 """Either kind of video encoder, from its configuration; what uses one need not know which.
 
-Both have `forward`, clips to normed tokens, and `pooled`, clips to one feature each.
+Both have `forward(clips, pooled=…, seeds_B=…)`, clips to normed tokens or to one feature each.
 """
 
 from __future__ import annotations

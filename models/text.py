@@ -47,16 +47,16 @@ class TextTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.stack.norm_eps)
         self.reset_parameters()
 
-    def forward(self, tokens_BL: Tensor) -> Tensor:
+    def forward(self, tokens_BL: Tensor, *, seeds_B: Tensor | None = None) -> Tensor:
         """The feature (B, D) of each text, int64 token numbers (B, L ≤ context), 0 after the end.
 
-        What stands after the end changes nothing: attention is causal.
+        What stands after the end changes nothing: attention is causal. Drop path follows `seeds_B`, int64.
         Raises ValueError if the tokens are not (B, L) or longer than the context.
         """
         if tokens_BL.ndim != 2 or not 0 < tokens_BL.shape[1] <= self.config.context:
             raise ValueError(f"tokens are {tuple(tokens_BL.shape)}, wanted (B, L) with 1 <= L <= {self.config.context}")
         x_BLD = self.token_embedding(tokens_BL) + self.position_LD[: tokens_BL.shape[1]]
-        x_BLD = self.stack(x_BLD)
+        x_BLD = self.stack(x_BLD, seeds_B=seeds_B)
         rows_B = torch.arange(tokens_BL.shape[0], device=tokens_BL.device)
         feature_BD: Tensor = self.norm(x_BLD[rows_B, tokens_BL.argmax(dim=1)])
         return feature_BD

@@ -21,7 +21,9 @@ from models.block import (
     make_mlp,
     run_blocks,
 )
+from models.clip_noise import fold
 from models.embedding import ClipEmbedding
+from models.packing import Packing
 from models.tubelets import TubeletGrid
 
 Variant = Literal["lavila", "original"]
@@ -72,22 +74,21 @@ class TimeSformer(nn.Module):
         for block in blocks:
             block.start_without_time()
 
-    def forward(self, x_BCTYX: Tensor) -> Tensor:
+    def forward(self, x_BCTYX: Tensor, *, pooled: bool = False, seeds_B: Tensor | None = None) -> Tensor:
         """Encode float clips (B, C, T, Y, X) to normed tokens (B, 1 + N, D), the class token first.
 
-        Raises ValueError if the clips do not have the grid's shape.
+        `pooled` makes one feature (B, D) of each clip instead, the normed class token. Drop path follows `seeds_B`,
+        int64 on the clips' device. Raises ValueError if the clips do not have the grid's shape, or for seeds in
+        training with attention dropout, which can follow none.
         """
-        normed_BND: Tensor = self.norm(self._encode(x_BCTYX))
-        return normed_BND
-
-    def pooled(self, x_BCTYX: Tensor) -> Tensor:
-        """One feature (B, D) for each float clip (B, C, T, Y, X): the normed class token."""
-        feature_BD: Tensor = self.norm(self._encode(x_BCTYX)[:, 0])
-        return feature_BD
-
-    def _encode(self, x_BCTYX: Tensor) -> Tensor:
+        stack = self.config.stack
+        if seeds_B is not None and self.training and stack.attention_dropout > 0:
+            seen = f"attention_dropout {stack.attention_dropout} with clip seeds"
+            raise ValueError(f"TimeSformer: got {seen}, wanted 0: its draws cannot follow a clip")
         tokens_BND = self.norm_pre(self.embedding(x_BCTYX))
-        return run_blocks(list(self.blocks), tokens_BND, checkpointing=self.config.stack.checkpointing)
+        encoded_BND = run_blocks(list(self.blocks), tokens_BND, seeds_B=seeds_B, checkpointing=stack.checkpointing)
+        normed: Tensor = self.norm(encoded_BND[:, 0] if pooled else encoded_BND)
+        return normed
 
 
 class DividedBlock(nn.Module):
@@ -107,13 +108,14 @@ class DividedBlock(nn.Module):
         self.mlp = make_mlp(config)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        """Tokens (B, 1 + N, D) to tokens of the same shape."""
-        x_BND = self.mix(x_BND)
-        y_BND: Tensor = x_BND + self.drop_path(self.mlp(self.norm_mlp(x_BND)))
+    def forward(self, x_BND: Tensor, packing: Packing | None = None, seeds_B: Tensor | None = None) -> Tensor:
+        """Tokens (B, 1 + N, D) to tokens of the same shape; drop path follows the seeds (B,). Takes no packing."""
+        assert packing is None, "divided attention has no packed form"
+        x_BND = self.mix(x_BND, seeds_B)
+        y_BND: Tensor = x_BND + self.drop_path(self.mlp(self.norm_mlp(x_BND)), None, fold(seeds_B, 0))
         return y_BND
 
-    def mix(self, x_BND: Tensor) -> Tensor:
+    def mix(self, x_BND: Tensor, seeds_B: Tensor | None) -> Tensor:
         """Both attentions and what they add to, (B, 1 + N, D)."""
         raise NotImplementedError
 
@@ -128,13 +130,12 @@ class FrozenInTimeBlock(DividedBlock):
     t = time(norm(x)); s = space(norm(x + t)); x ← x + drop(s)
     """
 
-    def mix(self, x_BND: Tensor) -> Tensor:
+    def mix(self, x_BND: Tensor, seeds_B: Tensor | None) -> Tensor:
         """As above; the class token attends to all tokens, a patch to its place or frame and to the class token."""
         time_BND = attend_in_groups(self.time, self.norm_time(x_BND), frames=self.frames, over="frames")
         mixed_BND = self.norm_space(x_BND + time_BND)
-        y_BND: Tensor = x_BND + self.drop_path(
-            attend_in_groups(self.space, mixed_BND, frames=self.frames, over="patches")
-        )
+        space_BND = attend_in_groups(self.space, mixed_BND, frames=self.frames, over="patches")
+        y_BND: Tensor = x_BND + self.drop_path(space_BND, None, fold(seeds_B, 1))
         return y_BND
 
     def start_without_time(self) -> None:
@@ -154,12 +155,13 @@ class OriginalBlock(DividedBlock):
         super().__init__(config, frames=frames, drop_path=drop_path)
         self.time_out = nn.Linear(config.width, config.width)
 
-    def mix(self, x_BND: Tensor) -> Tensor:
+    def mix(self, x_BND: Tensor, seeds_B: Tensor | None) -> Tensor:
         """As above; patches attend over time without the class token."""
         class_B1D, patches_BTGD = x_BND[:, :1], x_BND[:, 1:].reshape(x_BND.shape[0], self.frames, -1, x_BND.shape[2])
-        patches_BTGD = patches_BTGD + self._time(patches_BTGD.transpose(1, 2)).transpose(1, 2)
+        patches_BTGD = patches_BTGD + self._time(patches_BTGD.transpose(1, 2), fold(seeds_B, 1)).transpose(1, 2)
         space_BTMD = self._space(
-            torch.cat((class_B1D[:, None].expand(-1, self.frames, -1, -1), patches_BTGD), dim=2)  # M = 1 + G
+            torch.cat((class_B1D[:, None].expand(-1, self.frames, -1, -1), patches_BTGD), dim=2),  # M = 1 + G
+            fold(seeds_B, 2),
         )
         class_B1D = class_B1D + space_BTMD[:, :, 0].mean(dim=1, keepdim=True)
         return torch.cat((class_B1D, (patches_BTGD + space_BTMD[:, :, 1:]).flatten(1, 2)), dim=1)
@@ -168,13 +170,13 @@ class OriginalBlock(DividedBlock):
         """A projection of 0 behind time attention, as the original has in all blocks but the first."""
         nn.init.zeros_(self.time_out.weight)
 
-    def _time(self, places_BGTD: Tensor) -> Tensor:
-        mixed_BGTD = self.drop_path(self.time(self.norm_time(places_BGTD).flatten(0, 1)))
+    def _time(self, places_BGTD: Tensor, seeds_B: Tensor | None) -> Tensor:
+        mixed_BGTD = self.drop_path(self.time(self.norm_time(places_BGTD).flatten(0, 1)), None, seeds_B)
         time_BGTD: Tensor = self.time_out(mixed_BGTD).reshape(places_BGTD.shape)
         return time_BGTD
 
-    def _space(self, framed_BTMD: Tensor) -> Tensor:
-        mixed_BTMD: Tensor = self.drop_path(self.space(self.norm_space(framed_BTMD).flatten(0, 1)))
+    def _space(self, framed_BTMD: Tensor, seeds_B: Tensor | None) -> Tensor:
+        mixed_BTMD: Tensor = self.drop_path(self.space(self.norm_space(framed_BTMD).flatten(0, 1)), None, seeds_B)
         return mixed_BTMD.reshape(framed_BTMD.shape)
 
 

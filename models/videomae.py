@@ -7,13 +7,14 @@ D width, P pixels of one cube. Implemented from the paper, arXiv 2203.12602.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from models.block import VIT_STACKS, Stack, StackConfig, init_xavier
+from models.clip_noise import fold
 from models.embedding import position_table
 from models.tubelets import TubeletGrid, cut_cubes, join_cubes
 from models.vit import VideoViT, ViTConfig
@@ -44,27 +45,38 @@ class VideoMAEConfig:
                 raise ValueError(f"VideoMAE: {name} width is {stack.width}, wanted {wanted}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoMAEOutput:
-    """What a forward pass found: float32 scalar `loss`, `predictions_BMPC` in target units, `masked_BM` cube numbers.
+class VideoMAEOutput(NamedTuple):
+    """What a forward pass found: `losses_B` of each clip, float32, `predictions_BMPC` in target units, `masked_BM`.
 
-    `predictions_BMPC[b, m]` is the cube number `masked_BM[b, m]` (int64, ascending).
+    `predictions_BMPC[b, m]` is the cube number `masked_BM[b, m]` (int64, ascending). A tuple, because FSDP2 finds the
+    tensors of a module's output in containers of Python only.
     """
 
-    loss: Tensor
+    losses_B: Tensor
     predictions_BMPC: Tensor
     masked_BM: Tensor
 
+    @property
+    def loss(self) -> Tensor:
+        """The mean over clips, which is the mean over all masked pixels: every clip has as many."""
+        return self.losses_B.mean()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaskedTokens:
-    """A decoder's input, (B, N, D): encoded visible cubes, then mask tokens for the cubes `masked_BM`, all placed.
+class SplitMask:
+    """The numbers of the visible (B, S) and of the masked (B, M) cubes of clips, int64, ascending."""
 
-    Attention has no order of its own, so the masked tokens go last, where they are easy to take off.
-    """
-
-    tokens_BND: Tensor
+    visible_BS: Tensor
     masked_BM: Tensor
+
+    def place(self, bridged_BSD: Tensor, mask_token_D: Tensor, positions_ND: Tensor) -> Tensor:
+        """A decoder's input, (B, N, D): bridged visible cubes, then a mask token for each masked one, all placed.
+
+        Attention has no order of its own, so the masked tokens go last, where they are easy to take off.
+        """
+        visible_BSD = bridged_BSD + positions_ND[self.visible_BS]
+        masked_BMD = mask_token_D + positions_ND[self.masked_BM]
+        return torch.cat((visible_BSD, masked_BMD.to(visible_BSD.dtype)), dim=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +103,7 @@ class VideoMAE(nn.Module):
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         grid, width = config.grid, config.decoder.width
-        self.grid = grid
+        self.config, self.grid = config, grid
         self.encoder = VideoViT(config.vit)
         self.bridge = nn.Linear(config.encoder.width, width, bias=False)
         self.mask_token_D = nn.Parameter(torch.empty(width))
@@ -104,43 +116,40 @@ class VideoMAE(nn.Module):
             module.apply(init_xavier)
         nn.init.trunc_normal_(self.mask_token_D, std=MASK_TOKEN_STD)
 
-    def forward(self, x_BCTYX: Tensor, mask_BN: Tensor) -> VideoMAEOutput:
+    def forward(self, x_BCTYX: Tensor, mask_BN: Tensor, *, seeds_B: Tensor | None = None) -> VideoMAEOutput:
         """Predict the masked cubes of normalised float clips; `mask_BN` is bool, True = masked.
 
         The target of each cube and channel is (x - mean) / (std + 1e-6), computed in float32; a per-channel affine
         change of the clips, such as ImageNet's normalisation, changes nothing but the weight of the 1e-6. The loss is
         the mean squared error over masked cubes only. Keep the mask on the host: checking it there costs no device
-        synchronisation.
+        synchronisation. Drop path follows the clips' seeds, int64 (B,) on their device.
         Raises ValueError if the clips or the mask do not fit the grid, or the rows of the mask differ in their count.
         """
-        visible_BS, masked_BM = self.split(x_BCTYX, mask_BN)
-        return self.reconstruct(x_BCTYX, self.encode(x_BCTYX, visible_BS, masked_BM))
+        where = self.split(x_BCTYX, mask_BN)
+        encoded_BSD = self.encoder(x_BCTYX, selected_BS=where.visible_BS, seeds_B=fold(seeds_B, 0))
+        return self.reconstruct(x_BCTYX, encoded_BSD, where, seeds_B=fold(seeds_B, 1))
 
-    def split(self, x_BCTYX: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, x_BCTYX: Tensor, mask_BN: Tensor) -> SplitMask:
         """`split_mask` on the clips' device. Raises ValueError as `forward` does."""
         if mask_BN.shape != (x_BCTYX.shape[0], self.grid.tokens):
             wanted = (x_BCTYX.shape[0], self.grid.tokens)
             raise ValueError(f"mask is {tuple(mask_BN.shape)}, wanted {wanted} = (B, N)")
-        visible_BS, masked_BM = split_mask(mask_BN)
-        return visible_BS.to(x_BCTYX.device, non_blocking=True), masked_BM.to(x_BCTYX.device, non_blocking=True)
+        visible_BS, masked_BM = (each.to(x_BCTYX.device, non_blocking=True) for each in split_mask(mask_BN))
+        return SplitMask(visible_BS=visible_BS, masked_BM=masked_BM)
 
-    def encode(self, x_BCTYX: Tensor, visible_BS: Tensor, masked_BM: Tensor) -> MaskedTokens:
-        """The visible cubes encoded, and a mask token in the place of each masked one: what a decoder is given."""
-        bridged_BSD = self.bridge(self.encoder(x_BCTYX, selected_BS=visible_BS))
-        visible_BSD = bridged_BSD + self.positions_ND[visible_BS]
-        masked_BMD = self.mask_token_D + self.positions_ND[masked_BM]
-        return MaskedTokens(tokens_BND=torch.cat((visible_BSD, masked_BMD), dim=1), masked_BM=masked_BM)
-
-    def reconstruct(self, x_BCTYX: Tensor, given: MaskedTokens) -> VideoMAEOutput:
-        """Decode what `encode` gave for these clips, predict their masked cubes and compare."""
-        masked_BMD = self.decoder(given.tokens_BND)[:, -given.masked_BM.shape[1] :]
+    def reconstruct(
+        self, x_BCTYX: Tensor, encoded_BSD: Tensor, where: SplitMask, *, seeds_B: Tensor | None = None
+    ) -> VideoMAEOutput:
+        """Decode the encoded visible cubes of these clips, predict the masked ones and compare."""
+        tokens_BND = where.place(self.bridge(encoded_BSD), self.mask_token_D, self.positions_ND)
+        masked_BMD = self.decoder(tokens_BND, seeds_B=seeds_B)[:, -where.masked_BM.shape[1] :]
         values_BMV: Tensor = self.head(self.norm(masked_BMD))
-        predictions_BMPC = values_BMV.reshape(*given.masked_BM.shape, self.grid.cube_pixels, self.grid.channels)
+        predictions_BMPC = values_BMV.reshape(*where.masked_BM.shape, self.grid.cube_pixels, self.grid.channels)
         with torch.no_grad():
-            cubes_BMPC = cut_cubes(x_BCTYX, grid=self.grid, selected_BS=given.masked_BM).float()
+            cubes_BMPC = cut_cubes(x_BCTYX, grid=self.grid, selected_BS=where.masked_BM).float()
             targets_BMPC = cube_statistics(cubes_BMPC).normalise(cubes_BMPC)
-        loss = mse_loss(predictions_BMPC.float(), targets_BMPC)
-        return VideoMAEOutput(loss=loss, predictions_BMPC=predictions_BMPC, masked_BM=given.masked_BM)
+        losses_B = mse_loss(predictions_BMPC.float(), targets_BMPC, reduction="none").flatten(1).mean(dim=1)
+        return VideoMAEOutput(losses_B=losses_B, predictions_BMPC=predictions_BMPC, masked_BM=where.masked_BM)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # how many tokens are masked is data

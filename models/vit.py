@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from models.block import Stack, StackConfig, init_truncated_normal, init_xavier
+from models.clip_noise import ClipDropout, clip_bits, fold
 from models.embedding import ClipEmbedding, Positions
 from models.packing import pack, unpack
 from models.tubelets import TubeletGrid
 
 Pool = Literal["class", "mean"]
+_PATCHES, _TOKENS, _BLOCKS = 0, 1, 2  # what draws in a ViT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,48 +74,57 @@ class VideoViT(nn.Module):
             bias=config.patch_bias,
         )
         self.norm_pre = nn.LayerNorm(width, eps=config.stack.norm_eps) if config.norm_pre else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = ClipDropout(config.dropout)
         self.stack = Stack(config.stack)
         self.norm = nn.LayerNorm(width, eps=config.stack.norm_eps)
         self.apply(init_truncated_normal if config.positions == "learned" else init_xavier)
 
-    def forward(self, x_BCTYX: Tensor, *, selected_BS: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BCTYX: Tensor,
+        *,
+        selected_BS: Tensor | None = None,
+        valid_BN: Tensor | None = None,
+        pooled: bool = False,
+        seeds_B: Tensor | None = None,
+    ) -> Tensor:
         """Encode float clips (B, C, T, Y, X) to normed tokens (B, N, D), or only the cubes `selected_BS` to (B, S, D).
 
         Clips and tokens have the weights' dtype, or under autocast any and float32.
         A class token, if there is one, comes first and makes N or S one more. `selected_BS` holds int64 cube numbers on
         the clips' device; cubes that are not selected, or that patch dropout leaves out, are never read.
-        Raises ValueError if the clips do not have the grid's shape.
+        `pooled` makes one feature (B, D) of each clip instead: pooled first, then normed (AVION; VideoMAE); then
+        `valid_BN` (bool, kept on the host) may say which cubes show video and not padding: the others are neither
+        attended to nor pooled, and cost nothing behind the embedding.
+        `seeds_B`, int64 on the clips' device, are what drop path, dropout and patch dropout of each clip follow.
+        Raises ValueError if clips or mask do not fit the grid, a clip has no valid cube, or `valid_BN` is given without
+        `pooled`, with `selected_BS` or while patch dropout acts.
         """
-        normed_BND: Tensor = self.norm(self._encode(x_BCTYX, selected_BS))
-        return normed_BND
-
-    def pooled(self, x_BCTYX: Tensor, *, valid_BN: Tensor | None = None) -> Tensor:
-        """One feature (B, D) for each float clip (B, C, T, Y, X): pooled first, then normed (AVION; VideoMAE).
-
-        `valid_BN` (bool, kept on the host) says which cubes show video and not padding: the others are neither attended
-        to nor pooled, and cost nothing behind the embedding. Raises ValueError if clips or mask do not fit the grid,
-        a clip has no valid cube, or patch dropout acts too.
-        """
-        if valid_BN is None:
-            encoded_BND = self._encode(x_BCTYX, None)
-            pooled_BD = encoded_BND[:, 0] if self.config.pool == "class" else encoded_BND.mean(dim=1)
+        if valid_BN is not None:
+            if not pooled or selected_BS is not None:
+                raise ValueError("ViT: got valid_BN without pooled or with selected_BS, wanted pooled alone")
+            encoded = self._pool_valid(x_BCTYX, valid_BN, seeds_B)
         else:
-            pooled_BD = self._pool_valid(x_BCTYX, valid_BN)
-        feature_BD: Tensor = self.norm(pooled_BD)
-        return feature_BD
+            encoded = self._encode(x_BCTYX, selected_BS, seeds_B)
+            if pooled:
+                encoded = encoded[:, 0] if self.config.pool == "class" else encoded.mean(dim=1)
+        normed: Tensor = self.norm(encoded)
+        return normed
 
-    def _encode(self, x_BCTYX: Tensor, selected_BS: Tensor | None) -> Tensor:
-        if selected_BS is None and self.training and self.config.patch_dropout > 0:
-            selected_BS = keep_patches(x_BCTYX, tokens=self.config.grid.tokens, dropout=self.config.patch_dropout)
-        encoded_BND: Tensor = self.stack(self._embed(x_BCTYX, selected_BS))
+    def _encode(self, x_BCTYX: Tensor, selected_BS: Tensor | None, seeds_B: Tensor | None) -> Tensor:
+        share = self.config.patch_dropout
+        if selected_BS is None and self.training and share > 0:
+            seeds_of_patches_B = fold(seeds_B, _PATCHES)
+            selected_BS = keep_patches(x_BCTYX, seeds_of_patches_B, tokens=self.config.grid.tokens, dropout=share)
+        encoded_BND: Tensor = self.stack(self._embed(x_BCTYX, selected_BS, seeds_B), seeds_B=fold(seeds_B, _BLOCKS))
         return encoded_BND
 
-    def _embed(self, x_BCTYX: Tensor, selected_BS: Tensor | None) -> Tensor:
-        tokens_BND: Tensor = self.dropout(self.norm_pre(self.embedding(x_BCTYX, selected_BS=selected_BS)))
+    def _embed(self, x_BCTYX: Tensor, selected_BS: Tensor | None, seeds_B: Tensor | None) -> Tensor:
+        embedded_BND = self.norm_pre(self.embedding(x_BCTYX, selected_BS=selected_BS))
+        tokens_BND: Tensor = self.dropout(embedded_BND, fold(seeds_B, _TOKENS))
         return tokens_BND
 
-    def _pool_valid(self, x_BCTYX: Tensor, valid_BN: Tensor) -> Tensor:
+    def _pool_valid(self, x_BCTYX: Tensor, valid_BN: Tensor, seeds_B: Tensor | None) -> Tensor:
         if self.training and self.config.patch_dropout > 0:
             raise ValueError("ViT: got valid_BN in training with patch_dropout, wanted one of the two")
         wanted = (x_BCTYX.shape[0], self.config.grid.tokens)
@@ -122,21 +133,21 @@ class VideoViT(nn.Module):
             raise ValueError(f"ViT: valid_BN is {seen}, wanted bool {wanted} = (B, N) with a valid cube in each clip")
         if self.config.class_token:
             valid_BN = torch.cat((valid_BN.new_ones(valid_BN.shape[0], 1), valid_BN), dim=1)
-        tokens_AD, packing = pack(self._embed(x_BCTYX, None), valid_BN)
-        encoded_BND = unpack(self.stack(tokens_AD[None], packing)[0], valid_BN)
+        tokens_AD, packing = pack(self._embed(x_BCTYX, None, seeds_B), valid_BN)
+        encoded_BND = unpack(self.stack(tokens_AD[None], packing, fold(seeds_B, _BLOCKS))[0], valid_BN)
         if self.config.pool == "class":
             return encoded_BND[:, 0]
         counts_B1 = packing.offsets.diff()[:, None]
         return encoded_BND.sum(dim=1) / counts_B1
 
 
-def keep_patches(x_BCTYX: Tensor, *, tokens: int, dropout: float) -> Tensor:
+def keep_patches(x_BCTYX: Tensor, seeds_B: Tensor | None = None, *, tokens: int, dropout: float) -> Tensor:
     """Random cube numbers that patch dropout keeps, int64 (B, max(1, ⌊N (1 - dropout)⌋)), others for each clip.
 
-    Drawn on the clips' device from torch's generator there.
+    Drawn on the clips' device from the clips' seeds, or without them from torch's generator there.
     """
     kept = max(1, int(tokens * (1.0 - dropout) + 1e-9))
-    return torch.rand(x_BCTYX.shape[0], tokens, device=x_BCTYX.device).argsort(dim=1)[:, :kept]
+    return clip_bits(seeds_B, x_BCTYX, draws=tokens).argsort(dim=1, stable=True)[:, :kept]
 
 
 def clip_vit(stack: StackConfig, *, frames: int, size_px: int = 224, patch_px: int = 16) -> ViTConfig:

@@ -13,7 +13,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from decode_server.clips.decoder import Decoder, Payload, wanted
+from decode_server.clips.clip_cost import CostLimits
+from decode_server.clips.decoder import Decoder, wanted
 from decode_server.clips.framing import Framing
 from decode_server.clips.library import Library
 from decode_server.clips.orient import blacken
@@ -39,15 +40,17 @@ class _Course:
 class Engine:
     """Decodes clips of a library. Owns its codec and scaler contexts; `close` frees them."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, *, limits: CostLimits = CostLimits()) -> None:  # noqa: B008  # it is frozen
+        """`limits` are what each clip may cost."""
         self._library = library
+        self._limits = limits
         self._decoder = Decoder()
         self._scaler = Scaler()
 
     def decode(self, request: ClipRequest, out: Buffer) -> ClipInfo:
         """Write the clip's pixels, `request.clip_bytes` of them, into `out` and say how it came about.
 
-        Blocks on storage and decoding. `out` holds undefined bytes if it raises: BadRequest, UnknownVideo,
+        Blocks on storage and decoding. `out` holds undefined bytes if it raises: BadRequest, TooCostly, UnknownVideo,
         CorruptMedia, UnsupportedMedia (no server can) or StorageFault (another try may).
         """
         return self.decode_together([request], [out])[0]
@@ -90,11 +93,14 @@ class Engine:
         ]
 
     def plan(self, request: ClipRequest) -> ClipPlan:
-        """The plan of a clip; reads packet indices, no media. Raises as `decode` does."""
+        """The plan of a clip within the limits; reads packet indices, no media. Raises as `decode` does."""
         entry = self._library.entry(request.video)
         check_span(request, entry.duration_s)
+        self._limits.check_indices(request, self._library.index_bytes(entry, request.start_s, request.end_s))
         chunks = self._library.chunks(entry, request.start_s, request.end_s)
-        return plan_clip(request, chunks, duration_s=entry.duration_s)
+        plan = plan_clip(request, chunks, duration_s=entry.duration_s)
+        self._limits.check(request, plan)
+        return plan
 
     def frames(
         self, chunk: ChunkPlan, stage_s: dict[str, float], *, cancelled: Callable[[], bool] = wanted
@@ -106,24 +112,18 @@ class Engine:
         """
         if cancelled():
             raise Cancelled("the clip is not wanted any more")
-        began = perf_counter()
-        payload = self._read(chunk)
-        stage_s["read"] += perf_counter() - began
+        packets = PacketBytes(self._library, chunk.index, chunk.reads, what=f" for its frame at {chunk.first_s:.3f} s")
+        before_s = stage_s["read"]
         for run in chunk.runs:
-            for ordinal, frame in self._decoder.frames(chunk.index, run, payload, cancelled=cancelled):
+            for ordinal, frame in self._decoder.frames(chunk.index, run, packets.packet, cancelled=cancelled):
+                stage_s["read"] = before_s + packets.read_s
                 yield run.keep[ordinal], frame
+        stage_s["read"] = before_s + packets.read_s
 
     def close(self) -> None:
         """Free the contexts; idempotent. The library is its owner's to close."""
         self._decoder.close()
         self._scaler.close()
-
-    def _read(self, chunk: ChunkPlan) -> Payload:
-        """Read the chunk's ranges; returns a function that gives a packet's bytes, checked."""
-        try:
-            return PacketBytes(self._library, chunk.index, chunk.reads).packet
-        except CorruptMedia as error:
-            raise CorruptMedia(f"{error} for its frame at {chunk.first_s:.3f} s") from None
 
     def _decode_chunk(self, plans: list[ClipPlan], chunk: ChunkPlan, clips: list[Clip], course: _Course) -> None:
         index, stage_s = chunk.index, course.stage_s

@@ -20,6 +20,7 @@ from decode_server.media.packet_index import PacketIndex, unpack_index
 from framefeed.errors import BadInput, CorruptMedia, FramefeedError, NotHere, UnknownVideo
 from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, Manifest, VideoEntry, identity_of, read_manifest
 from framefeed.quarantine import Quarantine, read_quarantine
+from framefeed.show_value import show_value
 
 log = logging.getLogger("framefeed.library")
 
@@ -67,7 +68,9 @@ class Library:
         """The manifest's entry of a video. Raises UnknownVideo."""
         entry = self.manifest.videos.get(video)
         if entry is None:
-            raise UnknownVideo(f"video {video!r} is not in the manifest of {len(self.manifest.videos)} videos")
+            raise UnknownVideo(
+                f"video {show_value(video)} is not in the manifest of {len(self.manifest.videos)} videos"
+            )
         return entry
 
     def chunks(self, entry: VideoEntry, start_s: float, end_s: float) -> list[tuple[float, PacketIndex]]:
@@ -77,9 +80,12 @@ class Library:
         """
         if bad := self.quarantine.touching(entry.video, start_s, end_s):
             raise CorruptMedia(f"{bad} (quarantined by 'framefeed {bad.found_by}')")
-        first = max(bisect.bisect_right(entry.chunk_start_s, start_s) - 1, 0)
-        last = max(bisect.bisect_left(entry.chunk_start_s, end_s) - 1, first)
-        return [(entry.chunk_start_s[i], self.index(entry, i)) for i in range(first, last + 1)]
+        return [(entry.chunk_start_s[i], self.index(entry, i)) for i in _touched(entry, start_s, end_s)]
+
+    def index_bytes(self, entry: VideoEntry, start_s: float, end_s: float) -> int:
+        """Bytes of the packet indices that `chunks` reads for a span, where none of them is in memory."""
+        touched = _touched(entry, start_s, end_s)
+        return sum(entry.record_bytes[touched.start : touched.stop])
 
     def read(self, index: PacketIndex, start: int, end: int, *, anew: bool = False) -> bytearray:
         """Bytes [start, end) of what an index describes, its media file or its sidecar, as Storage.read gives them.
@@ -186,6 +192,12 @@ class Library:
             except CorruptMedia:
                 digests.append("")
         return tuple(digests)
+
+
+def _touched(entry: VideoEntry, start_s: float, end_s: float) -> range:
+    """The numbers of the chunks that a span touches."""
+    first = max(bisect.bisect_right(entry.chunk_start_s, start_s) - 1, 0)
+    return range(first, max(bisect.bisect_left(entry.chunk_start_s, end_s) - 1, first) + 1)
 
 
 def _changed_s(root: Path, index: PacketIndex) -> float:

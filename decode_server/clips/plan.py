@@ -20,6 +20,7 @@ from framefeed.request import ClipRequest, Interpolation
 from framefeed.spans import PADDING, FrameIds, Times
 
 READ_GAP_BYTES = 64 << 10  # reading a smaller gap costs less than another read
+READ_BYTES = 4 << 20  # at a time, unless one packet is larger: what is read and not yet decoded is bounded by it
 SPAN_SLACK_S = 1.0  # annotations run over the end of their video by about this much
 
 
@@ -183,7 +184,9 @@ def _start_of(index: PacketIndex, packet: int) -> int:
 
 
 def _reads(index: PacketIndex, runs: Sequence[Run]) -> tuple[tuple[int, int], ...]:
-    """Byte ranges that hold the fed packets, joined where the gap between them is small."""
+    """Byte ranges that hold the fed packets, each packet in one, joined where the gap between them is small and the
+    range does not become long.
+    """
     fed = np.concatenate([run.feed for run in runs])
     starts = index.offset[fed]
     order = np.argsort(starts, kind="stable")
@@ -191,4 +194,17 @@ def _reads(index: PacketIndex, runs: Sequence[Run]) -> tuple[tuple[int, int], ..
     ends = np.maximum.accumulate(ends)
     cuts = np.flatnonzero(starts[1:] > ends[:-1] + READ_GAP_BYTES)
     firsts, lasts = np.concatenate([[0], cuts + 1]), np.concatenate([cuts, [len(starts) - 1]])
-    return tuple(zip(starts[firsts].tolist(), ends[lasts].tolist(), strict=True))
+    reads: list[tuple[int, int]] = []
+    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        at = first
+        while ends[last] - starts[at] > READ_BYTES and at < last:
+            fit = int(np.searchsorted(ends[at : last + 1], starts[at] + READ_BYTES, side="right"))
+            end = at + max(fit, 1)  # the first packet that is left for the next range
+            while end <= last and starts[end] < ends[end - 1]:
+                end += 1  # packets that overlap stay together
+            if end > last:
+                break
+            reads.append((int(starts[at]), int(ends[end - 1])))
+            at = end
+        reads.append((int(starts[at]), int(ends[last])))
+    return tuple(reads)

@@ -17,6 +17,7 @@ import av
 from av.container import InputContainer
 
 from framefeed.errors import UnsupportedMedia
+from framefeed.show_value import show_value
 
 FORMATS = (
     "asf", "avi", "av1", "dv", "flv", "gxf", "h264", "hevc", "ivf", "live_flv", "m4v", "matroska", "mjpeg", "mov",
@@ -78,7 +79,9 @@ def open_container(path: Path) -> InputContainer:
 def check_codec(decoder: str) -> None:
     """Raises UnsupportedMedia for the name of a decoder that is not among CODECS."""
     if decoder not in CODECS:
-        raise UnsupportedMedia(f"its codec is {decoder[:40]!a}, which is not one of the {len(CODECS)} that are served")
+        raise UnsupportedMedia(
+            f"its codec is {show_value(decoder)}, which is not one of the {len(CODECS)} that are served"
+        )
 
 
 def _name_format(descriptor: int) -> None:

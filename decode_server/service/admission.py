@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
+from decode_server.service.fair_share import shares_of
 from decode_server.service.run_shares import RunShares
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining, FramefeedError
 from framefeed.wire import WorkClass
@@ -18,10 +20,12 @@ from framefeed.wire import WorkClass
 TOGETHER = 8  # jobs at most that one thread decodes together
 _LOOK_AHEAD = 4 * TOGETHER  # jobs of a client that may be overtaken by one that is decoded together with its first
 _LONG_HEADER_BYTES = 4096  # the tasks of TOGETHER jobs with shorter ones are one message to a worker
-MAX_DEADLINE_S = 600.0  # nothing waits for ever, whatever a client asks for
+MAX_DEADLINE_S = 60.0  # nothing waits for ever, whatever a client asks for
+FIRST_PLACES = 256  # of one principal's clients, beside the limit: more of them share the common places
+RUNS_OF_PRINCIPAL = 8  # names of runs, each with a share of its own, that one principal may use at a time
 EVALS_IN_A_ROW = 16  # of one run, while training of it waits
 
-_Line = OrderedDict[bytes, deque["Job"]]  # by client; the one whose turn it is comes first
+_Key = TypeVar("_Key", bytes, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,6 +34,7 @@ class Job:
 
     `what` names it for people; `header` is the call as it came, which workers read again. Jobs with equal `frames` may
     be decoded together, except those that are to be `alone`. `front_s` is how long it waited for the front.
+    `principal` is whose connection its client is: of one there may be many.
     """
 
     id: int
@@ -45,6 +50,31 @@ class Job:
     run: str = ""
     work_class: WorkClass = "train"
     front_s: float = 0.0
+    principal: str = ""
+
+
+class _Clients(OrderedDict[bytes, deque[Job]]):
+    """Those of one principal in a line, the one whose turn it is first, and how many turns it had in a row."""
+
+    turns = 0
+
+
+_Line = OrderedDict[str, _Clients]  # by principal; the one whose turn it is comes first
+_NOBODY = _Clients()
+
+
+@dataclass(slots=True)
+class _Asker:
+    """A principal with queued requests: how many each of its clients has, and how many its jobs of each run."""
+
+    queued: int = 0
+    by_client: dict[bytes, int] = field(default_factory=dict)
+    by_run: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def load(self) -> float:
+        """Requests for each of its shares."""
+        return self.queued / shares_of(len(self.by_client))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +89,15 @@ class Limits:
 
 
 class Admission:
-    """The queue. Runs share the decoding time, in each run evaluation goes before training, and clients take turns.
+    """The queue. Runs share the decoding time, in each run evaluation goes before training, and principals take turns,
+    one for each of their clients but no more than a node's ranks have, as do the clients of each.
 
     Evaluation is short and somebody waits for it, so it has the bounded priority: after EVALS_IN_A_ROW of a run its
-    training has a turn. Each client has a place for one request, and may have all the others while nobody else wants
-    them: in a full queue the newest of whoever has most makes room for who has fewer (push-out; Thareja and Agrawala
-    1984). A job may come earlier, and with another in one turn, if its frames are decoded for that one anyway.
+    training has a turn. Each client has a place for one request (FIRST_PLACES of a principal's), and may have all the
+    others while nobody else wants them: in a full queue the newest of whichever principal has most for its
+    shares, and there of the client that has most, makes room for who has fewer (push-out; Thareja and Agrawala 1984).
+    So many connections of one principal get what a node would where others wait, and all that there is where none does.
+    A job may come earlier, and with another in one turn, if its frames are decoded for that one anyway.
     """
 
     def __init__(self, limits: Limits, shares: RunShares) -> None:
@@ -73,7 +106,9 @@ class Admission:
         self.full = False  # whether it had to refuse one since a job last left it
         self._shares = shares
         self._queued = 0
-        self._by_client: dict[bytes, int] = {}
+        self._askers: dict[str, _Asker] = {}
+        self._of_client: dict[bytes, str] = {}  # the principal of each client with queued requests
+        self._first_places = 0  # taken
         self._lines: dict[tuple[str, WorkClass], _Line] = {}
         self._evals_in_a_row: dict[str, int] = {}
         self._next_due_s = math.inf  # a lower bound: exact after each expire
@@ -86,8 +121,18 @@ class Admission:
         """No queued request expires before this time."""
         return self._next_due_s
 
-    def run_name(self, run: str) -> str:
-        """What a run is called here, for a Job: its own name, or "" once there are too many."""
+    def shares(self, principal: str) -> int:
+        """How many shares a principal has beside others that wait as well; 0 if none do."""
+        asker = self._askers.get(principal)
+        return shares_of(len(asker.by_client)) if asker is not None and len(self._askers) > 1 else 0
+
+    def run_name(self, run: str, principal: str = "") -> str:
+        """What a run is called here, for a Job: its own name, or "" once there are too many, or too many of this
+        principal's: who thinks of many names gets no more for it.
+        """
+        asker = self._askers.get(principal)
+        if asker is not None and run not in asker.by_run and len(asker.by_run) >= RUNS_OF_PRINCIPAL:
+            return ""
         return self._shares.name(run)
 
     def offer(self, job: Job, *, now_s: float) -> tuple[Job, FramefeedError] | None:
@@ -96,22 +141,23 @@ class Admission:
             return job, Draining("server is draining; try another")
         if job.due_s <= now_s:
             return job, DeadlineExceeded(f"{job.what} came with no time left")
-        queued, beside = self._by_client.get(job.client, 0), self._queued - len(self._by_client)
+        asker = self._askers.get(job.principal) or _Asker()
+        has_first = job.client not in asker.by_client and len(asker.by_client) < FIRST_PLACES
         pushed_out = None
-        if queued and beside >= self.limits.requests:
+        if not has_first and self._queued - self._first_places >= self.limits.requests:
             self.full = True
             refused = self._make_room(job)
-            mine = self._by_client[refused.client]
-            busy = Busy(f"{mine} of the {self._queued} requests that wait are yours; try another server, or later")
+            theirs = self._askers[refused.principal].queued
+            busy = Busy(f"{theirs} of the {self._queued} requests that wait are yours; try another server, or later")
             if refused is job:
                 return job, busy
             self._give_up([refused])
             pushed_out = refused, busy
         line = self._lines.setdefault((job.run, job.work_class), OrderedDict())
-        line.setdefault(job.client, deque()).append(job)
+        line.setdefault(job.principal, _Clients()).setdefault(job.client, deque()).append(job)
         self._shares.waits(job.run)
         self._queued += 1
-        self._by_client[job.client] = queued + 1
+        self._count(job, 1)
         self._next_due_s = min(self._next_due_s, job.due_s)
         self.full = pushed_out is not None
         return pushed_out
@@ -123,24 +169,32 @@ class Admission:
         """
         for run in self._shares.in_turn():
             for line in self._lines_of(run):
-                for jobs in line.values():
-                    if not blocked(jobs[0]):
-                        return jobs[0]
+                for clients in line.values():
+                    for jobs in clients.values():
+                        if not blocked(jobs[0]):
+                            return jobs[0]
         return None
 
     def companions(self, job: Job) -> list[Job]:
         """Other queued jobs of its client to decode together with it, oldest first, at most TOGETHER - 1."""
         if job.alone:
             return []
-        near = islice(self._lines[job.run, job.work_class][job.client], _LOOK_AHEAD)
+        near = islice(self._lines[job.run, job.work_class][job.principal][job.client], _LOOK_AHEAD)
         others = (other for other in near if other is not job and other.frames == job.frames)
         fit = (other for other in others if not other.alone and len(other.header) <= _LONG_HEADER_BYTES)
         return list(islice(fit, TOGETHER - 1))
 
     def take(self, job: Job) -> None:
-        """Remove a queued job: it starts now, and its client goes to the end of the line. `ended` must follow."""
+        """Remove a queued job: it starts now, and its principal goes to the end of the line after its turns, its client
+        to the end of that one's. `ended` must follow.
+        """
         line = self._lines[job.run, job.work_class]
-        line.move_to_end(job.client)
+        clients = line[job.principal]
+        clients.move_to_end(job.client)
+        clients.turns += 1
+        if clients.turns >= shares_of(len(clients)):
+            clients.turns = 0
+            line.move_to_end(job.principal)
         self._remove(job)
         self._shares.begins(job.run, job.id)
         passed_over = job.work_class == "eval" and (job.run, "train") in self._lines
@@ -175,11 +229,18 @@ class Admission:
         return self._give_up(list(self._jobs()))
 
     def _make_room(self, job: Job) -> Job:
-        """Which job is to have no place: the newest of whoever would have most."""
-        most = max(self._by_client, key=lambda client: self._by_client[client])
-        if self._by_client[most] <= self._by_client[job.client] + 1:
+        """Which job is to have no place: the newest of the client that has most of the principal that would have most;
+        among one principal's, the clients are even.
+        """
+        asker = self._askers.get(job.principal) or _Asker()
+        most = max(self._askers.values(), key=lambda one: one.load)
+        clients = len(asker.by_client) + (job.client not in asker.by_client)
+        if most.load <= (asker.queued + 1) / shares_of(clients):
+            most = asker
+        client = max(most.by_client, key=lambda one: most.by_client[one], default=job.client)
+        if most is asker and asker.by_client.get(client, 0) <= asker.by_client.get(job.client, 0) + 1:
             return job
-        return max(self._jobs_of(most), key=lambda queued: queued.id)
+        return max(self._jobs_of(client), key=lambda queued: queued.id)
 
     def _lines_of(self, run: str) -> list[_Line]:
         """Those of a run that wait, the one whose turn it is first."""
@@ -188,12 +249,14 @@ class Admission:
         return [line for line in lines if line]
 
     def _jobs(self) -> Iterator[Job]:
-        return (job for line in self._lines.values() for jobs in line.values() for job in jobs)
+        lines = self._lines.values()
+        return (job for line in lines for clients in line.values() for jobs in clients.values() for job in jobs)
 
     def _jobs_of(self, client: bytes) -> list[Job]:
-        if client not in self._by_client:
+        principal = self._of_client.get(client)
+        if principal is None:
             return []
-        return [job for line in self._lines.values() for job in line.get(client, ())]
+        return [job for line in self._lines.values() for job in line.get(principal, _NOBODY).get(client, ())]
 
     def _give_up(self, gone: list[Job]) -> list[Job]:
         for job in gone:
@@ -205,16 +268,38 @@ class Admission:
         """Take it out of its line; nothing empty is kept."""
         key = job.run, job.work_class
         line = self._lines[key]
-        line[job.client].remove(job)
-        if not line[job.client]:
-            del line[job.client]
+        clients = line[job.principal]
+        clients[job.client].remove(job)
+        if not clients[job.client]:
+            del clients[job.client]
+        if not clients:
+            del line[job.principal]
         if not line:
             del self._lines[key]
-        self._by_client[job.client] -= 1
-        if not self._by_client[job.client]:
-            del self._by_client[job.client]
+        self._count(job, -1)
         self._queued -= 1
         self.full = False
 
+    def _count(self, job: Job, change: int) -> None:
+        """One more or less of a job's principal, client and run; what has none is not kept."""
+        asker = self._askers.setdefault(job.principal, _Asker())
+        self._first_places -= min(len(asker.by_client), FIRST_PLACES)
+        asker.queued += change
+        _add(asker.by_client, job.client, change)
+        _add(asker.by_run, job.run, change)
+        self._first_places += min(len(asker.by_client), FIRST_PLACES)
+        if job.client in asker.by_client:
+            self._of_client[job.client] = job.principal
+        else:
+            del self._of_client[job.client]
+        if not asker.queued:
+            del self._askers[job.principal]
+
     def __repr__(self) -> str:
-        return f"Admission({self._queued} requests of {len(self._by_client)} clients, limit {self.limits.requests})"
+        return f"Admission({self._queued} requests of {len(self._of_client)} clients, limit {self.limits.requests})"
+
+
+def _add(counts: dict[_Key, int], key: _Key, change: int) -> None:
+    counts[key] = counts.get(key, 0) + change
+    if not counts[key]:
+        del counts[key]

@@ -1,7 +1,7 @@
 """The buffer pool: one anonymous shared memory that workers write pixels into and the front sends them from.
 
-It hands out byte ranges, to each owner no more than its share; it knows neither clips nor sockets. An anonymous file
-(memfd) has no name, so nothing of it outlives its processes, however they end.
+It hands out byte ranges, to each owner and principal no more than its share; it knows neither clips nor sockets. An
+anonymous file (memfd) has no name, so nothing of it outlives its processes, however they end.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import mmap
 import os
 import stat
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass
 
 from decode_server.service.fair_share import within_share
 from framefeed.shm import LeaseWord
 
 ALIGN_BYTES = 4096  # ranges begin on a page, so two workers never write the same cache line or page
+# A principal whom nobody contends with leaves a sixteenth for who comes, and by first clips of its owners a bit less.
+ALONE_TIMES_FREE, FIRST_TIMES_FREE = 15, 63
 LEASE_WORDS = 1024  # connections that can be lent buffers at once
 _WORD_BYTES = 8
 LEASE_WORDS_BYTES = LEASE_WORDS * _WORD_BYTES  # behind the ranges
@@ -44,19 +47,29 @@ class RangeAllocator:
         self.total_bytes = total_bytes - total_bytes % ALIGN_BYTES
         self.used_bytes = 0
         self._free = [Buffer(0, self.total_bytes)] if self.total_bytes else []  # by offset, never two adjacent
-        self._taken: dict[int, tuple[Buffer, bytes]] = {}
-        self._held_bytes: dict[bytes, int] = {}  # by owner
+        self._taken: dict[int, tuple[Buffer, bytes, str]] = {}
+        self._held_bytes: Counter[bytes | str] = Counter()  # by owner and by principal
 
     def fits(self, length_bytes: int) -> bool:
         """Whether a range of this length can ever be had."""
         return _aligned(length_bytes) <= self.total_bytes
 
-    def within_share(self, owner: bytes, length_bytes: int) -> bool:
-        """Whether an owner may have that much more, by what is free now: some room is always left for who has none."""
-        free_bytes = self.total_bytes - self.used_bytes
-        return within_share(held=self._held_bytes.get(owner, 0), more=_aligned(length_bytes), free=free_bytes)
+    def within_share(self, owner: bytes, length_bytes: int, *, principal: str = "", shares: int = 0) -> bool:
+        """Whether an owner may have that much more, by what is free now: some room is always left for who has none.
 
-    def allocate(self, length_bytes: int, *, owner: bytes = b"") -> Buffer | None:
+        A principal's owners together may have all but a bit of it, and while others want some, for each of the
+        principal's `shares` as much as is free.
+        """
+        free_bytes, more_bytes = self.total_bytes - self.used_bytes, _aligned(length_bytes)
+        owned = self._held_bytes[owner]
+        times = shares or (ALONE_TIMES_FREE if owned else FIRST_TIMES_FREE)
+        if principal and not within_share(
+            held=self._held_bytes[principal], more=more_bytes, free=free_bytes, times=times
+        ):
+            return False
+        return within_share(held=owned, more=more_bytes, free=free_bytes)
+
+    def allocate(self, length_bytes: int, *, owner: bytes = b"", principal: str = "") -> Buffer | None:
         """The lowest free range of at least `length_bytes`, or None if there is none now."""
         need = _aligned(length_bytes)
         for i, hole in enumerate(self._free):
@@ -65,20 +78,22 @@ class RangeAllocator:
             buffer = Buffer(hole.offset, need)
             rest = Buffer(buffer.end, hole.length_bytes - need)
             self._free[i : i + 1] = [rest] if rest.length_bytes else []
-            self._taken[buffer.offset] = buffer, owner
-            self._held_bytes[owner] = self._held_bytes.get(owner, 0) + need
+            self._taken[buffer.offset] = buffer, owner, principal
+            for holder in (owner, principal):
+                self._held_bytes[holder] += need
             self.used_bytes += need
             return buffer
         return None
 
     def free(self, buffer: Buffer) -> None:
         """Give a range back, once."""
-        taken, owner = self._taken.pop(buffer.offset, (None, b""))
+        taken, owner, principal = self._taken.pop(buffer.offset, (None, b"", ""))
         assert taken == buffer, f"buffer pool: {buffer} is not allocated"
         self.used_bytes -= buffer.length_bytes
-        self._held_bytes[owner] -= buffer.length_bytes
-        if not self._held_bytes[owner]:
-            del self._held_bytes[owner]
+        for holder in (owner, principal):
+            self._held_bytes[holder] -= buffer.length_bytes
+            if not self._held_bytes[holder]:
+                del self._held_bytes[holder]
         i = bisect_left(self._free, buffer.offset, key=lambda hole: hole.offset)
         start, end, low, high = buffer.offset, buffer.end, i, i
         if i > 0 and self._free[i - 1].end == start:

@@ -9,8 +9,11 @@ Source: Bertsekas and Gallager 1992, "Data Networks", 6.5.2 (max-min flow contro
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from decode_server.service.fair_share import shares_of
 
 QUEUE_S = 0.75  # of decoding that may wait for the threads
 LATELY_S = 2.0  # what a client had at once in this time, or the one before, is its demand
@@ -40,7 +43,9 @@ class _Client:
 
 
 class Credits:
-    """The clients of one server that asked lately. `weight` is the share of a run."""
+    """The clients of one server that asked lately. `weight` is the share of a run; its clients have equal
+    parts of that, but those of one principal together no more than a node's ranks.
+    """
 
     def __init__(self, weight: Callable[[str], float], *, queue: int) -> None:
         """`queue` is the most requests that wait beside the first one of each client."""
@@ -49,26 +54,26 @@ class Credits:
         self._weight = weight
         self._queue = queue
         self._clients: dict[bytes, _Client] = {}
-        self._in_run: dict[bytes, str] = {}
-        self._runs: dict[str, int] = {}  # clients of each
+        self._in_run: dict[bytes, tuple[str, str]] = {}  # run and principal of each client
+        self._runs: dict[str, Counter[str]] = {}  # clients of each principal, by run
         self._level = 1.0  # requests for a weight of 1
         self._level_s = -math.inf
         self._level_of = (0, 0)  # clients and requests that it was reckoned for
 
-    def seen(self, client: bytes, run: str, now_s: float) -> None:
-        """A client is there."""
+    def seen(self, client: bytes, run: str, now_s: float, *, principal: str = "") -> None:
+        """A client is there, of this principal."""
         known = self._clients.get(client)
         if known is None:
             known = self._clients[client] = _Client(1.0, _period(now_s))
-        if self._in_run.get(client) != run:
+        if self._in_run.get(client) != (run, principal):
             self._leave_run(client)
-            self._in_run[client] = run
-            self._runs[run] = self._runs.get(run, 0) + 1
+            self._in_run[client] = run, principal
+            self._runs.setdefault(run, Counter())[principal] += 1
         known.turn(_period(now_s))
 
-    def asked(self, client: bytes, run: str, now_s: float) -> None:
+    def asked(self, client: bytes, run: str, now_s: float, *, principal: str = "") -> None:
         """A client has one more request here."""
-        self.seen(client, run, now_s)
+        self.seen(client, run, now_s, principal=principal)
         known = self._clients[client]
         known.asked += 1
         if math.isfinite(known.peak):
@@ -109,13 +114,15 @@ class Credits:
     def _reckon(self, total: int, now_s: float) -> None:
         """Find the level at which what all want and may have fills the total."""
         period = _period(now_s)
+        shares = {run: sum(map(shares_of, principals.values())) for run, principals in self._runs.items()}
         for client, known in list(self._clients.items()):
             known.turn(period)
             if not known.asked and not known.peak and not known.peak_before:
                 self.gone(client)
             else:
-                run = self._in_run[client]
-                known.weight = self._weight(run) / self._runs[run]
+                run, principal = self._in_run[client]
+                clients = self._runs[run][principal]
+                known.weight = self._weight(run) * shares_of(clients) / clients / shares[run]
         heaviest = max((known.weight for known in self._clients.values()), default=1.0)
         weights = [(known.demand, known.weight / heaviest) for known in self._clients.values()]
         for known in self._clients.values():
@@ -124,9 +131,11 @@ class Credits:
         self._level_s, self._level_of = now_s, (len(self._clients), total)
 
     def _leave_run(self, client: bytes) -> None:
-        run = self._in_run.pop(client, None)
+        run, principal = self._in_run.pop(client, (None, ""))
         if run is not None:
-            self._runs[run] -= 1
+            self._runs[run][principal] -= 1
+            if not self._runs[run][principal]:
+                del self._runs[run][principal]
             if not self._runs[run]:
                 del self._runs[run]
 

@@ -39,7 +39,7 @@ class Dispatcher:
         self.short_of_buffers = self.clients_blocked = False
         while len(self._admission) and self._pool.room:
             job = self._admission.first(blocked=self._blocked)
-            buffer = self._ranges.allocate(job.clip_bytes, owner=job.client) if job else None
+            buffer = self._allocate(job) if job else None
             if job is None or buffer is None:
                 self.short_of_buffers, self.clients_blocked = job is not None, job is None
                 self._poll_s = min(2 * self._poll_s, _BUFFER_POLL_MAX_S)
@@ -53,7 +53,14 @@ class Dispatcher:
 
     def _blocked(self, job: Job) -> bool:
         """Whether its client has clips to read before it gets this one."""
-        return self._outbox.blocks(job.client) or not self._ranges.within_share(job.client, job.clip_bytes)
+        return self._outbox.blocks(job.client) or not self._in_share(job)
+
+    def _in_share(self, job: Job) -> bool:
+        shares = self._admission.shares(job.principal)
+        return self._ranges.within_share(job.client, job.clip_bytes, principal=job.principal, shares=shares)
+
+    def _allocate(self, job: Job) -> Buffer | None:
+        return self._ranges.allocate(job.clip_bytes, owner=job.client, principal=job.principal)
 
     def _companions(self, job: Job) -> Iterator[tuple[Job, Buffer]]:
         """Jobs to decode together with this one, and their buffers: no more than leaves every thread its share of the
@@ -61,8 +68,7 @@ class Dispatcher:
         """
         share = len(self._admission) // self._pool.room
         for companion in self._admission.companions(job)[: max(share - 1, 0)]:
-            in_share = self._ranges.within_share(job.client, companion.clip_bytes)
-            buffer = self._ranges.allocate(companion.clip_bytes, owner=job.client) if in_share else None
+            buffer = self._allocate(companion) if self._in_share(companion) else None
             if buffer is None:
                 return
             yield companion, buffer

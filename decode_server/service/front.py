@@ -26,9 +26,9 @@ from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
 from decode_server.service.metrics import Gauges, Metrics
 from decode_server.service.outbox import Outbox
-from decode_server.service.refusals import Refusals
+from decode_server.service.refusals import QUEUE_REASON, Refusals
 from decode_server.service.replies import Replies, ReplyParts
-from decode_server.service.workers.fingerprint import software_version
+from decode_server.service.workers.fingerprint import SOFTWARE_VERSION
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.cli.stop_signals import StopSignals
@@ -72,10 +72,13 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontLimits:
-    """How long a drain may take, and how long a client may hold clips without giving one back."""
+    """How long a drain may take, how long a client may hold clips without giving one back, and how long a request may
+    be kept, whatever its client says.
+    """
 
     drain_s: float
     lease_s: float
+    deadline_s: float = MAX_DEADLINE_S
 
 
 class Front:
@@ -110,10 +113,11 @@ class Front:
                 front=self._load,
                 queued=parts.admission.__len__,
                 slots=self._slots,
+                principal=parts.listeners.principal,
             )
         )
         self._server = server
-        self._drain_s = limits.drain_s
+        self._drain_s, self._deadline_s = limits.drain_s, limits.deadline_s
         self._on_ready, self._on_drain = on_ready, on_drain
         self._announced = False
         self._drain_until_s = math.inf
@@ -178,22 +182,44 @@ class Front:
             return False
         client, frames = message
         call = _call_of(frames)
-        if isinstance(call, CancelCall):
-            self._cancel(client, call.attempt, now_s)
-            return True  # it has no reply of its own, so it is no request
-        self._metrics.received()
+        if not isinstance(call, CancelCall):  # which has no reply of its own, so it is no request
+            self._metrics.received()
+        try:
+            self._answer(client, call, frames, now_s)
+        except Exception:
+            self._fail(client, call, now_s)
+        return True
+
+    def _answer(self, client: bytes, call: Call | FramefeedError, frames: list[bytes], now_s: float) -> None:
+        """Do what a call wants, or refuse it."""
         try:
             match call:
                 case FramefeedError():
                     raise call
                 case DecodeCall():
                     self._admit(client, call, frames[0], now_s)
+                case CancelCall():
+                    self._cancel(client, call.attempt, now_s)
                 case DescribeCall():
-                    self._credits.seen(client, "", now_s)
+                    self._credits.seen(client, "", now_s, principal=self._listeners.principal(client))
                     self._replies.description(client, self._describe(call.attempt), now_s)
         except FramefeedError as error:
             self._replies.refuse_call(client, peek_attempt(frames[0]) if frames else 0, error, now_s)
-        return True
+
+    def _fail(self, client: bytes, call: Call | FramefeedError, now_s: float) -> None:
+        """A bug here that a call found: it costs its sender the connection, and nobody else anything."""
+        log.exception("a call of client %s failed in a way that is a bug", client.hex()[:32])
+        failed = ServerLost("the server failed over this call, which is a bug of its own")
+        try:
+            self._replies.tell(client, "internal", f"{type(call).__name__} of it failed here")
+            if isinstance(call, DecodeCall | DescribeCall):
+                self._admission.cancel(client, call.attempt)  # it may have come so far
+                self._replies.refuse_call(client, call.attempt, failed, now_s)
+            elif isinstance(call, FramefeedError):
+                self._metrics.dropped("internal")
+            self._listeners.cut(client)
+        except Exception:
+            log.exception("and so did its refusal")
 
     def _admit(self, client: bytes, call: DecodeCall, header: bytes, now_s: float) -> None:
         """Queue the call. Raises the error that refuses it."""
@@ -212,6 +238,7 @@ class Front:
             raise NotHere(f"{self._index_watch.outdated}; this server leaves")
         if call.dataset and self._pool.dataset not in ("", call.dataset):
             raise NotHere(f"the run reads data set {call.dataset}, this server serves {self._pool.dataset}")
+        principal = self._listeners.principal(client)
         taken_s = max(time.monotonic(), now_s)  # until then it waited for the front, from then on for a worker
         job = Job(
             id=next(self._ids),
@@ -221,20 +248,23 @@ class Front:
             header=header,
             clip_bytes=request.clip_bytes,
             received_s=taken_s,
-            due_s=now_s + min(left_s, MAX_DEADLINE_S),
+            due_s=now_s + min(left_s, self._deadline_s),
             frames=request.frames_key,
             alone=call.alone,
-            run=self._admission.run_name(call.run),
+            run=self._admission.run_name(call.run, principal),
             work_class=call.work_class,
             front_s=taken_s - now_s,
+            principal=principal,
         )
-        self._credits.seen(client, job.run, now_s)
+        self._credits.seen(client, job.run, now_s, principal=principal)
         refused, error = self._admission.offer(job, now_s=now_s) or (None, None)
         if refused is job and error is not None:
             raise error
-        self._credits.asked(client, job.run, now_s)
+        self._credits.asked(client, job.run, now_s, principal=principal)
         self._metrics.asked(job.run)
         if refused is not None and error is not None:
+            if refused.principal != principal:
+                self._replies.tell(refused.client, QUEUE_REASON, str(error))
             self._replies.refuse(refused, error, now_s)
 
     def _cancel(self, client: bytes, attempt: int, now_s: float) -> None:
@@ -303,7 +333,7 @@ class Front:
             log.log(logging.INFO if ready else logging.WARNING, "%s", "ready" if ready else "unready: no worker is up")
         if ready and not self._announced:
             self._announced = True
-            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset, software_version())
+            self._metrics.built_with(self._pool.fingerprint, self._pool.dataset, SOFTWARE_VERSION)
             self._on_ready(self._pool.videos)
 
     def _begin_drain(self, why: str, now_s: float) -> None:
@@ -373,7 +403,7 @@ class Front:
             state=self.lifecycle.state.value,
             dataset=self._pool.dataset,
             max_clip_bytes=self._buffer_pool.ranges.total_bytes,
-            software=software_version(),
+            software=SOFTWARE_VERSION,
         )
 
     def __repr__(self) -> str:
@@ -388,6 +418,9 @@ def _call_of(frames: list[bytes]) -> Call | FramefeedError:
         return unpack_call(frames[0])
     except FramefeedError as error:
         return error
+    except Exception as error:  # whatever reading what others wrote comes to is their mistake
+        log.debug("a message does not read", exc_info=error)
+        return BadRequest(f"wire: the message does not read ({type(error).__name__})")
 
 
 def _name(request: ClipRequest) -> str:

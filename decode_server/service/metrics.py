@@ -30,7 +30,7 @@ from framefeed.errors import WIRE_ERRORS
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 _TURN_LIMIT_S = 2.0
 RUN_LABELS, OTHER_RUNS = 64, "other"
-DROP_REASONS = ("client_gone", "unread")
+DROP_REASONS = ("client_gone", "unread", "internal")
 USUAL_CODECS = ("h264", "hevc")  # of chunks; others are counted from their first clip on
 WASTE_REASONS = ("late", "cancelled", "client_gone", "hung")
 
@@ -176,6 +176,9 @@ class Metrics:
         self._clients_limit = Gauge(n + "clients_limit", "How many there may be.", ["address"], registry=r)
         self._workers = Gauge(n + "workers", "Worker processes that can take requests.", registry=r)
         self._busy = Gauge(n + "workers_busy", "Worker processes that have a request.", registry=r)
+        self._gateway_restarts = Counter(
+            n + "gateway_restarts_total", "Processes of a tcp:// address that ended and were replaced.", registry=r
+        )
         self._restarts = Counter(n + "worker_restarts_total", "Worker processes that ended too early.", registry=r)
         self._stuck = Gauge(n + "stuck_reads", "Decoding threads in a read that does not return.", registry=r)
         self._zombies = Gauge(n + "worker_zombies", "Killed workers that a hung read keeps.", registry=r)
@@ -242,6 +245,10 @@ class Metrics:
         """Workers ended."""
         if times:
             self._restarts.inc(times)
+
+    def gateway_restarted(self) -> None:
+        """A gateway ended."""
+        self._gateway_restarts.inc()
 
     def built_with(self, fingerprint: str, dataset: str, version: str) -> None:
         """The workers' fingerprint and what they serve are known."""

@@ -6,7 +6,7 @@ It owns the buffers of finished clips until the transport lets go of them; it kn
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,6 +15,8 @@ from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 
 MAX_UNREAD = 1024  # replies kept for one client; more are dropped and counted
+MAX_UNREAD_BYTES = 4 << 20  # of the replies kept for all clients of one principal, beside their pixels
+KEPT_REPLY_BYTES = 1024  # what keeping one takes beside its header
 _RETRY_S, _RETRY_MAX_S = 0.001, 0.05
 
 
@@ -29,13 +31,21 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """One reply; `late` makes the header that replaces a clip which its reader did not take in time."""
+    """One reply; `late` makes the header that replaces a clip which its reader did not take in time. `principal` is
+    whose connection its client is.
+    """
 
     client: bytes
     outcome: str
     header: bytes
+    principal: str = ""
     pixels: Pixels | None = None
     late: Callable[[], Outgoing] | None = None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that it takes while it is kept, its pixels apart: they lie in the buffer pool."""
+        return len(self.header) + KEPT_REPLY_BYTES
 
 
 class ReplyCounter(Protocol):
@@ -89,6 +99,7 @@ class Outbox:
         self._buffer_pool = buffer_pool
         self._counter = counter
         self._slow: dict[bytes, _Reader] = {}
+        self._unread_bytes: Counter[str] = Counter()  # by principal
         self._in_transit: dict[bytes, _InTransit] = {}
         self._lease_s = lease_s
         self._lease_ends_s = math.inf  # a lower bound: exact after each look
@@ -103,12 +114,21 @@ class Outbox:
         self.waiting += 1
         reader = self._slow.get(reply.client)
         if reader is None:
-            if not self._try(reply, now_s):
-                self._slow[reply.client] = _Reader(deque([reply]), now_s + _RETRY_S)
-        elif len(reader.unread) >= MAX_UNREAD:
+            if self._try(reply, now_s):
+                return
+            reader = _Reader(deque(), now_s + _RETRY_S)
+        full = self._unread_bytes[reply.principal] + reply.kept_bytes > MAX_UNREAD_BYTES
+        if full or len(reader.unread) >= MAX_UNREAD:
             self._drop(reply, "unread")
-        else:
-            reader.unread.append(reply)
+            return
+        self._slow[reply.client] = reader
+        reader.unread.append(reply)
+        self._unread_bytes[reply.principal] += reply.kept_bytes
+
+    @property
+    def unread_bytes(self) -> int:
+        """Memory that replies take which their readers do not take, pixels apart."""
+        return self._unread_bytes.total()
 
     def tend(self, now_s: float) -> set[bytes]:
         """Retry slow readers, replace what came too late, free what was delivered; returns clients found gone."""
@@ -149,7 +169,7 @@ class Outbox:
         self._expire(reader, now_s)
         before = len(reader.unread)
         while reader.unread and self._try(reader.unread[0], now_s):
-            reader.unread.popleft()
+            self._let_go(reader.unread.popleft())
         if not reader.unread:
             del self._slow[client]
             return
@@ -161,7 +181,15 @@ class Outbox:
             if reply.pixels is not None and reply.late is not None and now_s >= reply.pixels.due_s:
                 self._buffer_pool.ranges.free(reply.pixels.buffer)
                 self._counter.wasted("late")
+                self._let_go(reply)
                 reader.unread[i] = reply.late()
+                self._unread_bytes[reply.principal] += reader.unread[i].kept_bytes
+
+    def _let_go(self, reply: Outgoing) -> None:
+        """It is kept no more."""
+        self._unread_bytes[reply.principal] -= reply.kept_bytes
+        if not self._unread_bytes[reply.principal]:
+            del self._unread_bytes[reply.principal]
 
     def _try(self, reply: Outgoing, now_s: float) -> bool:
         """Send it if its reader can take it; False leaves it waiting."""

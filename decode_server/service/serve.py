@@ -18,7 +18,8 @@ from typing import Annotated
 
 import tyro
 
-from decode_server.service.admission import TOGETHER, Admission, Limits
+from decode_server.clips.clip_cost import MAX_DECODE_MPX, MAX_READ_MIB, CostLimits
+from decode_server.service.admission import MAX_DEADLINE_S, TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
 from decode_server.service.front import Front, FrontLimits, Parts
@@ -30,7 +31,7 @@ from decode_server.service.listeners.grpc_listener import GrpcListener
 from decode_server.service.listeners.listener import Listener, Listeners
 from decode_server.service.listeners.security import SecurityOptions, ServerCredentials
 from decode_server.service.listeners.shm_listener import ShmListener
-from decode_server.service.listeners.zmq_listener import IO_THREADS, Router
+from decode_server.service.listeners.zmq_listener import CONNECTIONS, IO_THREADS, ZmqLimits, ZmqListener
 from decode_server.service.membership.announcement import Announcement, Identity, Places
 from decode_server.service.membership.registry import LEASE_S
 from decode_server.service.metrics import Capacity, Metrics
@@ -51,8 +52,11 @@ from decode_server.service.workers.topology import (
 )
 from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
+from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
+from framefeed.show_value import one_line
+from framefeed.wire import MAX_NAME_CHARS
 
 log = logging.getLogger("framefeed.serve")
 
@@ -86,6 +90,13 @@ class Serve:
     """Memory for clips on their way out, in MiB: the bound on what slow readers can hold."""
     queue: int = 256
     """Requests that may wait beside the first one of each client; more are told at once to try another server."""
+    max_deadline_s: float = MAX_DEADLINE_S
+    """A request is kept in the queue and decoded for no longer than this, whatever deadline its client sends."""
+    max_read_mib: int = MAX_READ_MIB
+    """A clip that would read more than this, packets and their indices, is refused before a byte of it is read."""
+    max_decode_mpx: int = MAX_DECODE_MPX
+    """A clip for which more millions of pixels would be decoded, frames before the wanted ones included, is refused
+    before it is read."""
     run_share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=WEIGHT: what a run gets of the decoding time relative to others, which have 1. Give it again for more."""
     drain_s: float = 30.0
@@ -110,13 +121,15 @@ class Serve:
     """A trainer may take this server for dead when what it wrote was not renewed for so long; it is, nine times."""
 
     io_threads: int = IO_THREADS
-    """Threads that ZeroMQ sends and enciphers in, for each tcp:// or ipc:// address; one enciphers 0.8 GB/s (CURVE);
+    """Threads that ZeroMQ sends and enciphers in, for each tcp:// address; one enciphers 0.8 GB/s (CURVE);
     a client's connection is one thread's."""
+    connections: int = CONNECTIONS
+    """Connections to each tcp:// address at once; one address that connects may have half of what the others leave."""
 
     security: Annotated[SecurityOptions, tyro.conf.arg(name="")] = field(default_factory=SecurityOptions)
 
     def __post_init__(self) -> None:
-        for name in ("read_s", "lease_s", "hold_s"):
+        for name in ("read_s", "lease_s", "hold_s", "max_deadline_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted more than 0")
         least = {
@@ -124,7 +137,10 @@ class Serve:
             "threads": 1,
             "buffer_pool_mib": 1,
             "queue": 1,
+            "max_read_mib": 1,
+            "max_decode_mpx": 1,
             "io_threads": 1,
+            "connections": 1,
             "metrics_port": 0,
             "drain_s": 0,
             "hang_s": 0,
@@ -136,7 +152,7 @@ class Serve:
 
     def run(self) -> None:
         """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        log_to_stderr()
         run_server(self)
 
 
@@ -157,10 +173,11 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         refusals = Refusals(metrics.registry)
         listen = partial(
             _listen,
-            io_threads=options.io_threads,
+            zmq_limits=ZmqLimits(io_threads=options.io_threads, connections=options.connections),
             buffer_pool=buffer_pool,
             lifecycle=lifecycle,
             credentials=credentials,
+            metrics=metrics,
             refusals=refusals,
         )
         listening: list[Listener] = []
@@ -205,7 +222,7 @@ def _front(parts: Parts, options: Serve, server: str, announcement: Announcement
     return Front(
         parts,
         server=server,
-        limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s),
+        limits=FrontLimits(drain_s=options.drain_s, lease_s=options.hold_s, deadline_s=options.max_deadline_s),
         on_ready=announcement.publish,
         on_drain=announcement.withdraw,
     )
@@ -237,10 +254,11 @@ def _index_watch(options: Serve, pool: WorkerPool) -> IndexWatch:
 def _listen(
     endpoint: Endpoint,
     *,
-    io_threads: int,
+    zmq_limits: ZmqLimits,
     buffer_pool: BufferPool,
     lifecycle: Lifecycle,
     credentials: ServerCredentials,
+    metrics: Metrics,
     refusals: Refusals,
 ) -> Listener:
     """The listener of an endpoint's scheme. Raises BadInput if it cannot listen there."""
@@ -248,8 +266,14 @@ def _listen(
         return ShmListener(endpoint, buffer_pool, refusals=refusals)
     if endpoint.scheme in ("grpc", "grpcs"):
         return GrpcListener(endpoint, lifecycle=lifecycle, credentials=credentials, refusals=refusals)
-    curve = credentials.curve if endpoint.scheme == "tcp" else None
-    return Router(endpoint, refusals=refusals, curve=curve, io_threads=io_threads)
+    return ZmqListener(
+        endpoint,
+        buffer_pool,
+        refusals=refusals,
+        curve=credentials.curve,
+        limits=zmq_limits,
+        restarted=metrics.gateway_restarted,
+    )
 
 
 def _buffer_pool(options: Serve) -> BufferPool:
@@ -297,6 +321,7 @@ def _pool(
         buffer_pool_fd=buffer_pool.fd,
         cancel_flags_fd=flags.fd,
         read_s=options.read_s,
+        costs=CostLimits(read_mib=options.max_read_mib, decode_mpx=options.max_decode_mpx),
         command=worker_command,
     )
     limits = PoolLimits(threads=options.threads, hang_s=options.hang_s)
@@ -305,7 +330,8 @@ def _pool(
 
 def _server_name(url: str) -> str:
     """The name that replies, logs and errors call this server by: its host and what tells it apart there."""
-    return f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
+    name = f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
+    return one_line(name, chars=MAX_NAME_CHARS)
 
 
 def _warn_if_open(endpoints: Sequence[Endpoint], credentials: ServerCredentials) -> None:

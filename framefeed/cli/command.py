@@ -17,6 +17,7 @@ from typing import Protocol, cast
 
 import tyro
 
+from framefeed.cli.log_lines import log_warnings
 from framefeed.errors import BadInput, FramefeedError
 
 
@@ -30,6 +31,7 @@ class Verb(Protocol):
 def main(args: list[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     args = sys.argv[1:] if args is None else args
+    log_warnings()
     try:
         verbs = {point.name: point for point in entry_points(group="framefeed.verbs")}
         if not args or args[0] in ("-h", "--help"):

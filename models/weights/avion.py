@@ -9,7 +9,7 @@ from models.classifier import ClassifierConfig
 from models.dual_encoder import DualEncoderConfig
 from models.vit import ViTConfig
 from models.weights.clip import clip_blocks, head_rules, position_rule, text_rules, video_prefix
-from models.weights.forms import CLASS_ROW, flat_kernel, kernel, one, rename
+from models.weights.forms import CLASS_ROW, NUMBER, flat_kernel, kernel, one, rename
 from models.weights.key_table import KeyTable, Rule
 
 _FLASH_BLOCK = {
@@ -47,7 +47,7 @@ def avion_table(config: DualEncoderConfig | ClassifierConfig, *, flash: bool, fa
     rules += [
         one("visual.image_projection", "video_projection_DE"),
         one("textual.text_projection", "text_projection_DE"),
-        one("logit_scale", "logit_scale"),
+        one("logit_scale", "logit_scale", NUMBER),
         *text_rules(config.text, theirs="textual."),
     ]
     return KeyTable(title="AVION", rules=tuple(rules))

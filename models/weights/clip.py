@@ -11,7 +11,7 @@ from models.classifier import ClassifierConfig
 from models.dual_encoder import DualEncoderConfig
 from models.text import TextConfig
 from models.timesformer import TimeSformerConfig
-from models.weights.forms import CLASS_ROW, kernel, one, rename, zeros
+from models.weights.forms import CLASS_ROW, NUMBER, kernel, one, rename, zeros
 from models.weights.key_table import Form, KeyTable, Rule
 
 _BLOCK = {
@@ -24,7 +24,8 @@ _BLOCK = {
 # An image's block as the spatial half of a divided one: LaViLa starts from CLIP like this.
 _BLOCK_AS_SPACE = _BLOCK | {"ln_1": "norm_space", "attn.out_proj": "space.out"}
 _TIME_PARTS = [f"{part}.{kind}" for part in ("norm_time", "time.qkv", "time.out") for kind in ("weight", "bias")]
-_JOINT = {"visual.proj": "video_projection_DE", "text_projection": "text_projection_DE", "logit_scale": "logit_scale"}
+_PROJECTIONS = {"visual.proj": "video_projection_DE", "text_projection": "text_projection_DE"}
+_JOINT = _PROJECTIONS | {"logit_scale": "logit_scale"}
 
 
 def clip_table(config: DualEncoderConfig, *, projections: bool = True) -> KeyTable:
@@ -51,7 +52,8 @@ def clip_table(config: DualEncoderConfig, *, projections: bool = True) -> KeyTab
     else:
         rules += clip_blocks(video.stack.depth, theirs="visual.transformer", ours="video.stack")
     if projections:
-        rules += [one(theirs, ours) for theirs, ours in _JOINT.items()]
+        rules += [one(theirs, ours) for theirs, ours in _PROJECTIONS.items()]
+        rules.append(one("logit_scale", "logit_scale", NUMBER))
     return KeyTable(
         title="OpenAI or open_clip CLIP",
         rules=tuple(rules),

@@ -18,6 +18,8 @@ from models.weights.key_table import Form, Rule
 
 SAME = Form(take=lambda x: (x,), give=lambda x: (x,))
 TRANSPOSED = Form(take=lambda x: (x.transpose(0, 1),), give=lambda x: (x.transpose(0, 1),))
+# A number, which ours keeps with a dimension: FSDP2 divides no parameter without one.
+NUMBER = Form(take=lambda x: (x.reshape(1),), give=lambda x: (x.reshape(()),))
 # Class token and cells in one table (1 + G, D), as CLIP has them, and with a leading axis of 1, as LaViLa has.
 CLASS_ROW = Form(take=lambda x: (x[0], x[1:]), give=lambda row, rest: (torch.cat((row[None], rest)),))
 CLASS_ROW_IN_BATCH = Form(

@@ -109,12 +109,16 @@ def export_weights(ours: Weights, table: KeyTable) -> dict[str, Tensor]:
 
 
 def fill_model(model: nn.Module, weights: Weights, *, fresh: Iterable[str] = ()) -> None:
-    """Put weights into a model in place, in its dtypes; it keeps those in `fresh`.
+    """Put weights into a model in place, in its dtypes; it keeps those in `fresh`. One number fits with any axes.
 
     Raises WeightsMismatchError, with nothing changed, if a name is missing or not the model's, or a shape differs.
     """
     own = model.state_dict()
     _require_names(type(model).__name__, seen=weights.keys(), wanted=own.keys() - set(fresh))
+    weights = {
+        name: tensor.reshape(own[name].shape) if tensor.numel() == own[name].numel() == 1 else tensor
+        for name, tensor in weights.items()
+    }
     differing = [
         f"{name} is {tuple(tensor.shape)}, wanted {tuple(own[name].shape)}"
         for name, tensor in sorted(weights.items())

@@ -9,7 +9,7 @@ from models.classifier import ClassifierConfig
 from models.dual_encoder import DualEncoderConfig
 from models.timesformer import TimeSformerConfig
 from models.weights.clip import head_rules, position_rule, text_rules, video_prefix
-from models.weights.forms import CLASS_ROW_IN_BATCH, in_batch, kernel, one, rename
+from models.weights.forms import CLASS_ROW_IN_BATCH, NUMBER, in_batch, kernel, one, rename
 from models.weights.key_table import KeyTable
 
 _BLOCK = {
@@ -50,7 +50,7 @@ def lavila_table(config: DualEncoderConfig | ClassifierConfig) -> KeyTable:
     rules += [
         one("image_projection", "video_projection_DE"),
         one("text_projection", "text_projection_DE"),
-        one("logit_scale", "logit_scale"),
+        one("logit_scale", "logit_scale", NUMBER),
         *text_rules(config.text, theirs=""),
     ]
     return KeyTable(title="LaViLa", rules=tuple(rules))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from models.dual_encoder import DualEncoderConfig
 from models.vit import ViTConfig
 from models.weights.clip import position_rule
-from models.weights.forms import CLASS_ROW, FUSED_QKV, TRANSPOSED, kernel, one, rename, zeros
+from models.weights.forms import CLASS_ROW, FUSED_QKV, NUMBER, TRANSPOSED, kernel, one, rename, zeros
 from models.weights.key_table import KeyTable, Rule
 
 _BLOCK = {
@@ -44,7 +44,7 @@ def transformers_clip_table(config: DualEncoderConfig) -> KeyTable:
         *_blocks(config.text.stack.depth, theirs=text, ours="text"),
         one("visual_projection.weight", "video_projection_DE", TRANSPOSED),
         one("text_projection.weight", "text_projection_DE", TRANSPOSED),
-        one("logit_scale", "logit_scale"),
+        one("logit_scale", "logit_scale", NUMBER),
     ]
     return KeyTable(title="transformers' CLIP", rules=tuple(rules))
 

@@ -89,7 +89,7 @@ def test_whole_encoders_compile_to_one_graph() -> None:
     ):
         model.to(CUDA).eval()
         with torch.no_grad(), autocast():
-            seen, wanted = torch.compile(model.pooled, fullgraph=True)(clips), model.pooled(clips)
+            seen, wanted = torch.compile(model, fullgraph=True)(clips, pooled=True), model(clips, pooled=True)
         assert (seen.float() - wanted.float()).abs().max() <= 0.05 * wanted.float().abs().max()
 
 
@@ -110,12 +110,12 @@ def test_padded_clips_do_not_wait_for_the_device(backend: Backend) -> None:
     valid[1, 300:] = False
     clips = make_clips()
     with waiting_is_an_error(), autocast():
-        feature = model.pooled(clips, valid_BN=valid)
+        feature = model(clips, valid_BN=valid, pooled=True)
     feature.sum().backward()
     model.eval()
     with torch.no_grad(), autocast():
-        alone = model.pooled(clips[:1])
-        torch.testing.assert_close(model.pooled(clips, valid_BN=valid)[:1], alone, atol=0.05, rtol=0.05)
+        alone = model(clips[:1], pooled=True)
+        torch.testing.assert_close(model(clips, valid_BN=valid, pooled=True)[:1], alone, atol=0.05, rtol=0.05)
 
 
 def test_videomae_does_not_wait_for_the_device() -> None:
@@ -136,7 +136,7 @@ def test_patch_dropout_and_timesformer_do_not_wait_for_the_device() -> None:
     ):
         model.to(CUDA).train()
         with waiting_is_an_error(), autocast():
-            feature = model.pooled(clips)
+            feature = model(clips, pooled=True)
         feature.sum().backward()
 
 
@@ -146,10 +146,10 @@ def kept_bytes(backend: Backend, checkpointing: Checkpointing) -> int:
     model = VideoViT(clip_vit(replace(BASE, attention=backend, checkpointing=checkpointing), frames=4)).to(CUDA)
     clips = make_clips(b)
     with autocast():
-        model.pooled(clips[:1]).sum().backward()  # gradients and workspaces exist from here on
+        model(clips[:1], pooled=True).sum().backward()  # gradients and workspaces exist from here on
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
-        out = model.pooled(clips)
+        out = model(clips, pooled=True)
         torch.cuda.synchronize()
         kept = torch.cuda.memory_allocated() - before
     assert out.requires_grad

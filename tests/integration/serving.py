@@ -165,7 +165,14 @@ class Server:
         return values
 
     def workers(self) -> list[int]:
-        """Process ids of its children."""
+        """Process ids of its workers."""
+        return [pid for pid in self._children() if not _is_gateway(pid)]
+
+    def gateways(self) -> list[int]:
+        """Process ids of those that run ZeroMQ for it."""
+        return [pid for pid in self._children() if _is_gateway(pid)]
+
+    def _children(self) -> list[int]:
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
     def has_replaced(self, before: list[int]) -> bool:
@@ -179,6 +186,14 @@ class Server:
     def wait(self) -> int:
         """Its exit code."""
         return self.process.wait(timeout=PATIENCE_S)
+
+
+def _is_gateway(pid: int) -> bool:
+    """Whether a process runs ZeroMQ; one that has ended does not."""
+    try:
+        return b"listeners.gateway.gateway" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def parse_metrics(text: str) -> dict[str, float]:

@@ -30,8 +30,13 @@ OURS = set(MAY_IMPORT) | {"bench", "tests"}
 WITHOUT_TORCH = {"framefeed", "decode_server"}
 ONE_FILE = {
     "zmq": {
-        "decode_server/service/listeners/zmq_listener.py",
         "decode_server/service/listeners/curve.py",
+        "decode_server/service/listeners/gateway/deliveries.py",
+        "decode_server/service/listeners/gateway/gateway.py",
+        "decode_server/service/listeners/gateway/inbound.py",
+        "decode_server/service/listeners/gateway/peers.py",
+        "decode_server/service/listeners/gateway/router.py",
+        "decode_server/service/listeners/gateway/zap.py",
         "trainer_client/transports/zmq_link.py",
         "trainer_client/transports/zmq_transport.py",
     },

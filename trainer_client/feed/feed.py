@@ -336,6 +336,20 @@ class Feed:
             self._settle()
 
     def _receive(self, wire: Wire, url: str, header: bytes) -> None:
+        """Take a message in. Whatever it comes to costs its server the connection and not the run its feed."""
+        try:
+            self._take_in(wire, url, header)
+        except Exception:
+            _log.exception("a reply of %s failed in a way that is a bug; its connection is made anew", url)
+            with self._changed:
+                self._ledger.dropped_replies["internal"] += 1
+                self._dispatch.disconnected(url, now_s=time.monotonic())
+            wire.disconnect(url)
+            wire.connect(url)
+        with self._changed:
+            self._settle()  # what ends a run on purpose is raised by this
+
+    def _take_in(self, wire: Wire, url: str, header: bytes) -> None:
         reply: Reply | WrongVersion | str
         try:
             reply = unpack_reply(header)
@@ -343,6 +357,9 @@ class Feed:
             reply = error
         except BadRequest as error:
             reply = str(error)
+        except Exception as error:  # whatever reading what others wrote comes to is their mistake
+            _log.debug("a reply of %s does not read", url, exc_info=error)
+            reply = f"it does not read ({type(error).__name__})"
         into = None
         if isinstance(reply, ClipReply):
             with self._changed:
@@ -357,7 +374,6 @@ class Feed:
                 self._dispatch.foreign(url, str(reply), now_s=now_s)
             else:
                 self._dispatch.replied(url, reply, pixel_bytes=pixel_bytes, now_s=now_s)
-            self._settle()
 
     def _refill(self, end: Failed) -> None:
         """Another sample stands in for one that no server can give, or its batch fails."""

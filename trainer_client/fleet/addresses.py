@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 FORMS = {
     "tcp": "tcp://HOST:PORT",
@@ -26,35 +27,39 @@ def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
     Raises BadInput naming the first that is not.
     """
     if isinstance(urls, str):
-        raise BadInput(f"servers is the string {urls!r}, wanted a list of addresses like ['tcp://10.0.0.5:5555']")
+        raise BadInput(
+            f"servers is the string {show_value(urls)}, wanted a list of addresses like ['tcp://10.0.0.5:5555']"
+        )
     if not urls:
         raise BadInput("servers is empty, wanted at least one address like tcp://10.0.0.5:5555")
     for at, url in enumerate(urls):
         _check_given(url)
         if url in urls[:at]:
-            raise BadInput(f"server address {url!r} is given twice; wanted each server once")
+            raise BadInput(f"server address {show_value(url)} is given twice; wanted each server once")
     return tuple(urls)
 
 
 def _check_given(url: str) -> None:
     if url.startswith(REGISTRY):
         if not url.startswith(f"{REGISTRY}/"):
-            raise BadInput(f"server address {url!r} names no folder; wanted {REGISTRY}/PATH, an absolute one")
+            raise BadInput(f"server address {show_value(url)} names no folder; wanted {REGISTRY}/PATH, an absolute one")
         return
     check_server(url.removeprefix(DNS))
     if url.startswith(DNS) and "HOST" not in FORMS[scheme_of(url.removeprefix(DNS))]:
-        raise BadInput(f"server address {url!r} has no host to look up; wanted {DNS}tcp://HOST:PORT")
+        raise BadInput(f"server address {show_value(url)} has no host to look up; wanted {DNS}tcp://HOST:PORT")
 
 
 def check_server(url: str) -> None:
     """Raises BadInput if this is no address of a known transport."""
     scheme, wanted = scheme_of(url), ", ".join(FORMS.values())
     if "://" not in url:
-        raise BadInput(f"server address {url!r} names no transport; wanted one of {wanted}")
+        raise BadInput(f"server address {show_value(url)} names no transport; wanted one of {wanted}")
     if scheme not in FORMS:
-        raise BadInput(f"server address {url!r} has the unknown transport {scheme!r}; wanted one of {wanted}")
+        raise BadInput(
+            f"server address {show_value(url)} has the unknown transport {show_value(scheme)}; wanted one of {wanted}"
+        )
     if why := _wrong_with_host(url) if "HOST" in FORMS[scheme] else _wrong_with_name(url):
-        raise BadInput(f"server address {url!r} {why}; wanted {FORMS[scheme]}")
+        raise BadInput(f"server address {show_value(url)} {why}; wanted {FORMS[scheme]}")
 
 
 def scheme_of(url: str) -> str:

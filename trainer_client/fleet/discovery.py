@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput, ResourceExhausted
 from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
+from framefeed.show_value import one_line, show_value
 from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, named, scheme_of
 from trainer_client.fleet.connection_turns import ConnectionTurns
 from trainer_client.fleet.dispatch import Dispatch
@@ -75,7 +76,7 @@ def addresses_of(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # what no name can be
-        raise OSError(f"{host!r} is no name ({error})") from None
+        raise OSError(f"{show_value(host)} is no name ({error})") from None
     shown = dict.fromkeys(str(address[0]) for *_, address in found)
     return [f"[{address}]" if ":" in address else address for address in shown]
 
@@ -154,7 +155,7 @@ class RegistryServers:
     def _say_once(self, name: str, what: str) -> None:
         if name not in self._strange:
             self._strange.add(name)
-            _log.warning("%s: %s %s", self._url, name, what)
+            _log.warning("%s: %s %s", self._url, one_line(name), what)
 
     def __str__(self) -> str:
         return self._url

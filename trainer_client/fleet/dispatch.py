@@ -19,6 +19,7 @@ from framefeed.errors import (
     DeadlineExceeded,
     ResourceExhausted,
     ServerLost,
+    StorageFault,
     WrongVersion,
     error_from_code,
 )
@@ -350,7 +351,10 @@ class Dispatch:
             self._fleet.answered(url, attempt.number)
             self._retry(attempt, reason=code, now_s=now_s)
         else:
-            self._fleet.answered(url, attempt.number)
+            if code == StorageFault.code:
+                self._fleet.faulted(url, attempt=attempt.number, now_s=now_s, why=reply.message)
+            else:
+                self._fleet.answered(url, attempt.number)
             self._verdicts.failed(attempt, error, now_s)
             if not self._judge(wanted, now_s):
                 self._retry(attempt, reason=code, now_s=now_s)

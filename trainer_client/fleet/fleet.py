@@ -208,6 +208,8 @@ class Fleet:
     def served(self, url: str, attempt: int, now_s: float) -> None:
         """It answered with a clip: it is trusted."""
         server = self._release(url, attempt)
+        if server.storage_faults >= self._limits.failures_to_down:
+            self._tidings.append(f"server {url} reads its storage again")
         server.served()
         self._move(server, Event.SERVED, now_s)
 
@@ -219,12 +221,21 @@ class Fleet:
         """It had no room: it rests, longer each time."""
         server = self._release(url, attempt)
         server.failures = 0
-        if now_s >= server.rest_until_s:
-            self._rests += 1
-            share = draw_below(self._seed, _JITTER_STEPS, stream=ORDER, counter=_JITTER + self._rests) / _JITTER_STEPS
-            rest_s = min(self._limits.busy_rest_s * 2.0 ** min(server.busy_streak, 30), self._limits.busy_rest_max_s)
-            server.rest_until_s = now_s + rest_s * (0.5 + share)
-            server.busy_streak += 1
+        self._rest(server, now_s)
+
+    def faulted(self, url: str, *, attempt: int, now_s: float, why: str) -> None:
+        """Its storage failed. One that fails clip after clip, as where a mount is gone, answers quickest of all: it
+        rests, so that clips are asked of those that can read them.
+        """
+        server = self._release(url, attempt)
+        server.failures = 0
+        if not self.any_but((url,)):
+            return  # there is nobody else, and clips rest on their own
+        server.storage_faults += 1
+        if server.storage_faults == self._limits.failures_to_down:
+            self._tidings.append(f"server {url} is asked little: clip after clip its storage fails ({why:.120})")
+        if server.storage_faults >= self._limits.failures_to_down:
+            self._rest(server, now_s)
 
     def leaving(self, url: str, *, attempt: int | None, now_s: float) -> None:
         """It said that it is draining: nothing new goes there, what it holds may finish."""
@@ -354,6 +365,15 @@ class Fleet:
         self._balancer.inflight_bytes -= clip_bytes
         self._index(server)
         return server
+
+    def _rest(self, server: Server, now_s: float) -> None:
+        """It gets no request for a while, longer each time until it gives a clip."""
+        if now_s >= server.rest_until_s:
+            self._rests += 1
+            share = draw_below(self._seed, _JITTER_STEPS, stream=ORDER, counter=_JITTER + self._rests) / _JITTER_STEPS
+            rest_s = min(self._limits.busy_rest_s * 2.0 ** min(server.rests, 30), self._limits.busy_rest_max_s)
+            server.rest_until_s = now_s + rest_s * (0.5 + share)
+            server.rests += 1
 
     def _orphans(self, server: Server) -> list[int]:
         orphans = list(server.attempts)

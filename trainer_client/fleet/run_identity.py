@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from framefeed.show_value import show_value
 from framefeed.wire import ServerReply
 
 
@@ -42,14 +43,15 @@ class RunIdentity:
         if self.dataset and who.dataset and who.dataset != self.dataset:
             return Misfit(
                 "dataset",
-                f"it serves data set {who.dataset!r}, this run reads {self.dataset!r}: the same video could have other "
-                "bytes; give it the run's manifest and chunks, or take it out of the fleet",
+                f"it serves data set {show_value(who.dataset)}, this run reads {show_value(self.dataset)}: "
+                "the same video could have other bytes; "
+                "give it the run's manifest and chunks, or take it out",
             )
         if self.fingerprint and who.fingerprint and who.fingerprint != self.fingerprint and not self._mixed:
             return Misfit(
                 "decoder",
-                f"it decodes with {who.fingerprint!r}, this run with {self.fingerprint!r}: the same request could give "
-                "other bytes; run one version everywhere, or set allow_mixed_decoders",
+                f"it decodes with {show_value(who.fingerprint)}, this run with {show_value(self.fingerprint)}: "
+                "the same request could give other bytes; run one version everywhere, or set allow_mixed_decoders",
             )
         if who.max_clip_bytes and who.max_clip_bytes < self._clip_bytes:
             return Misfit(

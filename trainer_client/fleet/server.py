@@ -62,8 +62,9 @@ NEXT: Mapping[tuple[State, Event], State] = {
 @dataclass(slots=True, eq=False)
 class Server:
     """`latency_s` is the moving average of how long its answers take, None before the first; `heard_s` when it last
-    said anything; `failures` requests in a row got no usable answer, which stopped its use `stops` times since it last
-    gave a clip; `misfit` says why it is shunned.
+    said anything; `rests` and `storage_faults` are counted since it last gave a clip; `failures` requests in a
+    row got no usable answer, which stopped its use `stops` times since it last gave a clip; `misfit` says why it is
+    shunned.
     """
 
     url: str
@@ -72,10 +73,11 @@ class Server:
     who: ServerReply | None = None  # what it said last, if it takes requests
     load: Load = field(default_factory=Load)
     heard_s: float = float("-inf")
-    busy_streak: int = 0
+    rests: int = 0
     rest_until_s: float = 0.0
     latency_s: float | None = None
     failures: int = 0
+    storage_faults: int = 0
     stops: int = 0
     unread_probes: int = 0
     probe_at_s: float = 0.0
@@ -117,7 +119,7 @@ class Server:
     def connected(self) -> None:
         """A new connection stands: a new process may be behind it."""
         self.who, self.load, self.latency_s, self.misfit = None, Load(), None, None
-        self.failures = self.stops = self.unread_probes = self.busy_streak = 0
+        self.failures = self.stops = self.unread_probes = self.rests = self.storage_faults = 0
 
     def took(self, latency_s: float) -> None:
         """An answer took so long, or was given up after so long."""
@@ -126,7 +128,7 @@ class Server:
 
     def served(self) -> None:
         """It answered with a clip: it is trusted."""
-        self.failures = self.stops = self.busy_streak = 0
+        self.failures = self.stops = self.rests = self.storage_faults = 0
         self.trouble = ""
 
     def failed(self, *, failures_to_stop: int) -> bool:

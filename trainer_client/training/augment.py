@@ -6,7 +6,6 @@ Axes: B clips, T frames, Y rows, X columns, C channels, R rows of an I420 buffer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import BadInput
+from models.pixel_norm import IMAGENET, PixelNorm
 
 Siting = Literal["left", "center"]
 
@@ -23,28 +23,6 @@ _LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt709": (0.2126, 0.0722),
     "bt2020": (0.2627, 0.0593),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelNorm:
-    """Per-channel mean and standard deviation, red, green, blue, of pixels scaled to [0, 1].
-
-    Raises BadInput if a deviation is not positive.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if min(self.std) <= 0:
-            raise BadInput(f"pixel norm: std is {self.std}, wanted positive numbers")
-
-
-IMAGENET = PixelNorm(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-# For OpenAI's and open_clip's weights.
-CLIP = PixelNorm(mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
-# For LaViLa's and AVION's weights, which were trained with a typo in CLIP's red mean: 108.33 / 255, not 122.77 / 255.
-LAVILA = PixelNorm(mean=(108.3272985 / 255, *CLIP.mean[1:]), std=CLIP.std)
 
 
 def normalise_rgb(rgb_BTYXC: Tensor, *, norm: PixelNorm = IMAGENET, dtype: torch.dtype = torch.float32) -> Tensor:

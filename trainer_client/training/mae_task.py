@@ -12,9 +12,10 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from models.pixel_norm import IMAGENET
 from models.videomae import VideoMAE, VideoMAEConfig, VideoMAEOutput, rebuild_clips
 from trainer_client.feed.batch import Batch
-from trainer_client.training.augment import IMAGENET, normalise_rgb, normalise_yuv
+from trainer_client.training.augment import normalise_rgb, normalise_yuv
 from trainer_client.training.compute import Compute
 from trainer_client.training.contact_sheet import SheetClip
 from trainer_client.training.masking import CubeMask, MaskShape

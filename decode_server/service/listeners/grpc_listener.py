@@ -11,7 +11,9 @@ import asyncio
 import concurrent.futures
 import contextlib
 import errno
+import hashlib
 import logging
+import resource
 import socket
 import threading
 
@@ -39,6 +41,7 @@ _START_S = 10.0
 _STOP_S = 2.0  # for gRPC to end calls that were cut off
 _HEALTH_S = 0.1  # how soon the health service knows
 _STREAMS = 4096  # of all clients; health checks do not count
+_CONNECTIONS = 4096  # and no more than half of the descriptors that this process may have
 _CALLS_PER_CONNECTION = 32
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a port in use is an error
@@ -49,6 +52,8 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 50_000),  # a peer silent for that long is cut off, and what it held is freed
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", 5_000),  # who connects and says nothing holds a descriptor no longer
+    ("grpc.max_connection_idle_ms", 60_000),  # nor who says hello and calls nothing
     ("grpc.http2.min_ping_interval_without_data_ms", 500),  # clients may ask as often whether we live
 )
 
@@ -107,6 +112,13 @@ class GrpcListener:
         """See Listener."""
         return self._streams.send(client, header, pixels)
 
+    def flush(self) -> None:
+        """See Listener: nothing is gathered."""
+
+    def principal(self, client: bytes) -> str:
+        """See Listener: a certificate's name, or else the address; a token is one for all who have it."""
+        return self._streams.principal(client)
+
     def cut(self, client: bytes) -> None:
         """See Listener."""
         self._streams.cut(client)
@@ -138,7 +150,7 @@ class GrpcListener:
         tls = self._credentials.tls if self._endpoint.scheme == "grpcs" else None
         watch = HandshakeWatch(self._refusals) if tls is not None else None
         auth_interceptor = AuthInterceptor(self._credentials.token, watch, self._refusals)
-        server = grpc.aio.server(options=_OPTIONS, interceptors=(auth_interceptor,))
+        server = grpc.aio.server(options=(*_OPTIONS, _connections()), interceptors=(auth_interceptor,))
         server.add_generic_rpc_handlers((self._handlers(),))
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -199,7 +211,7 @@ class GrpcListener:
             self._refusals.refuse("crowd", context.peer(), f"there are {_STREAMS} streams")
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {_STREAMS} streams; try another")
         await context.send_initial_metadata(())  # by which a client sees at once that it is connected
-        stream = self._streams.open()
+        stream = self._streams.open(_principal(context))
         tasks = [
             asyncio.create_task(work)
             for work in (self._write(stream, context), self._read(stream, context), stream.was_cut())
@@ -238,6 +250,16 @@ class GrpcListener:
                 stream.credits.release()
 
 
+def _principal(context: grpc.aio.ServicerContext) -> str:
+    """The name in a client's certificate, else the hash of one that has none, else its address without the port."""
+    shown = context.auth_context()
+    if names := shown.get("x509_common_name"):
+        return f"certificate {names[0].decode(errors='replace')}"
+    if pems := shown.get("x509_pem_cert"):
+        return f"certificate {hashlib.sha256(pems[0]).hexdigest()}"
+    return str(context.peer()).rpartition(":")[0]
+
+
 def _header(data: bytes) -> bytes:
     """The header of a Call; bytes that are none become one that the front refuses in the same words."""
     try:
@@ -252,3 +274,10 @@ def _is_cancel(header: bytes) -> bool:
         return peek(header)[0] == "cancel" and isinstance(unpack_call(header), CancelCall)
     except FramefeedError:
         return False
+
+
+def _connections() -> tuple[str, int]:
+    """The option that says how many there may be: who connects beyond that waits, and takes nothing from the others."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _CONNECTIONS if limit == resource.RLIM_INFINITY else min(_CONNECTIONS, limit // 2)
+    return "grpc.max_allowed_incoming_connections", most

@@ -64,6 +64,15 @@ class Listener(Protocol):
         Raises ReaderFull or ReaderGone, having sent nothing.
         """
 
+    def flush(self) -> None:
+        """Hand on what `send` and `cut` have gathered, as far as that is possible now; called before each wait."""
+
+    def principal(self, client: bytes) -> str:
+        """Who a client is, as far as the transport can tell: what budgets are made on. Many connections may have one.
+
+        A key, a certificate's name, a process, or else the address that it comes from; "" for one that is gone.
+        """
+
     def cut(self, client: bytes) -> None:
         """End the connection of a client that takes nothing of what it was sent, so that its Deliveries become done;
         one that is gone is none. A transport that ends silent connections by itself may leave it at that.
@@ -99,6 +108,8 @@ class Listeners:
 
         Messages alone do not end the first `gather_s` of it: they gather and are then received together.
         """
+        for listener in self._listeners:
+            listener.flush()
         gather_s = min(gather_s, timeout_s)
         if gather_s > 0:
             timeout_s = 0.0 if self._watched.poll(_ms(gather_s)) else timeout_s - gather_s
@@ -122,6 +133,10 @@ class Listeners:
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
         """As Listener.send, through the listener that has the client."""
         return self._listeners[client[0]].send(client[1:], header, pixels)
+
+    def principal(self, client: bytes) -> str:
+        """As Listener.principal, by the listener that has the client."""
+        return self._listeners[client[0]].principal(client[1:])
 
     def cut(self, client: bytes) -> None:
         """As Listener.cut, by the listener that has the client."""

@@ -31,6 +31,7 @@ from framefeed.shm import (
     is_trusted,
     pack_hello,
     pack_reply,
+    process_of,
     socket_address,
     unpack_from_client,
 )
@@ -49,6 +50,7 @@ class _Client:
     name: bytes
     socket: socket.socket
     word: LeaseWord
+    principal: str
     leased: dict[int, _Leased] = field(default_factory=dict)
     leases: int = 0
 
@@ -138,10 +140,20 @@ class ShmListener:
         leased = reader.leased[lease.number] = _Leased()
         return leased
 
+    def flush(self) -> None:
+        """See Listener: nothing is gathered."""
+
+    def principal(self, client: bytes) -> str:
+        """See Listener: the user and the process, as uid:pid."""
+        reader = self._clients.get(client)
+        return "" if reader is None else reader.principal
+
     def cut(self, client: bytes) -> None:
         """See Listener."""
         reader = self._clients.get(client)
-        if reader is not None:
+        if reader is not None and not reader.leased:
+            self._lose(reader)
+        elif reader is not None:
             held = f"cut off: it held {len(reader.leased)} clips and gave none back for too long"
             self._refusals.refuse("lease", f"client {client.hex()} at {self.url}", held)
             self._lose(reader)
@@ -228,7 +240,8 @@ class ShmListener:
         except OSError as error:
             self._refuse(peer, "handshake", str(error), word=word)
             return
-        client = _Client(next(self._names).to_bytes(8, "little"), peer, word)
+        pid, uid = process_of(peer)
+        client = _Client(next(self._names).to_bytes(8, "little"), peer, word, f"{uid}:{pid}")
         self._clients[client.name] = self._by_fd[peer.fileno()] = client
         self._epoll.register(peer, select.EPOLLIN)
 
@@ -247,7 +260,7 @@ class ShmListener:
             for number in said:
                 client.leased.pop(number).done = True
         except (ValueError, KeyError) as error:
-            self._refusals.refuse("nonsense", f"a client at {self.url}", f"cut off: {error!r}")
+            self._refusals.refuse("nonsense", f"a client at {self.url}", f"cut off: {type(error).__name__}: {error}")
             self._lose(client)
         return None
 

@@ -35,8 +35,9 @@ class QueuedReply:
 class Stream:
     """One call of a client. `put` and `cut` belong to the front's thread, all else to the loop."""
 
-    def __init__(self, name: bytes, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, name: bytes, loop: asyncio.AbstractEventLoop, *, principal: str) -> None:
         self.name = name
+        self.principal = principal
         self.credits = asyncio.Semaphore(CALLS_PER_STREAM)
         self.told = asyncio.Semaphore(CALLS_PER_STREAM)  # less the calls without a reply that the front has not taken
         self._loop = loop
@@ -108,9 +109,9 @@ class Streams:
 
     # The loop's side.
 
-    def open(self) -> Stream:
-        """A new stream, with a name that none had before."""
-        stream = Stream(next(self._numbers).to_bytes(8), asyncio.get_running_loop())
+    def open(self, principal: str) -> Stream:
+        """A new stream of who is called so, with a name that none had before."""
+        stream = Stream(next(self._numbers).to_bytes(8), asyncio.get_running_loop(), principal=principal)
         self._streams[stream.name] = stream
         return stream
 
@@ -166,6 +167,11 @@ class Streams:
             raise ReaderGone
         queued_reply = stream.put(header, pixels)
         return None if pixels is None else queued_reply
+
+    def principal(self, name: bytes) -> str:
+        """As Listener.principal."""
+        stream = self._streams.get(name)
+        return "" if stream is None else stream.principal
 
     def cut(self, name: bytes) -> None:
         """As Listener.cut."""

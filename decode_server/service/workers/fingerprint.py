@@ -14,6 +14,8 @@ ENGINE_VERSION = 1
 """Raised with every change of framefeed after which a request may give other bytes, and with no other change: servers
 of one engine version feed one run together, so a fleet can be upgraded while it runs.
 """
+SOFTWARE_VERSION = version("framefeed")
+"""Of the framefeed that runs here; read once, for the files that say it may be gone or unreadable later."""
 _DECIDING = ("libavcodec", "libavutil", "libswscale")
 
 
@@ -21,8 +23,3 @@ def decoder_fingerprint() -> str:
     """Versions of the engine and of the FFmpeg libraries that decode and scale, and the machine's architecture."""
     libraries = [f"{name}{'.'.join(map(str, av.library_versions[name]))}" for name in _DECIDING]
     return "-".join([f"engine{ENGINE_VERSION}", *libraries, platform.machine()])
-
-
-def software_version() -> str:
-    """The version of framefeed that runs here."""
-    return version("framefeed")

@@ -34,9 +34,12 @@ class Sandbox:
         return f"{', '.join(self.in_force) or 'nothing'}{lacking}"
 
 
-def enter_sandbox(readable: Iterable[Path], *, memory_bytes: int = MEMORY_BYTES) -> Sandbox:
+def enter_sandbox(
+    readable: Iterable[Path], *, memory_bytes: int = MEMORY_BYTES, allowed_calls: tuple[str, ...] = ()
+) -> Sandbox:
     """Give up all that decoding the files beneath `readable` does not need, for good. Never raises OSError.
 
+    System calls that are named in `allowed_calls` are kept.
     It holds for this thread and those started after it; for all of a process if called before others start.
     """
     time.localtime()  # which reads the time zone's file, for log lines
@@ -45,7 +48,7 @@ def enter_sandbox(readable: Iterable[Path], *, memory_bytes: int = MEMORY_BYTES)
         ("memory limit", lambda: _limit(memory_bytes)),
         ("no_new_privs", _no_new_privileges),
         ("Landlock", lambda: restrict_to_reading((*readable, *program_files()))),
-        ("seccomp", forbid_calls),
+        ("seccomp", lambda: forbid_calls(allowed=allowed_calls)),
     )
     for name, put_in_force in parts:
         try:

@@ -52,8 +52,9 @@ def forbid_new_privileges() -> None:
         raise OSError(ctypes.get_errno(), "no_new_privs cannot be set")
 
 
-def forbid_calls() -> str:
-    """From now on the calls named here fail with EPERM, in all threads; new threads can be started, processes cannot.
+def forbid_calls(*, allowed: tuple[str, ...] = ()) -> str:
+    """From now on the calls named here, but for those `allowed`, fail with EPERM, in all threads; new threads can be
+    started, processes cannot.
 
     Returns what is in force, in a few words. Raises OSError, and changes nothing, where the kernel does not have it or
     the architecture is not known here; no_new_privs must be set before.
@@ -61,13 +62,15 @@ def forbid_calls() -> str:
     table = _TABLES.get(platform.machine())
     if table is None:
         raise OSError(errno.ENOSYS, f"no table of system calls for {platform.machine()}")
-    program = _program(*table)
+    architecture, numbers, clone, forks = table
+    denied = tuple(number for name, number in zip(_NAMES, numbers, strict=True) if name not in allowed)
+    program = _program(architecture, denied, clone, forks)
     code = ctypes.create_string_buffer(b"".join(program))
     head = struct.pack("@HP", len(program), ctypes.addressof(code))
     number = {"x86_64": 317, "aarch64": 277}[platform.machine()]
     if _libc.syscall(number, _SET_MODE_FILTER, _ALL_THREADS, ctypes.c_char_p(head)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return f"seccomp without {len(_NAMES)} kinds of calls"
+    return f"seccomp without {len(denied)} kinds of calls"
 
 
 def _program(architecture: int, denied: tuple[int, ...], clone: int, forks: tuple[int, ...]) -> list[bytes]:

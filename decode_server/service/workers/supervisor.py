@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from decode_server.clips.clip_cost import CostLimits
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import clean_environment
 from decode_server.service.workers.topology import WorkerSlot
@@ -25,6 +26,7 @@ from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
     Hello,
+    Message,
     NoStart,
     Setup,
     Stuck,
@@ -33,6 +35,7 @@ from decode_server.service.workers.worker_messages import (
     unpack_message,
 )
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import show_value
 
 log = logging.getLogger("framefeed.serve")
 
@@ -90,8 +93,8 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What every worker is told, and the command that starts one; `started_s` is when the server started, by the wall
-    clock.
+    """What every worker is told, and the command that starts one; `costs` are what one clip may cost, `started_s` is
+    when the server started, by the wall clock.
     """
 
     root: str
@@ -101,6 +104,7 @@ class WorkerOptions:
     buffer_pool_fd: int
     cancel_flags_fd: int
     read_s: float
+    costs: CostLimits = field(default_factory=CostLimits)
     command: tuple[str, ...] = WORKER_COMMAND
     started_s: float = field(default_factory=time.time)
 
@@ -251,6 +255,8 @@ class Supervisor:
             options.cancel_flags_fd,
             os.getpid(),
             options.started_s,
+            options.costs.read_mib,
+            options.costs.decode_mpx,
         )
         with theirs:
             try:
@@ -309,7 +315,7 @@ class Supervisor:
             self._happened.append(CameUp(worker))
         else:
             serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"
-            self.condemn(worker, f"it sent {message!r:.300}, this server decodes with {serves}", now_s)
+            self.condemn(worker, f"it sent {_said(message)}, this server decodes with {serves}", now_s)
 
     def _agrees(self, hello: Hello) -> bool:
         """Whether a worker would give the bytes of those that were up before it."""
@@ -375,3 +381,10 @@ def _describe_end(worker: WorkerProcess, code: int | None) -> str:
     if code is not None and code < 0:
         return f"{who} died by signal {-code} ({signal.strsignal(-code)})"
     return f"{who} exited with code {code}"
+
+
+def _said(message: Message) -> str:
+    """A message of a worker, for people."""
+    if isinstance(message, Hello):
+        return f"{show_value(message.fingerprint)} of data set {show_value(message.dataset)}"
+    return show_value(message)

@@ -22,6 +22,7 @@ from typing import Protocol, Self
 
 from msgspec.structs import replace
 
+from decode_server.clips.clip_cost import CostLimits
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.clips.read_watch import ReadWatch
@@ -41,6 +42,7 @@ from decode_server.service.workers.worker_messages import (
     pack_message,
     unpack_message,
 )
+from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.clip import ClipInfo
 from framefeed.errors import Cancelled, FramefeedError, NotHere, Permanent, ResourceExhausted, StorageFault
@@ -215,8 +217,9 @@ def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBacken
     """The backend that decodes the videos of a root, opened through `seams`. Raises BadInput."""
     index_folder = Path(setup.index_folder) if setup.index_folder else None
     library = Library(Path(setup.root), index_folder=index_folder, seams=seams, since_s=setup.started_s)
+    costs = CostLimits(read_mib=setup.max_read_mib, decode_mpx=setup.max_decode_mpx)
     return DecodeBackend(
-        engine=lambda: Engine(library),
+        engine=lambda: Engine(library, limits=costs),
         codec=lambda video: library.manifest.videos[video].codec,
         watch=library.watch,
         fingerprint=decoder_fingerprint(),
@@ -280,7 +283,7 @@ def _serve(worker: Worker) -> None:
 
 def main(make_backend: Callable[[Setup], DecodeBackend] = library_backend) -> int:
     """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s")
+    log_to_stderr(worker=True)
     return run_worker(socket.socket(fileno=int(sys.argv[1])), make_backend)
 
 

@@ -5,10 +5,21 @@ Both ends are this program on this machine, so there is no version; it knows nei
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 from msgspec import Struct
 
+from decode_server.clips.read_watch import FAULTS, OPERATIONS, RETRY
+from framefeed.clip import STAGES
+from framefeed.errors import WIRE_ERRORS, Permanent
+from framefeed.show_value import one_line, show_value
+
 MAX_MESSAGE_BYTES = 1 << 17
+_MAX_CODEC_CHARS = 40
+_OUTCOMES = frozenset({"clip", Permanent.code, *WIRE_ERRORS})
+_STAGES = frozenset(STAGES)
+_FAULTS, _OPERATIONS = frozenset({*FAULTS, RETRY}), frozenset(OPERATIONS)
 
 
 class Setup(Struct, frozen=True, array_like=True, tag=0):
@@ -16,7 +27,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
     `buffer_pool` and `cancel_flags` are inherited descriptors, `parent` the front's process id; `index_folder` is ""
-    when it is the root; `started_s` is when the server started, by the wall clock.
+    when it is the root; `started_s` is when the server started, by the wall clock; `max_read_mib` and `max_decode_mpx`
+    are what one clip may cost.
     """
 
     root: str
@@ -29,6 +41,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     cancel_flags: int
     parent: int
     started_s: float
+    max_read_mib: int
+    max_decode_mpx: int
 
 
 class Task(Struct, frozen=True, array_like=True):
@@ -81,6 +95,11 @@ class Effort(Struct, frozen=True, array_like=True):
     reads_s: list[tuple[str, float]]
     lookups: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        known = _FAULTS.issuperset(self.storage) and _OPERATIONS.issuperset(name for name, _ in self.reads_s)
+        if not known or min(self.lookups) < 0 or not 0 <= self.busy_s < math.inf:
+            raise ValueError("an effort of other faults, operations or times than there are")
+
 
 class Done(Struct, frozen=True, array_like=True, tag=4):
     """Worker to front: a task's end. `reply` is what pack_unsealed gave for it; `outcome` is "clip" or an error's code.
@@ -95,6 +114,15 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
     read_bytes: int
     stage_s: dict[str, float]
     effort: Effort
+
+    def __post_init__(self) -> None:
+        """Its words become labels of metrics; who decodes what others wrote may say anything."""
+        if self.outcome not in _OUTCOMES:
+            raise ValueError(f"outcome is {show_value(self.outcome)}")
+        if len(self.codec) > _MAX_CODEC_CHARS or not self.codec.isprintable():
+            raise ValueError(f"codec is {show_value(self.codec)}")
+        if not _STAGES.issuperset(self.stage_s) or self.read_bytes < 0:
+            raise ValueError(f"it read {self.read_bytes} bytes in {len(self.stage_s)} stages, not all of {STAGES}")
 
 
 class Stuck(Struct, frozen=True, array_like=True, tag=5):
@@ -121,4 +149,4 @@ def unpack_message(datagram: bytes) -> Message:
     try:
         return _DECODER.decode(datagram)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(one_line(str(error))) from None

@@ -896,3 +896,31 @@ def test_the_time_without_any_server_is_its_own_cause_of_a_clip_s_life() -> None
     (got,) = desk.dispatch.finished()
     assert isinstance(got, Got)
     assert got.life.parts[0] == ("no_server", 103.0)
+
+
+def test_a_server_whose_storage_fails_clip_after_clip_rests_and_is_told_once() -> None:
+    """It would answer quickest of all, and get the most of what it cannot read."""
+    desk = Desk(A, B)
+    asked: dict[str, int] = {A: 0, B: 0}
+    for ticket in range(400):
+        sends = desk.want(ticket)
+        while sends:
+            for send in sends:
+                assert isinstance(send.call, DecodeCall)
+                asked[send.url] += 1
+                attempt = send.call.attempt
+                desk.reply(send.url, error(attempt, "storage_fault") if send.url == A else clip(attempt))
+            sends = desk.asked(0.001)
+    assert len(desk.dispatch.finished()) == 400
+    assert asked[B] == 400
+    assert asked[A] <= 15, "it is asked as often as it answers"
+    (line,) = desk.fleet.tidings()
+    assert line == f"server {A} is asked little: clip after clip its storage fails (storage_fault it is)"
+    desk.now_s += 5.0
+    ticket = 1000
+    while desk.fleet.servers[A].storage_faults:
+        for send in desk.want(ticket):
+            assert isinstance(send.call, DecodeCall)
+            desk.reply(send.url, clip(send.call.attempt))
+        ticket += 1
+    assert desk.fleet.tidings() == [f"server {A} reads its storage again"]

@@ -144,7 +144,7 @@ def test_a_busy_server_rests_longer_each_time_and_not_all_clients_alike() -> Non
             assert 0.5 * mean_s <= rest_s < 1.5 * mean_s
         target.sent(A, attempt=7, clip_bytes=1)
         target.served(A, 7, now_s)
-        assert target.servers[A].busy_streak == 0
+        assert target.servers[A].rests == 0
     assert len({rest[0] for rest in rests.values()}) == 8
 
 

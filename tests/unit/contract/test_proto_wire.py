@@ -42,7 +42,9 @@ PIXELS = bytes(range(256)) * 3
 CHANGES: list[dict[str, Any]] = [*({"sampling": s} for s in SAMPLINGS), *({"crop": c} for c in CROPS)]
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 FLOATS = st.floats(allow_nan=False)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 WORDS = st.text(max_size=30)
+NAMES = WORDS.filter(str.isprintable)
 
 
 def over_protobuf(call: Call) -> Call:
@@ -118,7 +120,7 @@ INFOS = st.builds(
     st.tuples(st.integers(0, 2**63), st.integers(0, 2**31)),
     st.dictionaries(st.sampled_from(["queue", "read", "decode", "scale"]), st.floats(0, 100)),
 )
-LOADS = st.builds(Load, queued=U32, credits=U32, front_s=FLOATS, front_busy=FLOATS)
+LOADS = st.builds(Load, queued=U32, credits=U32, front_s=FINITE, front_busy=FINITE)
 
 
 @given(INFOS, U64, st.binary(max_size=2000), LOADS)
@@ -136,10 +138,10 @@ def test_every_value_of_a_clip_survives_to_the_last_bit(
 
 
 @given(
-    st.builds(ErrorReply, attempt=U64, server=WORDS, code=st.sampled_from([*WIRE_ERRORS]), message=WORDS, load=LOADS)
+    st.builds(ErrorReply, attempt=U64, server=NAMES, code=st.sampled_from([*WIRE_ERRORS]), message=NAMES, load=LOADS)
     | st.builds(
-        ServerReply, attempt=U64, server=WORDS, fingerprint=WORDS, videos=U64, workers=U32, state=WORDS,
-        dataset=WORDS, max_clip_bytes=U64, software=WORDS, load=LOADS,
+        ServerReply, attempt=U64, server=NAMES, fingerprint=NAMES, videos=U64, workers=U32, state=NAMES,
+        dataset=NAMES, max_clip_bytes=U64, software=NAMES, load=LOADS,
     )
 )  # fmt: skip
 def test_every_value_of_a_reply_without_pixels_survives(reply: Reply) -> None:

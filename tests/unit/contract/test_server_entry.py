@@ -12,20 +12,21 @@ from framefeed.server_entry import ServerEntry, Standstill, host_id, unpack_entr
 from tests.entries import entry
 
 TEXT = st.text(max_size=20)
+NAME = TEXT.filter(str.isprintable)
 
 
 @given(
     st.builds(
         ServerEntry,
-        server=TEXT,
-        endpoints=st.lists(TEXT, max_size=3).map(tuple),
+        server=NAME,
+        endpoints=st.lists(NAME, max_size=3).map(tuple),
         host=TEXT,
-        state=TEXT,
+        state=NAME,
         beat=st.integers(1, 1 << 60),
         lease_s=st.floats(0.1, 1e6),
         sockets=st.lists(st.integers(0, 9), max_size=3).map(tuple),
         threads=st.integers(1, 999),
-        fingerprint=TEXT,
+        fingerprint=NAME,
         metrics_url=TEXT,
         pid=st.integers(1, 1 << 22),
         dataset=TEXT,

@@ -32,7 +32,7 @@ def make_clips(b: int = 3) -> Tensor:
 def test_every_head_reads_the_same_feature(encoder: ViTConfig) -> None:
     model = make_model(replace(CONFIG, encoder=encoder)).eval()
     with torch.no_grad():
-        logits, feature = model(make_clips()), model.encoder.pooled(make_clips())
+        logits, feature = model(make_clips()), model.encoder(make_clips(), pooled=True)
         assert {name: x.shape for name, x in logits.items()} == {"verb": (3, 3), "noun": (3, 5)}
         for name, head in model.heads.items():
             torch.testing.assert_close(logits[name], feature @ head.weight.T + head.bias)

@@ -6,25 +6,25 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.block import StackConfig
-from models.cmae import CMAE, CMAEConfig, info_nce, shifted_views
+from models.cmae import CMAE, CMAEConfig, shifted_views, split_rows
+from models.cmae_heads import info_nce
 from models.tubelets import TubeletGrid, cut_cubes, join_cubes
 from models.videomae import VideoMAEConfig
+from tests.unit.models.parity import gradients, largest_difference
 
 GRID = TubeletGrid(frames=4, height_px=8, width_px=8, patch_px=4)
-CONFIG = CMAEConfig(
-    mae=VideoMAEConfig(
-        grid=GRID,
-        encoder=StackConfig(width=32, depth=2, heads=2),
-        decoder=StackConfig(width=16, depth=1, heads=2),
-    ),
-    hidden=24,
-    joint=12,
+MAE = VideoMAEConfig(
+    grid=GRID, encoder=StackConfig(width=32, depth=2, heads=2), decoder=StackConfig(width=16, depth=1, heads=2)
 )
+CONFIG = CMAEConfig(mae=MAE, feature=StackConfig(width=24, depth=1, heads=2), hidden=24, joint=12)
+NO_TRUE_GRADIENT = ("heads.projector.0.bias", "heads.predictor.0.bias")
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def make_model(config: CMAEConfig = CONFIG) -> CMAE:
@@ -41,15 +41,104 @@ def make_mask(b: int = 4) -> Tensor:
     return torch.rand(b, GRID.tokens, generator=torch.Generator().manual_seed(2)).argsort(dim=1) < 6
 
 
+def numpy_head(head: nn.Sequential, x: Array) -> Array:
+    """Linear, batch norm over the rows given (biased variance, eps 1e-6), ReLU, Linear, as the authors configure it."""
+    w1, b1, scale, shift, w2, b2 = (p.detach().double().numpy() for p in head.parameters())
+    h = x @ w1.T + b1
+    h = (h - h.mean(axis=0)) / np.sqrt(((h - h.mean(axis=0)) ** 2).mean(axis=0) + 1e-6) * scale + shift
+    out: Array = np.maximum(h, 0) @ w2.T + b2
+    return out
+
+
+def numpy_contrastive(model: CMAE, online: Array, target: Array, *, tau: float, factor: float) -> float:
+    """factor · mean_b -log softmax_b(cos(predictor(projector(o_b)), target_projector(t)) / τ)."""
+    heads = model.heads
+    o, t = numpy_head(heads.predictor, numpy_head(heads.projector, online)), numpy_head(heads.target_projector, target)
+    o, t = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (o, t))
+    scores = o @ t.T / tau
+    log_sums = np.log(np.exp(scores).sum(axis=1))
+    return float(factor * (log_sums - scores.diagonal()).mean())
+
+
+def randomise_heads(model: CMAE) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for parameter in model.heads.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("change", "factor"),
+    [
+        ({}, 2 * 0.07),
+        ({"contrastive_weight": 0.5}, 0.07),
+        ({"temperature": 0.2}, 2 * 0.2),
+        ({"scaled_by_temperature": False}, 1.0),
+        ({"contrastive_weight": 0.0}, 0.0),
+    ],
+)
+def test_the_contrastive_loss_is_the_authors_formula(change: dict[str, Any], factor: float) -> None:
+    model = make_model(replace(CONFIG, **change))
+    randomise_heads(model)
+    online, target = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(6))
+    tau = change.get("temperature", 0.07)
+    wanted = numpy_contrastive(model, online.double().numpy(), target.double().numpy(), tau=tau, factor=factor)
+    assert model.heads(online, target).item() == pytest.approx(wanted, rel=2e-5, abs=1e-7)
+
+
+def test_the_defaults_are_the_authors() -> None:
+    config = CMAEConfig(mae=MAE)
+    model = make_model(config)
+    assert (config.hidden, config.joint, config.temperature, config.contrastive_weight) == (1536, 256, 0.07, 1.0)
+    assert (config.feature.width, config.feature.depth, config.feature.heads) == (512, 2, 16)
+    shapes = {name: tuple(p.shape) for name, p in model.heads.named_parameters() if name.endswith("weight")}
+    assert shapes["projector.0.weight"] == shapes["target_projector.0.weight"] == (1536, 32)
+    assert shapes["projector.3.weight"] == shapes["target_projector.3.weight"] == (256, 1536)
+    assert (shapes["predictor.0.weight"], shapes["predictor.3.weight"]) == ((1536, 256), (256, 1536))
+
+
 def test_the_loss_is_both_losses() -> None:
-    clips, shifted = make_views()
-    for weight in (0.0, 1.0, 0.5):
-        output = make_model(replace(CONFIG, contrastive_weight=weight))(clips, shifted, make_mask())
-        wanted = output.mae.loss + weight * output.contrastive_loss
-        torch.testing.assert_close(output.loss, wanted)
-        alone = make_model().mae(clips, make_mask())
-        torch.testing.assert_close(output.mae.loss, alone.loss)
-        assert output.loss.dtype == torch.float32
+    model, (clips, shifted) = make_model(), make_views()
+    output = model(clips, shifted, make_mask())
+    torch.testing.assert_close(output.loss, output.reconstruction_loss + output.contrastive_loss)
+    torch.testing.assert_close(output.reconstruction_loss, model.branches.mae(clips, make_mask()).loss)
+    assert output.loss.dtype == output.contrastive_loss.dtype == torch.float32
+
+
+def test_rows_in_parts_make_the_loss_and_the_gradients_of_the_whole_batch() -> None:
+    """What a clip gives depends on no other clip, and the heads see all of them, whoever made the rows."""
+    (clips, shifted), mask = make_views(), make_mask()
+    whole, parts = make_model().double(), make_model().double()
+    clips, shifted = clips.double(), shifted.double()
+    whole(clips, shifted, mask).loss.backward()
+    pieces = [parts.branches(clips[i], shifted[i], mask[i]).joined() for i in (slice(0, 1), slice(1, 4))]
+    rows = split_rows(torch.cat(pieces))
+    (rows.reconstruction_B.mean() + parts.heads(rows.online_BD, rows.target_BD)).backward()
+    wanted = gradients(whole)
+    assert largest_difference(gradients(parts), wanted) < 1e-6
+    assert wanted.keys() == {name for name, p in whole.named_parameters() if p.requires_grad}
+
+
+def test_the_target_has_no_final_norm_and_averages_all_cubes() -> None:
+    model, (clips, shifted) = make_model(), make_views()
+    encoder = model.branches.mae.encoder
+    nn.init.constant_(encoder.norm.weight, 3.0)
+    rows = model.branches(clips, shifted, make_mask())
+    with torch.no_grad():
+        wanted = encoder.stack(encoder.embedding(shifted)).mean(dim=1)
+    torch.testing.assert_close(rows.target_BD, wanted)
+
+
+def test_the_feature_decoder_shares_nothing_with_the_pixel_decoder() -> None:
+    model, (clips, shifted) = make_model(), make_views()
+    before = model.branches(clips, shifted, make_mask())
+    with torch.no_grad():
+        for name in ("bridge.weight", "mask_token_D", "head.weight", "norm.weight"):
+            model.branches.mae.get_parameter(name).mul_(2.0)
+    after = model.branches(clips, shifted, make_mask())
+    assert torch.equal(after.online_BD, before.online_BD)
+    assert not torch.equal(after.reconstruction_B, before.reconstruction_B)
+    pixels = {p.data_ptr() for p in model.branches.mae.parameters()}
+    assert pixels.isdisjoint(p.data_ptr() for p in model.branches.feature_decoder.parameters())
 
 
 def test_info_nce_is_its_equation() -> None:
@@ -79,7 +168,7 @@ def test_the_target_gets_no_gradient_and_the_rest_does() -> None:
     model = make_model()
     model(*make_views(), make_mask()).loss.backward()
     for name, parameter in model.named_parameters():
-        if name.startswith("target"):
+        if "target" in name or name in NO_TRUE_GRADIENT:
             assert parameter.grad is None, name
             assert not parameter.requires_grad
         else:
@@ -89,22 +178,25 @@ def test_the_target_gets_no_gradient_and_the_rest_does() -> None:
 def test_the_contrastive_loss_reaches_the_encoder() -> None:
     model = make_model()
     model(*make_views(), make_mask()).contrastive_loss.backward()
-    assert model.mae.encoder.embedding.projection.weight.grad.any()
-    assert model.mae.head.weight.grad is None
+    assert model.branches.mae.encoder.embedding.projection.weight.grad.any()
+    assert model.branches.mae.head.weight.grad is None
 
 
 def test_the_target_begins_as_the_online_branch_and_follows_by_the_moving_average() -> None:
     model = make_model()
-    weight, target = model.mae.encoder.embedding.projection.weight, model.target_encoder.embedding.projection.weight
+    weight, target = (
+        model.branches.mae.encoder.embedding.projection.weight,
+        model.branches.target_encoder.embedding.projection.weight,
+    )
     assert torch.equal(weight, target)
     before = target.clone()
     with torch.no_grad():
         weight.add_(1.0)
-        model.projector[0].bias.add_(1.0)
+        model.heads.projector[3].bias.add_(1.0)
     for step in range(1, 4):
         model.update_target(0.9)
         torch.testing.assert_close(target, before + (1 - 0.9**step))
-    torch.testing.assert_close(model.target_projector[0].bias, model.projector[0].bias - 0.9**3)
+    torch.testing.assert_close(model.heads.target_projector[3].bias, model.heads.projector[3].bias - 0.9**3)
     model.update_target(0.0)
     assert torch.equal(target, weight)
     with pytest.raises(ValueError, match=r"momentum is 1\.5"):
@@ -136,7 +228,7 @@ def test_refuses_views_that_do_not_fit_and_a_clip_without_negatives() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"feature_depth": 0}, "feature_depth is 0"),
+        ({"feature": StackConfig(width=17, depth=1, heads=1)}, "feature width is 17"),
         ({"hidden": 0}, "hidden is 0"),
         ({"temperature": 0.0}, "temperature 0.0"),
         ({"contrastive_weight": -1.0}, "contrastive_weight -1.0"),
@@ -158,6 +250,6 @@ def test_both_losses_fall_when_clips_are_learned_by_heart() -> None:
         output.loss.backward()
         optimizer.step()
         model.update_target(0.99)
-        losses.append((output.mae.loss.item(), output.contrastive_loss.item()))
+        losses.append((output.reconstruction_loss.item(), output.contrastive_loss.item()))
     assert losses[-1][0] < 0.95 * losses[0][0]
     assert losses[-1][1] < 0.5 * losses[0][1]

@@ -12,7 +12,7 @@ from models.dual_encoder import DualEncoder, DualEncoderConfig
 from models.vit import VideoViT
 from models.weights.config_json import ModelConfig, build_model
 from models.weights.key_table import WeightsMismatchError, export_weights, fill_model, import_weights
-from models.weights.pretrained import Source, choose_table, fit_weights
+from models.weights.tables import Source, choose_table
 from tests.unit.models import foreign_checkpoints as foreign
 from tests.unit.models.foreign_checkpoints import Shapes, random_weights
 
@@ -149,21 +149,6 @@ def test_a_video_model_is_no_image_checkpoint() -> None:
     nn.init.normal_(model.video.embedding.temporal_UD)
     with pytest.raises(WeightsMismatchError, match=r"temporal_UD \(3, 48\) cannot become .*it is not zero"):
         export_weights(model.state_dict(), table)
-
-
-def test_positions_are_fitted_to_longer_and_larger_clips() -> None:
-    theirs = random_weights(foreign.avion(flash=True, fast=True))
-    video = replace(foreign.VIT_DUAL.video, grid=replace(foreign.FRAMES, frames=6, height_px=48, width_px=48))
-    config = replace(foreign.VIT_DUAL, video=video)
-    ours = import_weights(theirs, choose_table(config, theirs, source="avion"))
-    with pytest.raises(
-        WeightsMismatchError, match=r"position_cells_GD is \(16, 48\), wanted \(36, 48\), video.*temporal"
-    ):
-        fill_model(DualEncoder(config), ours)
-    fitted = fit_weights(ours, config)
-    fill_model(DualEncoder(config), fitted)
-    ends = fitted["video.embedding.temporal_UD"][[0, -1]]
-    assert torch.equal(ends, theirs["visual.temporal_embedding"][[0, -1]])
 
 
 def test_the_encoder_of_a_pretrained_videomae_leaves_the_decoder() -> None:

@@ -93,7 +93,7 @@ def test_each_tower_alone() -> None:
     with torch.no_grad():
         assert isinstance(ours.video, VideoViT)
         wanted = theirs.vision_model(images)
-        assert (ours.video.pooled(images[:, :, None]) - wanted.pooler_output).abs().max() <= 1e-4
+        assert (ours.video(images[:, :, None], pooled=True) - wanted.pooler_output).abs().max() <= 1e-4
         normed = theirs.vision_model.post_layernorm(wanted.last_hidden_state)
         assert (ours.video(images[:, :, None]) - normed).abs().max() <= 1e-4
         assert (ours.text(tokens) - theirs.text_model(tokens).pooler_output).abs().max() <= 1e-4

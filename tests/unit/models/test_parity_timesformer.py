@@ -85,7 +85,7 @@ def test_outputs_and_gradients_are_theirs() -> None:
     # Theirs numbers patches place by place, ours frame by frame.
     wanted = torch.cat((wanted[:, :1], wanted[:, 1:].unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2)), dim=1)
     assert (seen - wanted).abs().max() <= 1e-4
-    torch.testing.assert_close(ours.pooled(clips), seen[:, 0])
+    torch.testing.assert_close(ours(clips, pooled=True), seen[:, 0])
     target = torch.randn(seen.shape, generator=torch.Generator().manual_seed(3))
     (seen * target).mean().backward()
     (wanted * target).mean().backward()
@@ -163,7 +163,7 @@ def test_backends_and_checkpointing_give_the_same_gradients(config: TimeSformerC
     found = []
     for change in ({}, {"attention": "reference"}, {"checkpointing": "block"}, {"checkpointing": "sqrt"}):
         model = make_model(replace(config, stack=replace(config.stack, **change))).train()
-        model.pooled(make_clips()).square().sum().backward()
+        model(make_clips(), pooled=True).square().sum().backward()
         found.append(gradients(model))
     for other in found[1:]:
         assert largest_difference(other, found[0]) <= 1e-3
@@ -174,13 +174,13 @@ def test_drop_path_acts_in_training_only(config: TimeSformerConfig) -> None:
     model = make_model(replace(config, stack=replace(config.stack, drop_path=0.5)))
     clips = make_clips(4)
     with torch.no_grad():
-        torch.testing.assert_close(model.eval().pooled(clips), make_model(config).eval().pooled(clips))
-        assert torch.equal(model.pooled(clips), model.pooled(clips))
+        torch.testing.assert_close(model.eval()(clips, pooled=True), make_model(config).eval()(clips, pooled=True))
+        assert torch.equal(model(clips, pooled=True), model(clips, pooled=True))
         model.train()
         torch.manual_seed(1)
-        first, second = model.pooled(clips), model.pooled(clips)
+        first, second = model(clips, pooled=True), model(clips, pooled=True)
         torch.manual_seed(1)
-        assert torch.equal(model.pooled(clips), first)
+        assert torch.equal(model(clips, pooled=True), first)
         assert not torch.equal(first, second)
 
 

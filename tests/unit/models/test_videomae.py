@@ -166,7 +166,7 @@ def test_rebuild_of_perfect_predictions_is_the_clip() -> None:
     _, masked = split_mask(mask)
     cubes = cut_cubes(clips, grid=GRID, selected_BS=masked)
     output = VideoMAEOutput(
-        loss=torch.zeros(()), predictions_BMPC=cube_statistics(cubes).normalise(cubes), masked_BM=masked
+        losses_B=torch.zeros(len(clips)), predictions_BMPC=cube_statistics(cubes).normalise(cubes), masked_BM=masked
     )
     torch.testing.assert_close(rebuild_clips(clips, output, grid=GRID), clips, atol=1e-5, rtol=1e-5)
 

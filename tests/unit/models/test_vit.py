@@ -43,7 +43,7 @@ def test_embedding_is_the_strided_convolution_plus_positions() -> None:
     with torch.no_grad():
         encoder.embedding.projection.weight.copy_(kernel.permute(0, 2, 3, 4, 1).flatten(1))
         nn.init.normal_(encoder.embedding.projection.bias)
-    encoder.stack = nn.Identity()  # type: ignore[assignment]
+    encoder.stack.blocks = nn.ModuleList()  # type: ignore[assignment]
     encoder.norm = nn.Identity()  # type: ignore[assignment]
     convolved = conv3d(clips, kernel, encoder.embedding.projection.bias, stride=(2, 4, 4)).flatten(2).mT
     wanted = convolved + sincos_positions(GRID.tokens, width=16)
@@ -111,7 +111,7 @@ def make_vit(config: ViTConfig) -> VideoViT:
 def test_the_class_token_comes_first_with_a_place_and_no_time() -> None:
     """[class + p0; cube_(t, n) E + p_n + time_t], then the norm before the blocks."""
     model, clips = make_vit(CLIP).eval(), make_clips()
-    model.stack = nn.Identity()  # type: ignore[assignment]
+    model.stack.blocks = nn.ModuleList()  # type: ignore[assignment]
     embedding = model.embedding
     kernel = embedding.projection.weight.view(16, 1, 4, 4, 3).permute(0, 4, 1, 2, 3)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_a_feature_is_pooled_first_and_normed_then(config: ViTConfig) -> None:
     with torch.no_grad():
         encoded = model.stack(model.norm_pre(model.embedding(clips)))
         pooled = encoded[:, 0] if config.pool == "class" else encoded.mean(dim=1)
-        torch.testing.assert_close(model.pooled(clips), model.norm(pooled))
+        torch.testing.assert_close(model(clips, pooled=True), model.norm(pooled))
 
 
 @pytest.mark.parametrize("config", [CLIP, MEAN, PLAIN])
@@ -137,14 +137,14 @@ def test_patch_dropout_acts_in_training_only_keeps_the_class_token_and_follows_t
     dropping, clips = make_vit(replace(config, patch_dropout=0.5)), make_clips()
     with torch.no_grad():
         assert torch.equal(dropping.eval()(clips), make_vit(config).eval()(clips))
-        assert torch.equal(dropping.pooled(clips), dropping.pooled(clips))
+        assert torch.equal(dropping(clips, pooled=True), dropping(clips, pooled=True))
         dropping.train()
         kept = config.grid.tokens // 2 + config.class_token
         assert dropping(clips).shape == (2, kept, 16)
         torch.manual_seed(1)
-        first, second = dropping.pooled(clips), dropping.pooled(clips)
+        first, second = dropping(clips, pooled=True), dropping(clips, pooled=True)
         torch.manual_seed(1)
-        assert torch.equal(dropping.pooled(clips), first)
+        assert torch.equal(dropping(clips, pooled=True), first)
         assert not torch.equal(first, second)
 
 
@@ -172,11 +172,11 @@ def test_padding_is_not_seen_and_not_pooled(config: ViTConfig, backend: Any) -> 
     valid = torch.ones(2, n, dtype=torch.bool)
     valid[1, n // 2 :] = False
     with torch.no_grad():
-        seen = model.pooled(clips, valid_BN=valid)
+        seen = model(clips, valid_BN=valid, pooled=True)
         alone = model.stack(model.norm_pre(model.embedding(clips[1:], selected_BS=torch.arange(n // 2)[None])))
         pooled = alone[:, 0] if config.pool == "class" else alone.mean(dim=1)
         torch.testing.assert_close(seen[1:], model.norm(pooled), atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(seen[:1], model.pooled(clips[:1]), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(seen[:1], model(clips[:1], pooled=True), atol=1e-5, rtol=1e-4)
 
 
 def test_padded_clips_train_with_drop_path_and_checkpointing() -> None:
@@ -187,7 +187,7 @@ def test_padded_clips_train_with_drop_path_and_checkpointing() -> None:
         stack = replace(STACK, drop_path=0.5, drop_path_rule="constant", checkpointing=checkpointing)
         model = make_vit(replace(PLAIN, stack=stack)).train()
         torch.manual_seed(3)
-        model.pooled(make_clips(), valid_BN=valid).square().sum().backward()
+        model(make_clips(), valid_BN=valid, pooled=True).square().sum().backward()
         found.append([parameter.grad for parameter in model.parameters()])
     for other in found[1:]:
         for seen, wanted in zip(other, found[0], strict=True):
@@ -201,9 +201,9 @@ def test_padding_refuses_masks_that_do_not_fit(config: ViTConfig) -> None:
     empty[1] = False
     for valid in (torch.ones(2, 5, dtype=torch.bool), torch.ones(2, n), empty):
         with pytest.raises(ValueError, match=rf"valid_BN is .* wanted bool \(2, {n}\) .* a valid cube in each clip"):
-            model.eval().pooled(clips, valid_BN=valid)
+            model.eval()(clips, valid_BN=valid, pooled=True)
     with pytest.raises(ValueError, match="patch_dropout"):
-        model.train().pooled(clips, valid_BN=torch.ones(2, n, dtype=torch.bool))
+        model.train()(clips, valid_BN=torch.ones(2, n, dtype=torch.bool), pooled=True)
 
 
 @pytest.mark.parametrize("config", [CLIP, PLAIN])

@@ -8,6 +8,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -19,8 +20,8 @@ from models.videomae import PRESETS, VideoMAE
 from models.vit import VideoViT
 from models.weights.config_json import ModelConfig, build_model, config_from_json, config_to_json
 from models.weights.files import WeightsFileError, read_weights, write_weights
+from models.weights.init_from import init_from
 from models.weights.key_table import WeightsMismatchError
-from models.weights.pretrained import load_pretrained
 from models.weights.saved_model import load_model, save_for_transformers, save_model
 from tests.unit.models import foreign_checkpoints as foreign
 from tests.unit.models.parity import randomise
@@ -88,7 +89,7 @@ def test_tensors_come_out_of_any_file(name: str, inside: str, tmp_path: Path) ->
         write_weights(path, TENSORS)
     else:
         wrapped = {f"module.{key}": tensor for key, tensor in TENSORS.items()}
-        rest = {"epoch": 3, "args": argparse.Namespace(lr=1e-3, name="x"), "best_acc1": 0.5}
+        rest = {"epoch": 3, "args": argparse.Namespace(lr=1e-3, name="x"), "best_acc1": np.float64(0.5)}
         torch.save({inside: wrapped, **rest} if inside else TENSORS, path)
     seen = read_weights(path)
     assert seen.keys() == TENSORS.keys()
@@ -217,7 +218,7 @@ def test_a_model_that_transformers_has_saved_comes_in(names: str, tmp_path: Path
         }
         write_weights(tmp_path / "model.safetensors", state)
     ours = VideoMAE(foreign.MAE).eval()
-    load_pretrained(ours, foreign.MAE, tmp_path, source="transformers")
+    init_from(tmp_path, ours)
     mask = torch.rand(2, 32, generator=torch.Generator().manual_seed(2)).argsort(dim=1) < 20
     with torch.no_grad():
         difference = ours(clips(), mask).loss - theirs(clips().transpose(1, 2), bool_masked_pos=mask).loss

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.dual_encoder import DualEncoder
 from models.tubelets import TubeletGrid, cut_cubes
 from models.weights import forms
 from models.weights.config_json import build_model
-from models.weights.files import write_weights
-from models.weights.key_table import Form, WeightsMismatchError
-from models.weights.pretrained import load_pretrained
+from models.weights.key_table import Form
 from tests.unit.models import foreign_checkpoints as foreign
-from tests.unit.models.foreign_checkpoints import random_weights
-from tests.unit.models.test_key_tables import CASES
 
 SIZES = st.integers(1, 5)
 
@@ -98,41 +91,3 @@ def test_the_keys_bias_changes_no_output() -> None:
         for block in model.stack.blocks:
             block.attention.qkv.bias.unflatten(0, (3, -1))[1].normal_()
         torch.testing.assert_close(model(clips), before, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_file_of_others_fills_a_model(name: str, tmp_path: Path) -> None:
-    source, config, shapes = CASES[name]
-    theirs = random_weights(shapes)
-    wrapped = {"epoch": 3, "state_dict": {f"module.{key}": tensor for key, tensor in theirs.items()}}
-    torch.save(wrapped, tmp_path / "checkpoint.pt")
-    write_weights(tmp_path / "model.safetensors", theirs)
-    models = [build_model(config) for _ in range(2)]
-    for model, file in zip(models, ("checkpoint.pt", "model.safetensors"), strict=True):
-        table = load_pretrained(model, config, tmp_path / file, source=source)
-        assert not table.fresh
-    first, second = (model.state_dict() for model in models)
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "empty.pt")
-    with pytest.raises(ValueError, match=r"empty\.pt hold no tensors"):
-        load_pretrained(models[0], config, tmp_path / "empty.pt", source=source)
-
-
-def test_a_file_that_lacks_one_weight_changes_nothing(tmp_path: Path) -> None:
-    theirs = random_weights(foreign.openai_clip())
-    del theirs["visual.ln_post.bias"]
-    write_weights(tmp_path / "clip.safetensors", theirs)
-    model = DualEncoder(foreign.VIT_DUAL)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(WeightsMismatchError, match=r"^OpenAI or open_clip .*: lacks visual\.ln_post\.bias$"):
-        load_pretrained(model, foreign.VIT_DUAL, tmp_path / "clip.safetensors", source="clip")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_position_numbers_of_early_files_are_left(tmp_path: Path) -> None:
-    """transformers once saved 0, 1, 2… as `position_ids`; published files of CLIP have them."""
-    theirs = random_weights(foreign.transformers_clip())
-    numbers = {"text_model.embeddings.position_ids": torch.arange(foreign.L)[None]}
-    write_weights(tmp_path / "model.safetensors", theirs | numbers)
-    table = load_pretrained(DualEncoder(foreign.VIT_DUAL), foreign.VIT_DUAL, tmp_path, source="transformers")
-    assert table.left == numbers.keys()

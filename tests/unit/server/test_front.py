@@ -23,7 +23,8 @@ from decode_server.service.workers.worker_events import Event, Finished
 from decode_server.service.workers.worker_messages import Done, Effort
 from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.cli.stop_signals import StopSignals
-from framefeed.wire import DecodeCall, pack_call
+from framefeed.errors import FramefeedError
+from framefeed.wire import DecodeCall, ErrorReply, pack_call, unpack_reply
 from tests.integration.serving import PATIENCE_S, request
 
 CLIENT = b"client"
@@ -52,9 +53,17 @@ class FakeListeners:
         self._full_every = full_every
         self._was_full = False
         self.waits_s: list[float] = []
+        self.headers: list[bytes] = []
+        self.cuts: list[bytes] = []
 
     def clients(self) -> list[tuple[str, int, int]]:
         return [("fake://", 1, 1)]
+
+    def principal(self, client: bytes) -> str:
+        return client.decode()
+
+    def cut(self, client: bytes) -> None:
+        self.cuts.append(client)
 
     def watch(self, fd: int) -> None:
         assert fd == -1
@@ -71,7 +80,8 @@ class FakeListeners:
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
         assert client == CLIENT
         if pixels is None:
-            return None  # the drain notice
+            self.headers.append(header)  # an error, or the drain notice
+            return None
         if self.sent % self._full_every == 1 and not self._was_full:
             self._was_full = True
             raise ReaderFull
@@ -141,17 +151,31 @@ class FakeStops:
         pass
 
 
-@pytest.mark.parametrize("room", [1, 5])
-@pytest.mark.parametrize("pool_pages", [2, 64])
-@pytest.mark.parametrize("full_every", [2, 3])
-def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: int, full_every: int) -> None:
-    """A reader that was full for a moment, or a pool that was, has no event of its own when it is so no longer."""
-    listeners, pool, stops = FakeListeners(20, full_every=full_every), FakePool(room=room), FakeStops()
-    buffer_pool, admission = BufferPool(pool_pages * 8192), Admission(Limits(requests=100), RunShares())
+class Asked(Admission):
+    """An admission that fails over every fifth request, and notes until when it was to keep the others."""
+
+    due_s: list[float]
+
+    def offer(self, job: Job, *, now_s: float) -> tuple[Job, FramefeedError] | None:
+        self.due_s = [*getattr(self, "due_s", []), job.due_s - now_s]
+        if job.attempt % 5 == 0:
+            raise RuntimeError("an oversight")
+        return super().offer(job, now_s=now_s)
+
+
+def front_of(
+    listeners: FakeListeners,
+    pool: FakePool,
+    stops: FakeStops,
+    *,
+    buffer_pool: BufferPool,
+    admission: Admission | None = None,
+    deadline_s: float = 60.0,
+) -> Front:
     metrics = Metrics(Capacity(queue=100, workers=1, buffer_pool_bytes=1, threads={0: 1}))
     parts = Parts(
         listeners=cast(Listeners, listeners),
-        admission=admission,
+        admission=Admission(Limits(requests=100), RunShares()) if admission is None else admission,
         buffer_pool=buffer_pool,
         pool=cast(WorkerPool, pool),
         metrics=metrics,
@@ -161,13 +185,23 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: in
         credits=Credits(RunShares().weight, queue=100),
         index_watch=cast(IndexWatch, FakeIndexWatch()),
     )
-    front = Front(
+    return Front(
         parts,
         server="fake",
-        limits=FrontLimits(drain_s=5.0, lease_s=30.0),
+        limits=FrontLimits(drain_s=5.0, lease_s=30.0, deadline_s=deadline_s),
         on_ready=lambda _: None,
         on_drain=lambda: None,
     )
+
+
+@pytest.mark.parametrize("room", [1, 5])
+@pytest.mark.parametrize("pool_pages", [2, 64])
+@pytest.mark.parametrize("full_every", [2, 3])
+def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: int, full_every: int) -> None:
+    """A reader that was full for a moment, or a pool that was, has no event of its own when it is so no longer."""
+    listeners, pool, stops = FakeListeners(20, full_every=full_every), FakePool(room=room), FakeStops()
+    buffer_pool = BufferPool(pool_pages * 8192)
+    front = front_of(listeners, pool, stops, buffer_pool=buffer_pool)
     wait = listeners.wait
     began_s = time.monotonic()
 
@@ -184,4 +218,45 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: in
     assert max(pool.together) <= (8 if room == 1 else 20 // room), "a thread has more than its share of the queue"
     assert pool_pages == 2 or max(pool.together) > 1, "none of twenty jobs of the same frames were together"
     assert buffer_pool.ranges.used_bytes == 0
+    buffer_pool.close()
+
+
+def test_a_bug_that_a_call_finds_costs_its_sender_the_connection_and_nobody_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listeners, pool, stops = FakeListeners(20, full_every=1000), FakePool(room=5), FakeStops()
+    buffer_pool, admission = BufferPool(64 * 8192), Asked(Limits(requests=100), RunShares())
+    front = front_of(listeners, pool, stops, buffer_pool=buffer_pool, admission=admission)
+    wait, began_s = listeners.wait, time.monotonic()
+
+    def watched(timeout_s: float, *, gather_s: float = 0.0) -> None:
+        assert time.monotonic() < began_s + PATIENCE_S, front
+        stops.count = int(listeners.sent == 16)
+        wait(timeout_s, gather_s=gather_s)
+
+    listeners.wait = watched  # type: ignore[method-assign]
+    front.run()
+    errors = [reply for reply in map(unpack_reply, listeners.headers) if isinstance(reply, ErrorReply)]
+    assert sorted(error.attempt for error in errors) == [0, 5, 10, 15]
+    assert {error.code for error in errors} == {"server_lost"}
+    assert listeners.cuts == [CLIENT] * 4
+    assert sum("is a bug" in record.message and bool(record.exc_info) for record in caplog.records) == 4
+    buffer_pool.close()
+
+
+def test_no_request_is_kept_longer_than_the_server_allows() -> None:
+    """They ask for 60 s."""
+    listeners, pool, stops = FakeListeners(4, full_every=1000), FakePool(room=5), FakeStops()
+    buffer_pool, admission = BufferPool(64 * 8192), Asked(Limits(requests=100), RunShares())
+    front = front_of(listeners, pool, stops, buffer_pool=buffer_pool, admission=admission, deadline_s=7.0)
+    wait, began_s = listeners.wait, time.monotonic()
+
+    def watched(timeout_s: float, *, gather_s: float = 0.0) -> None:
+        assert time.monotonic() < began_s + PATIENCE_S, front
+        stops.count = int(listeners.sent == 3)
+        wait(timeout_s, gather_s=gather_s)
+
+    listeners.wait = watched  # type: ignore[method-assign]
+    front.run()
+    assert admission.due_s == pytest.approx([7.0] * 4)
     buffer_pool.close()

@@ -22,6 +22,7 @@ class FakeListener:
         self.sent: list[tuple[bytes, bytes]] = []
         self.closed_s: list[float] = []
         self.cuts: list[bytes] = []
+        self.flushes = 0
         self.pending = False
         self._read_end, self._write_end = os.pipe()
 
@@ -57,6 +58,12 @@ class FakeListener:
             raise ReaderGone
         self.sent.append((client, header))
         return None
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def principal(self, client: bytes) -> str:
+        return f"{client.decode()} of {self.url}"
 
     def cut(self, client: bytes) -> None:
         self.cuts.append(client)
@@ -133,6 +140,7 @@ def test_a_watched_descriptor_ends_a_wait(three: list[FakeListener]) -> None:
     os.write(write_end, b"x")
     listeners.wait(3600)
     assert listeners.receive() is None
+    assert [fake.flushes for fake in three] == [1, 1, 1], "what was gathered is handed on before it waits"
     os.close(read_end)
     os.close(write_end)
 
@@ -141,6 +149,7 @@ def test_errors_and_the_end_are_passed_on(three: list[FakeListener]) -> None:
     listeners = Listeners(three)
     with pytest.raises(ReaderGone):
         listeners.send(b"\1gone", b"x", None)
+    assert listeners.principal(b"\1idle") == "idle of fake://b"
     listeners.cut(b"\1idle")
     assert [fake.cuts for fake in three] == [[], [b"idle"], []]
     listeners.close(linger_s=2.0)

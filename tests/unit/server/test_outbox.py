@@ -10,7 +10,7 @@ import pytest
 
 from decode_server.service.buffer_pool import ALIGN_BYTES, BufferPool
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
-from decode_server.service.outbox import MAX_UNREAD, Outbox, Outgoing, Pixels
+from decode_server.service.outbox import MAX_UNREAD, MAX_UNREAD_BYTES, Outbox, Outgoing, Pixels
 
 PAGES = 16
 LEASE_S = 10.0
@@ -159,6 +159,23 @@ def test_a_client_that_never_reads_has_a_bound(desk: Desk) -> None:
         desk.outbox.put(Outgoing(client=b"a", outcome="busy", header=b"x"), now_s=0)
     assert desk.outbox.waiting == MAX_UNREAD
     assert desk.tally.counts == {"unread": 3}
+
+
+def test_unread_replies_are_bounded_in_bytes_for_all_connections_of_a_principal(desk: Desk) -> None:
+    clients = [b"%d" % number for number in range(100)]
+    desk.transport.full = {*clients, b"honest"}
+    for _ in range(100):
+        for client in clients:
+            desk.outbox.put(Outgoing(client=client, outcome="server", header=bytes(2000), principal="flood"), now_s=0)
+    assert desk.outbox.unread_bytes <= MAX_UNREAD_BYTES
+    assert desk.tally.counts["unread"] == 10_000 - desk.outbox.waiting > 5000
+    desk.outbox.put(Outgoing(client=b"honest", outcome="server", header=bytes(2000), principal="honest"), now_s=0)
+    assert desk.tally.counts["unread"] == 10_001 - desk.outbox.waiting, "another's is kept"
+    desk.transport.full.clear()
+    desk.outbox.tend(1.0)
+    assert (desk.outbox.unread_bytes, desk.outbox.waiting) == (0, 0)
+    desk.outbox.put(desk.clip("one"), now_s=2.0)
+    assert desk.tally.counts["clip"] == 1
 
 
 def test_who_gives_nothing_back_for_the_lease_is_cut_off_and_who_does_is_not(desk: Desk) -> None:

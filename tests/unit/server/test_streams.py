@@ -29,7 +29,7 @@ def rings(streams: Streams) -> bool:
 
 def test_calls_ring_and_come_in_order(streams: Streams) -> None:
     async def ask() -> bytes:
-        stream = streams.open()
+        stream = streams.open("somebody")
         streams.ask(stream, b"one")
         streams.ask(stream, b"two")
         return stream.name
@@ -44,7 +44,7 @@ def test_calls_ring_and_come_in_order(streams: Streams) -> None:
 
 def test_calls_without_a_reply_are_bounded_by_what_the_front_has_taken(streams: Streams) -> None:
     async def run() -> None:
-        stream = streams.open()
+        stream = streams.open("somebody")
         async with asyncio.timeout(20):
             for number in range(CALLS_PER_STREAM):
                 await streams.tell(stream, number.to_bytes(2))
@@ -63,7 +63,7 @@ def test_calls_without_a_reply_are_bounded_by_what_the_front_has_taken(streams: 
 
 def test_a_call_without_a_reply_is_taken_after_its_loop_has_ended(streams: Streams) -> None:
     async def run() -> bytes:
-        stream = streams.open()
+        stream = streams.open("somebody")
         await streams.tell(stream, b"cancel")
         return stream.name
 
@@ -74,7 +74,7 @@ def test_a_call_without_a_reply_is_taken_after_its_loop_has_ended(streams: Strea
 
 def test_a_slow_stream_is_full_and_one_that_ended_is_gone(streams: Streams) -> None:
     async def run() -> None:
-        slow, other = streams.open(), streams.open()
+        slow, other = streams.open("somebody"), streams.open("somebody")
         sent = [streams.send(slow.name, b"h", PIXELS) for _ in range(16)]
         with pytest.raises(ReaderFull):
             streams.send(slow.name, b"h", PIXELS)
@@ -90,7 +90,7 @@ def test_a_slow_stream_is_full_and_one_that_ended_is_gone(streams: Streams) -> N
             streams.send(slow.name, b"h", PIXELS)
         with pytest.raises(ReaderGone):
             slow.put(b"h", PIXELS)
-        assert streams.open().name not in (slow.name, other.name)
+        assert streams.open("somebody").name not in (slow.name, other.name)
 
     asyncio.run(run())
 
@@ -109,7 +109,7 @@ def test_no_reply_is_overslept(streams: Streams) -> None:
             number += 1
 
     async def run() -> list[int]:
-        stream = streams.open()
+        stream = streams.open("somebody")
         sender = threading.Thread(target=send, args=(stream.name,))
         sender.start()
         async with asyncio.timeout(60):

@@ -1,0 +1,208 @@
+"""The process that runs ZeroMQ for one tcp:// address: what comes in goes to the front, what that answers goes out.
+
+Whatever a peer does to libzmq, it does to this process: the front starts another at the same port. It holds no file
+and no secret but its CURVE key, and may open nothing. It ends when the front does.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+
+import zmq
+
+from decode_server.service.listeners.gateway.deliveries import Deliveries
+from decode_server.service.listeners.gateway.gateway_messages import (
+    MAX_DATAGRAM_BYTES,
+    Arrived,
+    AskKey,
+    ClientCall,
+    Connections,
+    Cut,
+    Delivered,
+    FromGateway,
+    GatewaySetup,
+    KeyVerdict,
+    Left,
+    Reply,
+    Stop,
+    Up,
+    pack_datagrams,
+    unpack_from_front,
+)
+from decode_server.service.listeners.gateway.inbound import InboundMessages
+from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes
+from decode_server.service.listeners.gateway.peers import Peers
+from decode_server.service.listeners.gateway.router import Names, open_router
+from decode_server.service.listeners.gateway.zap import Zap
+from decode_server.service.workers.sandbox import enter_sandbox
+from framefeed.cli.log_lines import log_to_stderr
+from framefeed.cli.parent_death import end_with_parent
+
+log = logging.getLogger("framefeed.gateway")
+
+_CALLS = ("accept", "accept4")  # what a worker may not do, and ZeroMQ has to
+_TURN_S = 0.05  # memory is looked at so often, for a message that has no end wakes nobody
+_GROWN_BYTES, _TRIM_BYTES, _TRIM_S = 16 << 20, 32 << 20, 2.0
+_ASKED_A_TURN, _DATAGRAMS_A_TURN = 256, 64
+
+
+class Gateway:
+    """One ROUTER and the socket to the front, served by one thread."""
+
+    def __init__(self, channel: socket.socket, setup: GatewaySetup, *, watch: MemoryWatch) -> None:
+        channel.setblocking(False)
+        self._channel, self._watch = channel, watch
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=setup.io_threads)
+        self._zap = Zap(self._context, most=setup.connections)
+        self._router = open_router(self._context, curve_secret=setup.curve_secret)
+        names = Names(self._context, self._router)
+        wanted = "ZMTP without encryption"
+        if setup.curve_secret:
+            public = zmq.curve_public(setup.curve_secret.encode()).decode()
+            wanted = f"CURVE with this server's public key {public}"
+        self._peers = Peers(self._router, names, most=setup.connections, wanted=wanted)
+        pool = memoryview(mmap.mmap(setup.buffer_pool, 0, prot=mmap.PROT_READ))
+        self._deliveries = Deliveries(self._router, pool)
+        self._inbound = InboundMessages(self._router)
+        self._router.setsockopt(zmq.USE_FD, setup.listening)
+        self._router.bind("tcp://127.0.0.1:0")  # the address of the socket that was inherited, in truth
+        self._said: list[FromGateway] = [Up()]
+        self._unsent: deque[bytes] = deque()
+        self._datagram = bytearray(MAX_DATAGRAM_BYTES)
+        self._shown_connections = 0
+        self._next_look_s = self._next_trim_s = 0.0
+        self._linger_s: float | None = None
+        self._poller = zmq.Poller()
+        self._poller.register(self._peers.monitor, zmq.POLLIN)
+        self._poller.register(self._zap.socket, zmq.POLLIN)
+
+    def run(self) -> None:
+        """Serve until the front says to stop, or ends."""
+        while self._linger_s is None:
+            self._poller.poll(self._wait_ms())
+            self._take_orders()
+            self._receive()
+            self._ask_for_keys()
+            self._report()
+            self._look_at_memory(time.monotonic())
+        self._stop(self._linger_s)
+
+    def _wait_ms(self) -> int:
+        """How long to wait, and for what: clients are not heard while the front does not take what they said."""
+        full = bool(self._unsent)
+        self._poller.register(self._channel, zmq.POLLIN | (zmq.POLLOUT if full else 0))
+        self._poller.register(self._router, 0 if full else zmq.POLLIN)
+        wait_s = min(_TURN_S, self._deliveries.look_s) if self._deliveries.busy else _TURN_S
+        return int(wait_s * 1000)
+
+    def _take_orders(self) -> None:
+        for _ in range(_DATAGRAMS_A_TURN):
+            try:
+                length = self._channel.recv_into(self._datagram)
+            except BlockingIOError:
+                return
+            except OSError:
+                length = 0
+            if not length:
+                os._exit(0)  # the front is gone, and so is whoever had the answers
+            for order in unpack_from_front(memoryview(self._datagram)[:length]):
+                match order:
+                    case Reply():
+                        self._deliveries.send(order)
+                    case KeyVerdict(number, allowed):
+                        self._zap.answer(number, allowed=allowed)
+                    case Cut(client):
+                        self._peers.cut_client(client)
+                    case Stop(linger_s):
+                        self._linger_s = linger_s
+                        return
+
+    def _receive(self) -> None:
+        messages = [] if self._unsent else self._inbound.take()
+        self._peers.hear()  # after they were taken: each connection that they came over is known then
+        for message in messages:
+            principal = self._peers.principal(message)
+            if principal is None:
+                continue
+            if principal:
+                self._said.append(Arrived(message.client, principal))
+            self._said.append(ClientCall(message.client, message.frames))
+
+    def _ask_for_keys(self) -> None:
+        for _ in range(_ASKED_A_TURN):
+            asked = self._zap.ask()
+            if asked is None:
+                return
+            self._said.append(AskKey(*asked))
+
+    def _report(self) -> None:
+        """Tell the front what happened in this turn, and what it did not take before."""
+        if done := self._deliveries.tend():
+            self._said.append(Delivered(done))
+        left, self._peers.left = self._peers.left, []
+        self._said += map(Left, left)
+        self._said += self._peers.take_refused()
+        if len(self._peers.table) != self._shown_connections:
+            self._shown_connections = len(self._peers.table)
+            self._said.append(Connections(self._shown_connections))
+        if self._said:
+            self._unsent += pack_datagrams(self._said)
+            self._said = []
+        while self._unsent:
+            try:
+                self._channel.send(self._unsent[0])
+            except BlockingIOError:
+                return
+            except OSError:
+                os._exit(0)
+            self._unsent.popleft()
+
+    def _look_at_memory(self, now_s: float) -> None:
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _TURN_S
+        grown_bytes = self._watch.grown_bytes()
+        if grown_bytes > _GROWN_BYTES:
+            self._peers.cut_endless()
+        if grown_bytes > _TRIM_BYTES and now_s >= self._next_trim_s:
+            self._next_trim_s = now_s + _TRIM_S
+            self._watch.give_back()
+
+    def _stop(self, linger_s: float) -> None:
+        """Send what there is, for at most that long."""
+        until_s = time.monotonic() + linger_s
+        while self._deliveries.busy and time.monotonic() < until_s:
+            self._deliveries.tend()
+            self._poller.poll(int(self._deliveries.look_s * 1000))
+        self._router.disable_monitor()
+        for one in (self._peers.monitor, self._zap.socket):
+            one.close(0)
+        self._router.close(linger=int(max(until_s - time.monotonic(), 0.0) * 1000))
+        self._context.term()
+
+
+def main() -> int:
+    """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
+    log_to_stderr(worker=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a stop of the whole group are the front's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    (setup,) = unpack_from_front(memoryview(channel.recv(MAX_DATAGRAM_BYTES)))
+    assert isinstance(setup, GatewaySetup)
+    end_with_parent(setup.parent)
+    watch = MemoryWatch()
+    limit_bytes = data_bytes() + setup.memory_bytes
+    log.info("sandbox: %s", enter_sandbox((), memory_bytes=limit_bytes, allowed_calls=_CALLS))
+    Gateway(channel, setup, watch=watch).run()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,151 @@
+"""Who is connected to a gateway: who comes and goes, who may stay, and what is refused. It reads no call.
+
+It hears of connections by the ROUTER's monitor, and knows which of them a client's is by the first message from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from decode_server.service.listeners.churn import CUTS, WITHIN_S, Churn
+from decode_server.service.listeners.gateway.connections import UNHEARD_BYTES, Connection, ConnectionTable
+from decode_server.service.listeners.gateway.gateway_messages import Refused
+from decode_server.service.listeners.gateway.inbound import MOST_PARTS, Inbound
+from decode_server.service.listeners.gateway.router import Names, cut, peer_of, received_bytes, source_of
+from framefeed.wire import MAX_HEADER_BYTES
+from framefeed.zmtp import protocol_error
+
+log = logging.getLogger("framefeed.serve")
+
+_FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_EVENTS = _FAILURES | zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+_EVENTS |= zmq.EVENT_DISCONNECTED
+_EVENTS_A_TURN = 1 << 16  # all, so that each message is from a connection that is known
+
+
+class Peers:
+    """All connections of a ROUTER that is not bound yet."""
+
+    def __init__(self, router: zmq.Socket[bytes], names: Names, *, most: int, wanted: str) -> None:
+        """At most so many connections; `wanted` says, for log lines, what a client has to speak."""
+        self.monitor = router.get_monitor_socket(_EVENTS)
+        self.table = ConnectionTable(most)
+        self.left: list[bytes] = []  # clients whose connections ended, until somebody takes them
+        self._names, self._wanted = names, wanted
+        self._known: dict[bytes, Connection | None] = {}
+        self._refused: dict[str, Refused] = {}
+        self._churn = Churn()
+
+    def hear(self) -> None:
+        """Take in who came and who went, at most a turn's worth."""
+        for _ in range(_EVENTS_A_TURN):
+            if not self.monitor.get(zmq.EVENTS) & zmq.POLLIN:
+                return
+            happened = recv_monitor_message(self.monitor)
+            event, value = happened["event"], happened["value"]
+            if event == zmq.EVENT_ACCEPTED:
+                self._made(value)
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._ended(value, happened["endpoint"].decode())
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._churn.made(time.monotonic())
+            elif event == zmq.EVENT_ACCEPT_FAILED:
+                self.refuse("descriptors", f"a client of {happened['endpoint'].decode()}", "it could not be accepted")
+            elif event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # whoever said no to its key has told that
+                self._handshake_failed(event, value, happened["endpoint"].decode())
+
+    def principal(self, message: Inbound) -> str | None:
+        """Who a client is whose first message this is: its key, or else its address; "" if it was told before.
+
+        None if it may not say anything: then it is cut off.
+        """
+        connection = self._known.get(message.client)
+        if connection is not None and not message.is_flood:
+            connection.messages += 1
+            return ""
+        fd = source_of(message.source)
+        if not self._names.has_given(message.client):
+            self._cut(fd, "identity", "it came under a name of its own choice, which may be another's")
+            return None
+        if message.is_flood:
+            self._cut(fd, "flood", f"it sent a message of {MOST_PARTS} parts or more, wanted one")
+            return None
+        before = self.table.proved(fd, message.client)
+        if before:
+            self._known.pop(before, None)
+            self.left.append(before)
+        if before is None:  # its connection has ended, and nothing else will tell that
+            self.left.append(message.client)
+        elif (found := self.table.of(message.client)) is not None:
+            self._known[message.client] = found
+            found.messages += 1
+        key = message.source.get("User-Id") if self._wanted.startswith("CURVE") else ""
+        return str(key or message.source.get("Peer-Address"))
+
+    def cut_client(self, client: bytes) -> None:
+        """End a client's connection."""
+        connection = self.table.of(client)
+        if connection is not None:
+            cut(connection)
+
+    def cut_endless(self) -> int:
+        """End the connections over which much has come that is no whole message; returns how many."""
+        endless = [one for one in self.table if one.unheard_bytes(received_bytes(one)) > UNHEARD_BYTES]
+        for connection in endless:
+            self._refuse_and_cut(connection, "flood", f"it sent {UNHEARD_BYTES} bytes without the end of a message")
+        return len(endless)
+
+    def refuse(self, reason: str, who: str, why: str) -> None:
+        """Note that somebody is refused."""
+        before = self._refused.get(reason)
+        self._refused[reason] = (
+            Refused(reason, 1, who, why)
+            if before is None
+            else Refused(reason, before.times + 1, before.who, before.why)
+        )
+
+    def take_refused(self) -> list[Refused]:
+        """What was refused since the last call, one a reason."""
+        refused = list(self._refused.values())
+        self._refused.clear()
+        return refused
+
+    def _made(self, fd: int) -> None:
+        self._names.made()
+        victim = self.table.made(fd, peer_of(fd) or ("", 0))
+        if victim is not None:
+            connection, why = victim
+            self._refuse_and_cut(connection, "crowd", f"{why}, and it has said nothing yet")
+
+    def _ended(self, fd: int, endpoint: str) -> None:
+        connection = self.table.ended(fd)
+        if connection is not None and connection.client:
+            self._known.pop(connection.client, None)
+            self.left.append(connection.client)
+        if self._churn.cut(time.monotonic()):
+            log.warning(
+                "%s: %d connections were made and %d cut within %g s: clients that come and go, that send more than "
+                "%d bytes at once, or that accept no clips as large as they ask for",
+                *(endpoint, CUTS, CUTS, WITHIN_S, 2 * MAX_HEADER_BYTES),
+            )
+
+    def _handshake_failed(self, event: int, value: int, endpoint: str) -> None:
+        protocol = event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        why = protocol_error(value) if protocol else "it ended the handshake, as who speaks or trusts another does"
+        self.refuse("handshake", f"a client of {endpoint}", f"its handshake failed, wanted {self._wanted}: {why}")
+
+    def _cut(self, fd: int, reason: str, why: str) -> None:
+        """Of a message's source, which may have ended."""
+        connection = self.table.at(fd)
+        if connection is None:
+            self.refuse(reason, "a client that has gone", why)
+        else:
+            self._refuse_and_cut(connection, reason, why)
+
+    def _refuse_and_cut(self, connection: Connection, reason: str, why: str) -> None:
+        self.refuse(reason, f"a client at {connection.peer[0]}:{connection.peer[1]}", why)
+        cut(connection)
