@@ -176,13 +176,14 @@ FAULTS = Board(
                     ],
                 ),
                 Panel(
-                    title="Workers that ended",
-                    text="Worker processes that crashed or were killed and replaced, and killed ones that a "
-                    "hung read keeps.",
+                    title="Processes that ended",
+                    text="Worker processes that crashed or were killed and replaced, killed ones that a hung "
+                    "read keeps, and gateways that were started again.",
                     unit="short",
                     queries=[
                         ("framefeed_server_worker_restarts_total", "ended, {{instance}}"),
                         ("framefeed_server_worker_zombies", "kept, {{instance}}"),
+                        ("framefeed_server_gateway_restarts_total", "gateway, {{instance}}"),
                     ],
                 ),
                 Panel(
