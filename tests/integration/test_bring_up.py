@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,9 +27,10 @@ import torch
 import yaml
 
 from deploy.grafana.dashboards import BOARDS
+from deploy.images.build import Build
 from framefeed.grace import STOP_GRACE_S
 from tests.integration.composition import Composition, address, file_of
-from tests.integration.engine import DECODE, PROMETHEUS, ROOT, TRAIN, build_images, docker_engine
+from tests.integration.engine import BASE, DECODE, KEPT, PROMETHEUS, ROOT, TRAIN, build_images, docker_engine
 
 pytestmark = [pytest.mark.bring_up, pytest.mark.timeout(1800)]
 
@@ -291,7 +293,7 @@ def loaded(checkpoint: bytes) -> Any:
 def digest(state: Any) -> dict[str, str]:
     """What a checkpoint holds, leaf by leaf: tensors by their bytes."""
     if isinstance(state, torch.Tensor):
-        return {"": hashlib.sha256(state.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()}
+        return {"": hashlib.sha256(state.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()}
     if isinstance(state, dict):
         return {f"{key}.{name}": leaf for key, value in state.items() for name, leaf in digest(value).items()}
     if isinstance(state, list | tuple):
@@ -339,3 +341,39 @@ def test_every_panel_and_rule_has_data_and_no_nan(story: Story) -> None:
 def test_secrets_are_in_their_files_alone_and_nothing_is_open_to_other_machines(story: Story) -> None:
     assert story.secrets_seen_in == []
     assert story.published == {"127.0.0.1"}
+
+
+def test_a_decode_image_is_small_and_has_no_torch(engine: docker.DockerClient) -> None:
+    added = engine.images.get(DECODE).attrs["Size"] - engine.images.get(BASE).attrs["Size"]
+    assert added <= 300e6
+    files = tree(engine, DECODE)
+    assert any(name.endswith("/decode_server/service/serve.py") for name in files)
+    assert [name for name in files if "/site-packages/torch/" in name] == []
+
+
+def test_the_same_inputs_give_the_same_image_but_for_its_times(engine: docker.DockerClient) -> None:
+    again = "framefeed-decode:again"
+    Build(target="decode", base=BASE, tag=again, wheels=KEPT / "wheels-decode", no_cache=True).run()
+    try:
+        assert tree(engine, again) == tree(engine, DECODE)
+    finally:
+        engine.images.remove(again, force=True)
+
+
+def tree(engine: docker.DockerClient, tag: str) -> dict[str, tuple[int, int, str]]:
+    """Mode, owner and content of each file that an image adds to its base."""
+    container = engine.containers.create(tag)
+    try:
+        chunks, _ = container.get_archive("/opt/framefeed")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            return {
+                member.name: (member.mode, member.uid, member.linkname or content_digest(archive, member))
+                for member in archive.getmembers()
+            }
+    finally:
+        container.remove()
+
+
+def content_digest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = archive.extractfile(member)
+    return hashlib.sha256(file.read()).hexdigest() if file else ""
