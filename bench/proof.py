@@ -21,7 +21,7 @@ from decode_server.clips.library import Library
 from framefeed.clip import Colour
 from framefeed.errors import FramefeedError
 from framefeed.request import ClipRequest
-from trainer_client.training.augment import yuv_to_rgb
+from trainer_client.training.augment.pixels import yuv_to_rgb
 
 _FLOOR_DB = 25.0  # a contestant below this decodes other frames or another box
 

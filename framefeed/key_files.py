@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from framefeed.errors import BadInput
+from framefeed.regular_file import open_regular
 
 _MAX_BYTES = 1 << 20
 _Z85_KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -95,7 +96,7 @@ def write_public(path: Path, data: bytes) -> None:
 
 def _write(path: Path, data: bytes, *, mode: int) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as file:
             file.write(data)
     except OSError as error:
@@ -104,7 +105,7 @@ def _write(path: Path, data: bytes, *, mode: int) -> None:
 
 def _read(path: Path, *, option: str, secret: bool) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:

@@ -10,13 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, get_type_hints
+
+import msgspec
+from msgspec import Struct
 
 from framefeed.errors import BadInput
-from framefeed.show_value import show_value
+from framefeed.new_file import NewFile
+from framefeed.ranges import MAX_BYTES, MAX_SECONDS, check_range, check_ranges, check_text
+from framefeed.regular_file import opened_regular
+from framefeed.show_value import one_line, show_value
 
 MANIFEST_NAME = "framefeed.manifest.jsonl"
 PACKETS_NAME = "framefeed.packets"
@@ -24,6 +30,13 @@ MANIFEST_VERSION = 2
 _READ_VERSIONS = (1, 2)  # version 1 has neither identity nor digests
 _IDENTITY_VERSION = "v1"  # of what is hashed: identities of different versions are never equal
 _HEADER_BYTES = 1 << 12
+_MANIFEST_BYTES = 1 << 32  # some ten million videos
+_LINE_BYTES = 1 << 26
+_MAX_WHY = 200
+_MAX_CHUNKS = 1 << 20  # of one video
+_MAX_SIDE_PX = 1 << 17
+MAX_RECORD_BYTES = 1 << 29
+"""The largest packet index of one file: some 17 million packets."""
 _PLACE_FIELDS = frozenset({"record_offset", "record_bytes"})  # where records lie: no part of what they say
 
 
@@ -50,9 +63,33 @@ class VideoEntry:
 
     def __post_init__(self) -> None:
         if not self.chunk_start_s or not (len(self.chunk_start_s) == len(self.record_offset) == len(self.record_bytes)):
-            raise BadInput(f"manifest: {self.video} lists {len(self.chunk_start_s)} chunks without one record for each")
+            raise BadInput(
+                f"manifest: {show_value(self.video)} lists {len(self.chunk_start_s)} chunks without one record for each"
+            )
         if self.record_digest and len(self.record_digest) != len(self.chunk_start_s):
-            raise BadInput(f"manifest: {self.video} lists {len(self.chunk_start_s)} chunks without one digest for each")
+            raise BadInput(
+                f"manifest: {show_value(self.video)} lists {len(self.chunk_start_s)} chunks without one digest for each"
+            )
+        try:
+            self._check_values()
+        except ValueError as error:
+            raise BadInput(f"manifest: {show_value(self.video)}: {error}") from None
+
+    def _check_values(self) -> None:
+        check_text("its name", self.video, least=1)
+        check_text("codec", self.codec, most=64)
+        check_range("duration_s", self.duration_s, 0, MAX_SECONDS)
+        check_range("fps", self.fps, 0, MAX_SECONDS)
+        for name in ("width_px", "height_px"):
+            check_range(name, getattr(self, name), 1, _MAX_SIDE_PX)
+        check_range("media_bytes", self.media_bytes, 0, MAX_BYTES)
+        check_range("its number of chunks", len(self.chunk_start_s), 1, _MAX_CHUNKS)
+        check_ranges("chunk_start_s", self.chunk_start_s, 0, MAX_SECONDS)
+        if list(self.chunk_start_s) != sorted(self.chunk_start_s):
+            raise ValueError("chunk_start_s is not in time order")
+        check_ranges("record_offset", self.record_offset, 0, MAX_BYTES)
+        check_ranges("record_bytes", self.record_bytes, 1, MAX_RECORD_BYTES)
+        check_ranges("the lengths of record_digest", tuple(map(len, self.record_digest)), 0, 64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +98,13 @@ class Refusal:
 
     path: str
     reason: str
+
+    def __post_init__(self) -> None:
+        try:
+            check_text("the path of a refused file", self.path)
+            check_text("why a file is refused", self.reason, most=1 << 16)
+        except ValueError as error:
+            raise BadInput(f"manifest: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +123,15 @@ class Manifest:
         """
         identity = identity_of(self.videos)
         head = {"framefeed_manifest": MANIFEST_VERSION, "videos": len(self.videos), "identity": identity}
-        lines = [json.dumps(head)]
-        lines += [_line("video", entry) for entry in self.videos.values()]
-        lines += [_line("refused", refusal) for refusal in self.refused]
-        part = folder / (MANIFEST_NAME + ".part")
-        with part.open("w") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        just_before()
-        part.rename(folder / MANIFEST_NAME)
+        with NewFile(folder / MANIFEST_NAME) as new:
+            new.file.write(json.dumps(head).encode() + b"\n")
+            for kind, values in ((_VIDEO, self.videos.values()), (_REFUSED, self.refused)):
+                for value in values:
+                    new.file.write(_line(kind, value))
+            new.file.flush()
+            os.fsync(new.file.fileno())
+            just_before()
+            new.take_place()
         return identity
 
 
@@ -111,67 +154,104 @@ def read_identity(folder: Path) -> str:
     Raises OSError if that cannot be read, BadInput if it is no header.
     """
     path = folder / MANIFEST_NAME
-    with path.open("rb") as file:
-        line = file.readline(_HEADER_BYTES)
-    try:
-        return _identity(json.loads(line))
-    except (ValueError, AttributeError) as error:
-        raise BadInput(f"manifest {path} is damaged ({error}); run 'framefeed index' again") from None
+    with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
+        return _read_head(path, file).identity
+
+
+def check_indexed(folder: Path) -> None:
+    """Raises BadInput if there is no such folder, or no manifest in it."""
+    if not folder.is_dir():
+        raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
+    if not (folder / MANIFEST_NAME).exists():
+        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read FOLDER/framefeed.manifest.jsonl. Raises BadInput if it is missing, empty, damaged or of another version."""
+    """Read FOLDER/framefeed.manifest.jsonl. Raises BadInput if it is missing, empty, damaged, of another version, or
+    says what cannot be of a video.
+    """
     path = folder / MANIFEST_NAME
-    if not folder.is_dir():
-        raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
+    check_indexed(folder)
     try:
-        with path.open() as file:
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first") from None
+        with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
+            return _parse(path, file)
     except OSError as error:
         raise BadInput(f"manifest {path} cannot be read: {error.strerror}") from None
-    try:
-        return _parse(path, lines)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"manifest {path} is damaged ({error}); run 'framefeed index' again") from None
 
 
-def _parse(path: Path, lines: list[str]) -> Manifest:
-    if not lines:
-        raise BadInput(f"manifest {path} is empty; wanted a header line and one line a video")
-    head = json.loads(lines[0])
-    identity = _identity(head)
-    if head.get("framefeed_manifest") not in _READ_VERSIONS:
-        seen = head.get("framefeed_manifest")
+class _Head(Struct):
+    framefeed_manifest: int
+    videos: int = 0
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        check_text("identity", self.identity, most=64)
+
+
+def _struct(kind: type[VideoEntry] | type[Refusal], tag: str) -> type[Struct]:
+    """What a line of this kind holds, each value of its type."""
+    hints = get_type_hints(kind)
+    rows = [
+        (f.name, hints[f.name]) if f.default is MISSING else (f.name, hints[f.name], f.default) for f in fields(kind)
+    ]
+    return msgspec.defstruct(f"_{kind.__name__}", rows, tag_field="kind", tag=tag, forbid_unknown_fields=True)
+
+
+_VIDEO, _REFUSED = _struct(VideoEntry, "video"), _struct(Refusal, "refused")
+_HEAD = msgspec.json.Decoder(_Head)
+_LINE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_VIDEO | _REFUSED)
+
+
+def _parse(path: Path, file: BinaryIO) -> Manifest:
+    head = _read_head(path, file)
+    if head.framefeed_manifest not in _READ_VERSIONS:
+        seen = head.framefeed_manifest
         raise BadInput(
             f"manifest {path} has version {show_value(seen)}, wanted {MANIFEST_VERSION}; run 'framefeed index' again"
         )
     videos: dict[str, VideoEntry] = {}
     refused: list[Refusal] = []
-    for line in lines[1:]:
-        body = json.loads(line)
-        kind = body.pop("kind")
-        if kind == "refused":
-            refused.append(Refusal(**body))
-        else:
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
-            entry = VideoEntry(**fields)
-            videos[entry.video] = entry
-    if len(videos) != head["videos"]:
-        raise BadInput(f"manifest {path} lists {len(videos)} videos, its header says {head['videos']}; index again")
+    for number, line in enumerate(_lines(path, file), start=2):
+        values = _decoded(path, number, _LINE, line)
+        body = {name: getattr(values, name) for name in values.__struct_fields__}
+        try:
+            if isinstance(values, _REFUSED):
+                refused.append(Refusal(**body))
+            else:
+                videos[body["video"]] = VideoEntry(**body)
+        except BadInput as error:
+            raise BadInput(f"{error} (line {number} of {path}); run 'framefeed index' again") from None
+    if len(videos) != head.videos:
+        raise BadInput(f"manifest {path} lists {len(videos)} videos, its header says {head.videos}; index again")
     if not videos:
         raise BadInput(f"manifest {path} lists no usable video ({len(refused)} refused); wanted at least one")
-    return Manifest(videos=videos, refused=tuple(refused), identity=identity)
+    return Manifest(videos=videos, refused=tuple(refused), identity=head.identity)
 
 
-def _identity(head: dict[str, Any]) -> str:
-    identity = head.get("identity", "")
-    if not isinstance(identity, str):
-        raise ValueError(f"its identity is {show_value(identity)}")
-    return identity
+def _read_head(path: Path, file: BinaryIO) -> _Head:
+    line = file.readline(_HEADER_BYTES)
+    if not line:
+        raise BadInput(f"manifest {path} is damaged: it is empty; wanted a header line and one line a video")
+    head: _Head = _decoded(path, 1, _HEAD, line)
+    return head
 
 
-def _line(kind: str, value: VideoEntry | Refusal) -> str:
-    body: dict[str, Any] = {name: getattr(value, name) for name in value.__slots__}
-    return json.dumps({"kind": kind, **body})
+def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """The lines that are left, one in memory at a time."""
+    while line := file.readline(_LINE_BYTES + 1):
+        if len(line) > _LINE_BYTES:
+            raise BadInput(f"manifest {path} is damaged: a line has more than {_LINE_BYTES} bytes; index again")
+        yield line
+
+
+def _decoded(path: Path, number: int, decoder: msgspec.json.Decoder[Any], line: bytes) -> Any:
+    try:
+        return decoder.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        why = one_line(f"line {number}: {error}", chars=_MAX_WHY)
+        raise BadInput(f"manifest {path} is damaged ({why}); run 'framefeed index' again") from None
+
+
+def _line(kind: type[Struct], value: VideoEntry | Refusal) -> bytes:
+    values = kind(**{name: getattr(value, name) for name in kind.__struct_fields__})
+    return json.dumps(msgspec.to_builtins(values)).encode() + b"\n"

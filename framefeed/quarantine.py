@@ -10,16 +10,26 @@ from __future__ import annotations
 import bisect
 import json
 import math
-import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
+
+import msgspec
+from msgspec import Struct
 
 from framefeed.errors import BadInput
+from framefeed.new_file import write_whole
+from framefeed.ranges import MAX_SECONDS, check_range, check_text
+from framefeed.regular_file import opened_regular
+from framefeed.show_value import one_line, show_value
 
 QUARANTINE_NAME = "framefeed.quarantine.jsonl"
 _VERSION = 1
+_LIST_BYTES, _LINE_BYTES = 1 << 28, 1 << 18
+_MAX_SPANS = 1 << 20
+_MAX_REASON = 1 << 14
+_MAX_WHY = 200
 _EDGE_S = 1e-4  # spans that share no more than this do not touch: frame times are rounded on their way
 
 Finder = Literal["chunk", "verify", "train"]
@@ -38,8 +48,15 @@ class QuarantinedSpan:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start_s) and math.isfinite(self.end_s) and 0 <= self.start_s < self.end_s):
             raise BadInput(
-                f"quarantine: span of {self.video} is [{self.start_s:g}, {self.end_s:g}) s, wanted 0 <= start < end"
+                f"quarantine: span of {show_value(self.video)} is [{self.start_s:g}, {self.end_s:g}) s, "
+                "wanted 0 <= start < end"
             )
+        try:
+            check_text("its video", self.video)
+            check_text("its reason", self.reason, most=_MAX_REASON)
+            check_range("its end_s", self.end_s, 0, MAX_SECONDS)
+        except ValueError as error:
+            raise BadInput(f"quarantine: a span cannot be used: {error}") from None
 
     def __str__(self) -> str:
         return f"{self.video} from {self.start_s:.3f} to {self.end_s:.3f} s: {self.reason}"
@@ -79,12 +96,7 @@ class Quarantine:
             return
         lines = [json.dumps({"framefeed_quarantine": _VERSION, "spans": len(self.spans)})]
         lines += [json.dumps(asdict(span)) for span in self.spans]
-        part = folder / (QUARANTINE_NAME + ".part")
-        with part.open("w") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
+        write_whole(path, ("\n".join(lines) + "\n").encode())
 
 
 def read_quarantine(*folders: Path) -> Quarantine:
@@ -96,18 +108,38 @@ def read_quarantine(*folders: Path) -> Quarantine:
     for folder in folders:
         path = folder / QUARANTINE_NAME
         try:
-            lines = path.read_text().splitlines()
+            with opened_regular(path, limit_bytes=_LIST_BYTES) as file:
+                spans |= dict.fromkeys(_parse(path, file))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError) as error:
-            raise BadInput(f"quarantine list {path} cannot be read: {error}") from None
-        try:
-            head = json.loads(lines[0])
-            found = [QuarantinedSpan(**json.loads(line)) for line in lines[1:]]
-            whole = head["framefeed_quarantine"] == _VERSION and head["spans"] == len(found)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise BadInput(f"quarantine list {path} is damaged ({error}); run 'framefeed verify' again") from None
-        if not whole:
-            raise BadInput(f"quarantine list {path} is of another version or cut off; run 'framefeed verify' again")
-        spans |= dict.fromkeys(found)
+        except OSError as error:
+            raise BadInput(f"quarantine list {path} cannot be read: {error.strerror}") from None
     return Quarantine(spans)
+
+
+class _Head(Struct):
+    framefeed_quarantine: int
+    spans: int
+
+
+_HEAD, _SPAN = msgspec.json.Decoder(_Head), msgspec.json.Decoder(QuarantinedSpan)
+
+
+def _parse(path: Path, file: BinaryIO) -> Iterator[QuarantinedSpan]:
+    """One line in memory at a time. Raises BadInput once it is clear that the list is not whole."""
+    number, wanted = 0, 0
+    try:
+        while line := file.readline(_LINE_BYTES):
+            number += 1
+            if number > 1:
+                yield _SPAN.decode(line)
+                continue
+            head = _HEAD.decode(line)
+            wanted = head.spans if head.framefeed_quarantine == _VERSION and 0 < head.spans <= _MAX_SPANS else -1
+            if wanted < 0:
+                break
+    except (msgspec.MsgspecError, ValueError, RecursionError, BadInput) as error:
+        why = one_line(f"line {number}: {error}", chars=_MAX_WHY)
+        raise BadInput(f"quarantine list {path} is damaged ({why}); run 'framefeed verify' again") from None
+    if number == 0 or number != wanted + 1:
+        raise BadInput(f"quarantine list {path} is of another version or cut off; run 'framefeed verify' again")

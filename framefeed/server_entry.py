@@ -5,7 +5,6 @@ Both sides know this and no more of each other. It says nothing of how the files
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -14,11 +13,15 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from framefeed.ranges import check_range, check_ranges, check_text
+from framefeed.regular_file import STRANGE, read_regular
 from framefeed.show_value import one_line
 
 ENTRY_VERSION = 1
 SUFFIX = ".server.json"
 MAX_ENTRY_BYTES = 1 << 16
+_MAX_TEXT, _MAX_LIST = 1024, 256
+MAX_LEASE_S = 30 * 86400.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NETWORK = Path("/proc/self/ns/net")
 
@@ -47,10 +50,19 @@ class ServerEntry(
     dataset: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 < self.lease_s < math.inf:
-            raise ValueError(f"lease_s is {self.lease_s}, wanted seconds")
+        if not 0 < self.lease_s <= MAX_LEASE_S:
+            raise ValueError(f"lease_s is {self.lease_s}, wanted more than 0 and at most {MAX_LEASE_S:.0f} seconds")
+        for name in ("server", "host", "state", "fingerprint", "metrics_url", "dataset"):
+            check_text(name, getattr(self, name), most=_MAX_TEXT)
+        check_range("the number of endpoints", len(self.endpoints), 0, _MAX_LIST)
+        for url in self.endpoints:
+            check_text("an endpoint", url, most=_MAX_TEXT)
         if not all(text.isprintable() for text in (self.server, self.state, self.fingerprint, *self.endpoints)):
             raise ValueError("a name or endpoint in it is not printable")
+        check_range("the number of sockets", len(self.sockets), 0, _MAX_LIST)
+        check_ranges("sockets", self.sockets, 0, 1 << 16)
+        for name, most in (("beat", 1 << 62), ("threads", 1 << 20), ("pid", 1 << 32)):
+            check_range(name, getattr(self, name), 0, most)
 
     def pack(self) -> str:
         """The entry as JSON."""
@@ -76,9 +88,15 @@ def unpack_entry(text: str) -> ServerEntry:
 
 
 def read_entry(path: Path) -> ServerEntry:
-    """The entry in a file. Raises ValueError if there is none in it, OSError if it cannot be read."""
-    with path.open("rb") as file:
-        return unpack_entry(file.read(MAX_ENTRY_BYTES).decode())
+    """The entry in a file, which is no link. Raises ValueError if there is none in it or it is no file, OSError if it
+    cannot be read.
+    """
+    try:
+        return unpack_entry(read_regular(path, limit_bytes=MAX_ENTRY_BYTES, links=False).decode())
+    except OSError as error:
+        if error.errno in STRANGE:
+            raise ValueError(str(error.strerror)) from None
+        raise
 
 
 def host_id() -> str:

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 from prometheus_client import CollectorRegistry
 
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import show_value
 from framefeed.wire import WorkClass
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
@@ -49,6 +50,7 @@ from trainer_client.transports.transport import IO_THREADS, TransportLimits
 _log = logging.getLogger(__name__)
 
 # Each option's default is declared once, by its owner.
+_MAX_NAME = 4096  # of what a state says
 _DISPATCH, _FLEET = DispatchLimits(), FleetLimits()
 
 
@@ -212,6 +214,7 @@ class ClipLoader(HomeProcess):
             options.prefetch_batches, budgets.prefetch_bytes // (policy.clip_bytes * options.batch_clips)
         )
         self._limits, self._fleet_limits = options.dispatch_limits(budgets), options.fleet_limits()
+        options.credentials.protection.check(options.servers)
         self._secrets = options.credentials.watch()
         shape = (options.batch_clips, *policy.shape)
         self._slots = SlotPool(shape, spare=self._depth_batches + 1, allocate=allocate)
@@ -337,7 +340,10 @@ class ClipLoader(HomeProcess):
         """
         self._check_home()
         order = self._order_in(state)
-        used = order.used(order.steps)
+        try:
+            used = order.used(order.steps)
+        except ValueError as error:
+            raise BadInput(f"replay: the state cannot be replayed ({error})") from None
         self._restart(state, Order())
         self._replayed = used
         self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
@@ -427,6 +433,7 @@ class ClipLoader(HomeProcess):
             ledger=self._ledger,
             rank=options.rank,
             stall_s=options.stall_s,
+            protection=options.credentials.protection,
         )
         limits = TransportLimits(
             clip_bytes=self._policy.clip_bytes, secrets=self._secrets, io_threads=options.io_threads
@@ -450,6 +457,6 @@ class ClipLoader(HomeProcess):
 
 def _name_in(state: Mapping[str, object], key: str) -> str | None:
     name = state.get(key)
-    if name is not None and not isinstance(name, str):
-        raise BadInput(f"resume: {key} is {name!r}, wanted a string or nothing")
+    if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME):
+        raise BadInput(f"resume: {key} is {show_value(name)}, wanted nothing or at most {_MAX_NAME} characters")
     return name

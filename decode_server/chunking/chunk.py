@@ -225,13 +225,20 @@ def _video_files(folder: Path, root: Path | None) -> list[Path]:
     )
 
 
+def _lock(path: Path) -> int:
+    """The descriptor of an empty file; a link in its place is refused. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+
+
 @contextmanager
 def _sole_writer(root: Path) -> Iterator[Path]:
     """The staging folder, held by this process alone; what a killed run left in it is removed first and last."""
     staging = root / _STAGING_NAME
+    if staging.is_symlink():  # what lies where it leads is not this program's to remove
+        raise BadInput(f"root {root}: {_STAGING_NAME} is a link, wanted a folder or none; remove it")
     try:
         staging.mkdir(exist_ok=True)
-        lock = (staging / "lock").open("w")
+        lock = os.fdopen(_lock(staging / "lock"), "w")
     except OSError as error:
         raise BadInput(f"root {root} cannot be written: {error.strerror}") from None
     with lock:

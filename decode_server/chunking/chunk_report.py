@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from decode_server.chunking.source import Damage
 from decode_server.chunking.transcode import ChunkRecord
+from framefeed.new_file import write_whole
 from framefeed.quarantine import QuarantinedSpan, read_quarantine
 
 REPORT_NAME = "framefeed.chunks.json"
@@ -45,12 +45,7 @@ def write_report(root: Path, outcomes: list[VideoOutcome]) -> None:
         }
         for outcome in outcomes
     ]
-    part = root / (REPORT_NAME + ".part")
-    with part.open("w") as file:
-        json.dump({"framefeed_chunk_report": 1, "videos": rows}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(root / REPORT_NAME)
+    write_whole(root / REPORT_NAME, json.dumps({"framefeed_chunk_report": 1, "videos": rows}, indent=1).encode())
 
 
 def quarantine_losses(root: Path, outcomes: list[VideoOutcome]) -> None:

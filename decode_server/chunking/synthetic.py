@@ -22,6 +22,7 @@ import tyro
 
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import BadInput
+from framefeed.new_file import NewFile
 
 Plane = npt.NDArray[np.uint8]
 Picture = tuple[Plane, Plane, Plane]  # Y, U, V of 4:2:0
@@ -75,22 +76,22 @@ class _Job:
 
 
 def _make_video(job: _Job) -> Path:
-    part = job.path.with_name(job.path.name + ".part")
-    with av.open(str(part), "w", format="mp4") as container:
-        options = {"preset": "ultrafast", "crf": "20", "threads": "1"}
-        stream = container.add_stream("libx264", rate=Fraction(job.fps), options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height = job.size_px
-        stream.pix_fmt = "yuv420p"
-        for number, picture in enumerate(_pictures(job)):
-            frame = av.VideoFrame(*job.size_px, "yuv420p")
-            for plane, values in zip(frame.planes, picture, strict=True):
-                rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-                rows[:, : plane.width] = values
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    part.rename(job.path)
+    with NewFile(job.path) as new:
+        with av.open(new.file, "w", format="mp4") as container:
+            options = {"preset": "ultrafast", "crf": "20", "threads": "1"}
+            stream = container.add_stream("libx264", rate=Fraction(job.fps), options=options)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height = job.size_px
+            stream.pix_fmt = "yuv420p"
+            for number, picture in enumerate(_pictures(job)):
+                frame = av.VideoFrame(*job.size_px, "yuv420p")
+                for plane, values in zip(frame.planes, picture, strict=True):
+                    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+                    rows[:, : plane.width] = values
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        new.take_place()
     return job.path
 
 

@@ -25,10 +25,12 @@ from decode_server.chunking.quality_match import matched
 from decode_server.chunking.source import Damage, SourceVideo, TimedFrame
 from decode_server.media.picture import PictureFilter, SourcePicture, describe_picture
 from framefeed.errors import BadInput, CorruptMedia, StorageFault
+from framefeed.regular_file import read_regular
 
 CHUNK_EXTENSION = "mp4"
 RECORD_NAME = "chunks.json"
 _RECORD_VERSION = 3
+_MAX_RECORD_BYTES = 1 << 26
 _USUAL_RATES_FPS = (Fraction(1), Fraction(240))
 
 
@@ -96,21 +98,21 @@ class ChunkRecord:
 def read_record(folder: Path) -> ChunkRecord | None:
     """The record of a finished video's folder, None where there is none of this version."""
     try:
-        body: dict[str, Any] = json.loads((folder / RECORD_NAME).read_text())
+        body: dict[str, Any] = json.loads(read_regular(folder / RECORD_NAME, limit_bytes=_MAX_RECORD_BYTES))
         if body.pop("framefeed_chunks") != _RECORD_VERSION:
             return None
         body["damages"] = tuple(Damage(**damage) for damage in body["damages"])
         body["chunk_start_s"], body["chunk_bytes"] = tuple(body["chunk_start_s"]), tuple(body["chunk_bytes"])
         return ChunkRecord(**body)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def was_chunked(folder: Path) -> bool:
     """Whether a folder was made by `chunk_video`, of this version or another."""
     try:
-        return "framefeed_chunks" in json.loads((folder / RECORD_NAME).read_text())
-    except (OSError, ValueError, TypeError):
+        return "framefeed_chunks" in json.loads(read_regular(folder / RECORD_NAME, limit_bytes=_MAX_RECORD_BYTES))
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from decode_server.media.container import open_regular
+from framefeed.regular_file import open_regular
 
 _OPEN_FILES = 256
 

@@ -18,6 +18,7 @@ from decode_server.clips.read_watch import RETRY, ReadWatch
 from framefeed.errors import CorruptMedia, ResourceExhausted, StorageFault
 
 PADDING_BYTES = 64  # FFmpeg's decoders may read this far past a packet (AV_INPUT_BUFFER_PADDING_SIZE)
+_LARGE_BYTES = 1 << 20
 BACKOFF_S = (0.02, 0.1, 0.4)  # before each further try; a read that fails costs its thread half a second of waiting
 
 _KINDS = {
@@ -137,6 +138,8 @@ class Storage:
 def _bytes_of(file: MediaFile, path: str, span: tuple[int, int]) -> bytearray:
     """Raises _Fault where the file ends before the span does, OSError where the storage says so."""
     start, end = span
+    if end - start > _LARGE_BYTES and (size_bytes := file.size_bytes()) < end:  # before memory is taken for it
+        raise _shrunk(path, size_bytes, end)
     buffer = bytearray(end - start + PADDING_BYTES)
     at = start
     while at < end:
@@ -145,6 +148,10 @@ def _bytes_of(file: MediaFile, path: str, span: tuple[int, int]) -> bytearray:
             size_bytes = file.size_bytes()
             if size_bytes >= end:
                 raise _Fault("short", StorageFault(f"{path}: a read ended at byte {at} of {size_bytes}"))
-            raise _Fault("shrunk", CorruptMedia(f"{path} ends at byte {size_bytes}, the index needs {end}"))
+            raise _shrunk(path, size_bytes, end)
         at += got
     return buffer
+
+
+def _shrunk(path: str, size_bytes: int, end: int) -> _Fault:
+    return _Fault("shrunk", CorruptMedia(f"{path} ends at byte {size_bytes}, the index needs {end}"))

@@ -25,10 +25,14 @@ from decode_server.media.packet_index import PacketIndex, unpack_index
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
+from framefeed.new_file import NewFile, drop_leftovers
+from framefeed.ranges import check_text
+from framefeed.regular_file import read_regular
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
 )
+_PACKETS_BYTES = 1 << 36  # of all packet indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,7 @@ def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1, 
         if isinstance(outcome, PacketIndex):
             known[file.path] = outcome
         else:
-            refused.append(Refusal(path=file.path, reason=outcome))
+            refused.append(Refusal(path=os.fsencode(file.path).decode(errors="backslashreplace"), reason=outcome))
     manifest = _write(folder, [(file, known[file.path]) for file in files if file.path in known], refused)
     if not manifest.videos:
         raise BadInput(f"root {root}: none of its {len(files)} files can be served; first: {refused[0].reason}")
@@ -124,7 +128,7 @@ def _known_records(root: Path, folder: Path, *, check: bool) -> dict[str, Packet
     known: dict[str, PacketIndex] = {}
     try:
         manifest = read_manifest(folder)
-        records = (folder / PACKETS_NAME).read_bytes()
+        records = read_regular(folder / PACKETS_NAME, limit_bytes=_PACKETS_BYTES)
     except (BadInput, OSError):
         return known
     for entry in manifest.videos.values():
@@ -161,6 +165,10 @@ def _probe_all(
 def _probe_one(root: Path, folder: Path, check: bool, file: _File) -> PacketIndex | str:
     """The file's index, or the reason why it has none."""
     try:
+        check_text("its name", file.path)
+    except ValueError as error:
+        return str(error)
+    try:
         return probe(root / file.path, name=file.path, chunk=file.chunk, index_folder=folder, check=check)
     except FramefeedError as error:
         return str(error).removeprefix(f"{file.path}: ")
@@ -169,17 +177,15 @@ def _probe_one(root: Path, folder: Path, check: bool, file: _File) -> PacketInde
 def _write(folder: Path, indexed: list[tuple[_File, PacketIndex]], refused: list[Refusal]) -> Manifest:
     """Write the packet records, then the manifest that points into them; sidecars of older versions go."""
     videos: dict[str, list[tuple[_File, PacketIndex, int, int]]] = {}
-    part = folder / (PACKETS_NAME + ".part")
-    with part.open("wb") as out:
+    with NewFile(folder / PACKETS_NAME) as new:
         for file, index in indexed:
             record = index.pack()
-            videos.setdefault(file.video, []).append((file, index, out.tell(), len(record)))
-            out.write(record)
-        out.flush()
-        os.fsync(out.fileno())
-    entries = {name: _entry(name, sorted(videos[name], key=lambda row: row[0].start_s)) for name in sorted(videos)}
-    manifest = Manifest(videos=entries, refused=tuple(refused))
-    identity = manifest.write(folder, just_before=lambda: part.rename(folder / PACKETS_NAME))
+            videos.setdefault(file.video, []).append((file, index, new.file.tell(), len(record)))
+            new.file.write(record)
+        entries = {name: _entry(name, sorted(videos[name], key=lambda row: row[0].start_s)) for name in sorted(videos)}
+        manifest = Manifest(videos=entries, refused=tuple(refused))
+        identity = manifest.write(folder, just_before=new.take_place)
+    drop_leftovers(folder)
     drop_sidecars(folder, keep={index.sidecar for _, index in indexed})
     return replace(manifest, identity=identity)
 

@@ -28,6 +28,7 @@ from decode_server.media.packet_index import HIDDEN, PacketIndex
 from decode_server.media.picture import SourcePicture, describe_picture
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import CorruptMedia, UnsupportedMedia
+from framefeed.regular_file import open_regular
 
 _MATRICES: dict[int, Matrix] = {1: "bt709", 9: "bt2020", 10: "bt2020"}  # ITU-T H.273 matrix coefficients; else BT.601
 # Counter-clockwise turn, and mirroring left to right after it, by the filters that set the picture upright.
@@ -137,7 +138,7 @@ def _first_frame(media: _Media) -> av.VideoFrame:
 
 def _rows(media: _Media) -> tuple[Sequence[Row], str]:
     """The packets, and the sidecar that holds their bytes, empty if that is the media file."""
-    with open_container(media.path) as container, media.path.open("rb") as file:
+    with open_container(media.path) as container, open(open_regular(media.path), "rb") as file:
         stream = best_stream(container)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
             try:
@@ -157,7 +158,7 @@ def _flags_and_times(media: _Media, container: Any, rows: Sequence[Row], sidecar
     flags = packet_flags(rows, parameters_outside(context.name, bytes(context.extradata or b"")))
     times: list[int | None] = [row.pts for row in rows]
     if not are_times_stored(container.format.name, rows):
-        with (media.index_folder / sidecar if sidecar else media.path).open("rb") as file:
+        with open(open_regular(media.index_folder / sidecar if sidecar else media.path), "rb") as file:
 
             def read(row: Row) -> bytes:
                 file.seek(row.offset)
@@ -173,7 +174,7 @@ def _flags_and_times(media: _Media, container: Any, rows: Sequence[Row], sidecar
 
 
 def _checked(media: _Media, index: PacketIndex) -> PacketIndex:
-    with (media.index_folder / index.sidecar if index.sidecar else media.path).open("rb") as file:
+    with open(open_regular(media.index_folder / index.sidecar if index.sidecar else media.path), "rb") as file:
 
         def read(ordinal: int) -> bytes:
             file.seek(int(index.offset[ordinal]))

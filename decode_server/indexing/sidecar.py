@@ -8,12 +8,12 @@ knows nothing of what is in a packet.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from decode_server.media.demux import Row
+from framefeed.new_file import NewFile, drop_leftovers
 
 SIDECAR_FOLDER = "framefeed.sidecars"
 
@@ -26,21 +26,18 @@ def write_sidecar(
     """
     folder = index_folder / SIDECAR_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{_hash(name)}.{os.getpid()}.part"
-    try:
-        with part.open("wb") as file:
-            rows = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        path = f"{SIDECAR_FOLDER}/{_hash(name, *(f'{row.size} {row.crc32}' for row in rows))}.packets"
-        part.rename(index_folder / path)
-    finally:
-        part.unlink(missing_ok=True)
-    return rows, path
+    with NewFile(folder / _hash(name)) as new:
+        rows = write(new.file)
+        found = f"{_hash(name, *(f'{row.size} {row.crc32}' for row in rows))}.packets"
+        new.take_place(found)
+    return rows, f"{SIDECAR_FOLDER}/{found}"
 
 
 def drop_sidecars(index_folder: Path, *, keep: Collection[str]) -> None:
-    """Remove the sidecars that no index points to any more; `keep` are paths relative to the index folder."""
+    """Remove the sidecars that no index points to any more; `keep` are paths relative to the index folder. What killed
+    writers left goes too.
+    """
+    drop_leftovers(index_folder / SIDECAR_FOLDER)
     for path in (index_folder / SIDECAR_FOLDER).glob("*.packets"):
         if f"{SIDECAR_FOLDER}/{path.name}" not in keep:
             path.unlink(missing_ok=True)

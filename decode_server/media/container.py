@@ -8,15 +8,14 @@ bytes themselves. It knows no streams and no packets.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 
 from framefeed.errors import UnsupportedMedia
+from framefeed.regular_file import open_regular
 from framefeed.show_value import show_value
 
 FORMATS = (
@@ -38,26 +37,6 @@ CODECS = frozenset((
 """Names of FFmpeg's video decoders that are used: those of cameras, recorders, editors and the web."""
 
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
-
-
-def open_regular(path: Path, *, resolved: bool = False) -> int:
-    """A descriptor to read a regular file, which the caller closes. Never waits for a writer as a pipe would.
-
-    With `resolved` the path has no links, and what was opened is that very file: a link that was put in its place, or
-    in that of a folder above, between the look and the opening is refused. Raises OSError: ELOOP for that, EINVAL for
-    what is no regular file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        opened = os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(" (deleted)")
-        if resolved and opened != str(path):
-            raise OSError(errno.ELOOP, "a link took its place")
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def open_container(path: Path) -> InputContainer:

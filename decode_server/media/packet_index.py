@@ -14,10 +14,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from decode_server.media.sample_grid import SampleGrid
 from framefeed.clip import Colour
 from framefeed.errors import CorruptMedia
+from framefeed.manifest import MAX_RECORD_BYTES
+from framefeed.ranges import MAX_BYTES, MAX_NAME, MAX_SECONDS, check_range, check_text
 
 KEY = 1  # decoding may begin here
 DISPOSABLE = 2  # no other packet's frame depends on this one's
@@ -25,6 +28,13 @@ HIDDEN = 4  # fed when others depend on it, but its frame is not shown (edit lis
 DAMAGED = 8  # its container or a check says that it is not whole: whatever depends on it is refused
 
 _DIGEST_BYTES = 8
+_FLAGS = KEY | DISPOSABLE | HIDDEN | DAMAGED
+_MAX_PACKETS = 1 << 24
+_MAX_PACKET_BYTES = 1 << 28  # an uncompressed picture of 8192 x 8192
+_MAX_SIDE_PX = 1 << 16
+_MAX_EXTRADATA_BYTES = 1 << 24
+_MAX_TICKS = 1 << 62
+_MAX_SAR = 256  # width : height of a sample or the other way round; what `index` takes is within 8
 _ARRAYS = {"offset": "<i8", "size": "<u4", "pts": "<i8", "flags": "<u1", "crc32": "<u4"}
 
 
@@ -125,19 +135,94 @@ class PacketIndex:
         return body
 
 
+class _Record(Struct, forbid_unknown_fields=True):
+    """A record as it is spelled, each value of its type: nothing is made that the record does not hold."""
+
+    path: str
+    sidecar: str
+    stream: int
+    media_bytes: int
+    mtime_ns: int
+    decoder: str
+    codec_tag: str
+    extradata: bytes
+    width_px: int
+    height_px: int
+    pixel_format: str
+    sar: tuple[int, int]
+    rotation_deg: int
+    mirrored: bool
+    checked: bool
+    colour: tuple[str, bool]
+    time_base_s: tuple[int, int]
+    origin_pts: int
+    duration_s: float
+    offset: bytes
+    size: bytes
+    pts: bytes
+    flags: bytes
+    crc32: bytes
+
+    def __post_init__(self) -> None:
+        for name, most in (("path", MAX_NAME), ("sidecar", MAX_NAME), ("decoder", 64), ("pixel_format", 64)):
+            check_text(name, getattr(self, name), most=most)
+        if len(self.codec_tag) > 64:  # four bytes of the container's, which may be any
+            raise ValueError(f"codec_tag has {len(self.codec_tag)} characters, wanted at most 64")
+        check_range("the length of extradata", len(self.extradata), 0, _MAX_EXTRADATA_BYTES)
+        for name, low, high in (
+            ("stream", 0, 1 << 16),
+            ("media_bytes", 0, MAX_BYTES),
+            ("mtime_ns", -_MAX_TICKS, _MAX_TICKS),
+            ("width_px", 1, _MAX_SIDE_PX),
+            ("height_px", 1, _MAX_SIDE_PX),
+            ("origin_pts", -_MAX_TICKS, _MAX_TICKS),
+            ("duration_s", 0, MAX_SECONDS),
+        ):
+            check_range(name, getattr(self, name), low, high)
+        if self.rotation_deg not in (0, 90, 180, 270):
+            raise ValueError(f"rotation_deg is {self.rotation_deg}, wanted 0, 90, 180 or 270")
+        for name in ("sar", "time_base_s"):
+            for part in getattr(self, name):
+                check_range(name, part, 1, 1 << 31)
+        wide, high = self.sar
+        check_range("sar", max(wide, high) / min(wide, high), 1, _MAX_SAR)
+
+
+_RECORD = msgspec.msgpack.Decoder(_Record)
+
+
 def unpack_index(record: bytes, *, where: str) -> PacketIndex:
-    """The index in a record. Raises CorruptMedia, naming `where` it was read, when it is damaged."""
+    """The index in a record. Raises CorruptMedia, naming `where` it was read, when it is damaged or says what cannot
+    be of a media file.
+    """
     try:
-        body = msgspec.msgpack.decode(record)
+        check_range("its length", len(record), 1, MAX_RECORD_BYTES)
+        spelled = _RECORD.decode(record)
+        body: dict[str, Any] = {f.name: getattr(spelled, f.name) for f in fields(PacketIndex)}
         for name, dtype in _ARRAYS.items():
             body[name] = np.frombuffer(body[name], dtype=dtype)
-        body["colour"] = Colour(matrix=body["colour"][0], full_range=body["colour"][1])
-        body["time_base_s"], body["sar"] = tuple(body["time_base_s"]), tuple(body["sar"])
-        index = PacketIndex(**body)
-    except (ValueError, TypeError, KeyError, RecursionError, msgspec.MsgspecError) as error:
-        raise CorruptMedia(
-            f"packet index at {where} is damaged ({type(error).__name__}); index the root again"
-        ) from None
-    if len({len(getattr(index, name)) for name in _ARRAYS}) != 1 or not len(index.keys) or not len(index.shown):
-        raise CorruptMedia(f"packet index at {where} is damaged (its columns do not agree); index the root again")
+        matrix, full_range = spelled.colour
+        index = PacketIndex(**body | {"colour": Colour(matrix=matrix, full_range=full_range)})  # type: ignore[arg-type]
+        _check_packets(index)
+    except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
+        why = str(error).partition("\n")[0][:160]
+        raise CorruptMedia(f"packet index at {where} is damaged ({why}); index the root again") from None
     return index
+
+
+def _check_packets(index: PacketIndex) -> None:
+    """Raises ValueError unless its columns are of one length, and what they say can be of packets in a file."""
+    if len({len(getattr(index, name)) for name in _ARRAYS}) != 1:
+        raise ValueError("its columns do not agree")
+    check_range("its number of packets", len(index.pts), 1, _MAX_PACKETS)
+    check_range("the greatest of size", int(index.size.max()), 0, _MAX_PACKET_BYTES)
+    check_range("the least of offset", int(index.offset.min()), 0, MAX_BYTES)
+    check_range("the greatest of offset", int(index.offset.max()), 0, MAX_BYTES)
+    check_range("the greatest of flags", int(index.flags.max()), 0, _FLAGS)
+    numerator, denominator = index.time_base_s
+    for ticks in (int(index.pts.min()), int(index.pts.max())):
+        check_range("pts", ticks, -_MAX_TICKS, _MAX_TICKS)
+        check_range("pts after origin_pts", (ticks - index.origin_pts) * numerator, -_MAX_TICKS, _MAX_TICKS)
+        check_range("a time", (ticks - index.origin_pts) * numerator / denominator, -MAX_SECONDS, MAX_SECONDS)
+    if not len(index.keys) or not len(index.shown):
+        raise ValueError("its columns do not agree: no packet begins, or none is shown")

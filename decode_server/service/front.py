@@ -21,6 +21,7 @@ from decode_server.service.dispatcher import Dispatcher
 from decode_server.service.drain_notice import DrainNotice
 from decode_server.service.front_load import FrontLoad
 from decode_server.service.health import Status
+from decode_server.service.incoming import name_of, read_call
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
@@ -43,8 +44,7 @@ from framefeed.errors import (
     ServerLost,
     StorageFault,
 )
-from framefeed.request import ClipRequest
-from framefeed.wire import Call, CancelCall, DecodeCall, DescribeCall, ServerReply, peek_attempt, unpack_call
+from framefeed.wire import Call, CancelCall, DecodeCall, DescribeCall, ServerReply, peek_attempt
 
 log = logging.getLogger("framefeed.serve")
 
@@ -141,7 +141,7 @@ class Front:
                 self._load.begin(time.monotonic())
                 self._turn(self._load.turn_s)
                 self._load.end(time.monotonic())
-        self._flush()
+        self._listeners.close(linger_s=_FLUSH_S)  # a bounded time to send what they hold
         if self._unfinished:
             raise FramefeedError(
                 f"drain: {self._unfinished} requests were unfinished after {self._drain_s:g} s; "
@@ -181,7 +181,7 @@ class Front:
         if message is None:
             return False
         client, frames = message
-        call = _call_of(frames)
+        call = read_call(frames)
         if not isinstance(call, CancelCall):  # which has no reply of its own, so it is no request
             self._metrics.received()
         try:
@@ -244,7 +244,7 @@ class Front:
             id=next(self._ids),
             client=client,
             attempt=call.attempt,
-            what=_name(request),
+            what=name_of(request),
             header=header,
             clip_bytes=request.clip_bytes,
             received_s=taken_s,
@@ -358,10 +358,6 @@ class Front:
             log.info("drained: every request was answered")
             self.lifecycle.move(State.STOPPED)
 
-    def _flush(self) -> None:
-        """Give the listeners a bounded time to send what they hold."""
-        self._listeners.close(linger_s=_FLUSH_S)
-
     def _publish(self, now_s: float) -> None:
         gauges = Gauges(
             state=self.lifecycle.state,
@@ -408,20 +404,3 @@ class Front:
 
     def __repr__(self) -> str:
         return f"Front({self._server}, {self.lifecycle.state.value}, {self.in_flight} in flight, {self._pool!r})"
-
-
-def _call_of(frames: list[bytes]) -> Call | FramefeedError:
-    """The call in a message, or what is wrong with it."""
-    try:
-        if len(frames) != 1:
-            raise BadRequest(f"message has {len(frames) or 'no'} frames or more, wanted one: a header")
-        return unpack_call(frames[0])
-    except FramefeedError as error:
-        return error
-    except Exception as error:  # whatever reading what others wrote comes to is their mistake
-        log.debug("a message does not read", exc_info=error)
-        return BadRequest(f"wire: the message does not read ({type(error).__name__})")
-
-
-def _name(request: ClipRequest) -> str:
-    return f"{request.video} [{request.start_s:g}, {request.end_s:g}) s"

@@ -6,22 +6,17 @@ It knows neither requests nor workers. /healthz says whether the front's loop tu
 from __future__ import annotations
 
 import errno
-import logging
-import socket
-import socketserver
-import threading
+import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from decode_server.service.lifecycle import State
-from decode_server.service.listeners.endpoint import Endpoint
 from framefeed.errors import BadInput
-
-log = logging.getLogger("framefeed.serve")
+from framefeed.page_server import Page, PageServer
+from framefeed.show_value import show_value
 
 ALIVE_S = 5.0  # the loop turns at least twice a second
 
@@ -38,36 +33,28 @@ class Status:
 class HealthServer:
     """Serves from construction to `close`. Port 0 picks a free one. Raises BadInput if the port cannot be had."""
 
-    def __init__(
-        self, endpoint: Endpoint, port: int, *, status: Callable[[], Status], metrics: Callable[[], bytes]
-    ) -> None:
-        class Handler(_Handler):
-            pages = Pages(status, metrics)
-
-        class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if endpoint.ipv6 else socket.AF_INET
-            daemon_threads = True
-            block_on_close = False
-
-            def server_bind(self) -> None:
-                socketserver.TCPServer.server_bind(self)  # HTTPServer's own asks DNS for a name that nobody needs
-
+    def __init__(self, host: str, port: int, *, status: Callable[[], Status], metrics: Callable[[], bytes]) -> None:
+        """`host` is an address of this machine, in the form of parse_metrics_host."""
         try:
-            self._http = Server((endpoint.address, port), Handler)
+            self._http = PageServer(host, port, get=Pages(status, metrics).get)
         except (OSError, OverflowError) as error:
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             why = "is in use; choose another with --metrics-port" if in_use else f"cannot be opened ({error})"
-            raise BadInput(f"metrics: port {port} of {endpoint.address} {why}") from None
-        host = f"[{endpoint.address}]" if endpoint.ipv6 else endpoint.address
-        self.url = f"http://{host}:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, name="http", daemon=True)
-        self._thread.start()
+            raise BadInput(f"metrics: port {port} of {host} {why}") from None
+        self.url = self._http.url
 
     def close(self) -> None:
-        """Stop answering. Blocks up to half a second. Idempotent."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(timeout=1.0)
+        """Stop answering. Blocks up to a second. Idempotent."""
+        self._http.close()
+
+
+def parse_metrics_host(host: str) -> str:
+    """The IP address that --metrics-host names. Raises BadInput for what is none."""
+    named = {"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(host, host.strip("[]"))  # noqa: S104 - its user says so
+    try:
+        return str(ipaddress.ip_address(named))
+    except ValueError:
+        raise BadInput(f"--metrics-host: {show_value(host)} is no IP address, 'localhost' or '*'") from None
 
 
 class Pages:
@@ -80,7 +67,7 @@ class Pages:
         self._metrics = metrics
         self._clock = clock
 
-    def get(self, path: str) -> tuple[int, str, bytes]:
+    def get(self, path: str) -> Page:
         """(HTTP status, content type, body) of a path."""
         if path == "/metrics":
             try:
@@ -99,21 +86,5 @@ class Pages:
         return _plain(404, "this port has /metrics, /healthz and /readyz")
 
 
-def _plain(code: int, text: str) -> tuple[int, str, bytes]:
+def _plain(code: int, text: str) -> Page:
     return code, "text/plain; charset=utf-8", (text + "\n").encode()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    pages: Pages
-    timeout = 5.0  # of a client that connects and says nothing
-
-    def do_GET(self) -> None:
-        code, kind, body = self.pages.get(self.path.split("?")[0])
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        log.debug(format, *args)

@@ -23,7 +23,7 @@ from decode_server.service.admission import MAX_DEADLINE_S, TOGETHER, Admission,
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
 from decode_server.service.front import Front, FrontLimits, Parts
-from decode_server.service.health import HealthServer
+from decode_server.service.health import HealthServer, parse_metrics_host
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
@@ -55,6 +55,9 @@ from framefeed.cli.descriptor_limit import raise_descriptor_limit
 from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
+from framefeed.folder_guard import warn_if_exposed
+from framefeed.manifest import check_indexed
+from framefeed.server_entry import MAX_LEASE_S
 from framefeed.show_value import one_line
 from framefeed.wire import MAX_NAME_CHARS
 
@@ -75,9 +78,11 @@ class Serve:
     """Where to listen: tcp://, grpc:// or grpcs://ADDRESS:PORT (port 0 picks a free one), and for trainers on this host
     shm://@NAME (or shm:///PATH). Give it again for each further address. Default: tcp://127.0.0.1:5555."""
     public: bool = False
-    """Allow a --bind that other machines can reach."""
+    """Allow a --bind that other machines can reach; it needs authentication, or --insecure."""
     metrics_port: int = 9555
-    """Port of /metrics, /healthz and /readyz on the same address (0 picks a free one)."""
+    """Port of /metrics, /healthz and /readyz (0 picks a free one)."""
+    metrics_host: str = "127.0.0.1"
+    """Address of that port; it has no authentication, so '*' or a public one is for private networks."""
     index: Path | None = None
     """Folder of the manifest and packet indices, if they do not lie in the root."""
     workers: int | None = None
@@ -132,6 +137,8 @@ class Serve:
         for name in ("read_s", "lease_s", "hold_s", "max_deadline_s"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted more than 0")
+        if self.lease_s > MAX_LEASE_S:
+            raise BadInput(f"--lease-s is {self.lease_s:g}, wanted at most {MAX_LEASE_S:g}")
         least = {
             "workers": 1,
             "threads": 1,
@@ -152,6 +159,7 @@ class Serve:
 
     def run(self) -> None:
         """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""
+        check_indexed(self.index or self.root)
         log_to_stderr()
         run_server(self)
 
@@ -162,6 +170,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     Raises BadInput for options or a root that cannot be used, FramefeedError if it could not end in good order.
     """
     _raise_descriptor_limit()
+    _warn_of_exposed_folders(options)
     binds = options.bind or (DEFAULT_BIND,)
     endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
     credentials = options.security.read(endpoints)
@@ -205,11 +214,21 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         announced = _announcement(options, urls, worker_slots, pool, lifecycle)
         announcement = stack.enter_context(contextlib.closing(announced))
         front = _front(parts, options, server, announcement)
-        health = HealthServer(endpoints[0], options.metrics_port, status=lambda: front.status, metrics=metrics.render)
+        health = _health(options, front, metrics)
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
-        _warn_if_open(endpoints, credentials)
         front.run()
+
+
+def _health(options: Serve, front: Front, metrics: Metrics) -> HealthServer:
+    host = parse_metrics_host(options.metrics_host)
+    return HealthServer(host, options.metrics_port, status=lambda: front.status, metrics=metrics.render)
+
+
+def _warn_of_exposed_folders(options: Serve) -> None:
+    warn_if_exposed(options.index or options.root, what="index", log=log)
+    if options.registry is not None:
+        warn_if_exposed(options.registry, what="--registry", log=log)
 
 
 def _raise_descriptor_limit() -> None:
@@ -332,13 +351,3 @@ def _server_name(url: str) -> str:
     """The name that replies, logs and errors call this server by: its host and what tells it apart there."""
     name = f"{socket.gethostname()}:{url.rpartition('@' if '@' in url else ':')[2]}"
     return one_line(name, chars=MAX_NAME_CHARS)
-
-
-def _warn_if_open(endpoints: Sequence[Endpoint], credentials: ServerCredentials) -> None:
-    for endpoint in endpoints:
-        if endpoint.public and not credentials.authenticate(endpoint):
-            log.warning(
-                "%s is open to other machines and lets anyone in: use a private network, or authentication "
-                "(--tls-client-ca or --token-file for grpcs://, --curve-key for tcp://)",
-                endpoint.url,
-            )

@@ -29,6 +29,7 @@ from framefeed.clip import Clip
 from framefeed.crops import Box, WholeFrame
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
+from framefeed.new_file import NewFile
 from framefeed.request import ClipRequest
 
 _COLUMNS = 8
@@ -197,22 +198,27 @@ def _sheet(shown: _Shown) -> Picture:
 
 
 def _write_png(path: Path, picture: Picture) -> None:
-    part = path.with_name(f"{path.stem}.part.png")
-    av.VideoFrame.from_ndarray(picture, format="rgb24").save(part)
-    part.rename(path)
+    height_px, width_px = picture.shape[:2]
+    with NewFile(path) as new:
+        with av.open(new.file, "w", format="image2pipe") as container:
+            stream = container.add_stream("png", rate=1)
+            stream.width, stream.height, stream.pix_fmt = width_px, height_px, "rgb24"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        new.take_place()
 
 
 def _write_mp4(path: Path, pictures: Sequence[Picture], *, fps: float) -> None:
     """H.264 that browsers play, of the largest picture's size; smaller ones lie at the top left of it."""
     height_px, width_px = (max(picture.shape[axis] for picture in pictures) + 1 & ~1 for axis in (0, 1))
-    part = path.with_name(f"{path.stem}.part.mp4")
-    with av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
-        stream.options = {"crf": "15"}
-        for picture in pictures:
-            canvas = np.zeros((height_px, width_px, 3), np.uint8)
-            canvas[: picture.shape[0], : picture.shape[1]] = picture
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(canvas, format="rgb24")))
-        container.mux(stream.encode(None))
-    part.rename(path)
+    with NewFile(path) as new:
+        with av.open(new.file, "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+            stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
+            stream.options = {"crf": "15"}
+            for picture in pictures:
+                canvas = np.zeros((height_px, width_px, 3), np.uint8)
+                canvas[: picture.shape[0], : picture.shape[1]] = picture
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(canvas, format="rgb24")))
+            container.mux(stream.encode(None))
+        new.take_place()

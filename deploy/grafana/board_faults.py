@@ -155,10 +155,14 @@ FAULTS = Board(
                     queries=[(rate("framefeed_server_refused_total", "reason"), "{{reason}}")],
                 ),
                 Panel(
-                    title="Standstills",
-                    text="Times that no clip came for --watchdog-s and the run went on.",
+                    title="Standstills and skipped steps",
+                    text="Times that no clip came for --watchdog-s and the run went on, and steps that were left out "
+                    "because their loss or gradients were no numbers.",
                     unit="short",
-                    queries=[("sum by (rank) (framefeed_client_stalls_total)", "rank {{rank}}")],
+                    queries=[
+                        ("sum by (rank) (framefeed_client_stalls_total)", "standstills of rank {{rank}}"),
+                        ("sum by (rank) (framefeed_trainer_skipped_steps_total)", "steps of rank {{rank}}"),
+                    ],
                 ),
             ],
         ),

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -24,8 +24,10 @@ _TERM_S = 15.0
 class Child:
     """A process that leads its own session and process group. It stays a zombie, and so keeps its id, until reaped."""
 
-    def __init__(self, name: str, command: Sequence[str], *, log: Path | None) -> None:
-        """Start it; its output goes to `log`, or to where this process's goes."""
+    def __init__(
+        self, name: str, command: Sequence[str], *, log: Path | None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it; its output goes to `log`, or to where this process's goes. `environment`: None is this one's."""
         self.name = name
         self.log = log
         with contextlib.ExitStack() as stack:
@@ -36,6 +38,7 @@ class Child:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
+                env=environment,
             )
         self._pidfd = os.pidfd_open(self._process.pid)
 
@@ -74,9 +77,17 @@ class Children:
         self._logs = logs
         self._children: list[Child] = []
 
-    def start(self, name: str, command: Sequence[str], *, quiet: bool = True) -> Child:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        quiet: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
         """Start a child. If `quiet` it writes to LOGS/NAME.log, else where this process writes."""
-        child = Child(name, command, log=self._logs / f"{name}.log" if quiet else None)
+        log = self._logs / f"{name}.log" if quiet else None
+        child = Child(name, command, log=log, environment=environment)
         self._children.append(child)
         return child
 

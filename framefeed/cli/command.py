@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import os
 import re
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -38,7 +39,13 @@ def main(args: list[str] | None = None) -> int:
             print(f"usage: framefeed VERB [options]\n\nverbs: {', '.join(sorted(verbs))}\n\nframefeed VERB --help")
             return 0 if args else 2
         point, options = find_verb(verbs, args)
-        parse_verb(point, options).run()
+        try:
+            verb = parse_verb(point, options)
+        except BadInput:
+            if args[0] == "train" and os.environ.get("RANK", "0") != "0":
+                return 2  # each of a run's processes reads the same options, and rank 0 says what is wrong with them
+            raise
+        verb.run()
     except FramefeedError as error:
         print(f"framefeed: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1

@@ -6,32 +6,41 @@ It knows files, no names and no models. Nothing in a file is ever executed.
 from __future__ import annotations
 
 import argparse
-import pickle
-from collections.abc import Callable, Mapping
+import codecs
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from models.weights.torch_archive import ArchiveError, CarriesCode, Plain, load_archive
 
 FOLDER_FILE = "model.safetensors"
 _INSIDE = ("state_dict", "model", "module", "model_state_dict")
 _AVERAGED = ("model_ema", "state_dict_ema", "ema", "ema_state_dict")
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's, torch.compile's
-# What AVION's and LaViLa's checkpoints keep their best score in: plain numbers, built by NumPy's own functions.
-# NumPy 1 pickled `scalar` under another name of the same function.
-_NUMBER = cast("Callable[..., object]", np.float64(0.0).__reduce__()[0])
-_PLAIN: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+
+
+def _number(kind: np.dtype[np.generic], data: bytes) -> np.generic:
+    """What NumPy's `scalar` makes, of the kinds below only: that takes as much memory as a kind claims to need."""
+    if kind.kind not in "biuf" or kind.itemsize > 8:
+        raise ValueError("it holds a value of NumPy that is no number")
+    return np.frombuffer(data, kind, count=1)[0]  # type: ignore[no-any-return]
+
+
+# What AVION's and LaViLa's checkpoints keep their best score in. NumPy 1 had another name for the same function.
+_PLAIN: tuple[Plain, ...] = (
     argparse.Namespace,
     np.dtype,
-    _NUMBER,
-    (_NUMBER, "numpy.core.multiarray.scalar"),
+    (codecs.encode, "_codecs.encode"),  # of bytes, as old pickles spell them
+    (_number, "numpy._core.multiarray.scalar"),
+    (_number, "numpy.core.multiarray.scalar"),
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")),
-]
+)
 
 
 class WeightsFileError(ValueError):
@@ -65,10 +74,10 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
     """
     path = path / FOLDER_FILE if path.is_dir() else path
     try:
-        body: object = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        body: object = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except FileNotFoundError:
         raise WeightsFileError(f"weights {path} do not exist") from None
-    except (OSError, SafetensorError, EOFError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError) as error:
         raise WeightsFileError(f"weights {path} cannot be read: {_first_line(error)}") from None
     average = _inside(body, _AVERAGED)
     if averaged and not average:
@@ -95,24 +104,22 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         raise WeightsFileError(f"weights {path} cannot be written: {_first_line(error)}") from None
 
 
-def _read_pickle(path: Path) -> object:
-    """torch's restricted unpickler, which also takes options of argparse and numbers of NumPy: plain values."""
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Its header says how long each tensor is, and the library checks that against the file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise WeightsFileError(f"weights {path} cannot be read: it is no regular file")
+    return load_file(path)
+
+
+def _read_torch(path: Path) -> object:
+    """An archive of torch.save, which may hold options of argparse and numbers of NumPy too: plain values."""
     try:
-        with torch.serialization.safe_globals(_PLAIN):
-            body: object = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        why = f"it holds more than tensors and plain values ({_first_line(error)})"
-        raise WeightsFileError(
-            f"weights {path} are refused: {why}; wanted safetensors, or a plain state dict"
-        ) from None
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
-            why = "a TorchScript archive carries code"
-            raise WeightsFileError(
-                f"weights {path} are refused: {why}; wanted the same weights as safetensors"
-            ) from None
-        raise WeightsFileError(f"weights {path} cannot be read: {_first_line(error)}") from None
-    return body
+        return load_archive(path, old_format=True, plain=_PLAIN)
+    except CarriesCode as error:
+        wanted = "wanted safetensors, or a plain state dict of the same weights"
+        raise WeightsFileError(f"weights {path} are refused: {error}; {wanted}") from None
+    except ArchiveError as error:
+        raise WeightsFileError(f"weights {path} cannot be read: {error}") from None
 
 
 def _inside(body: object, names: tuple[str, ...]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Finds the messages in one direction of a ZeroMQ connection (ZMTP 3.1); it changes nothing and knows no sockets.
+"""Finds and spells the messages in one direction of a ZeroMQ connection (ZMTP 3.1); it knows no sockets.
 
 Source: rfc.zeromq.org/spec/37. A greeting of 64 bytes, then frames: flags (1 more follow, 2 long, 4 command), a length
 of one or eight bytes, the body.
@@ -61,3 +61,28 @@ class Messages:
                 return end, header
             at = end
         return None
+
+
+def greeting(mechanism: bytes = b"NULL") -> bytes:
+    """The first 64 bytes that a client of ZMTP 3.1 sends."""
+    return b"\xff" + bytes(8) + b"\x7f\x03\x01" + mechanism.ljust(20, b"\0") + bytes(32)
+
+
+def ready(identity: bytes = b"") -> bytes:
+    """The command by which a DEALER without encryption ends its handshake, under a name of its own choice."""
+    return _frame(b"\x05READY" + _property(b"Socket-Type", b"DEALER") + _property(b"Identity", identity), _COMMAND)
+
+
+def part(body: bytes, *, more: bool) -> bytes:
+    """A part of a message."""
+    return _frame(body, _MORE if more else 0)
+
+
+def _property(name: bytes, value: bytes) -> bytes:
+    return bytes((len(name),)) + name + len(value).to_bytes(4) + value
+
+
+def _frame(body: bytes, flags: int) -> bytes:
+    if len(body) > 255:
+        return bytes((flags | _LONG,)) + len(body).to_bytes(8) + body
+    return bytes((flags, len(body))) + body

@@ -20,7 +20,7 @@ from framefeed.crops import RandomResizedCrop
 from framefeed.request import ClipRequest
 from framefeed.sampling import Linspace
 from tests.videos import SHARED_VIDEOS
-from trainer_client.training.augment import yuv_to_rgb
+from trainer_client.training.augment.pixels import yuv_to_rgb
 
 DAMAGED = {"corrupted.mp4"}
 WHOLE = sorted({path.name for path in SHARED_VIDEOS.glob("*")} - DAMAGED)

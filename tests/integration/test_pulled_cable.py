@@ -25,7 +25,8 @@ def test_a_pulled_cable_costs_a_deadline_and_changes_no_byte(root: Path, tmp_pat
         pytest.skip(why)
     pauses = Pauses()
     with Host(0) as host, boxes(tmp_path, root, count=1) as near:
-        far_bind = ("--bind", f"{transport}://{host.address}:0", "--public")
+        far_bind = ("--bind", f"{transport}://{host.address}:0", "--public", "--insecure")
+        far_bind += ("--metrics-host", host.address)
         with (
             Server(tmp_path, str(root), *SERVER, *far_bind, program=SERVE, under=host.enter) as far,
             plan(root, tmp_path, [*near, far], steps=None, batch_clips=4).open() as run,

@@ -101,7 +101,7 @@ def nothing_left(servers: list[Server]) -> Iterator[None]:
         wait_until("no descriptor more", lambda p=pid, n=count: descriptors(p) <= n)  # type: ignore[misc]
     for server in servers:
         wait_until("free buffers", lambda s=server: s.metrics()["framefeed_server_buffer_pool_used_bytes"] == 0)  # type: ignore[misc]
-        assert who_maps_the_buffers(server) == {server.pid, *server.workers()}
+        assert who_maps_the_buffers(server) == {server.pid, *server.workers(), *server.gateways()}
 
 
 def run_rank(rank: int, urls: list[str]) -> list[int]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import trustme
 import zmq
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from msgspec import structs
 
 from decode_server.indexing.index import build_index
@@ -32,7 +34,8 @@ from trainer_client.fleet.discovery import DnsServers
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
 from trainer_client.transports.credentials import Credentials, Secrets
-from trainer_client.transports.transport import Kind
+from trainer_client.transports.grpc_transport import GrpcTransport
+from trainer_client.transports.transport import Kind, TransportLimits
 
 TOKEN = b"a-token-of-some-length"
 
@@ -250,6 +253,31 @@ def test_the_token_is_served_and_no_other_or_none(token_server: Server, caplog: 
 def test_a_token_does_not_travel_in_the_clear(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="a token would travel in the clear, wanted grpcs://"):
         Talker("grpc://10.0.0.1:5555", secrets=Secrets(token=TOKEN)).__enter__()
+
+
+def test_a_token_goes_to_a_pinned_authority_or_to_this_host_only() -> None:
+    with pytest.raises(BadInput, match=r"a token goes to servers of one's own authority, wanted --tls-ca"):
+        Talker("grpcs://10.0.0.1:5555", secrets=Secrets(token=TOKEN)).__enter__()
+    for url in ("grpc://127.0.0.1:1", "grpcs://localhost:1", "grpc://[::1]:1"):
+        transport = GrpcTransport(TransportLimits(clip_bytes=1, secrets=lambda: Secrets(token=TOKEN)))
+        transport.connect(url)
+        transport.close()
+
+
+def test_only_the_one_health_check_is_open_without_a_token(token_server: Server) -> None:
+    """Watch is a stream for each caller: nine of them once used a server up."""
+    asked = health_pb2.HealthCheckRequest()
+    with grpc.insecure_channel(token_server.endpoint.removeprefix("grpc://")) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        assert health.Check(asked, timeout=PATIENCE_S).status == health_pb2.HealthCheckResponse.SERVING
+        before = refused(token_server, "token")
+        with pytest.raises(grpc.RpcError) as caught:
+            next(health.Watch(asked, timeout=PATIENCE_S))
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert refused(token_server, "token") == before + 1
+        shown = [("authorization", f"Bearer {TOKEN.decode()}")]
+        seen = next(health.Watch(asked, timeout=PATIENCE_S, metadata=shown))
+        assert seen.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_the_token_is_read_again_on_both_sides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -513,9 +513,15 @@ def test_a_worker_of_another_data_set_is_not_let_in(tmp_path: Path) -> None:
         ),
         (("--threads", "0"), "framefeed: --threads is 0, wanted at least 1"),
         (
-            ("--bind", "tcp://192.0.2.1:0", "--public"),
+            ("--bind", "tcp://192.0.2.1:0", "--public", "--insecure"),
             "framefeed: bind: tcp://192.0.2.1:0 is no address of this machine",
         ),
+        (
+            ("--bind", "tcp://127.0.0.1:0", "--bind", "tcp://192.0.2.1:0", "--public"),
+            "framefeed: --bind: tcp://192.0.2.1:0 lets anyone who can reach it in; give credentials (--curve-key ",
+        ),
+        (("--metrics-host", "decode-box"), "framefeed: --metrics-host: 'decode-box' is no IP address"),
+        (("--lease-s", "1e9"), "framefeed: --lease-s is 1e+09, wanted at most 2.592e+06"),
     ],
 )
 def test_options_that_cannot_be_meant_are_one_line_and_2(args: tuple[str, ...], line: str) -> None:

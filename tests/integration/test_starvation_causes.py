@@ -228,10 +228,10 @@ def test_the_first_batch(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(NO_HOSTS), reason=NO_HOSTS)
 def test_a_thin_link(root: Path, tmp_path: Path) -> None:
-    options = ("--workers", "1", "--threads", "2", "--public")
+    options = ("--workers", "1", "--threads", "2", "--public", "--insecure")
     with Host(0) as far:
         far.narrow_cable("20mbit")
-        bind = ("--bind", f"tcp://{far.address}:0")
+        bind = ("--bind", f"tcp://{far.address}:0", "--metrics-host", far.address)
         with (
             Server(tmp_path, str(root), *options, *bind, program=SERVE, under=far.enter) as server,
             Run(windows(root), [server.endpoint], prefetch_batches=2) as run,

@@ -21,7 +21,7 @@ from models.videomae import VideoMAEConfig
 from models.weights.saved_model import load_model
 from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
 from tests.videos import make_numbered_video
-from trainer_client.training.checkpoint import Checkpoints, read_checkpoint
+from trainer_client.training.checkpoints import Checkpoints, read_checkpoint
 from trainer_client.training.export import Export
 
 TRAIN = ("-c", "from framefeed.cli.command import main; raise SystemExit(main())", "train", "mae")
@@ -147,7 +147,7 @@ def test_a_finished_run_leaves_its_sheet_summary_and_checkpoint_and_refuses_anot
     assert [line.split()[1] for line in said.splitlines() if line.startswith("step ")] == ["1/4", "2/4", "3/4", "4/4"]
     names = {path.name for path in tmp_path.iterdir()}
     kept = {"step_000000002.pt", "step_000000004.pt"}
-    assert names == {*kept, "contact_sheet.png", "run.json", "summary.json", "tensorboard"}
+    assert names == {*kept, "contact_sheet.png", "recipe.json", "run.json", "summary.json", "tensorboard"}
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["ending"], summary["steps"], summary["clips"]) == ("all steps done", 4, 8)
     assert summary["conserved"]

@@ -23,7 +23,7 @@ INNER_ORDERS = {
         ("media", "clips", "service"),
         ("media", "clips", "show"),
     ),
-    "trainer_client": (("measures", "fleet", "transports", "feed", "training", "adapters"), ("text",)),
+    "trainer_client": (("measures", "fleet", "transports", "feed", "training", "adapters"), ("text", "training")),
     "models": (("weights",),),
 }
 OURS = set(MAY_IMPORT) | {"bench", "tests"}

@@ -30,6 +30,7 @@ from trainer_client.fleet.discovery import Discovery, Members, Source
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.messages import Failed, Got, Send
+from trainer_client.fleet.protection import Protection
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.measures.wait import ClipLife, Wait, to_ns
@@ -67,7 +68,7 @@ OpenWire = Callable[[socket.socket], AbstractContextManager[Wire]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a feed is made of: where its servers come from and how often to look, the decisions, where they are counted,
-    and how long its thread may be silent.
+    how long its thread may be silent, and which servers may be used.
     """
 
     sources: Sequence[Source]
@@ -80,6 +81,7 @@ class Parts:
     ledger: Ledger
     rank: int
     stall_s: float
+    protection: Protection
 
 
 class Feed:
@@ -98,8 +100,13 @@ class Feed:
         self._waiting_since_s: float | None = None
         self._delivered = False
         self.stop_switch = StopSwitch()
-        discovery = Discovery(parts.sources, every_s=parts.look_every_s, on_report=self.stop_switch.rouse)
-        self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch)
+        discovery = Discovery(
+            parts.sources,
+            every_s=parts.look_every_s,
+            on_report=self.stop_switch.rouse,
+            protection=parts.protection,
+        )
+        self._members = Members(discovery, fleet=parts.fleet, dispatch=parts.dispatch, ledger=parts.ledger)
         self._thread = threading.Thread(target=self._run, name=f"framefeed-feed-{parts.rank}", daemon=True)
 
     def start(self) -> None:

@@ -17,6 +17,9 @@ from itertools import count, takewhile
 import numpy as np
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
+
+_MAX_STEPS = 1 << 26  # of an order that is not the plan's, a number a step
 
 
 def window_of(order: str, *, world_size: int) -> int:
@@ -55,7 +58,11 @@ class Order:
         self.steps += 1
 
     def used(self, steps: int) -> list[int]:
-        """The plan's steps that the first `steps` were. Raises ValueError if the run has not got so far."""
+        """The plan's steps that the first `steps` were. Raises ValueError if the run has not got so far, or for more
+        steps than can be listed.
+        """
+        if steps > _MAX_STEPS:
+            raise ValueError(f"order: {steps} steps are asked for, wanted at most {_MAX_STEPS}")
         if self._displaced and steps > self.steps:
             raise ValueError(f"order: {steps} steps are asked for, {self.steps} were delivered")
         displaced = self._displaced[:steps] or [0] * steps
@@ -88,11 +95,24 @@ class Order:
         if text is None:
             return order
         try:
-            raw = zlib.decompress(base64.b64decode(text if isinstance(text, str) else "", validate=True))
+            raw = _unpacked(
+                base64.b64decode(text if isinstance(text, str) else "", validate=True), bytes_wanted=4 * steps
+            )
             order._displaced = array("q", np.frombuffer(raw, "<i4").tolist())
         except (ValueError, zlib.error) as error:
-            raise BadInput(f"resume: order is {text!r:.80}, wanted what a run wrote ({error})") from None
+            raise BadInput(f"resume: order is {show_value(text)}, wanted what a run wrote ({error})") from None
         used = order.used(steps) if len(order._displaced) == steps else []
         if len(set(used)) != steps or min(used, default=0) < 0:
             raise BadInput(f"resume: order is not one of {steps} different steps")
         return order
+
+
+def _unpacked(packed: bytes, *, bytes_wanted: int) -> bytes:
+    """What zlib packed, which must be so long: no more memory than that is taken, whatever the text says."""
+    if bytes_wanted > 4 * _MAX_STEPS:
+        raise ValueError(f"it is of more than {_MAX_STEPS} steps")
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(packed, bytes_wanted + 1)
+    if len(raw) != bytes_wanted or not unpacker.eof:
+        raise ValueError(f"it is not of {bytes_wanted // 4} steps")
+    return raw

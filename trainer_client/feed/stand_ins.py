@@ -17,14 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from framefeed.draws import SPARE, draw_below, draw_u64
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.quarantine import Quarantine, QuarantinedSpan, read_quarantine
+from framefeed.ranges import check_range, check_ranges, check_text
+from framefeed.show_value import show_value
 from trainer_client.feed.sampler import PlannedBatch
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.measures.stats import Ledger
 from trainer_client.samples import Dataset, Sample
 
+_MAX_WHY = 200
+_Row = tuple[int, tuple[int, ...], int, int, int, str]
+_ROWS = msgspec.json.Decoder(list[_Row])
 _DRAWS = 64  # for one place, before its error ends the run
 
 PoisonPolicy = Literal["raise", "skip", "replace"]
@@ -195,18 +202,21 @@ def read(text: object, dataset: Dataset) -> list[StandIn]:
     if text is None:
         return []
     try:
-        rows: list[tuple[int, list[int], int, int, int, str]] = json.loads(str(text))
-        return [
-            StandIn(
-                position=int(position),
-                failed=tuple(int(i) for i in failed),
-                draw=int(draw),
-                index=int(index),
-                seed=int(seed),
-                sample=dataset[int(index)],
-                reason=str(reason),
-            )
-            for position, failed, draw, index, seed, reason in rows
-        ]
-    except (TypeError, ValueError, IndexError) as error:
-        raise BadInput(f"resume: stand_ins is {text!r:.80}, wanted a record of this dataset ({error})") from None
+        rows = _ROWS.decode(text if isinstance(text, str) else "")
+        return [_stand_in(row, dataset) for row in rows]
+    except (msgspec.MsgspecError, TypeError, ValueError, IndexError, RecursionError) as error:
+        why = str(error)[:_MAX_WHY]
+        raise BadInput(f"resume: stand_ins is {show_value(text)}, wanted a record of this dataset ({why})") from None
+
+
+def _stand_in(row: _Row, dataset: Dataset) -> StandIn:
+    """Raises ValueError, or what the dataset raises, for what no run of this dataset can have recorded."""
+    position, failed, draw, index, seed, reason = row
+    check_range("a position", position, 0, (1 << 63) - 1)
+    check_range("a draw", draw, 0, _DRAWS - 1)
+    check_range("a seed", seed, 0, (1 << 64) - 1)
+    check_ranges("the samples", (index, *failed), 0, len(dataset) - 1)
+    check_text("a reason", reason, most=64)
+    return StandIn(
+        position=position, failed=failed, draw=draw, index=index, seed=seed, sample=dataset[index], reason=reason
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -65,6 +66,15 @@ def check_server(url: str) -> None:
 def scheme_of(url: str) -> str:
     """What stands before `://`."""
     return url.partition("://")[0]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a checked address leads to this host and never out of it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _wrong_with_name(url: str) -> str:

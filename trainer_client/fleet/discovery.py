@@ -7,7 +7,7 @@ at a source and tells the others. Who is a server is decided in membership.
 
 from __future__ import annotations
 
-import ipaddress
+import itertools
 import json
 import logging
 import math
@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,20 +23,26 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput, ResourceExhausted
+from framefeed.folder_guard import warn_if_exposed
 from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
 from framefeed.show_value import one_line, show_value
-from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, named, scheme_of
+from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, is_loopback, named, scheme_of
 from trainer_client.fleet.connection_turns import ConnectionTurns
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.membership import Candidate, Discovered, Membership
 from trainer_client.fleet.node_share import NodeShare
+from trainer_client.fleet.protection import Protection
 from trainer_client.fleet.server import State
+from trainer_client.measures.stats import Ledger
 
 _log = logging.getLogger(__name__)
 
 _BEST_FIRST = ("shm", "tcp", "grpcs", "grpc")
 _THIS_HOST_ONLY = frozenset({"shm"})
+_MOST_ENTRIES = 1 << 12  # of a registry that are looked at
+_MOST_SAID = 100  # strange or refused entries that are named
+_MOST_TOLD_BYTES = 1 << 26
 _JOIN_S = 1.0
 _TOLD_VERSION = 1  # of what one rank tells another
 _TURN_S = 0.5  # time alone may make a member leave
@@ -119,11 +125,17 @@ class RegistryServers:
         self._url, self._host, self._read_entry = url, host_id() if host is None else host, read
         self._folder = Path(url.removeprefix(REGISTRY))
         self._strange: set[str] = set()
+        self._looked = False
         self._read: dict[str, tuple[tuple[int, int, int], Candidate | None]] = {}  # by name; of which file
 
     def look(self) -> list[Candidate]:
         """Reads the folder, and the files in it that are new. What is no whole entry is left out, and said once."""
-        names = [name for name in sorted(os.listdir(self._folder)) if name.endswith(SUFFIX)]
+        if not self._looked:
+            self._looked = True
+            warn_if_exposed(self._folder, what="registry", log=_log)
+        with os.scandir(self._folder) as entries:
+            ours = (entry.name for entry in entries if entry.name.endswith(SUFFIX))
+            names = sorted(itertools.islice(ours, _MOST_ENTRIES))
         found = [self._candidate(name) for name in names]
         self._read = {name: self._read[name] for name in names if name in self._read}
         return [candidate for candidate in found if candidate is not None]
@@ -131,7 +143,7 @@ class RegistryServers:
     def _candidate(self, name: str) -> Candidate | None:
         path = self._folder / name
         try:
-            status = os.stat(path)
+            status = os.lstat(path)
             file = (status.st_ino, status.st_mtime_ns, status.st_size)
             before = self._read.get(name)
             if before is None or before[0] != file:
@@ -149,11 +161,12 @@ class RegistryServers:
             return None
         if urls := usable_urls(entry, self._host):
             return Candidate(name=path.name, urls=urls, beat=entry.beat, lease_s=entry.lease_s)
-        self._say_once(path.name, f"names no endpoint that this host can use: {', '.join(entry.endpoints)}")
+        shown = one_line(", ".join(entry.endpoints), chars=200)
+        self._say_once(path.name, f"names no endpoint that this host can use: {shown}")
         return None
 
     def _say_once(self, name: str, what: str) -> None:
-        if name not in self._strange:
+        if name not in self._strange and len(self._strange) < _MOST_SAID:
             self._strange.add(name)
             _log.warning("%s: %s %s", self._url, one_line(name), what)
 
@@ -170,21 +183,13 @@ def usable_urls(entry: ServerEntry, host: str) -> tuple[str, ...]:
             check_server(url)
         except BadInput:
             continue
-        if here or not (scheme_of(url) in _THIS_HOST_ONLY or _is_loopback(url)):
+        if here or not (scheme_of(url) in _THIS_HOST_ONLY or is_loopback(url)):
             usable.append(url)
     return tuple(sorted(usable, key=lambda url: _rank(scheme_of(url))))
 
 
 def _rank(scheme: str) -> int:
     return _BEST_FIRST.index(scheme) if scheme in _BEST_FIRST else len(_BEST_FIRST)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def sources_of(servers: Sequence[str]) -> list[Source]:
@@ -203,9 +208,17 @@ class Discovery:
     """
 
     def __init__(
-        self, sources: Sequence[Source], *, every_s: float, on_report: Callable[[], None], share: bool = True
+        self,
+        sources: Sequence[Source],
+        *,
+        every_s: float,
+        on_report: Callable[[], None],
+        protection: Protection | None = None,
+        share: bool = True,
     ) -> None:
+        """`protection` is asked about what changing sources name; what does not change is what the user gave."""
         self._sources = tuple(sources)
+        self._protection = protection or Protection()
         self._every_s, self._on_report, self._share = every_s, on_report, share
         self._discovered: deque[Discovered] = deque()
         self._watches: list[tuple[NodeShare, threading.Thread]] = []
@@ -240,7 +253,7 @@ class Discovery:
         trouble = ""
         with share:
             while (told := share.next()) is not None:
-                discovered = _discovered(source, told)
+                discovered = self._protection.allowed(_discovered(source, told))  # others look with other credentials
                 if discovered.why and discovered.why != trouble:
                     _log.warning("%s %s: the servers known from it stay", source, discovered.why)
                 trouble = discovered.why
@@ -264,10 +277,10 @@ def _told(discovered: Discovered) -> bytes:
 
 def _discovered(source: str, told: bytes) -> Discovered:
     try:
-        why, rows = json.loads(zlib.decompress(told))
+        why, rows = json.loads(zlib.decompressobj().decompress(told, _MOST_TOLD_BYTES))
         seen = None if rows is None else tuple(_candidate(*row) for row in rows)
         return Discovered(source=source, seen=seen, why=str(why))
-    except (ValueError, TypeError, zlib.error) as error:
+    except (ValueError, TypeError, RecursionError, zlib.error) as error:
         return Discovered(source=source, seen=None, why=f"was told of in no known words ({error})")
 
 
@@ -286,7 +299,10 @@ class Connects(Protocol):
 class Members:
     """Whose servers a feed uses. Whoever starts it closes it. Everything else belongs to the feed's thread."""
 
-    def __init__(self, discovery: Discovery, *, fleet: Fleet, dispatch: Dispatch) -> None:
+    def __init__(self, discovery: Discovery, *, fleet: Fleet, dispatch: Dispatch, ledger: Ledger | None = None) -> None:
+        """Entries that are refused are counted in the ledger's `shunned`."""
+        self._shunned = Counter[str]() if ledger is None else ledger.shunned
+        self._refused: set[tuple[str, str]] = set()
         self._discovery, self._fleet, self._dispatch = discovery, fleet, dispatch
         self._membership, self._turns = Membership(), ConnectionTurns()
         self._due_s = -math.inf
@@ -313,6 +329,7 @@ class Members:
             return
         self._due_s = now_s + _TURN_S
         for look in discovered:
+            self._refuse(look)
             self._membership.saw(look, now_s)
         with lock:
             held, there = list(self._fleet.servers), self._there()
@@ -325,6 +342,16 @@ class Members:
                 self._dispatch.left(url, now_s=now_s)
             held, there = list(self._fleet.servers), self._there()
         self._connect(wire, held, there=there, now_s=now_s)
+
+    def _refuse(self, look: Discovered) -> None:
+        """Name and count each entry that is not to be used once."""
+        for name, why in look.refused:
+            if (look.source, name) in self._refused or len(self._refused) >= _MOST_ENTRIES:
+                continue
+            self._refused.add((look.source, name))
+            self._shunned["unprotected"] += 1
+            if len(self._refused) <= _MOST_SAID:
+                _log.error("%s: server %s is refused: %s", look.source, one_line(name), why)
 
     def _there(self) -> list[str]:
         """Whose connections stand."""

@@ -28,11 +28,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered:
-    """All servers that a source saw at one look; None, and why, when it could not look."""
+    """All servers that a source saw at one look; None, and why, when it could not look. `refused` are names of others
+    that are not to be used, each with the reason.
+    """
 
     source: str
     seen: tuple[Candidate, ...] | None
     why: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,12 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from framefeed.errors import BadInput
+from framefeed.new_file import write_whole
+from framefeed.regular_file import read_regular
 from trainer_client.text.tokens import CLIP_CONTEXT, TokenLayout, TokenRows
 
 FORMAT = 1
+_MAX_FILE_BYTES = 1 << 28
 _SMALLEST = 256 + 3  # every byte, and what is not text: padding, start, end
 
 
@@ -57,7 +60,7 @@ class NarrationTokenizer:
     def load(cls, path: Path) -> NarrationTokenizer:
         """One that was saved. Raises BadInput for a file that is not one."""
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = json.loads(read_regular(path, limit_bytes=_MAX_FILE_BYTES))
             if saved["framefeed_tokenizer"] != FORMAT:
                 raise BadInput(f"tokenizer {path} has format {saved['framefeed_tokenizer']!r}, wanted {FORMAT}")
             bpe, context = Tokenizer.from_str(json.dumps(saved["bpe"])), int(saved["context"])
@@ -77,7 +80,7 @@ class NarrationTokenizer:
             "bpe": json.loads(self._bpe.to_str()),
         }
         try:
-            path.write_text(json.dumps(saved, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            write_whole(path, (json.dumps(saved, ensure_ascii=False, indent=1) + "\n").encode())
         except OSError as error:
             raise BadInput(f"tokenizer {path} cannot be written: {error.strerror}") from None
 

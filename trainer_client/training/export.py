@@ -22,7 +22,7 @@ from models.vit import ViTConfig
 from models.weights.config_json import config_from_json
 from models.weights.key_table import Weights
 from models.weights.saved_model import save_for_transformers, save_model
-from trainer_client.training.checkpoint import newest_checkpoint, read_checkpoint
+from trainer_client.training.checkpoints import newest_checkpoint, read_checkpoint
 
 _ENCODER = "encoder."
 

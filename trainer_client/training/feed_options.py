@@ -39,7 +39,7 @@ class FeedOptions:
     registry:///FOLDER, those that were started with --registry FOLDER. They may come, go and come back during the run.
     """
     batch_clips: int = 64
-    """Clips of one step."""
+    """Clips of one step, of all processes together."""
     prefetch_batches: int = _LOADER.prefetch_batches
     """Batches made ahead of the step that uses them."""
     prefetch_mib: int | None = None
@@ -87,10 +87,15 @@ class FeedOptions:
     credentials: Credentials = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
-        """A loader that gives the plan's batches; closing it is the caller's. Raises BadInput for unusable options."""
+        """A loader that gives the plan's batches, of which each rank has its share; closing it is the caller's.
+
+        Raises BadInput for unusable options, and for a batch that does not divide among the ranks.
+        """
         options = LoaderOptions(
             servers=self.servers,
-            batch_clips=self.batch_clips,
+            batch_clips=compute.ranks.share_of(self.batch_clips),
+            rank=compute.ranks.rank,
+            world_size=compute.ranks.world,
             run_seed=plan.seed,
             steps=plan.steps,
             prefetch_batches=self.prefetch_batches,

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from framefeed.errors import BadInput
-from trainer_client.training.optimizer import AdamWConfig, build_adamw
-from trainer_client.training.schedule import WarmupCosine, scale_rate
+from trainer_client.training.optimizers import OptimizerConfig, OptimizerName, build_optimizer
+from trainer_client.training.schedules import WarmupCosine, scale_rate
 
 _REFERENCE_CLIPS = 256
 
@@ -36,12 +36,18 @@ class LearningOptions:
     """Peak learning rate of a global batch of 256 clips, scaled linearly to the batch; not used with --lr."""
     warmup: float = 0.1
     """Share of all steps in which the rate climbs to its peak; half a cosine takes it down again."""
+    optimizer: OptimizerName = "adamw"
+    """What moves the weights; sgd has momentum."""
     weight_decay: float = 0.05
-    """AdamW's decay of weight matrices; biases, norms and tokens do not decay."""
+    """Decay of weight matrices; biases, norms and tokens do not decay."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates of the mean and the square of gradients."""
+    """Decay rates of the mean and the square of gradients (lion: of its two means; sgd: the first is momentum)."""
+    layer_decay: float = 1.0
+    """Each block of the encoder learns at so much of the rate of the block above it; 1 is all at one rate."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 does not clip."""
+    average_decay: float = 0.0
+    """Keep a moving average of the weights with this decay (0.9999, say); 0 keeps none."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1:
@@ -50,11 +56,11 @@ class LearningOptions:
             raise BadInput(f"--clip-norm is {self.clip_norm:g}, wanted 0 or more")
 
     def build(self, model: nn.Module, *, steps: int, batch_clips: int) -> Learning:
-        """AdamW over the model, warm-up and cosine over `steps`. Raises BadInput for what makes no such thing."""
+        """The optimizer over the model, warm-up and cosine over `steps`. Raises BadInput for what makes none."""
         scaled = scale_rate(self.base_lr, batch_clips=batch_clips, reference_clips=_REFERENCE_CLIPS)
         peak = scaled if self.lr is None else self.lr
         return Learning(
-            optimizer=build_adamw(model, AdamWConfig(weight_decay=self.weight_decay, betas=self.betas)),
+            optimizer=build_optimizer(model, self.moving()),
             schedule=WarmupCosine(
                 peak=peak,
                 warmup_steps=round(self.warmup * steps),
@@ -63,4 +69,10 @@ class LearningOptions:
                 end=min(1e-5, peak),
             ),
             clip_norm=self.clip_norm or None,
+        )
+
+    def moving(self) -> OptimizerConfig:
+        """What of it is the optimizer's. Raises BadInput for values it cannot run with."""
+        return OptimizerConfig(
+            name=self.optimizer, weight_decay=self.weight_decay, betas=self.betas, layer_decay=self.layer_decay
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.key_files import read_curve_public, read_curve_secret, read_public, read_secret, read_token
 from framefeed.reread import Reread
+from trainer_client.fleet.protection import Protection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -37,7 +38,7 @@ class Credentials:
     tls_key: Path | None = None
     """Its PEM private key."""
     token_file: Path | None = None
-    """Token to send to grpcs:// servers, and to grpc:// ones on this host."""
+    """Token to send to grpcs:// servers, which needs --tls-ca, and to those on this host's loopback."""
     curve_key: Path | None = None
     """Secret key, made by 'framefeed keys', to show to tcp:// servers."""
     curve_server: Path | None = None
@@ -49,6 +50,15 @@ class Credentials:
             if len(given) == 1:
                 missing = other if given[0] == one else one
                 raise BadInput(f"credentials: {given[0]} is given without {missing}, wanted both or neither")
+
+    @property
+    def protection(self) -> Protection:
+        """Which servers a registry or a name may lead to."""
+        return Protection(
+            curve=self.curve_key is not None,
+            tls=self.tls_ca is not None or self.tls_cert is not None,
+            token=self.token_file is not None,
+        )
 
     def read(self) -> Secrets:
         """Read the files. Raises BadInput for one that cannot be used or is not kept secret."""

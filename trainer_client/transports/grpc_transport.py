@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import re
 import socket
 import threading
 from collections import deque
@@ -24,7 +23,7 @@ from framefeed.grpc_pixels import split_pixels
 from framefeed.proto_wire import header_of_reply, proto_of_call
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES
-from trainer_client.fleet.addresses import name_and_address
+from trainer_client.fleet.addresses import is_loopback, name_and_address
 from trainer_client.transports.credentials import Secrets
 from trainer_client.transports.fork_guard import (
     FORKS_WAIT,
@@ -67,7 +66,6 @@ _OPTIONS = (
 )
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
 
-_LOCAL = re.compile(r"grpc://(localhost|127\.[\d.]+|\[::1\]):")
 _NOTHING = memoryview(b"")
 
 
@@ -83,9 +81,15 @@ class GrpcTransport:
             let_go_when_forked(self)
 
     def connect(self, url: str) -> None:
-        """See Transport. Raises BadInput if a token would travel in the clear."""
-        if self._limits.secrets().token is not None and not url.startswith("grpcs://") and not _LOCAL.match(url):
-            raise BadInput(f"server address {url!r}: a token would travel in the clear, wanted grpcs://")
+        """See Transport. Raises BadInput if a token would travel in the clear, or to whoever has any certificate."""
+        secrets = self._limits.secrets()
+        if secrets.token is not None and not is_loopback(url):
+            if not url.startswith("grpcs://"):
+                raise BadInput(f"server address {url!r}: a token would travel in the clear, wanted grpcs://")
+            if secrets.tls_ca is None:
+                raise BadInput(
+                    f"server address {url!r}: a token goes to servers of one's own authority, wanted --tls-ca"
+                )
         self._links[url] = _Link(url, self._limits, ring=self._ring)
         self._leaving = [link for link in self._leaving if link.alive]
 

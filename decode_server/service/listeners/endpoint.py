@@ -16,7 +16,7 @@ _WANTED = "wanted tcp://ADDRESS:PORT or grpc(s)://ADDRESS:PORT (port 0 picks a f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """What a listener binds, and the IP address that the metrics port shares with it; both loopback unless `public`."""
+    """What a listener binds, and the IP address in it: a loopback one unless `public`."""
 
     url: str
     address: str

@@ -23,7 +23,7 @@ HANDSHAKE_S = 10.0  # from a connection to its first call
 _PEERS = 4096  # that are remembered; an older one counts anew
 _LOOK_S = 0.5
 _TOKEN_LOOK_S = 1.0
-_OPEN = "/grpc.health.v1.Health/"  # probes have no token, and learn only whether the server serves
+_OPEN = "/grpc.health.v1.Health/Check"  # probes have no token, and learn only whether the server serves
 
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
@@ -126,7 +126,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         )
 
     def _wrong_with(self, call: grpc.HandlerCallDetails) -> str:
-        if self._token is None or call.method.startswith(_OPEN):
+        if self._token is None or call.method == _OPEN:
             return ""
         shown = [value for key, value in call.invocation_metadata if key == "authorization"]
         if len(shown) != 1:

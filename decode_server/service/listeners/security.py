@@ -5,6 +5,7 @@ It reads the files and knows no transport: gRPC's and ZeroMQ's listeners take wh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from framefeed.key_files import (
     read_token,
 )
 from framefeed.reread import Reread
+
+_log = logging.getLogger("framefeed.serve")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -76,6 +79,8 @@ class SecurityOptions:
     """Secret key, made by 'framefeed keys': tcp:// addresses then speak CURVE only."""
     curve_allow: Path | None = None
     """Public keys of the clients that may connect to tcp://, one a line."""
+    insecure: bool = False
+    """Let anyone who can reach a public address in, without authentication."""
 
     def __post_init__(self) -> None:
         for one, other in (("tls_cert", "tls_key"), ("curve_key", "curve_allow")):
@@ -87,7 +92,9 @@ class SecurityOptions:
             raise BadInput("--tls-client-ca is given without --tls-cert, wanted both")
 
     def read(self, endpoints: Sequence[Endpoint]) -> ServerCredentials:
-        """Read the files. Raises BadInput for one that cannot be used, and for an option that no address needs."""
+        """Read the files. Raises BadInput for one that cannot be used, for an option that no address needs, and for a
+        public address without authentication unless `insecure`.
+        """
         schemes = {endpoint.scheme for endpoint in endpoints}
         if "grpcs" in schemes and self.tls_cert is None:
             raise BadInput("--bind: grpcs:// needs --tls-cert and --tls-key")
@@ -100,11 +107,22 @@ class SecurityOptions:
                 raise BadInput(f"--token-file: tokens would come in the clear to {endpoint.url}; wanted grpcs://")
         token, allow = self.token_file, self.curve_allow
         tls_files = [path for path in (self.tls_cert, self.tls_key, self.tls_client_ca) if path is not None]
-        return ServerCredentials(
+        credentials = ServerCredentials(
             tls=Reread(self._tls, tls_files) if tls_files else None,
             token=None if token is None else Reread(lambda: read_token(token, option="--token-file"), [token]),
             curve=None if self.curve_key is None or allow is None else _curve(self.curve_key, allow),
         )
+        for endpoint in endpoints:
+            if endpoint.public and not credentials.authenticate(endpoint):
+                self._meet_open(endpoint.url)
+        return credentials
+
+    def _meet_open(self, url: str) -> None:
+        """Say that an address lets anyone in. Raises BadInput unless that is meant."""
+        ways = "--curve-key for tcp://, --tls-client-ca or --token-file for grpcs://"
+        if not self.insecure:
+            raise BadInput(f"--bind: {url} lets anyone who can reach it in; give credentials ({ways}), or --insecure")
+        _log.warning("%s is open to other machines and lets anyone in; authentication would be %s", url, ways)
 
     def _tls(self) -> Tls:
         """Raises BadInput too if the certificate and the key do not belong together."""

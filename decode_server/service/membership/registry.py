@@ -7,6 +7,7 @@ removes what servers that died left behind.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput
+from framefeed.new_file import write_whole
 from framefeed.server_entry import SUFFIX, ServerEntry, Standstill, read_entry
 
 log = logging.getLogger("framefeed.serve")
@@ -27,7 +29,8 @@ LEASE_S = 90.0  # NFS clients may not see a change for the 60 s of their attribu
 _BEATS_A_LEASE = 9
 _DEAD_LEASES = 3  # an entry that stood still for so many is removed by whoever sees it
 _CLOSE_S = 2.0
-_PART = ".part"
+_OURS = re.compile(rf".*{re.escape(SUFFIX)}(\.([0-9a-f]{{16}}\.)?part)?")  # entries, and such as are being written
+_MOST_NAMES = 1 << 14  # of a folder, that one look is about
 _ANY_HOST = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # noqa: S104 - an address beyond, to see which way leads there
 
 
@@ -95,10 +98,13 @@ class Sweeper:
 
     def sweep(self, now_s: float) -> None:
         """Look once; an entry goes when it has not moved over several looks. Blocks on the folder, raises OSError."""
-        names = [name for name in os.listdir(self._folder) if name.removesuffix(_PART).endswith(SUFFIX)]
+        with os.scandir(self._folder) as found:
+            ours = (entry.name for entry in found if _OURS.fullmatch(entry.name))
+            names = list(itertools.islice(ours, _MOST_NAMES))
         for name in names:
             path = self._folder / name
-            with contextlib.suppress(FileNotFoundError):  # its server removed it, or another sweeper
+            # Its server removed it, or another sweeper; or it is not ours to remove.
+            with contextlib.suppress(FileNotFoundError, PermissionError, IsADirectoryError):
                 beat, lease_s = _pulse(path)
                 stood_s = self._still.saw(name, beat, now_s)
                 if stood_s > _DEAD_LEASES * lease_s and _pulse(path)[0] == beat:
@@ -112,15 +118,13 @@ def _pulse(path: Path) -> tuple[int, float]:
     try:
         entry = read_entry(path)
     except ValueError:
-        return path.stat().st_mtime_ns, LEASE_S
+        return path.lstat().st_mtime_ns, LEASE_S
     return entry.beat, entry.lease_s
 
 
 def write_entry(path: Path, entry: ServerEntry) -> None:
     """Write it so that a reader finds the old entry or the new one, and no half of one. Raises OSError."""
-    part = path.with_name(path.name + _PART)
-    part.write_text(entry.pack(), encoding="utf-8")
-    part.rename(path)
+    write_whole(path, entry.pack().encode(), sync=False)
 
 
 def entry_path(folder: Path, server: str) -> Path:

@@ -5,7 +5,9 @@ It never blocks (but for `close`, which is bounded) and reports what happened as
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import errno
 import logging
 import math
 import os
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decode_server.clips.clip_cost import CostLimits
+from decode_server.service.workers.descriptor_reserve import DescriptorReserve
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import clean_environment
 from decode_server.service.workers.topology import WorkerSlot
@@ -44,6 +47,7 @@ START_S = 60.0  # a worker that is not up by then is killed
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
 ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})  # no reason to give a server up
 _FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row, at every slot, before there is no point
 
 
@@ -168,6 +172,7 @@ class Supervisor:
         self._dying: list[WorkerProcess] = []
         self._happened: list[Happening] = []
         self._refused = ""
+        self._reserve = DescriptorReserve()
 
     def fileno(self) -> int:
         """A descriptor that is readable when a worker has something to say."""
@@ -191,6 +196,7 @@ class Supervisor:
 
     def poll(self, now_s: float) -> list[Happening]:
         """Take in what workers said and how they ended, kill those that do not come up, start the missing."""
+        self._reserve.refill()
         for fd, _ in self._epoll.poll(0):
             self._receive(self._by_fd[fd], now_s)
         for worker in list(self._dying):
@@ -235,6 +241,7 @@ class Supervisor:
             log.warning("worker %d is killed but cannot go (a read that does not return)", worker.pid)
         self._places, self._vacant, self._dying, self._by_fd = [], [], [], {}
         self._starting.clear()
+        self._reserve.close()
         self._epoll.close()
 
     def _everyone(self) -> Iterator[WorkerProcess]:
@@ -242,8 +249,22 @@ class Supervisor:
         yield from (worker for worker in self._dying if worker.place.worker is not worker)
 
     def _spawn(self, place: _Place, now_s: float) -> None:
+        try:
+            with self._reserve.lent():
+                process, ours = self._start(place)
+        except OSError as error:
+            passes = error.errno in _PASSING and bool(self.fingerprint)  # others were up: it can be done
+            self._failed(place, f"cannot start a process: {error}", now_s=now_s, was_ready=passes)
+            return
+        worker = place.worker = WorkerProcess(place, process, ours, now_s)
+        self._vacant.remove(place)
+        self._starting.add(worker)
+        self._by_fd[ours.fileno()] = worker
+        self._epoll.register(ours.fileno(), select.EPOLLIN)
+
+    def _start(self, place: _Place) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """A process and our end of its channel. Raises OSError, with nothing left, when it cannot be started."""
         options = self._options
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         setup = Setup(
             options.root,
             options.index_folder,
@@ -258,27 +279,21 @@ class Supervisor:
             options.costs.read_mib,
             options.costs.decode_mpx,
         )
-        with theirs:
-            try:
-                process = subprocess.Popen(
-                    [*options.command, str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd),
-                    stdin=subprocess.DEVNULL,
-                    stdout=2,  # stdout is the front's own
-                    process_group=0,  # Ctrl-C in a terminal is the front's to handle
-                    env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
-                )
-            except OSError as error:
-                ours.close()
-                self._failed(place, f"cannot start a process: {error}", now_s=now_s, was_ready=False)
-                return
-        ours.setblocking(False)
-        ours.send(pack_message(setup))
-        worker = place.worker = WorkerProcess(place, process, ours, now_s)
-        self._vacant.remove(place)
-        self._starting.add(worker)
-        self._by_fd[ours.fileno()] = worker
-        self._epoll.register(ours.fileno(), select.EPOLLIN)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, contextlib.ExitStack() as undo:
+            undo.enter_context(ours)
+            ours.setblocking(False)
+            ours.send(pack_message(setup))  # before the process is there: it cannot be gone
+            process = subprocess.Popen(
+                [*options.command, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd),
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # stdout is the front's own
+                process_group=0,  # Ctrl-C in a terminal is the front's to handle
+                env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
+            )
+            undo.pop_all()
+        return process, ours
 
     def _receive(self, worker: WorkerProcess, now_s: float) -> None:
         try:

@@ -60,12 +60,16 @@ def test_whole_entries_are_servers_and_all_else_is_left_out_and_said_once(
     (tmp_path / f"a{SUFFIX}.part").write_text(whole.pack())
     (tmp_path / f"useless{SUFFIX}").write_text(entry(endpoints=("carrier-pigeon://loft", "shm://@a")).pack())
     (tmp_path / "notes.txt").write_text("ours")
+    os.mkfifo(tmp_path / f"pipe{SUFFIX}")
+    (tmp_path / f"big{SUFFIX}").write_bytes(b" " * 70_000)
+    (tmp_path / f"link{SUFFIX}").symlink_to(tmp_path / f"a{SUFFIX}")
+    (tmp_path / f"tree{SUFFIX}").mkdir()
     source = RegistryServers(f"registry://{tmp_path}")
     for _ in range(2):
         (found,) = source.look()
         assert found == Candidate(name=f"a{SUFFIX}", urls=whole.endpoints, beat=4, lease_s=90.0)
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 4
+    assert len(said) == 8
     assert any(f"useless{SUFFIX} names no endpoint that this host can use" in text for text in said)
 
 

@@ -47,9 +47,10 @@ class Feed:
         self.now_s = 100.0
         self.wire = Wire(refused=refused)
         self.fleet = Fleet((), limits=FleetLimits(), seed=1, now_s=self.now_s)
-        self.dispatch = Dispatch(self.fleet, DispatchLimits(), ledger=Ledger())
+        self.ledger = Ledger()
+        self.dispatch = Dispatch(self.fleet, DispatchLimits(), ledger=self.ledger)
         self.discovery = Discovery((), every_s=1.0, on_report=lambda: None)
-        self.members = Members(self.discovery, fleet=self.fleet, dispatch=self.dispatch)
+        self.members = Members(self.discovery, fleet=self.fleet, dispatch=self.dispatch, ledger=self.ledger)
 
     def saw(self, *urls: str) -> None:
         seen = tuple(Candidate(name=url, urls=(url,)) for url in urls)

@@ -45,7 +45,7 @@ def test_a_secret_of_others_is_refused_and_the_line_says_what_to_do(tmp_path: Pa
 def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"--tls-key: .*/none cannot be read: No such file"):
         read_secret(tmp_path / "none", option="--tls-key")
-    with pytest.raises(BadInput, match="cannot be read: Is a directory"):
+    with pytest.raises(BadInput, match="cannot be read: it is a folder, wanted a regular file"):
         read_public(tmp_path, option="--tls-key")
     with pytest.raises(BadInput, match="has no bytes"):
         read_public(file_with(tmp_path / "empty", b""), option="--x")

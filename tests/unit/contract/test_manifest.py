@@ -67,7 +67,7 @@ def _spoil(folder: Path, change: str) -> None:
         ("version", "has version 9, wanted 2"),
         ("columns", "lists 3 chunks without one record for each"),
         ("digests", "lists 3 chunks without one digest for each"),
-        ("identity", "its identity is list of 1"),
+        ("identity", r"line 1: Expected `str`, got `array` - at `\$\.identity`"),
         ("none", r"lists no usable video \(1 refused\)"),
         ("not json", "is damaged"),
         ("list", "is damaged"),

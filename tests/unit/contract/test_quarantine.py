@@ -65,5 +65,5 @@ def test_a_list_that_is_not_whole_is_refused_not_ignored(tmp_path: Path, text: s
 
 
 def test_a_span_of_no_length_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"span of v is \[2, 2\)"):
+    with pytest.raises(BadInput, match=r"span of 'v' is \[2, 2\)"):
         span("v", 2, 2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from framefeed.server_entry import ServerEntry, Standstill, host_id, unpack_entry
 from tests.entries import entry
 
-TEXT = st.text(max_size=20)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 NAME = TEXT.filter(str.isprintable)
 
 

@@ -20,7 +20,7 @@ from deploy.grafana.dashboards import BOARDS, FOLDER, write
 from deploy.grafana.panel import SOURCE_UID, Panel
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
-from trainer_client.training.train_metrics import TrainMetrics
+from trainer_client.training.watch.train_metrics import TrainMetrics
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 RULES = [

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from decode_server.clips.index_files import look
 from decode_server.service.index_watch import IndexWatch
 from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, Manifest, VideoEntry, identity_of
 from tests.integration.serving import wait_until
@@ -140,13 +141,26 @@ def test_what_was_served_without_an_identity_is_outdated_by_any_new_manifest(tmp
         assert "the data set was unknown" in watch.outdated
 
 
-def test_a_storage_that_hangs_holds_up_the_watch_alone(tmp_path: Path) -> None:
+def test_a_storage_that_hangs_holds_up_the_watch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index(tmp_path)
-    (tmp_path / MANIFEST_NAME).unlink()
-    os.mkfifo(tmp_path / MANIFEST_NAME)  # opening it hangs until someone writes
+    os.mkfifo(tmp_path / "pipe")  # opening it hangs until someone writes
+    monkeypatch.setattr(
+        "decode_server.service.index_watch.look", lambda folder: look(Path((folder / "pipe").read_text()))
+    )
     watch = CountedWatch(tmp_path, lambda: SERVED, every_s=0.01)
     watch.close()
     assert watch.looks == 0, "it still hangs, and nobody waits for it"
-    with (tmp_path / MANIFEST_NAME).open("w") as writer:
-        writer.write("{}")
+    with (tmp_path / "pipe").open("w") as writer:
+        writer.write(str(tmp_path))
     wait_until("the thread goes", lambda: watch.looks == 1)
+
+
+def test_a_pipe_in_the_place_of_the_manifest_holds_nothing_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index(tmp_path)
+    with watching(tmp_path) as watch:
+        (tmp_path / MANIFEST_NAME).unlink()
+        os.mkfifo(tmp_path / MANIFEST_NAME)
+        look_again(watch)
+        assert not watch.outdated
+    (said,) = errors(caplog)
+    assert "it is a pipe, wanted a regular file" in said

@@ -133,3 +133,23 @@ def test_a_wildcard_is_never_told() -> None:
     for url in ("tcp://0.0.0.0:5555", "tcp://[::]:5555"):
         assert "0.0.0.0" not in advertised(url, "")
         assert "[::]" not in advertised(url, "")
+
+
+def test_what_was_planted_in_a_registry_is_not_written_through_and_stops_no_sweep(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("mine")
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    path = folder / "a.server.json"
+    for name in ("a.server.json", "a.server.json.part"):
+        (folder / name).symlink_to(target)
+    os.mkfifo(folder / "aa-pipe.server.json")
+    (folder / "ab-tree.server.json").mkdir()
+    write_entry(folder / "dead.server.json", entry(beat=5, lease_s=10.0))
+    write_entry(path, entry(beat=1, lease_s=1e6))
+    assert (target.read_text(), read_entry(path).beat) == ("mine", 1)
+    sweeper = Sweeper(folder)
+    for now_s in (0.0, 100.0, 1000.0):
+        sweeper.sweep(now_s)
+    assert sorted(os.listdir(folder)) == ["a.server.json", "ab-tree.server.json"]
+    assert target.read_text() == "mine"

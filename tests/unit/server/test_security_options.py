@@ -54,8 +54,32 @@ def test_options_that_no_address_can_use(options: dict[str, Path], binds: list[s
 
 
 def test_nothing_chosen_is_nothing_read() -> None:
-    credentials = SecurityOptions().read(at("tcp://*:1", "grpc://*:2", "shm://@y"))
+    credentials = SecurityOptions().read(at("tcp://127.0.0.1:1", "grpc://[::1]:2", "shm://@y"))
     assert (credentials.tls, credentials.token, credentials.curve) == (None, None, None)
+
+
+@pytest.mark.parametrize("bind", ["tcp://*:1", "grpc://10.0.0.1:2", "tcp://[::]:3"])
+def test_a_public_address_that_lets_anyone_in_is_refused_unless_it_is_meant(
+    bind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (endpoint,) = at(bind)
+    with pytest.raises(BadInput, match=r"lets anyone .* give credentials \(--curve-key .*\), or --insecure") as caught:
+        SecurityOptions().read([endpoint])
+    assert endpoint.url in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not caplog.records
+    SecurityOptions(insecure=True).read([endpoint])
+    assert f"{endpoint.url} is open to other machines" in caplog.text
+
+
+def test_one_open_address_beside_a_guarded_one_is_enough_to_be_refused(tmp_path: Path) -> None:
+    Keys(folder=tmp_path, name="server").run()
+    Keys(folder=tmp_path, name="trainer").run()
+    (tmp_path / "trainer.public").chmod(0o644)
+    options = {"curve_key": tmp_path / "server.secret", "curve_allow": tmp_path / "trainer.public"}
+    assert SecurityOptions(**options).read(at("tcp://*:1")).curve is not None
+    with pytest.raises(BadInput, match=r"grpc://0\.0\.0\.0:2 lets anyone"):
+        SecurityOptions(**options).read(at("tcp://*:1", "grpc://*:2"))
 
 
 def test_which_addresses_let_only_some_in() -> None:

@@ -13,11 +13,16 @@ from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
 from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
-from trainer_client.training.compute import Compute
+from trainer_client.training.average import Average
+from trainer_client.training.compute import ComputeOptions
+from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.learning import LearningOptions
-from trainer_client.training.train_loop import TrainLoop
+from trainer_client.training.loop import TrainLoop
+from trainer_client.training.ranks import Ranks
+from trainer_client.training.step import Run
+from trainer_client.training.tasks.task import ClipInputs, Losses
 
-CPU = Compute(device=torch.device("cpu"))
+CPU = ComputeOptions(device="cpu", precision="fp32").open()
 BATCH = 3
 
 
@@ -65,17 +70,28 @@ class MadeFeed:
 class LinearTask:
     """Predicts a clip's mean from its pixels; drops some, so that random states matter."""
 
+    coupled = False
+
     def __init__(self) -> None:
         torch.manual_seed(1)
         self.model: nn.Module = nn.Sequential(nn.Dropout(0.2), nn.Linear(48, 8), nn.GELU(), nn.Linear(8, 1))
+        self.trunk = self.model
         self.seen: list[int] = []
         self.scale = 1.0
 
-    def loss(self, batch: Batch) -> Tensor:
-        self.seen.append(batch.step)
-        x = torch.from_numpy(batch.pixels).flatten(1).float() / 255
-        loss: Tensor = ((self.model(x)[:, 0] - x.mean(1)) ** 2).mean() * self.scale
-        return loss
+    def prepare(self, batch: DeviceBatch) -> ClipInputs:
+        self.seen.append(batch.batch.step)
+        return ClipInputs(x_BCTYX=batch.pixels.flatten(1).float() / 255, seeds_B=batch.seeds_B)
+
+    def rows(self, x: ClipInputs) -> Tensor:
+        rows: Tensor = (self.trunk(x.x_BCTYX)[:, 0] - x.x_BCTYX.mean(1)) ** 2
+        return rows
+
+    def loss(self, rows: Tensor, x: ClipInputs, ranks: Ranks) -> Losses:
+        return Losses(total=rows.mean() * self.scale)
+
+    def after_step(self, step: int) -> None:
+        pass
 
 
 class NoStops:
@@ -91,8 +107,10 @@ class NoStops:
         yield
 
 
-def make_loop(*, steps: int, feed: MadeFeed | None = None, task: LinearTask | None = None) -> TrainLoop:
+def make_loop(*, steps: int, feed: MadeFeed | None = None, task: LinearTask | None = None) -> TrainLoop[ClipInputs]:
     """A loop over a made feed whose schedule spans `steps`."""
     task = task or LinearTask()
     learning = LearningOptions(lr=1e-2).build(task.model, steps=steps, batch_clips=BATCH)
-    return TrainLoop(task, feed or MadeFeed(), learning=learning, compute=CPU)
+    average = Average(task.model, decay=0.0)
+    run = Run(task=task, learning=learning, passes=CPU.passes, average=average, seed=0)
+    return TrainLoop(run, feed or MadeFeed(), device=CPU.device)

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import BadInput
 from models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
-from trainer_client.training.augment import Siting, normalise_rgb, normalise_yuv, yuv_to_rgb
+from trainer_client.training.augment.pixels import Siting, normalise_rgb, normalise_yuv, yuv_to_rgb
 
 HEIGHT_PX, WIDTH_PX = 48, 64
 ACCURATE = "bilinear+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import pickle
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
 
 from framefeed.errors import BadInput, StorageFault
+from tests.mutations import restructured
 from tests.unit.trainer.small_run import NoStops, make_loop
-from trainer_client.training.checkpoint import Checkpoints, differing
-from trainer_client.training.train_loop import Limits, TrainState
+from trainer_client.training.checkpoints import Checkpoints, differing, read_checkpoint
+from trainer_client.training.loop import Limits
+from trainer_client.training.run_state import TrainState
 
 CONFIG = {"recipe": "mae", "lr": 1e-3, "betas": (0.9, 0.95), "frames": None}
 
@@ -33,10 +37,11 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
     saved = state(5)
     path = folder.save(saved)
     assert folder.latest() == path
-    loaded = checkpoints(tmp_path / "run").load(path)
+    loaded, changes = checkpoints(tmp_path / "run").load(path)
+    assert changes == ""
     assert (loaded.step, loaded.data) == (5, saved.data)
     assert all(torch.equal(loaded.model[name], saved.model[name]) for name in saved.model)
-    assert torch.equal(loaded.rng["cpu"], saved.rng["cpu"])
+    assert loaded.optimizer.keys() == saved.optimizer.keys()
     straight = state(9).model
     loop = make_loop(steps=50)
     loop.load_state(loaded)
@@ -58,6 +63,14 @@ def test_another_configuration_is_refused_with_both_values(tmp_path: Path) -> No
     with pytest.raises(BadInput, match=r"of another run: frames was None and is 16; lr was 0.001 and is 0.002") as why:
         checkpoints(tmp_path, lr=2e-3, frames=16).load(path)
     assert "\n" not in str(why.value)
+
+
+def test_what_may_change_is_told_and_not_refused(tmp_path: Path) -> None:
+    path = checkpoints(tmp_path).save(state(1))
+    config = {**CONFIG, "lr": 1e-4}
+    assert Checkpoints(tmp_path, config=config, keep=1, may_change=frozenset({"lr"})).load(path)[1] == (
+        "lr was 0.001 and is 0.0001"
+    )
 
 
 def test_what_only_one_side_has_is_a_difference() -> None:
@@ -104,4 +117,75 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
     with pytest.raises(StorageFault, match=r"step_000000002\.pt cannot be written: No space left"):
         folder.save(state(2))
     assert folder.latest() == before
-    assert folder.load(before).step == 1
+    assert folder.load(before)[0].step == 1
+
+
+BODY: dict[str, object] = {
+    "framefeed_checkpoint": 2,
+    "config": "{}",
+    "step": 3,
+    "model": {"w": torch.ones(2)},
+    "optimizer": {"state": {}, "param_groups": []},
+    "data": {"position": 12, "dataset": None},
+    "precision": {"scale": torch.ones(())},
+    "average": {},
+}
+
+
+@settings(max_examples=60)
+@given(restructured(BODY))
+def test_any_values_are_a_state_or_one_clear_line(body: object) -> None:
+    said = ""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "step_000000003.pt"
+        torch.save(body, path)
+        try:
+            found, config = read_checkpoint(path)
+        except BadInput as error:
+            said = str(error)
+            assert said.startswith(f"checkpoint {path} ")
+        else:
+            assert found.step >= 0
+            assert isinstance(config, dict)
+            assert all(isinstance(tensor, torch.Tensor) for tensor in found.model.values())
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"step": -1}, "step is -1"),
+        ({"step": True}, "step is a bool, wanted int"),
+        ({"model": {"w": 1}}, "a value of model is a int, wanted tensors by name"),
+        ({"model": [torch.ones(1)]}, "model is a list, wanted dict"),
+        ({"data": {"position": 0.5}}, "a value of data is a float"),
+        ({"config": "[" * 50_000}, "config is no JSON object"),
+        ({"config": "7"}, "config is no JSON object"),
+        ({"framefeed_checkpoint": [1]}, "has version list, wanted 2"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_no_run_can_have_saved_is_named(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    torch.save({**BODY, **change}, path := tmp_path / "step_000000003.pt")
+    with pytest.raises(BadInput) as caught:
+        read_checkpoint(path)
+    assert says in str(caught.value)
+
+
+def test_a_pipe_in_the_place_of_a_checkpoint_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(path := tmp_path / "step_000000009.pt")
+    assert checkpoints(tmp_path).latest() == path
+    with pytest.raises(BadInput, match="it is no regular file"):
+        checkpoints(tmp_path).load(path)
+
+
+def test_links_that_were_planted_are_not_written_through(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("step_000000001.pt", "step_000000001.pt.part"):
+        (run / name).symlink_to(target)
+    folder = checkpoints(run)
+    assert folder.load(folder.save(state(1)))[0].step == 1
+    assert target.read_text() == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from matplotlib.image import imread
 
 from models.videomae import PRESETS
 from tests.unit.trainer.small_run import CPU, make_batch
-from trainer_client.training.augment import yuv_to_rgb
-from trainer_client.training.contact_sheet import SheetClip, draw_sheet
-from trainer_client.training.mae_task import MaeTask
+from trainer_client.feed.batch import Batch
+from trainer_client.training.augment.pixels import yuv_to_rgb
+from trainer_client.training.device_feed import to_device
+from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.mae import MaeTask
+from trainer_client.training.watch.contact_sheet import SheetClip, draw_sheet
 
 
 def flat_clip(values: list[float], *, label: str = "a video, 0–1 s") -> SheetClip:
@@ -45,7 +49,7 @@ def test_rows_that_are_not_pictures_are_refused() -> None:
 
 def test_the_task_shows_the_decoded_pixels_the_mask_and_a_rebuilt_clip() -> None:
     batch = make_batch(0)
-    task = MaeTask(PRESETS["tiny"], mask_ratio=0.75, compute=CPU)
+    task = MaeTask(PRESETS["tiny"], mask_ratio=0.75, device=CPU.device)
     clips = task.show(batch, clips=2)
     assert [clip.label for clip in clips] == ["v0, 0–1 s", "v1, 0–1 s"]
     original, masked, rebuilt = (torch.from_numpy(clips[1].rows[name]) for name in clips[1].rows)
@@ -59,10 +63,15 @@ def test_the_task_shows_the_decoded_pixels_the_mask_and_a_rebuilt_clip() -> None
 
 
 def test_the_task_takes_rgb_and_masks_by_the_clips_seeds() -> None:
-    task = MaeTask(PRESETS["tiny"], mask_ratio=0.75, compute=CPU)
+    task = MaeTask(PRESETS["tiny"], mask_ratio=0.75, device=CPU.device)
     batch = make_batch(3)
-    assert task.loss(batch).item() == task.loss(batch).item()
+    assert loss_of(task, batch) == loss_of(task, batch)
     rgb = make_batch(4)
     pixels = np.random.default_rng(0).integers(0, 255, (3, 8, 64, 64, 3), dtype=np.uint8)
     object.__setattr__(rgb, "pixels", pixels)
-    assert task.loss(rgb).isfinite()
+    assert math.isfinite(loss_of(task, rgb))
+
+
+def loss_of(task: MaeTask, batch: Batch) -> float:
+    x = task.prepare(to_device(batch, CPU.device))
+    return task.loss(task.rows(x), x, Ranks()).total.item()

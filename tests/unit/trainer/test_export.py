@@ -15,12 +15,12 @@ from models.tubelets import TubeletGrid
 from models.videomae import PRESETS, VideoMAE, VideoMAEConfig
 from models.weights.files import read_weights
 from models.weights.saved_model import load_model
-from trainer_client.training.checkpoint import Checkpoints
+from trainer_client.training.checkpoints import Checkpoints
 from trainer_client.training.export import Export, videomae_config
 from trainer_client.training.feed_options import FeedOptions
-from trainer_client.training.recipe_mae import TrainMae
+from trainer_client.training.recipes.mae import TrainMae
+from trainer_client.training.run_state import TrainState
 from trainer_client.training.session import SessionOptions
-from trainer_client.training.train_loop import TrainState
 
 TINY = PRESETS["tiny"]
 FLAT = VideoMAEConfig(

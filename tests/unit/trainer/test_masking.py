@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
 from models.videomae import split_mask
-from trainer_client.training.masking import CubeMask, MaskShape
+from trainer_client.training.augment.masking import CubeMask, MaskShape
 
 PAPER = CubeMask(slots=8, cells=196, ratio=0.9)
 SEEDS = [clip_seed(7, epoch=0, index=i) for i in range(64)]

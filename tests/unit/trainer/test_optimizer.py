@@ -9,17 +9,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from framefeed.errors import BadInput, FramefeedError
+from framefeed.errors import BadInput
+from models.block import StackConfig
+from models.classifier import Classifier, ClassifierConfig
+from models.tubelets import TubeletGrid
 from models.videomae import PRESETS, VideoMAE
-from trainer_client.training.optimizer import (
-    AdamWConfig,
-    NonFiniteStep,
-    build_adamw,
-    clip_gradients,
+from models.vit import ViTConfig
+from trainer_client.training.optimizers import (
+    Lion,
+    OptimizerConfig,
+    OptimizerName,
+    build_optimizer,
     param_groups,
-    require_finite,
-    set_learning_rate,
+    set_rates,
 )
+from trainer_client.training.parallel import Parallel
+from trainer_client.training.step import skip_if
 
 
 class Sample(nn.Module):
@@ -82,8 +87,8 @@ def test_first_step_is_the_equation() -> None:
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[2.0, -4.0]]))
         model.bias.fill_(3.0)
-    optimizer = build_adamw(model, AdamWConfig(weight_decay=0.5))
-    set_learning_rate(optimizer, 0.1)
+    optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.5))
+    set_rates(optimizer, 0.1)
     model.weight.grad, model.bias.grad = torch.tensor([[0.3, -7.0]]).double(), torch.tensor([5.0]).double()
     optimizer.step()
     torch.testing.assert_close(model.weight.detach(), torch.tensor([[2 * 0.95 - 0.1, -4 * 0.95 + 0.1]]).double())
@@ -92,7 +97,7 @@ def test_first_step_is_the_equation() -> None:
 
 def test_second_moment_forgets_as_fast_as_told() -> None:
     model = nn.Linear(1, 1, bias=False)
-    optimizer = build_adamw(model, AdamWConfig(weight_decay=0.0, betas=(0.9, 0.95)))
+    optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.0, betas=(0.9, 0.95)))
     for gradient in (1.0, 0.0):
         model.weight.grad = torch.tensor([[gradient]])
         optimizer.step()
@@ -104,25 +109,26 @@ def test_second_moment_forgets_as_fast_as_told() -> None:
 def test_rate_is_zero_until_it_is_set() -> None:
     model = nn.Linear(2, 2)
     before = model.weight.detach().clone()
-    optimizer = build_adamw(model, AdamWConfig())
+    optimizer = build_optimizer(model, OptimizerConfig())
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     assert torch.equal(model.weight, before)
-    set_learning_rate(optimizer, 0.25)
+    set_rates(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 
 
 def test_refuses_a_model_with_nothing_to_train() -> None:
     with pytest.raises(BadInput, match="no trainable parameter"):
-        build_adamw(nn.Linear(2, 2).requires_grad_(False), AdamWConfig())
+        build_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimizerConfig())
 
 
 @pytest.mark.parametrize(
-    "values", [{"weight_decay": -0.1}, {"weight_decay": math.nan}, {"betas": (0.9, 1.0)}, {"eps": 0.0}]
+    "values",
+    [{"weight_decay": -0.1}, {"weight_decay": math.nan}, {"betas": (0.9, 1.0)}, {"eps": 0.0}, {"layer_decay": 0.0}],
 )
 def test_config_refuses(values: dict[str, Any]) -> None:
-    with pytest.raises(BadInput, match=f"AdamW: {next(iter(values))}"):
-        AdamWConfig(**values)
+    with pytest.raises(BadInput, match=f"adamw: {next(iter(values))}"):
+        OptimizerConfig(**values)
 
 
 def with_gradients(*gradients: list[float] | None) -> list[nn.Parameter]:
@@ -140,7 +146,7 @@ def gradients_of(parameters: list[nn.Parameter]) -> list[list[float]]:
 
 def test_clips_all_gradients_by_their_common_norm() -> None:
     parameters = with_gradients([3.0, 0.0], None, [0.0, 4.0])
-    assert clip_gradients(parameters, max_norm=1.0).item() == pytest.approx(5.0)
+    assert Parallel().clip(parameters, max_norm=1.0).item() == pytest.approx(5.0)
     first, second = gradients_of(parameters)
     assert first == pytest.approx([0.6, 0.0], abs=1e-5)
     assert second == pytest.approx([0.0, 0.8], abs=1e-5)
@@ -149,46 +155,82 @@ def test_clips_all_gradients_by_their_common_norm() -> None:
 @pytest.mark.parametrize("max_norm", [5.1, None])
 def test_leaves_gradients_below_the_limit_alone(max_norm: float | None) -> None:
     parameters = with_gradients([3.0, 0.0], [0.0, 4.0])
-    assert clip_gradients(iter(parameters), max_norm=max_norm).item() == pytest.approx(5.0)
+    assert Parallel().clip(iter(parameters), max_norm=max_norm).item() == pytest.approx(5.0)
     assert gradients_of(parameters) == [[3.0, 0.0], [0.0, 4.0]]
 
 
 def test_clipping_refuses_no_gradients_and_bad_limits() -> None:
     with pytest.raises(BadInput, match="no parameter has a gradient"):
-        clip_gradients(with_gradients(None), max_norm=1.0)
+        Parallel().clip(with_gradients(None), max_norm=1.0)
     for limit in (0.0, -1.0, math.nan):
         with pytest.raises(BadInput, match="max_norm"):
-            clip_gradients(with_gradients([1.0, 0.0]), max_norm=limit)
+            Parallel().clip(with_gradients([1.0, 0.0]), max_norm=limit)
 
 
-def test_finite_values_come_back_as_floats() -> None:
-    loss = torch.tensor(0.5, requires_grad=True)
-    assert require_finite(step=3, loss=loss, grad_norm=torch.tensor(2.0)) == (0.5, 2.0)
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lion"])
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_step_is_skipped_where_the_device_says_so(name: OptimizerName, first: int) -> None:
+    """Weights and states stay, the first time too, and the steps after it are those of a run without it."""
+
+    def run(gradients: list[float]) -> Tensor:
+        model = nn.Linear(2, 1)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[2.0, -4.0]]))
+        optimizer = build_optimizer(model, OptimizerConfig(name=name))
+        set_rates(optimizer, 0.1)
+        for gradient in gradients:
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, gradient)
+            skip_if(optimizer, torch.tensor(0.0 if math.isfinite(gradient) else 1.0))
+            before = model.weight.detach().clone()
+            optimizer.step()
+            assert torch.equal(before, model.weight) is not math.isfinite(gradient)
+        return model.weight.detach()
+
+    sound = [0.5, -0.25, 2.0, 1.0]
+    assert torch.equal(run([*sound[:first], math.nan, *sound[first:]]), run(sound))
 
 
-@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (1.0, math.inf), (-math.inf, math.nan)])
-def test_refuses_a_step_that_is_not_finite(loss: float, norm: float) -> None:
-    with pytest.raises(NonFiniteStep, match=f"step 41307: loss is {loss}, gradient norm is {norm}, wanted finite"):
-        require_finite(step=41307, loss=torch.tensor(loss), grad_norm=torch.tensor(norm))
-    assert issubclass(NonFiniteStep, FramefeedError)
+def test_lion_is_the_equation() -> None:
+    """Two steps by hand: u = sign(0.9 m + 0.1 g), w ← w - lr (u + λ w), m ← 0.99 m + 0.01 g."""
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = Lion([{"params": [weight], "weight_decay": 0.5}], betas=(0.9, 0.99))
+    set_rates(optimizer, 0.1)
+    weight.grad = torch.tensor([3.0, -1.0])
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([1.0 - 0.1 * 1.5, -2.0 + 0.1 * 2.0]))
+    weight.grad = torch.tensor([-0.1, 0.05])  # 0.9 · 0.03 - 0.01 > 0: the momentum's sign wins
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.85 - 0.1 * 1.425, -1.8 + 0.1 * 1.9]))
+    torch.testing.assert_close(optimizer.state[weight]["momentum"], torch.tensor([0.0287, -0.0094]))
 
 
-def test_a_bad_clip_is_refused_before_it_reaches_the_weights() -> None:
-    model = nn.Linear(2, 1)
-    optimizer = build_adamw(model, AdamWConfig())
-    set_learning_rate(optimizer, 0.1)
-    before = [p.detach().clone() for p in model.parameters()]
-
-    def step(x: Tensor) -> None:
-        loss = model(x).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = clip_gradients(model.parameters(), max_norm=1.0)
-        require_finite(step=0, loss=loss, grad_norm=norm)
+def test_sgd_is_the_equation() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    optimizer = build_optimizer(model, OptimizerConfig(name="sgd", weight_decay=0.5))
+    set_rates(optimizer, 0.1)
+    for _ in range(2):
+        model.weight.grad = torch.tensor([[1.0]])
         optimizer.step()
+    second = 0.9 * 1.5 + 1.0 + 0.5 * 0.85
+    assert model.weight.item() == pytest.approx(0.85 - 0.1 * second)
 
-    with pytest.raises(NonFiniteStep):
-        step(torch.tensor([[1.0, math.nan]]))
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    step(torch.ones(1, 2))
-    assert not torch.equal(before[0], model.weight)
+
+def test_rates_by_layer_stay_apart_whatever_the_schedule_says() -> None:
+    """AVION's ids of ViT-B: embeddings 0, block i is i + 1, what stands behind is 13; the rate is .75^(13 - id)."""
+    stack = StackConfig(width=8, depth=12, heads=2)
+    encoder = ViTConfig(grid=TubeletGrid(frames=2, height_px=8, width_px=8, patch_px=4), stack=stack)
+    model = Classifier(ClassifierConfig(encoder=encoder, heads={"action": 3}))
+    optimizer = build_optimizer(model, OptimizerConfig(layer_decay=0.75))
+    rates = {}
+    for rate in (1.0, 1e-3):
+        set_rates(optimizer, rate)
+        for group in optimizer.param_groups:
+            rates |= dict.fromkeys(names_of(model, group["params"]), group["lr"] / rate)
+        assert rates["encoder.embedding.projection.weight"] == pytest.approx(0.75**13)
+        assert rates["encoder.stack.blocks.0.mlp.0.weight"] == pytest.approx(0.75**12)
+        assert rates["encoder.stack.blocks.11.norm_mlp.bias"] == pytest.approx(0.75)
+        assert rates["heads.action.weight"] == rates["encoder.norm.bias"] == 1.0
+    assert len(rates) == len(list(model.parameters()))

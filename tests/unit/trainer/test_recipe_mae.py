@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from framefeed.cli.command import main
+from framefeed.errors import BadInput
 from framefeed.manifest import Manifest, VideoEntry
 from models.videomae import PRESETS
 from trainer_client.training.feed_options import FeedOptions
-from trainer_client.training.recipe_mae import TrainMae
+from trainer_client.training.processes import ranks_in
+from trainer_client.training.ranks import Ranks
+from trainer_client.training.recipes.mae import TrainMae
 from trainer_client.training.session import SessionOptions
 
 NEEDED = ("--servers", "tcp://127.0.0.1:5555", "--metrics-port", "0", "--preset", "tiny", "--device", "cpu")
@@ -55,6 +58,12 @@ def root(tmp_path: Path) -> Path:
         (("--clip-norm", "-1"), "--clip-norm is -1"),
         (("--lr", "nan"), "peak is nan"),
         (("--threads", "-1"), "--threads is -1"),
+        (("--nproc", "0"), "--nproc is 0, wanted 1 or more"),
+        (("--micro-clips", "0"), "--micro-clips is 0"),
+        (("--skip-step", "-1"), "--skip-step (-1,)"),
+        (("--optimizer", "adam"), "adamw"),
+        (("--layer-decay", "2"), "layer_decay is 2"),
+        (("--average-decay", "1"), "decay is 1.0"),
         (("--size-px", "100"), "height_px is 100, wanted a multiple of 8"),
         (("--frames", "7"), "frames is 7, wanted a multiple of 2"),
         (("--stride-frames", "0"), "stride is 0"),
@@ -94,12 +103,20 @@ def test_another_runs_folder_is_refused(root: Path, tmp_path: Path, capsys: pyte
     assert "step_000000005.pt cannot be read" in capsys.readouterr().err
 
 
-def test_several_ranks_are_refused(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("0", "two")])
+def test_ranks_that_are_none_are_refused(rank: str, world: str) -> None:
+    with pytest.raises(BadInput, match=f"RANK is {rank!r} of WORLD_SIZE {world!r}, wanted 0 <= rank"):
+        ranks_in({"RANK": rank, "WORLD_SIZE": world})
+    assert ranks_in({}) == Ranks()
+
+
+def test_rank_0_alone_says_what_is_wrong_with_options(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["train", "mae", str(root), *NEEDED, "--out", str(tmp_path / "run")]) == 2
-    assert "WORLD_SIZE is 2, wanted 1" in capsys.readouterr().err
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["train", "mae", str(root), *NEEDED, "--steps", "many"]) == 2
+        assert capsys.readouterr().err.count("\n") == lines
 
 
 def test_the_defaults_are_videomaes() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefeed.errors import BadInput
-from trainer_client.training.schedule import WarmupCosine, scale_rate
+from trainer_client.training.schedules import WarmupCosine, scale_rate
 
 CURVE = WarmupCosine(peak=1.0, warmup_steps=10, total_steps=110, start=0.2, end=0.1)
 

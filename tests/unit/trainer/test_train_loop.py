@@ -13,14 +13,16 @@ import torch
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import CorruptMedia
 from tests.unit.trainer.small_run import LinearTask, MadeFeed, NoStops, make_loop
-from trainer_client.training.optimizer import NonFiniteStep
-from trainer_client.training.train_loop import Ending, Limits, StepRecord
+from trainer_client.training.device_feed import DeviceBatch
+from trainer_client.training.loop import Ending, Limits, NonFiniteStep, StepRecord
+from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.task import ClipInputs, Losses
 
 
 def test_takes_every_batch_once_and_learns() -> None:
     task, records = LinearTask(), list[StepRecord]()
     loop = make_loop(steps=60, task=task)
-    loop.after_step.append(records.append)
+    loop.on_record.append(records.append)
     assert loop.run(Limits(steps=60), stops=NoStops()) is Ending.FINISHED
     assert task.seen == list(range(60))
     assert [record.step for record in records] == list(range(1, 61))
@@ -39,11 +41,11 @@ def test_the_time_limit_ends_between_steps() -> None:
 
 def test_a_resumed_run_takes_the_same_steps() -> None:
     whole, losses = make_loop(steps=20), list[float]()
-    whole.after_step.append(lambda record: losses.append(record.loss))
+    whole.on_record.append(lambda record: losses.append(record.loss))
     whole.run(Limits(steps=20), stops=NoStops())
 
     first, seen = make_loop(steps=20), list[float]()
-    first.after_step.append(lambda record: seen.append(record.loss))
+    first.on_record.append(lambda record: seen.append(record.loss))
     first.run(Limits(steps=7), stops=NoStops())
     state = first.state()
     assert state.step == 7
@@ -51,7 +53,7 @@ def test_a_resumed_run_takes_the_same_steps() -> None:
     later = make_loop(steps=20)
     torch.manual_seed(99)
     later.load_state(state)
-    later.after_step.append(lambda record: seen.append(record.loss))
+    later.on_record.append(lambda record: seen.append(record.loss))
     later.run(Limits(steps=20), stops=NoStops())
     assert seen == losses
 
@@ -62,9 +64,13 @@ def test_numbers_that_are_none_stop_the_run_before_the_weights_move() -> None:
     loop.run(Limits(steps=2), stops=NoStops())
     before = [parameter.clone() for parameter in task.model.parameters()]
     task.scale = math.nan
-    with pytest.raises(NonFiniteStep, match="step 2: loss is nan"):
-        loop.run(Limits(steps=10), stops=NoStops())
-    assert loop.steps_done == loop.state().step == 2
+    skipped = list[tuple[list[int], int]]()
+    loop.on_skipped.append(lambda batch, record: skipped.append((batch.positions.tolist(), record.step)))
+    with pytest.raises(NonFiniteStep, match=r"step 4: loss is nan.*3 in all, and 2 may be"):
+        loop.run(Limits(steps=10, skips=2), stops=NoStops())
+    # Read one step later: the step behind the one too many was under way already, and was skipped as well.
+    assert loop.steps_done == loop.state().step == 6
+    assert skipped == [([0, 1, 2], step) for step in (3, 4, 5)]
     assert all(torch.equal(a, b) for a, b in zip(before, task.model.parameters(), strict=True))
 
 
@@ -98,9 +104,9 @@ def test_a_signal_ends_a_wait_and_the_second_has_its_old_meaning(number: signal.
 
 def test_a_signal_during_a_step_lets_it_finish() -> None:
     class Interrupted(LinearTask):
-        def loss(self, batch: object) -> torch.Tensor:
+        def prepare(self, batch: DeviceBatch) -> ClipInputs:
             os.kill(os.getpid(), signal.SIGTERM)
-            return super().loss(batch)  # type: ignore[arg-type]
+            return super().prepare(batch)
 
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals(first_only=True) as stops:
@@ -108,3 +114,26 @@ def test_a_signal_during_a_step_lets_it_finish() -> None:
         assert loop.run(Limits(steps=10), stops=stops) is Ending.STOPPED
     assert loop.steps_done == 1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_the_run_goes_on() -> None:
+    """With the weights it would have without that step's update, and all steps after it."""
+
+    class Broken(LinearTask):
+        def loss(self, rows: torch.Tensor, x: ClipInputs, ranks: Ranks) -> Losses:
+            self.scale = math.inf if self.seen[-1] == 4 else 1.0
+            return super().loss(rows, x, ranks)
+
+    records = list[StepRecord]()
+    task = Broken()
+    loop = make_loop(steps=10, task=task)
+    loop.on_record.append(records.append)
+    assert loop.run(Limits(steps=10, skips=1), stops=NoStops()) is Ending.FINISHED
+    assert [record.step for record in records if record.skipped] == [5]
+    assert not math.isfinite(records[4].loss)
+    over = LinearTask()
+    passed = make_loop(steps=10, task=over)
+    passed.run(Limits(steps=10, pass_over=frozenset({4})), stops=NoStops())
+    assert over.seen == [step for step in range(10) if step != 4]
+    pairs = zip(task.model.parameters(), over.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import urllib.request
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from framefeed.errors import BadInput
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
 from trainer_client.measures.wait import Wait
-from trainer_client.training.train_log import TrainLog, interval_of
-from trainer_client.training.train_loop import StepRecord
-from trainer_client.training.train_metrics import TrainMetrics, metrics_page
-from trainer_client.training.train_summary import Summary, mean_of_ends
+from trainer_client.training.loop import StepRecord
+from trainer_client.training.watch.train_log import TrainLog, interval_of
+from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
+from trainer_client.training.watch.train_summary import Summary, mean_of_ends
 
 
 def record(step: int, *, loss: float = 1.0) -> StepRecord:
@@ -87,7 +88,7 @@ def test_the_summary_counts_what_was_done(tmp_path: Path) -> None:
     ledger.waits.add(Wait(began_ns=0, ended_ns=6_000_000_000, first_batch=True))
     ledger.waits.add(Wait(began_ns=7_000_000_000, ended_ns=9_000_000_000))
     ledger.retries["server_lost"] += 3
-    said = summary.write(tmp_path, snapshot(ledger, FeedState(), rank=0), ending="all steps done")
+    said = summary.write(tmp_path / "summary.json", snapshot(ledger, FeedState(), rank=0), ending="all steps done")
     assert said == json.loads((tmp_path / "summary.json").read_text())
     assert (said["first_step"], said["last_step"], said["steps"], said["clips"]) == (101, 140, 40, 160)
     assert (said["loss_first"], said["loss_last"]) == (98.5, 60.5)
@@ -98,8 +99,24 @@ def test_the_summary_counts_what_was_done(tmp_path: Path) -> None:
     assert said["retries"] == {"server_lost": 3}
 
 
+def test_a_skipped_step_is_counted_and_its_loss_is_in_no_mean(tmp_path: Path) -> None:
+    steps = [record(1, loss=2.0), StepRecord(**{**vars_of(record(2, loss=math.nan)), "skipped": True})]
+    summary = Summary()
+    for step in steps:
+        summary.record(step)
+    said = summary.write(tmp_path / "summary.json", snapshot(Ledger(), FeedState(), rank=0), ending="all steps done")
+    assert (said["steps"], said["skipped_steps"], said["loss_last"]) == (2, 1, 2.0)
+    assert interval_of(steps).loss == 2.0
+
+
+def vars_of(step: StepRecord) -> dict[str, object]:
+    return {name: getattr(step, name) for name in StepRecord.__slots__}
+
+
 def test_a_run_without_a_step_has_a_summary(tmp_path: Path) -> None:
-    said = Summary().write(tmp_path, snapshot(Ledger(), FeedState(), rank=0), ending="stopped by a signal")
+    said = Summary().write(
+        tmp_path / "summary.json", snapshot(Ledger(), FeedState(), rank=0), ending="stopped by a signal"
+    )
     assert (said["steps"], said["loss_first"], said["videos_per_s"]) == (0, None, 0.0)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decode_server.service.fair_share import within_share
 
 UNPROVED_OF_ADDRESS = 256  # an honest client proves itself within a round trip or two
-UNHEARD_BYTES = 1 << 20  # that may come over a connection without the end of a message
+UNHEARD_BYTES = 1 << 18  # that may come over a connection without the end of a message
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +23,7 @@ class Connection:
     peer: tuple[str, int]  # address, port
     client: bytes = b""
     messages: int = 0  # that came over it
+    is_cut: bool = False  # it ends soon
     _measured: tuple[int, int] = (0, 0)  # messages, and the bytes that had come by then
 
     def unheard_bytes(self, received_bytes: int) -> int:

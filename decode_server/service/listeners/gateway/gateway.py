@@ -48,8 +48,11 @@ from framefeed.cli.parent_death import end_with_parent
 log = logging.getLogger("framefeed.gateway")
 
 _CALLS = ("accept", "accept4")  # what a worker may not do, and ZeroMQ has to
-_TURN_S = 0.05  # memory is looked at so often, for a message that has no end wakes nobody
-_GROWN_BYTES, _TRIM_BYTES, _TRIM_S = 16 << 20, 32 << 20, 2.0
+_TURN_S = 0.02  # memory is looked at so often, for a message that has no end wakes nobody
+_GROWN_BYTES, _GROWN_AT_ONCE_BYTES = 16 << 20, 1 << 20  # since the start, and between two looks
+_LOOK_SHARE = 1 / 32  # of the time, at most, goes into looking at connections
+_TRIM_BYTES, _TRIM_S = 32 << 20, 2.0
+_MOST_DISCARDED_PARTS = 2_000_000  # some seconds' work, for which every client waits; a new process is there sooner
 _ASKED_A_TURN, _DATAGRAMS_A_TURN = 256, 64
 
 
@@ -77,8 +80,10 @@ class Gateway:
         self._unsent: deque[bytes] = deque()
         self._datagram = bytearray(MAX_DATAGRAM_BYTES)
         self._shown_connections = 0
+        self._grown_bytes = 0
         self._next_look_s = self._next_trim_s = 0.0
         self._linger_s: float | None = None
+        self._was_full: bool | None = None
         self._poller = zmq.Poller()
         self._poller.register(self._peers.monitor, zmq.POLLIN)
         self._poller.register(self._zap.socket, zmq.POLLIN)
@@ -86,10 +91,15 @@ class Gateway:
     def run(self) -> None:
         """Serve until the front says to stop, or ends."""
         while self._linger_s is None:
-            self._poller.poll(self._wait_ms())
-            self._take_orders()
-            self._receive()
-            self._ask_for_keys()
+            ready = {source for source, _ in self._poller.poll(self._wait_ms())}
+            if self._peers.monitor in ready:
+                self._peers.hear()
+            if self._channel.fileno() in ready:
+                self._take_orders()
+            if self._router in ready:
+                self._receive()
+            if self._zap.socket in ready:
+                self._ask_for_keys()
             self._report()
             self._look_at_memory(time.monotonic())
         self._stop(self._linger_s)
@@ -97,8 +107,10 @@ class Gateway:
     def _wait_ms(self) -> int:
         """How long to wait, and for what: clients are not heard while the front does not take what they said."""
         full = bool(self._unsent)
-        self._poller.register(self._channel, zmq.POLLIN | (zmq.POLLOUT if full else 0))
-        self._poller.register(self._router, 0 if full else zmq.POLLIN)
+        if full is not self._was_full:
+            self._was_full = full
+            self._poller.register(self._channel, zmq.POLLIN | (zmq.POLLOUT if full else 0))
+            self._poller.register(self._router, 0 if full else zmq.POLLIN)
         wait_s = min(_TURN_S, self._deliveries.look_s) if self._deliveries.busy else _TURN_S
         return int(wait_s * 1000)
 
@@ -125,8 +137,12 @@ class Gateway:
                         return
 
     def _receive(self) -> None:
-        messages = [] if self._unsent else self._inbound.take()
-        self._peers.hear()  # after they were taken: each connection that they came over is known then
+        messages = self._inbound.take()
+        if self._inbound.discarded_parts > _MOST_DISCARDED_PARTS:
+            log.error("ends itself: %d parts of floods were thrown away and more wait", _MOST_DISCARDED_PARTS)
+            os._exit(1)
+        if not all(self._peers.knows(message) for message in messages):
+            self._peers.hear()  # after they were taken: each connection that they came over is known then
         for message in messages:
             principal = self._peers.principal(message)
             if principal is None:
@@ -168,9 +184,12 @@ class Gateway:
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + _TURN_S
-        grown_bytes = self._watch.grown_bytes()
-        if grown_bytes > _GROWN_BYTES:
+        before_bytes, self._grown_bytes = self._grown_bytes, self._watch.grown_bytes()
+        grown_bytes = self._grown_bytes
+        large = grown_bytes > _GROWN_BYTES or grown_bytes > before_bytes + _GROWN_AT_ONCE_BYTES
+        if large and self._inbound.drained:  # else what came lies here, and is no sign of anything
             self._peers.cut_endless()
+            self._next_look_s = max(self._next_look_s, now_s + (time.monotonic() - now_s) / _LOOK_SHARE)
         if grown_bytes > _TRIM_BYTES and now_s >= self._next_trim_s:
             self._next_trim_s = now_s + _TRIM_S
             self._watch.give_back()
@@ -182,8 +201,8 @@ class Gateway:
             self._deliveries.tend()
             self._poller.poll(int(self._deliveries.look_s * 1000))
         self._router.disable_monitor()
-        for one in (self._peers.monitor, self._zap.socket):
-            one.close(0)
+        self._peers.monitor.close(0)
+        self._zap.close()
         self._router.close(linger=int(max(until_s - time.monotonic(), 0.0) * 1000))
         self._context.term()
 

@@ -38,6 +38,7 @@ log = logging.getLogger("framefeed.serve")
 _COMMAND = (sys.executable, "-P", "-m", "decode_server.service.listeners.gateway.gateway")
 _FAILED_STARTS = 8  # in a row, after which there is no point
 _REAP_S = 0.01
+_LEAST_LIFE_S = 1.0  # of one that served, before the next is started
 _GRACE_S = 1.0
 _UNSENT_MESSAGES = 1024  # that wait for a gateway that takes none
 
@@ -71,7 +72,8 @@ class GatewayProcess:
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._was_ready = False
-        self._start_at_s = -math.inf
+        self._ended_because = ""
+        self._start_at_s = self._started_s = -math.inf
         self._messages: list[FromFront] = []
         self._unsent: deque[bytes] = deque()
         self._datagram = bytearray(MAX_DATAGRAM_BYTES)
@@ -135,7 +137,9 @@ class GatewayProcess:
             why = ""
         except BlockingIOError:
             return []
-        except (OSError, ValueError) as error:
+        except OSError:
+            why = ""  # it is gone, and had not read all
+        except ValueError as error:
             why = f"it was stopped because of what it said: {error}"
         self._bury(why)
         raise GatewayDied
@@ -172,8 +176,13 @@ class GatewayProcess:
     def _start_again(self) -> None:
         if not self.due:
             return
-        if self._process is not None and self._process.poll() is None:
-            self._start_at_s = time.monotonic() + _REAP_S  # killed, and not gone yet
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                self._start_at_s = time.monotonic() + _REAP_S  # killed, and not gone yet
+                return
+            self._process = None
+            self._failed(self._ended_because or _describe_end(code))
             return
         try:
             self._start()
@@ -197,7 +206,7 @@ class GatewayProcess:
                 ours.close()
                 raise
         ours.setblocking(False)
-        self._channel, self._was_ready = ours, False
+        self._channel, self._was_ready, self._started_s = ours, False, time.monotonic()
         self._epoll.register(ours, select.EPOLLIN)
         self.say(
             GatewaySetup(
@@ -220,16 +229,14 @@ class GatewayProcess:
         self._channel.close()
         self._channel = None
         self._messages, self._unsent = [], deque()
-        try:
-            code: int | None = self._process.wait(timeout=_REAP_S)
-        except subprocess.TimeoutExpired:
-            code = None
-        self._failed(why or _describe_end(code))
+        self._ended_because, self._start_at_s = why, -math.inf
+        self._options.restarted()
 
     def _failed(self, why: str) -> None:
         now_s = time.monotonic()
         self._start_at_s = self._restarts.died(now_s=now_s, was_ready=self._was_ready)
-        self._options.restarted()
+        if self._was_ready:  # what a client did to it is no reason to let the others wait
+            self._start_at_s = max(now_s, self._started_s + _LEAST_LIFE_S)
         if self._restarts.failed_starts >= _FAILED_STARTS:
             tries = self._restarts.failed_starts
             raise FramefeedError(f"{self._options.url}: no gateway can be started, {tries} tries; the last: {why}")
@@ -242,7 +249,7 @@ class GatewayProcess:
         return f"GatewayProcess({self._options.url}, pid {self.pid})"
 
 
-def _describe_end(code: int | None) -> str:
-    if code is not None and code < 0:
+def _describe_end(code: int) -> str:
+    if code < 0:
         return f"it died by signal {-code} ({signal.strsignal(-code)})"
     return f"it exited with code {code}"

@@ -13,6 +13,7 @@ from decode_server.service.listeners.listener import MAX_FRAMES
 
 MOST_PARTS = 8  # of a message that may be a mistake; more are an attack
 _PARTS_A_TURN, _MESSAGES_A_TURN = 4096, 128
+_NOBLOCK = int(zmq.NOBLOCK)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,25 +34,34 @@ class InboundMessages:
     def __init__(self, router: zmq.Socket[bytes]) -> None:
         self._router = router
         self._discarding = False
+        self._drained = True
+        self.discarded_parts = 0  # since all that there was had been taken
+
+    @property
+    def drained(self) -> bool:
+        """Whether all whole messages were taken at the last turn, or a flood is thrown away that others wait for."""
+        return self._drained or self.discarded_parts > 0
 
     def take(self) -> list[Inbound]:
         """What there is now, at most a turn's worth."""
+        self._drained = False
         taken: list[Inbound] = []
         parts = self._discard(_PARTS_A_TURN)
         while not self._discarding and parts < _PARTS_A_TURN and len(taken) < _MESSAGES_A_TURN:
             try:
-                source = self._router.recv(zmq.NOBLOCK, copy=False)
+                source = self._router.recv(_NOBLOCK, copy=False)
             except zmq.Again:
+                self._drained, self.discarded_parts = True, 0
                 break
             frames: list[bytes] = []
-            count = 0
-            while self._router.rcvmore and not self._discarding:
-                frame = self._router.recv(zmq.NOBLOCK)  # messages arrive whole
-                count += 1
+            count, more = 0, source.more
+            while more and count < MOST_PARTS:
+                frame = self._router.recv(_NOBLOCK, copy=False)  # messages arrive whole
+                count, more = count + 1, frame.more
                 if count <= MAX_FRAMES:
-                    frames.append(b"" if frames else frame)
-                self._discarding = count >= MOST_PARTS
-            taken.append(Inbound(source, source.bytes, frames, self._discarding))
+                    frames.append(b"" if frames else frame.bytes)
+            self._discarding = more
+            taken.append(Inbound(source, source.bytes, frames, count >= MOST_PARTS))
             parts += count + 1 + self._discard(_PARTS_A_TURN - parts)
         return taken
 
@@ -59,8 +69,7 @@ class InboundMessages:
         """Throw away parts of the message that is a flood; returns how many."""
         count = 0
         while self._discarding and count < most:
-            self._discarding = bool(self._router.rcvmore)
-            if self._discarding:
-                self._router.recv(zmq.NOBLOCK)
-                count += 1
+            self._discarding = self._router.recv(_NOBLOCK, copy=False).more
+            count += 1
+        self.discarded_parts += count
         return count

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import cast
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -24,6 +25,7 @@ log = logging.getLogger("framefeed.serve")
 _FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _EVENTS = _FAILURES | zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 _EVENTS |= zmq.EVENT_DISCONNECTED
+_BANNED = 1 << 14
 _EVENTS_A_TURN = 1 << 16  # all, so that each message is from a connection that is known
 
 
@@ -37,13 +39,14 @@ class Peers:
         self.left: list[bytes] = []  # clients whose connections ended, until somebody takes them
         self._names, self._wanted = names, wanted
         self._known: dict[bytes, Connection | None] = {}
+        self._banned: dict[bytes, None] = {}  # of whose messages some may still lie in ZeroMQ
         self._refused: dict[str, Refused] = {}
         self._churn = Churn()
 
     def hear(self) -> None:
         """Take in who came and who went, at most a turn's worth."""
         for _ in range(_EVENTS_A_TURN):
-            if not self.monitor.get(zmq.EVENTS) & zmq.POLLIN:
+            if not cast(int, self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return
             happened = recv_monitor_message(self.monitor)
             event, value = happened["event"], happened["value"]
@@ -58,6 +61,10 @@ class Peers:
             elif event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # whoever said no to its key has told that
                 self._handshake_failed(event, value, happened["endpoint"].decode())
 
+    def knows(self, message: Inbound) -> bool:
+        """Whether its client has said something before."""
+        return message.client in self._known
+
     def principal(self, message: Inbound) -> str | None:
         """Who a client is whose first message this is: its key, or else its address; "" if it was told before.
 
@@ -67,12 +74,14 @@ class Peers:
         if connection is not None and not message.is_flood:
             connection.messages += 1
             return ""
+        if message.client in self._banned:
+            return None
         fd = source_of(message.source)
         if not self._names.has_given(message.client):
-            self._cut(fd, "identity", "it came under a name of its own choice, which may be another's")
+            self._ban(message.client, fd, "identity", "it came under a name of its own choice, which may be another's")
             return None
         if message.is_flood:
-            self._cut(fd, "flood", f"it sent a message of {MOST_PARTS} parts or more, wanted one")
+            self._ban(message.client, fd, "flood", f"it sent a message of {MOST_PARTS} parts or more, wanted one")
             return None
         before = self.table.proved(fd, message.client)
         if before:
@@ -92,12 +101,11 @@ class Peers:
         if connection is not None:
             cut(connection)
 
-    def cut_endless(self) -> int:
-        """End the connections over which much has come that is no whole message; returns how many."""
-        endless = [one for one in self.table if one.unheard_bytes(received_bytes(one)) > UNHEARD_BYTES]
-        for connection in endless:
-            self._refuse_and_cut(connection, "flood", f"it sent {UNHEARD_BYTES} bytes without the end of a message")
-        return len(endless)
+    def cut_endless(self) -> None:
+        """End the connections over which much has come that is no whole message."""
+        for connection in self.table:
+            if not connection.is_cut and connection.unheard_bytes(received_bytes(connection)) > UNHEARD_BYTES:
+                self._refuse_and_cut(connection, "flood", f"it sent {UNHEARD_BYTES} bytes without the end of a message")
 
     def refuse(self, reason: str, who: str, why: str) -> None:
         """Note that somebody is refused."""
@@ -138,14 +146,19 @@ class Peers:
         why = protocol_error(value) if protocol else "it ended the handshake, as who speaks or trusts another does"
         self.refuse("handshake", f"a client of {endpoint}", f"its handshake failed, wanted {self._wanted}: {why}")
 
-    def _cut(self, fd: int, reason: str, why: str) -> None:
-        """Of a message's source, which may have ended."""
+    def _ban(self, client: bytes, fd: int, reason: str, why: str) -> None:
+        """Hear a client no more, and cut the connection that it came over, unless that ended and another's is there."""
+        self._banned[client] = None
+        if len(self._banned) > _BANNED:
+            del self._banned[next(iter(self._banned))]
         connection = self.table.at(fd)
-        if connection is None:
+        if connection is None or connection.client not in (b"", client):
             self.refuse(reason, "a client that has gone", why)
         else:
             self._refuse_and_cut(connection, reason, why)
 
     def _refuse_and_cut(self, connection: Connection, reason: str, why: str) -> None:
-        self.refuse(reason, f"a client at {connection.peer[0]}:{connection.peer[1]}", why)
+        if not connection.is_cut:
+            self.refuse(reason, f"a client at {connection.peer[0]}:{connection.peer[1]}", why)
+            connection.is_cut = True
         cut(connection)

@@ -14,7 +14,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from typing import cast
 
 import zmq
 
@@ -73,7 +72,7 @@ class Names:
             dealer.send(b"")
             first, _ = router.recv_multipart(zmq.NOBLOCK)
         router.unbind(_BASE)
-        self._first = _GIVEN.unpack(first)[1]
+        self._first: int = _GIVEN.unpack(first)[1]
         self._given = 1
 
     def made(self) -> None:
@@ -84,12 +83,13 @@ class Names:
         """Whether it is one of them, and not one that a client has chosen."""
         if len(client) != _GIVEN.size or client[0]:
             return False
-        return (_GIVEN.unpack(client)[1] - self._first) % (1 << 32) <= self._given
+        number: int = _GIVEN.unpack(client)[1]
+        return (number - self._first) % (1 << 32) <= self._given
 
 
 def source_of(part: zmq.Frame) -> int:
     """The descriptor of the connection that a message came over; it may have ended, and be another's by now."""
-    return int(cast(int, part.get(zmq.SRCFD)))
+    return int(part.get(zmq.SRCFD))
 
 
 def peer_of(fd: int) -> tuple[str, int] | None:

@@ -50,6 +50,12 @@ class Zap:
         if asked is not None:
             self._reply(asked, key.encode(), allowed=allowed)
 
+    def close(self) -> None:
+        """Answer all that is open with no, for a context does not end before."""
+        for number in list(self._open):
+            self.answer(number, allowed=False)
+        self.socket.close()
+
     def _reply(self, asked: list[bytes], key: bytes, *, allowed: bool) -> None:
         status = (b"200", b"OK") if allowed else (b"400", b"No access")
         self.socket.send_multipart([*asked, *status, key if allowed else b"", b""], zmq.NOBLOCK)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from framefeed.errors import BadInput
-from trainer_client.training.train_loop import StepRecord
+from framefeed.page_server import Page, PageServer
+from trainer_client.training.loop import StepRecord
 
 _STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -18,6 +19,8 @@ class TrainMetrics:
 
     def __init__(self, registry: CollectorRegistry, *, rank: int = 0) -> None:
         steps = Counter("framefeed_trainer_steps", "Optimizer steps of this process.", ["rank"], registry=registry)
+        skips = Counter("framefeed_trainer_skipped_steps", "Steps that were not finite.", ["rank"], registry=registry)
+        self._skips = skips.labels(str(rank))
         text = "Seconds from one optimizer step to the next, data wait included."
         name = "framefeed_trainer_step_duration_seconds"
         duration = Histogram(name, text, ["rank"], registry=registry, buckets=_STEP_BOUNDS_S)
@@ -35,6 +38,7 @@ class TrainMetrics:
     def record(self, record: StepRecord) -> None:
         """Count one step."""
         self._steps.inc()
+        self._skips.inc(record.skipped)
         self._duration.observe(record.step_s)
         for field, gauge in self._gauges.items():
             gauge.set(getattr(record, field))
@@ -47,13 +51,17 @@ def metrics_page(registry: CollectorRegistry, *, host: str, port: int) -> Iterat
     Raises BadInput if the address cannot be taken.
     """
     try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
+        server = PageServer(host, port, get=lambda path: _page(registry, path))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise BadInput(f"metrics: {host}:{port} cannot be taken ({why}); wanted a free port, or 0 for any") from None
     try:
-        yield f"http://{host}:{server.server_port}/metrics"
+        yield f"{server.url}/metrics"
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+        server.close()
+
+
+def _page(registry: CollectorRegistry, path: str) -> Page:
+    if path not in ("/", "/metrics"):
+        return 404, "text/plain; charset=utf-8", b"this port has /metrics\n"
+    return 200, CONTENT_TYPE_LATEST, generate_latest(registry)

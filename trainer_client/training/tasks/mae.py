@@ -1,4 +1,4 @@
-"""Masked autoencoding as a task: batches to VideoMAE's loss, and to pictures of what it has learned.
+"""Masked autoencoding: a clip's row is VideoMAE's loss of it, and pictures show what it has learned.
 
 It knows pixels, masks and the model; not where batches come from or how weights move.
 
@@ -8,51 +8,74 @@ Axes: B clips, T frames, Y rows, X columns, C channels, N tokens, M masked token
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.pixel_norm import IMAGENET
 from models.videomae import VideoMAE, VideoMAEConfig, VideoMAEOutput, rebuild_clips
 from trainer_client.feed.batch import Batch
-from trainer_client.training.augment import normalise_rgb, normalise_yuv
-from trainer_client.training.compute import Compute
-from trainer_client.training.contact_sheet import SheetClip
-from trainer_client.training.masking import CubeMask, MaskShape
-from trainer_client.training.torch_batches import to_torch
+from trainer_client.training.augment.masking import CubeMask, MaskShape
+from trainer_client.training.device_feed import DeviceBatch, to_device
+from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.task import ClipInputs, Losses
+from trainer_client.training.watch.contact_sheet import SheetClip
 
 _GREY = 0.5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MaskedInputs(ClipInputs):
+    """Clips and their masks, bool (B, N) on the host, True = masked."""
+
+    mask_BN: Tensor
+
+
 class MaeTask:
-    """VideoMAE on the run's device. A clip's mask follows from its seed, so it is new in every epoch."""
+    """VideoMAE on a device. A clip's mask follows from its seed, so it is new in every epoch."""
+
+    coupled = False
 
     def __init__(
-        self, config: VideoMAEConfig, *, mask_ratio: float, compute: Compute, mask_shape: MaskShape = "tube"
+        self, config: VideoMAEConfig, *, mask_ratio: float, device: torch.device, mask_shape: MaskShape = "tube"
     ) -> None:
         """Raises BadInput for a ratio that masks nothing or all."""
         grid = config.grid
-        self._grid, self._compute = grid, compute
+        self._grid, self._device = grid, device
         self._cubes = CubeMask(slots=grid.slots, cells=grid.cells, ratio=mask_ratio, shape=mask_shape)
-        self._videomae = VideoMAE(config).to(compute.device)
-        self.model: torch.nn.Module = self._videomae
+        self.model: nn.Module = VideoMAE(config).to(device)
+        self.trunk: nn.Module = self.model
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The loss of one batch, a float32 scalar on the device. The batch must live until the device has read it."""
-        output: VideoMAEOutput = self._videomae(self._augment(batch), self._mask(batch))
-        return output.loss
+    def prepare(self, batch: DeviceBatch) -> MaskedInputs:
+        """ImageNet's normalisation, and the masks of the clips' seeds."""
+        mask_BN = torch.from_numpy(self._cubes.draw(batch.batch.seeds.tolist()))
+        return MaskedInputs(x_BCTYX=batch.normalised(IMAGENET), seeds_B=batch.seeds_B, mask_BN=mask_BN)
+
+    def rows(self, x: MaskedInputs) -> Tensor:
+        """The loss of each clip (B,): Tong et al. 2022, eq. 3, over normalised pixels."""
+        return self._forward(x).losses_B
+
+    def loss(self, rows: Tensor, x: MaskedInputs, ranks: Ranks) -> Losses:
+        """Their mean."""
+        return Losses(total=rows.mean())
+
+    def after_step(self, step: int) -> None:
+        """Nothing follows."""
+
+    def _forward(self, x: MaskedInputs) -> VideoMAEOutput:
+        output: VideoMAEOutput = self.trunk(x.x_BCTYX, x.mask_BN, seeds_B=x.seeds_B)
+        return output
 
     @torch.no_grad()
     def show(self, batch: Batch, *, clips: int) -> list[SheetClip]:
         """The first clips of a batch as they are, as the encoder sees them, and with masked cubes as predicted."""
         few = _first(batch, clips)
-        clips_BCTYX, mask_BN = self._augment(few), self._mask(few)
-        self.model.eval()
-        with self._compute.autocast():
-            output = self._videomae(clips_BCTYX, mask_BN)
-        rebuilt_BCTYX = rebuild_clips(clips_BCTYX, output, grid=self._grid)
-        hidden_BCTYX = self._hidden(mask_BN)
-        original, rebuilt = (_pixels(x) for x in (clips_BCTYX, rebuilt_BCTYX))
+        x = self.prepare(to_device(few, self._device))
+        self.trunk.eval()
+        rebuilt_BCTYX = rebuild_clips(x.x_BCTYX, self._forward(x), grid=self._grid)
+        hidden_BCTYX = self._hidden(x.mask_BN)
+        original, rebuilt = (_pixels(clips_BCTYX) for clips_BCTYX in (x.x_BCTYX, rebuilt_BCTYX))
         masked = torch.where(hidden_BCTYX.permute(0, 2, 3, 4, 1), torch.tensor(_GREY), original)
         return [
             SheetClip(
@@ -62,16 +85,6 @@ class MaeTask:
             )
             for sample, info, o, m, r in zip(few.samples, few.infos, original, masked, rebuilt, strict=True)
         ]
-
-    def _augment(self, batch: Batch) -> Tensor:
-        pixels = self._compute.move(to_torch(batch).pixels)
-        if pixels.ndim == 5:
-            return normalise_rgb(pixels)
-        # "center": libswscale's siting, so that of every clip which a server has scaled.
-        return normalise_yuv(pixels, colours=[info.colour for info in batch.infos], siting="center")
-
-    def _mask(self, batch: Batch) -> Tensor:
-        return torch.from_numpy(self._cubes.draw(batch.seeds.tolist()))
 
     def _hidden(self, mask_BN: Tensor) -> Tensor:
         """Which pixels are masked, bool (B, 1, T, Y, X)."""

@@ -33,16 +33,22 @@ from models.block import Checkpointing
 from models.videomae import PRESETS, VideoMAEConfig
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.samples import VideoWindows
-from trainer_client.training.compute import ComputeOptions
-from trainer_client.training.contact_sheet import draw_sheet
+from trainer_client.training.augment.masking import MaskShape
+from trainer_client.training.average import Average
+from trainer_client.training.compute import Compute, ComputeOptions
 from trainer_client.training.feed_options import FeedOptions, FeedPlan
+from trainer_client.training.launcher import launch
 from trainer_client.training.learning import LearningOptions
-from trainer_client.training.mae_task import MaeTask
-from trainer_client.training.masking import MaskShape
+from trainer_client.training.loop import Ending, TrainLoop
+from trainer_client.training.processes import joined, ranks_in
+from trainer_client.training.recipes.recipe_file import RECIPE_NAME, write_recipe
 from trainer_client.training.session import Session, SessionOptions
-from trainer_client.training.train_loop import Ending, TrainLoop
+from trainer_client.training.step import Run
+from trainer_client.training.tasks.mae import MaeTask, MaskedInputs
+from trainer_client.training.watch.contact_sheet import draw_sheet
 
 SHEET_NAME = "contact_sheet.png"
+_NAME = "mae"
 _SHEET_CLIPS = 4
 
 
@@ -85,21 +91,43 @@ class TrainMae:
     def run(self) -> None:
         """Train until the steps or the seconds are over, save, and draw the last batch with its reconstructions.
 
+        With --nproc, and not in one of these processes, start them and wait for their end.
         Raises BadInput for options that make no run; KeyboardInterrupt after a clean end on Ctrl-C.
         """
+        if self.compute.nproc > 1 and ranks_in().world == 1:
+            launch(lambda path: write_recipe(path, self, name=_NAME), processes=self.compute.nproc)
+            return
+        with joined(self.compute.where()) as ranks:
+            self._train(self.compute.open(ranks))
+
+    def _train(self, compute: Compute) -> None:
         dataset = VideoWindows(read_manifest(self.root), window_s=self.window_s, quarantine=read_quarantine(self.root))
-        model, compute = self.model(), self.compute.open()
-        plan = FeedPlan(dataset=dataset, policy=self.policy(model), seed=self.session.seed, steps=self.session.steps)
-        with Session(self.session, config=self.config(model, samples=len(dataset))) as session:
-            torch.manual_seed(self.session.seed)
-            task = MaeTask(model, mask_ratio=self.mask_ratio, mask_shape=self.mask_shape, compute=compute)
-            learning = self.learning.build(task.model, steps=plan.steps, batch_clips=self.feed.batch_clips)
+        model, session_options = self.model(), self.session
+        plan = FeedPlan(
+            dataset=dataset, policy=self.policy(model), seed=session_options.seed, steps=session_options.steps
+        )
+        config = self.config(model, samples=len(dataset))
+        with Session(session_options, config=config, ranks=compute.ranks) as session:
+            if compute.ranks.rank == 0:
+                write_recipe(session_options.out / RECIPE_NAME, self, name=_NAME)
+            torch.manual_seed(session_options.seed)
+            task = MaeTask(model, mask_ratio=self.mask_ratio, mask_shape=self.mask_shape, device=compute.device)
+            task.trunk = compute.passes.parallel.spread(task.model, task.trunk)
+            run: Run[MaskedInputs] = Run(
+                task=task,
+                learning=self.learning.build(task.model, steps=plan.steps, batch_clips=self.feed.batch_clips),
+                passes=compute.passes,
+                average=Average(task.model, decay=self.learning.average_decay),
+                seed=session_options.seed,
+            )
             with self.feed.open(plan, compute=compute, registry=session.registry) as loader:
-                loop = TrainLoop(task, loader, learning=learning, compute=compute)
+                loop = TrainLoop(run, loader, device=compute.device)
                 ending = session.train(loop, loader)
-        if ending is not Ending.STOPPED and loop.last_batch is not None:
-            title = f"VideoMAE {self.preset} after {loop.steps_done} steps"
-            draw_sheet(self.session.out / SHEET_NAME, task.show(loop.last_batch, clips=_SHEET_CLIPS), title=title)
+            if ending is not Ending.STOPPED and loop.last_batch is not None:
+                title = f"VideoMAE {self.preset} after {loop.steps_done} steps"
+                clips = task.show(loop.last_batch, clips=_SHEET_CLIPS)
+                if compute.ranks.rank == 0:
+                    draw_sheet(session_options.out / SHEET_NAME, clips, title=title)
 
     def model(self) -> VideoMAEConfig:
         """The preset with what was chosen otherwise. Raises BadInput if the cubes do not tile the clip."""
@@ -139,7 +167,7 @@ class TrainMae:
         for stack in ("encoder", "decoder"):
             del shape[stack]["attention"], shape[stack]["checkpointing"]
         return {
-            "recipe": "mae",
+            "recipe": _NAME,
             "samples": samples,
             "batch_clips": self.feed.batch_clips,
             "steps": self.session.steps,

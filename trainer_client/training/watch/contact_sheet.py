@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from framefeed.new_file import NewFile
+
 _FRAME_IN, _MARGIN_IN, _TITLE_IN = 1.0, 1.1, 0.45
 
 
@@ -54,6 +56,6 @@ def draw_sheet(path: Path, clips: Sequence[SheetClip], *, title: str) -> None:
                 axes.set_axis_off()
                 if number == 0:
                     axes.set_title(f"{clip.times_s[t]:.2f} s", fontsize=6, pad=1)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png")
-    part.rename(path)
+    with NewFile(path) as new:
+        figure.savefig(new.file, format="png")
+        new.take_place()

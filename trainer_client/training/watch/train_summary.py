@@ -7,8 +7,9 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
+from framefeed.new_file import write_whole
 from trainer_client.measures.stats import FeedStats
-from trainer_client.training.train_loop import StepRecord
+from trainer_client.training.loop import StepRecord
 
 SUMMARY_NAME = "summary.json"
 
@@ -20,18 +21,22 @@ class Summary:
         self._losses = array("d")
         self._first_step = self._last_step = self._clips = 0
         self._ran_s = 0.0
+        self._steps = self._skipped = 0
 
     def record(self, record: StepRecord) -> None:
         """Take one step in."""
-        if not self._losses:
+        if not self._steps:
             self._first_step = record.step
-        self._losses.append(record.loss)
+        if not record.skipped:
+            self._losses.append(record.loss)
         self._last_step = record.step
+        self._steps += 1
+        self._skipped += record.skipped
         self._clips += record.clips
         self._ran_s += record.step_s
 
-    def write(self, folder: Path, stats: FeedStats, *, ending: str) -> dict[str, object]:
-        """Write FOLDER/summary.json atomically and return what it says.
+    def write(self, path: Path, stats: FeedStats, *, ending: str) -> dict[str, object]:
+        """Write the file atomically and return what it says.
 
         Losses are means over the first and the last 20th of the steps. Starvation is the share of the steps' time that
         next(loader) was blocked, the start included; `wait_s` says by what: "first_batch" is the start.
@@ -43,7 +48,8 @@ class Summary:
             "ending": ending,
             "first_step": self._first_step,
             "last_step": self._last_step,
-            "steps": len(self._losses),
+            "steps": self._steps,
+            "skipped_steps": self._skipped,
             "clips": self._clips,
             "seconds": self._ran_s,
             "videos_per_s": self._clips / self._ran_s if self._ran_s else 0.0,
@@ -58,9 +64,7 @@ class Summary:
             "received_bytes": stats.received_bytes,
             "conserved": stats.conserved,
         }
-        part = folder / (SUMMARY_NAME + ".part")
-        part.write_text(json.dumps(body, indent=1) + "\n")
-        part.rename(folder / SUMMARY_NAME)
+        write_whole(path, json.dumps(body, indent=1).encode() + b"\n")
         return body
 
 

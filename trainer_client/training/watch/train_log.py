@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer_client.training.train_loop import StepRecord
+from trainer_client.training.loop import StepRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +32,14 @@ class Interval:
 
 
 def interval_of(records: list[StepRecord]) -> Interval:
-    """The interval that these steps make; at least one."""
+    """The interval that these steps make; at least one. Loss and norm are of those that moved weights, if any did."""
+    moved = [record for record in records if not record.skipped] or records
     total_s = sum(record.step_s for record in records) or 1e-9
     return Interval(
         step=records[-1].step,
-        loss=sum(record.loss for record in records) / len(records),
+        loss=sum(record.loss for record in moved) / len(moved),
         learning_rate=records[-1].learning_rate,
-        grad_norm=sum(record.grad_norm for record in records) / len(records),
+        grad_norm=sum(record.grad_norm for record in moved) / len(moved),
         clips_per_s=sum(record.clips for record in records) / total_s,
         wait_share=sum(record.wait_s for record in records) / total_s,
     )

@@ -1,0 +1,47 @@
+"""A few open files kept back, so that a worker can be started when all others are taken. It knows no workers.
+
+A process has one number of open files for all that it does. A flood of connections takes them all; without a reserve
+the worker that dies next could not be replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+RESERVED = 8  # a start takes five for a moment and one for good
+
+
+class DescriptorReserve:
+    """Holds `count` descriptors, or as many of them as can be had. Whoever makes it closes it."""
+
+    def __init__(self, count: int = RESERVED) -> None:
+        self._count = count
+        self._held: list[int] = []
+        self.refill()
+
+    @property
+    def held(self) -> int:
+        """How many are kept back now."""
+        return len(self._held)
+
+    def refill(self) -> None:
+        """Take back what is missing, as far as that can be."""
+        with contextlib.suppress(OSError):
+            while len(self._held) < self._count:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Within it they are free for what is opened here; other threads may take some."""
+        self.close()
+        try:
+            yield
+        finally:
+            self.refill()
+
+    def close(self) -> None:
+        """Give all up. Idempotent."""
+        while self._held:
+            os.close(self._held.pop())

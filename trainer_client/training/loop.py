@@ -1,0 +1,237 @@
+"""The training loop: batches to optimizer steps, one after another; knows no model, pixels, files or terminal.
+
+The state advances with the optimizer step: what is prefetched, fetched or computed beyond it is in no checkpoint. A
+step's numbers are read when the next one has begun, so that the device never waits for this thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Generic, Protocol
+
+import torch
+
+from framefeed.cli.stop_signals import Stopped
+from framefeed.errors import FramefeedError
+from trainer_client.feed.batch import Batch
+from trainer_client.training.device_feed import to_device
+from trainer_client.training.run_state import TrainState, load_run, state_of
+from trainer_client.training.step import Run, StepTensors, train_step
+from trainer_client.training.tasks.task import InputsT
+
+
+class NonFiniteStep(FramefeedError):
+    """More steps than allowed had a loss or gradients that are not numbers; none of them has moved the weights."""
+
+    code = "non_finite_step"
+
+
+class Feeding(Protocol):
+    """What the loop needs of a loader: batches in plan order, and a state for any number of steps done."""
+
+    def __next__(self) -> Batch: ...
+
+    def state_after(self, steps: int) -> Mapping[str, int | str | None]: ...
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None: ...
+
+
+class Stops(Protocol):
+    """Whether somebody asked the run to stop (`last` is not empty), and when it may be interrupted."""
+
+    last: str
+
+    def interruptible(self) -> AbstractContextManager[None]: ...
+
+
+class Ending(Enum):
+    """Why a loop ended in good order."""
+
+    FINISHED = "all steps done"
+    OUT_OF_TIME = "out of time"
+    STOPPED = "stopped by a signal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """One optimizer step, numbered from 1: `step_s` is the whole of it, `wait_s` the part blocked in next(loader).
+
+    `loss` and `grad_norm` are those of the global batch; of a step that was `skipped` they may be no numbers.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    clips: int
+    wait_s: float
+    step_s: float
+    skipped: bool = False
+    parts: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Where a run ends: after `steps` optimizer steps in all, or `max_s` seconds of this process.
+
+    `skips` steps of this process may be not finite; one more ends the run. Steps numbered (from 0) in `pass_over` are
+    not taken, whatever they hold.
+    """
+
+    steps: int
+    max_s: float | None = None
+    skips: int = 0
+    pass_over: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Taken:
+    """A step that is under way on the device."""
+
+    step: int
+    batch: Batch
+    tensors: StepTensors
+    learning_rate: float
+    wait_s: float
+    step_s: float
+
+
+class TrainLoop(Generic[InputsT]):
+    """Runs steps until a limit or a stop. In this thread are called, in turn, `after_step` with the number of steps
+    done when each is under way, `on_record` with each step's record one step later, and `on_skipped` with the batch of
+    a step that was not finite, and its record.
+    """
+
+    def __init__(self, run: Run[InputsT], feed: Feeding, *, device: torch.device) -> None:
+        self._run, self._feed, self._device = run, feed, device
+        self.after_step: list[Callable[[int], None]] = []
+        self.on_record: list[Callable[[StepRecord], None]] = []
+        self.on_skipped: list[Callable[[Batch, StepRecord], None]] = []
+        self.last_batch: Batch | None = None
+        self._under_way: _Taken | None = None
+        self._skips = 0
+        self._agreed = False
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the whole run, those of processes before this one too."""
+        return self._run.step
+
+    def run(self, limits: Limits, *, stops: Stops, clock: Callable[[], float] = time.monotonic) -> Ending:
+        """Train. Blocks until the end; each wait for data is bounded by the loader.
+
+        One rank that is asked to stop, or out of time, ends all of them after the same step.
+        Raises NonFiniteStep when too many steps were not finite, and what next(loader) raises.
+        """
+        began_s = clock()
+        asked: Ending | None = None
+        while (ending := self._ending(limits, asked)) is None:
+            step_began_s = clock()
+            try:
+                batch = self._fetch(stops)
+            except FramefeedError:
+                self._settle(limits)
+                raise
+            if batch is not None:
+                fetched_s = clock()
+                self._take(batch, limits, stop=asked is not None, times_s=(step_began_s, fetched_s), clock=clock)
+            asked = asked or self._asked(limits, stops, ran_s=clock() - began_s)
+        self._settle(limits)
+        return ending
+
+    def state(self) -> TrainState:
+        """Where the run stands, after the steps that are done. A collective: all ranks call it."""
+        return state_of(self._run, data=self._feed.state_after(self.steps_done))
+
+    def load_state(self, state: TrainState) -> None:
+        """Go on after the state's step. Raises BadInput when the loader's plan is another."""
+        self._feed.load_state_dict(state.data)
+        load_run(self._run, state)
+
+    def _asked(self, limits: Limits, stops: Stops, *, ran_s: float) -> Ending | None:
+        if stops.last:
+            return Ending.STOPPED
+        return Ending.OUT_OF_TIME if limits.max_s is not None and ran_s >= limits.max_s else None
+
+    def _ending(self, limits: Limits, asked: Ending | None) -> Ending | None:
+        """Alone a rank ends as soon as it is asked to; one of several when all know it."""
+        if self.steps_done >= limits.steps:
+            return Ending.FINISHED
+        if self._run.passes.parallel.ranks.world == 1:
+            return asked
+        return (asked or Ending.STOPPED) if self._agreed else None
+
+    def _fetch(self, stops: Stops) -> Batch | None:
+        """The next batch; None if a stop came while waiting for it, which several ranks have to agree on first."""
+        if self._run.passes.parallel.ranks.world > 1:
+            self.last_batch = next(self._feed)
+            return self.last_batch
+        try:
+            with stops.interruptible():
+                self.last_batch = next(self._feed)
+                return self.last_batch
+        except Stopped:
+            return None
+
+    def _take(
+        self, batch: Batch, limits: Limits, *, stop: bool, times_s: tuple[float, float], clock: Callable[[], float]
+    ) -> None:
+        began_s, fetched_s = times_s
+        step, before = self._run.step, self._under_way
+        if step in limits.pass_over:
+            self._run.step += 1
+            return
+        rate = self._run.learning.schedule.at(step)
+        tensors = train_step(self._run, to_device(batch, self._device), stop=stop)
+        self._tell(before, limits)  # blocks until the step before is done, while this one is under way
+        self._under_way = _Taken(
+            step=step + 1,
+            batch=batch,
+            tensors=tensors,
+            learning_rate=rate,
+            wait_s=fetched_s - began_s,
+            step_s=clock() - began_s,
+        )
+        for told in self.after_step:
+            told(self.steps_done)
+
+    def _settle(self, limits: Limits) -> None:
+        """Read the numbers of the step that is under way."""
+        taken, self._under_way = self._under_way, None
+        self._tell(taken, limits)
+
+    def _tell(self, taken: _Taken | None, limits: Limits) -> None:
+        if taken is None:
+            return
+        seen = taken.tensors.read()
+        self._agreed = self._agreed or seen.asked > 0
+        record = StepRecord(
+            step=taken.step,
+            loss=seen.loss,
+            learning_rate=taken.learning_rate,
+            grad_norm=seen.grad_norm,
+            clips=len(taken.batch) * self._run.passes.parallel.ranks.world,
+            wait_s=taken.wait_s,
+            step_s=taken.step_s,
+            skipped=seen.skipped,
+            parts=seen.parts,
+        )
+        for told in self.on_record:
+            told(record)
+        if seen.skipped and seen.scale <= 1.0:  # with a larger one float16 overflowed, which the scale will cure
+            self._count_skip(taken.batch, record, limits)
+
+    def _count_skip(self, batch: Batch, record: StepRecord, limits: Limits) -> None:
+        for told in self.on_skipped:
+            told(batch, record)
+        self._skips += 1
+        if self._skips > limits.skips:
+            raise NonFiniteStep(
+                f"step {record.step - 1}: loss is {record.loss}, gradient norm is {record.grad_norm}, wanted finite "
+                f"numbers; its update was skipped, as were {self._skips} in all, and {limits.skips} may be (lower the "
+                "learning rate, clip gradients, or look at this step's clips)"
+            )

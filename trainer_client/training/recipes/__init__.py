@@ -1,0 +1,1 @@
+"""Recipes: runs that are composed of tasks, data and options."""

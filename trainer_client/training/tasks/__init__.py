@@ -1,0 +1,1 @@
+"""Tasks: what is learned from a batch, each on the seam of rows and a loss."""

@@ -1,0 +1,1 @@
+"""What a run says of itself: log, metrics, summary, pictures."""
