@@ -203,6 +203,23 @@ def test_a_name_cannot_be_taken_from_who_has_it(server: Server, run: HonestRun) 
     assert server.gateways() == gateways
 
 
+OLD_GREETINGS = {  # signature, version, type DEALER, and an identity of no length; 1.0 has none of it
+    "ZMTP 1.0": b"\x01\x00",
+    "ZMTP 2.0": b"\xff" + bytes(8) + b"\x7f\x01\x05" + b"\x00\x00",
+}
+
+
+@pytest.mark.parametrize("version", OLD_GREETINGS)
+def test_a_peer_of_an_older_zmtp_is_not_heard(server: Server, run: HonestRun, version: str) -> None:
+    """libzmq tells nothing of where its messages come from."""
+    gateways = server.gateways()
+    with withstands(server, run, "handshake"), Peer(server.endpoint) as peer:
+        peer.socket.sendall(OLD_GREETINGS[version])
+        for _ in range(3):
+            peer.socket.sendall(b"\x02\x00x" if version == "ZMTP 1.0" else b"\x00\x01x")
+    assert server.gateways() == gateways
+
+
 ENDLESS = {"empty parts": part(b"", more=True) * 4096, "large parts": part(bytes(1 << 16), more=True)}
 
 

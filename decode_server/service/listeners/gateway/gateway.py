@@ -144,7 +144,12 @@ class Gateway:
         if not all(self._peers.knows(message) for message in messages):
             self._peers.hear()  # after they were taken: each connection that they came over is known then
         for message in messages:
-            principal = self._peers.principal(message)
+            try:
+                principal = self._peers.principal(message)
+            except Exception:  # a mistake of ours that this message found: it costs its sender alone
+                log.exception("a message of a client could not be taken in")
+                self._peers.refuse("internal", "a client", "its message found a mistake in this server")
+                continue
             if principal is None:
                 continue
             if principal:
