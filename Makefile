@@ -5,7 +5,7 @@ VENV := .venv
 PYTEST_WORKERS ?= 3
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow test-calm lint bench stubs clean
+.PHONY: demo test test-slow test-calm test-bring-up images lint bench stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
@@ -13,7 +13,7 @@ demo: $(VENV)/demo.installed
 
 test: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -n $(PYTEST_WORKERS) --dist worksteal \
-		-m "not slow and not calm" $(PYTEST_OPTIONS)
+		-m "not slow and not calm and not bring_up" $(PYTEST_OPTIONS)
 
 # The suites that start whole systems; .ci/run runs them after the tests.
 test-slow: $(VENV)/dev.installed
@@ -22,6 +22,15 @@ test-slow: $(VENV)/dev.installed
 # What measures shares of time: on a machine that does nothing else, before a release.
 test-calm: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -m calm --timeout=600 $(PYTEST_OPTIONS)
+
+# deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says why.
+test-bring-up: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -s -m bring_up $(PYTEST_OPTIONS)
+
+# The images that deploy/compose.yaml starts.
+images: $(VENV)/demo.installed
+	$(VENV)/bin/python deploy/images/build.py decode
+	$(VENV)/bin/python deploy/images/build.py train
 
 lint: $(VENV)/dev.installed
 	$(VENV)/bin/ruff check .

@@ -46,6 +46,9 @@ class RandomResizedCrop(Policy, frozen=True, kw_only=True, tag="random_resized")
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
+        for name, pair in (("scale", self.scale), ("ratio", self.ratio)):
+            if len(pair) != 2 or not all(isinstance(number, int | float) for number in pair):
+                raise BadRequest(f"crop: {name} is {pair}, wanted two numbers")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise BadRequest(f"crop: scale is {self.scale}, wanted 0 < low <= high <= 1")
         if not 0.01 <= self.ratio[0] <= self.ratio[1] <= 100:

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from framefeed.errors import BadInput
 from framefeed.new_file import NewFile
+from framefeed.option_types import shown
 from framefeed.ranges import MAX_BYTES, MAX_SECONDS, check_range, check_ranges, check_text
 from framefeed.regular_file import opened_regular
 from framefeed.show_value import one_line, show_value
@@ -170,6 +171,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read FOLDER/framefeed.manifest.jsonl. Raises BadInput if it is missing, empty, damaged, of another version, or
     says what cannot be of a video.
     """
+    if not isinstance(folder, Path):
+        raise BadInput(f"root {shown(folder)} is no pathlib.Path; wanted read_manifest(Path(ROOT))")
     path = folder / MANIFEST_NAME
     check_indexed(folder)
     try:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefeed.errors import BadRequest
+from framefeed.option_types import shown, whole_number
 from framefeed.show_value import show_value
 
 MAX_FRAMES = 512
@@ -45,14 +46,14 @@ def stand_in(offsets: FrameIds, count: int, short: Short) -> FrameIds:
 
 def check_frames(frames: int) -> None:
     """Raise BadRequest unless a clip may have so many frames."""
-    if not 1 <= frames <= MAX_FRAMES:
-        raise BadRequest(f"sampling: frames is {frames}, wanted 1 to {MAX_FRAMES}")
+    if not whole_number(frames) or not 1 <= frames <= MAX_FRAMES:
+        raise BadRequest(f"sampling: frames is {shown(frames)}, wanted 1 to {MAX_FRAMES}, a whole number")
 
 
 def check_stride(stride: int) -> None:
     """Raise BadRequest unless kept frames may be so many source frames apart."""
-    if not 1 <= stride <= 1000:
-        raise BadRequest(f"sampling: stride is {stride}, wanted 1 to 1000 frames")
+    if not whole_number(stride) or not 1 <= stride <= 1000:
+        raise BadRequest(f"sampling: stride is {shown(stride)}, wanted 1 to 1000 frames, a whole number")
 
 
 def check_short(short: Short) -> None:
@@ -63,5 +64,5 @@ def check_short(short: Short) -> None:
 
 def check_view(view: int, views: int) -> None:
     """Raise BadRequest unless 0 <= view < views."""
-    if not (1 <= views <= 1000 and 0 <= view < views):
-        raise BadRequest(f"view is {view} of {views}, wanted 0 to views - 1 of 1 to 1000")
+    if not (whole_number(view) and whole_number(views) and 1 <= views <= 1000 and 0 <= view < views):
+        raise BadRequest(f"view is {shown(view)} of {shown(views)}, wanted 0 to views - 1 of 1 to 1000")

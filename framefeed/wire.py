@@ -120,7 +120,8 @@ class ErrorReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fiel
 
 class ServerReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="server"):
     """Who a server is: its id, what it decodes with, the identity of its data set and how many videos that has, its
-    capacity and its state, the largest clip that it has room for (0: it does not say), and its framefeed's version.
+    capacity and its state, the largest clip that it has room for (0: it does not say), its framefeed's version, and
+    what is this process's alone, by which two addresses of one server are known.
     """
 
     attempt: Count
@@ -132,6 +133,7 @@ class ServerReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     dataset: str = ""
     max_clip_bytes: Count = 0
     software: str = ""
+    instance: str = ""
     load: Load = _UNSAID
 
     def __post_init__(self) -> None:

@@ -9,6 +9,9 @@ CURVE_BOX_BYTES = 33
 """What CURVE adds to each frame, and ZMQ_MAXMSGSIZE counts, for it judges the frame as it came: the command's name
 (1 + 7 bytes), the short nonce (8), the box's authenticator (16) and the frame's flags (1); spec 26, section MESSAGE."""
 
+MAX_IO_THREADS = 64
+"""More than any machine's network needs; each is a thread and descriptors as soon as a context is made."""
+
 _PROTOCOL_ERRORS = {  # zmq.h, ZMQ_PROTOCOL_ERROR_*
     0x10000001: "it sent a command out of turn",
     0x10000002: "its numbering of messages went back",

@@ -84,6 +84,7 @@ class Manner:
     draining_after: int | None = None
     workers: int = 2
     old: bool = False
+    instance: str = ""
 
 
 class ClipServer:
@@ -175,6 +176,7 @@ class ClipServer:
         return ServerReply(
             attempt=attempt,
             server=self.url,
+            instance=self.manner.instance,
             fingerprint=self.manner.fingerprint,
             dataset=self.manner.dataset,
             max_clip_bytes=self.manner.max_clip_bytes,

@@ -5,14 +5,17 @@ One policy makes clips of one shape, so a batch of them is one array.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from framefeed.crops import Crop, ViewCrop
 from framefeed.errors import BadRequest
+from framefeed.option_types import settle_types
 from framefeed.request import ClipRequest, Interpolation, PixelFormat
 from framefeed.sampling import DenseView, Sampling
 from framefeed.sampling_rules import PublishedRule
@@ -38,6 +41,7 @@ class ClipPolicy:
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
+        settle_types(self, what="policy", error=BadRequest)
         self.request(Sample(video="any", start_s=0.0, end_s=1.0), seed=0)
 
     def request(self, sample: Sample, seed: int) -> ClipRequest:
@@ -70,6 +74,12 @@ class ClipPolicy:
     def views(self) -> int:
         """Clips that make up one sample: windows of its frames x boxes of each; trainer_client.views lists them."""
         return _views(self.sampling) * _views(self.crop)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that it says: policies of one digest make the same clips of the same samples."""
+        spelled = msgspec.json.encode(self.request(Sample(video="any", start_s=0.0, end_s=1.0), seed=0))
+        return f"v1-{hashlib.blake2b(spelled, digest_size=8).hexdigest()}"
 
     @property
     def shape(self) -> tuple[int, ...]:

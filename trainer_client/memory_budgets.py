@@ -61,5 +61,16 @@ def rank_budgets(node: NodeBudgets, *, memory_bytes: int | None, clip_bytes: int
     )
 
 
+def check_batch(*, local_ranks: int, memory_bytes: int | None, clip_bytes: int, batch_clips: int) -> None:
+    """Raises BadInput where one batch for each rank of the node is more than the memory there is."""
+    batch_bytes = clip_bytes * batch_clips
+    if memory_bytes is not None and batch_bytes * local_ranks > memory_bytes:
+        raise BadInput(
+            f"loader: batch_clips is {batch_clips}: a batch of clips of {clip_bytes} bytes is {batch_bytes} bytes, for "
+            f"{_of_ranks(local_ranks)}, and there are {memory_bytes} to be had here; wanted at most "
+            f"{memory_bytes // local_ranks // clip_bytes}, or smaller clips"
+        )
+
+
 def _of_ranks(ranks: int) -> str:
     return "1 rank" if ranks == 1 else f"{ranks} ranks of this node"

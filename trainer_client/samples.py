@@ -10,7 +10,9 @@ from typing import Protocol
 
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest
+from framefeed.option_types import settle_types, shown
 from framefeed.quarantine import Quarantine
+from framefeed.request import MAX_VIDEO_NAME_BYTES
 
 _EDGE_S = 1e-6  # a video this much shorter than a whole number of windows still ends in a whole one
 
@@ -19,7 +21,8 @@ _EDGE_S = 1e-6  # a video this much shorter than a whole number of windows still
 class Sample:
     """The span [start_s, end_s) of a video, and what the task should learn from it (a class, a sentence, nothing).
 
-    `view` is which of the views that a ClipPolicy has of it, 0 where it has one.
+    `video` is its name in the manifest. `view` is which of the views that a ClipPolicy has of it, 0 where it has one.
+    Raises BadInput for a value of another type or out of its limits; NumPy's numbers become Python's.
     """
 
     video: str
@@ -29,14 +32,33 @@ class Sample:
     view: int = 0
 
     def __post_init__(self) -> None:
+        kinds = type(self.video), type(self.start_s), type(self.end_s), type(self.view)
+        if kinds != (str, float, float, int):
+            settle_types(self, what="sample")
+        if not _is_name(self.video):
+            raise BadInput(
+                f"sample: video is {shown(self.video)}, wanted a video's name in the manifest, of 1 to "
+                f"{MAX_VIDEO_NAME_BYTES} bytes"
+            )
         if not (math.isfinite(self.start_s) and math.isfinite(self.end_s) and 0 <= self.start_s < self.end_s):
             raise BadInput(
                 f"sample: span of {self.video} is [{self.start_s:g}, {self.end_s:g}) s, wanted 0 <= start < end"
             )
 
 
+def _is_name(video: str) -> bool:
+    try:
+        return 0 < len(video.encode()) <= MAX_VIDEO_NAME_BYTES
+    except UnicodeEncodeError:  # half of a character
+        return False
+
+
 class Dataset(Protocol):
-    """What the sampler indexes: a length that never changes and a Sample at each index; a list of them will do."""
+    """What the sampler indexes: a length that never changes and a Sample at each index; a list of them will do.
+
+    The thread that iterates and the feed's index it. One made from a manifest says in `identity` (a string) which data
+    set its videos are of; where it does not, LoaderOptions.dataset_identity can.
+    """
 
     def __len__(self) -> int: ...
 
@@ -61,7 +83,14 @@ class VideoWindows:
         quarantine: Quarantine | None = None,
     ) -> None:
         """Raises BadInput for a length that is not positive."""
+        if not isinstance(manifest, Manifest):
+            raise BadInput(f"windows: manifest is {shown(manifest)}, wanted what read_manifest(Path(ROOT)) returns")
+        for name, value_s in (("window_s", window_s), ("min_window_s", min_window_s)):
+            if not (isinstance(value_s, int | float) or (value_s is None and name == "min_window_s")):
+                raise BadInput(f"windows: {name} is {shown(value_s)}, wanted a number of seconds")
         min_window_s = window_s / 2 if min_window_s is None else min_window_s
+        self.identity = manifest.identity
+        """Which data set the videos are of; "" where the manifest does not say."""
         if not (math.isfinite(window_s) and window_s > 0):
             raise BadInput(f"windows: window_s is {window_s:g}, wanted a positive number of seconds")
         if not 0 < min_window_s <= window_s:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from framefeed.errors import BadInput
+from framefeed.option_types import shown, whole_number
 from trainer_client.samples import Dataset, Sample
 
 
@@ -28,9 +29,14 @@ class Views:
 
     def __init__(self, dataset: Dataset, *, views: int) -> None:
         """`views` is ClipPolicy.views. Raises BadInput if it is below 1."""
-        if views < 1:
-            raise BadInput(f"views: views is {views}, wanted at least 1")
+        if not whole_number(views) or views < 1:
+            raise BadInput(f"views: views is {shown(views)}, wanted a whole number of at least 1")
         self._dataset, self._views = dataset, views
+
+    @property
+    def identity(self) -> str:
+        """Which data set the videos are of, if the dataset says it."""
+        return str(getattr(self._dataset, "identity", ""))
 
     def __len__(self) -> int:
         return len(self._dataset) * self._views

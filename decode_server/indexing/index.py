@@ -74,12 +74,12 @@ def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1, 
     """Index every media file under `root` and write manifest and packet records, atomically, into `index_folder`.
 
     Shows a progress bar on a terminal. Returns the manifest. Raises BadInput when the root is missing or holds no file
-    that can be served.
+    that can be served, or the folder cannot be written to.
     """
     if not root.is_dir():
         raise BadInput(f"root {root} is not a folder; wanted a folder of chunk folders or video files")
     folder = index_folder or root
-    folder.mkdir(parents=True, exist_ok=True)
+    _require_writable(folder, root)
     files = _find_files(root)
     if not files:
         raise BadInput(f"root {root} holds no video file; wanted files ending in {' '.join(sorted(VIDEO_SUFFIXES))}")
@@ -95,6 +95,16 @@ def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1, 
     if not manifest.videos:
         raise BadInput(f"root {root}: none of its {len(files)} files can be served; first: {refused[0].reason}")
     return manifest
+
+
+def _require_writable(folder: Path, root: Path) -> None:
+    """Make the folder if it is not there. Raises BadInput, before any file is read, where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        NewFile(folder / PACKETS_NAME).close()
+    except OSError as error:
+        wanted = f"wanted --to FOLDER, one that can, as 'framefeed index {root} --to FOLDER'"
+        raise BadInput(f"the index cannot be written to {folder} ({error.strerror}); {wanted}") from None
 
 
 def _find_files(root: Path) -> list[_File]:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class Front:
             )
         )
         self._server = server
+        self._instance = secrets.token_hex(8)
         self._drain_s, self._deadline_s = limits.drain_s, limits.deadline_s
         self._on_ready, self._on_drain = on_ready, on_drain
         self._announced = False
@@ -400,6 +402,7 @@ class Front:
             dataset=self._pool.dataset,
             max_clip_bytes=self._buffer_pool.ranges.total_bytes,
             software=SOFTWARE_VERSION,
+            instance=self._instance,
         )
 
     def __repr__(self) -> str:

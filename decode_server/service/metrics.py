@@ -31,6 +31,7 @@ _BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.
 _TURN_LIMIT_S = 2.0
 RUN_LABELS, OTHER_RUNS = 64, "other"
 DROP_REASONS = ("client_gone", "unread", "internal")
+USUAL_CODECS = ("h264", "hevc")  # of chunks; others are counted from their first clip on
 WASTE_REASONS = ("late", "cancelled", "client_gone", "hung")
 
 
@@ -92,7 +93,8 @@ class Metrics:
         for kind in FAULTS:
             self._faults.labels(kind)
         for socket in capacity.threads:
-            self._thread_busy.labels(str(socket))
+            for codec in USUAL_CODECS:
+                self._by_codec[socket, codec] = self._clips.labels(str(socket), codec)
         self._by_socket = {socket: self._thread_busy.labels(str(socket)) for socket in capacity.threads}
         self._by_operation = {operation: self._reads.labels(operation) for operation in OPERATIONS}
         self._lookups = self._indices.labels("memory"), self._indices.labels("storage")

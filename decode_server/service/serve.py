@@ -60,6 +60,7 @@ from framefeed.manifest import check_indexed
 from framefeed.server_entry import MAX_LEASE_S
 from framefeed.show_value import one_line
 from framefeed.wire import MAX_NAME_CHARS
+from framefeed.zmtp import MAX_IO_THREADS
 
 log = logging.getLogger("framefeed.serve")
 
@@ -152,6 +153,8 @@ class Serve:
             "drain_s": 0,
             "hang_s": 0,
         }
+        if self.io_threads > MAX_IO_THREADS:
+            raise BadInput(f"--io-threads is {self.io_threads}, wanted at most {MAX_IO_THREADS}")
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and not value >= low:

@@ -340,7 +340,7 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software")
+    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software", "instance")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     VIDEOS_FIELD_NUMBER: _ClassVar[int]
@@ -348,6 +348,7 @@ class Description(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     MAX_CLIP_BYTES_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     dataset: str
     videos: int
@@ -355,7 +356,8 @@ class Description(_message.Message):
     state: str
     max_clip_bytes: int
     software: str
-    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+    instance: str
+    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("queued", "credits", "front_s", "front_busy")

@@ -17,7 +17,8 @@ from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
 from framefeed.cli.command import main
-from framefeed.errors import CorruptMedia, NotHere
+from framefeed.crops import ResizedCentreCrop
+from framefeed.errors import BadInput, CorruptMedia, NotHere
 from framefeed.manifest import (
     MANIFEST_NAME,
     PACKETS_NAME,
@@ -26,9 +27,13 @@ from framefeed.manifest import (
     read_manifest,
 )
 from framefeed.request import ClipRequest
+from framefeed.sampling import Segments
 from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, ServerReply
 from tests.integration.serving import PATIENCE_S, SERVE, Client, Server, outcome, request, wait_until
 from tests.videos import make_numbered_video
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.loader import ClipLoader, LoaderOptions
+from trainer_client.samples import VideoWindows
 
 VIDEOS = ("one", "sub/two", "three")
 KEYS = {"g": "30", "x264-params": "scenecut=0"}
@@ -315,3 +320,34 @@ def test_a_worker_that_starts_after_the_change_judges_as_the_others_do(
     wait_until("they were replaced", lambda: server.has_replaced(before))
     with Client(server.endpoint) as client:
         assert code_of(ask(client)) == "not_here"
+
+
+def test_a_trainer_s_manifest_decides_which_servers_it_uses(made: Path, server: Server) -> None:
+    """The server has crf18; videos of equal names and lengths in the trainer's manifest are not enough."""
+    policy = ClipPolicy(sampling=Segments(frames=2), crop=ResizedCentreCrop(), width_px=32, height_px=32)
+    options = LoaderOptions(servers=[server.endpoint], batch_clips=2, epochs=1, member_grace_s=0.5)
+    mine, others = (VideoWindows(read_manifest(made / name), window_s=1.0) for name in ("crf18", "crf40"))
+    with ClipLoader(mine, policy, options) as run:
+        assert len(list(run)) == run.steps
+        state = run.state_dict()
+    with (
+        ClipLoader(others, policy, options) as run,
+        pytest.raises(BadInput, match=f"it serves data set '{mine.identity}', this run reads '{others.identity}'"),
+    ):
+        next(run)
+    with (
+        ClipLoader(others, policy, options) as run,
+        pytest.raises(BadInput, match="resume: the samples are of another"),
+    ):
+        run.load_state_dict(state)
+
+
+def test_an_index_that_cannot_be_written_is_one_line_that_says_where_to(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert main(["index", str(made / "crf18"), "--to", str(tmp_path / "file" / "index")]) == 2
+    line = capsys.readouterr().err
+    assert "cannot be written to" in line
+    assert "wanted --to FOLDER" in line
+    assert line.count("\n") == 1

@@ -244,5 +244,5 @@ def test_a_program_ends_without_closing_it(server: Server, how: str) -> None:
 def test_python_is_told_where_warnings_are_shown(server: Server) -> None:
     command = [sys.executable, "-W", "always::ResourceWarning", "-c", AT_EXIT, server.endpoint, "at the end"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "ResourceWarning: ClipLoader(step 0 of 24, rank 0 of 1, 4 clips of (4, 224, 224, 3)" in done.stderr
+    assert "ResourceWarning: ClipLoader(step 1 of 24, rank 0 of 1, 4 clips of (4, 224, 224, 3)" in done.stderr
     assert DROPPED in done.stderr

@@ -531,10 +531,13 @@ def test_options_that_cannot_be_meant_are_one_line_and_2(args: tuple[str, ...], 
 
 
 def test_a_root_that_is_not_there_is_one_line_and_2(tmp_path: Path) -> None:
-    """The real verb and the real worker: it is the worker that reads the root."""
+    """The real verb, which says nothing of clips that might need an index before it."""
     free = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", "0")
     code, line = run_and_fail(str(tmp_path / "nowhere"), *free, program=SERVE)
     assert (code, line.startswith(f"framefeed: root {tmp_path}/nowhere is not a folder")) == (2, True)
+    options = [sys.executable, *SERVE, str(tmp_path / "nowhere"), *free]
+    ended = subprocess.run(options, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert ended.stderr.count("\n") == 1
     code, line = run_and_fail(str(tmp_path), *free, program=SERVE)
     assert (code, "has no framefeed.manifest.jsonl; run 'framefeed index" in line) == (2, True)
 

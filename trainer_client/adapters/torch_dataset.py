@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from prometheus_client import CollectorRegistry
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -22,9 +23,10 @@ from trainer_client.training.torch_batches import TorchBatch, pinned_memory, to_
 class TorchDataset(HomeProcess, IterableDataset[TorchBatch]):
     """One run of batches, whose tensors are over the memory that clips were received into.
 
-    Every iter() goes on where the run stands, so a loop that is left half-way loses nothing; a run of one epoch is
-    `epochs=1` in the options, and needs no set_epoch(). Use it in a `with`, or close() it. It has the state of a
-    ClipLoader, so torchdata's StatefulDataLoader saves and resumes it.
+    Every iter() goes on where the run stands, so a loop that is left half-way loses nothing. The run is the whole
+    training, `epochs=10` in the options, say, and needs no set_epoch(): an epoch of it is
+    islice(data_loader, dataset.loader.steps_per_epoch). One that is over gives nothing more, and says so once. Use it
+    in a `with`, or close() it. It has a ClipLoader's state, so torchdata's StatefulDataLoader saves and resumes it.
     """
 
     def __init__(
@@ -38,9 +40,11 @@ class TorchDataset(HomeProcess, IterableDataset[TorchBatch]):
     ) -> None:
         """With `pin` clips are received into page-locked memory: DataLoader(pin_memory=True) then copies nothing more.
 
-        Raises as ClipLoader does, and RuntimeError for `pin` where there is no CUDA.
+        Raises as ClipLoader does, and BadInput for `pin` where there is no GPU.
         """
         super().__init__()
+        if pin and not torch.cuda.is_available():
+            raise BadInput("TorchDataset: pin is True and torch sees no GPU to pin memory for, wanted pin=False")
         allocate = pinned_memory if pin else ordinary_memory
         self._loader = ClipLoader(dataset, policy, options, registry=registry, allocate=allocate)
 

@@ -6,6 +6,7 @@ a condition, at most a tick at a time; whatever kills the thread is raised at th
 
 from __future__ import annotations
 
+import copy
 import logging
 import socket
 import threading
@@ -53,6 +54,8 @@ class Wire(Protocol):
 
     def disconnect(self, url: str) -> None: ...
 
+    def trouble(self, url: str) -> str: ...
+
     def send(self, url: str, header: bytes) -> bool: ...
 
     def wait(self, timeout_s: float) -> list[Signal]: ...
@@ -94,6 +97,7 @@ class Feed:
         self._open_wire = open_wire
         self._changed = threading.Condition()
         self._plan_over = False
+        self._plan_error: FramefeedError | None = None  # of the first batch that could not be planned
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
         self._pauses = Pauses(self._beat_s)
@@ -117,7 +121,8 @@ class Feed:
         """The next batch in plan order; None when the plan is over. Blocks while clips arrive somewhere.
 
         Raises the error of a clip that no server can give (at its batch, again at every call), Stalled when no clip
-        came for `stall_s`, BadInput when no server fits the run, RuntimeError when the thread died or after close().
+        came for `stall_s`, BadInput when no server fits the run or the batch has a sample that is no clip's (again at
+        every call), RuntimeError when the thread died or after close().
         """
         began_s = time.monotonic()  # before the lock: waiting for it is waiting as well
         notice_s = _NOTICE_S
@@ -126,6 +131,7 @@ class Feed:
             try:
                 while (delivery := self._prefetch.take()) is None:
                     if self._plan_over and self._prefetch.empty:
+                        self._check_plan()
                         break
                     self._check_alive()
                     notice_s = self._notice(began_s, notice_s)
@@ -181,7 +187,8 @@ class Feed:
     def close(self) -> None:
         """Stop the thread and drop what is in flight. Idempotent; blocks for at most 5 s.
 
-        Raises RuntimeError if the thread does not end in that time; it can then not be trusted with anything.
+        Raises RuntimeError if the thread does not end in that time; it can then not be trusted with anything. The line
+        says what went wrong in it before, if anything did.
         """
         self.stop_switch.throw()
         with self._changed:
@@ -190,7 +197,9 @@ class Feed:
         if self._thread.ident is not None:
             self._thread.join(_JOIN_S)
             if self._thread.is_alive():
-                raise RuntimeError(f"the feed's thread did not end within {_JOIN_S:g} s of close()")
+                before = self._error or self._plan_error
+                why = f"; before that: {_in_words(before)}" if before is not None else ""
+                raise RuntimeError(f"the feed's thread did not end within {_JOIN_S:g} s of close(){why}") from before
         self.stop_switch.close()
         with self._changed:
             self._dispatch.close()
@@ -198,13 +207,19 @@ class Feed:
 
     # The consumer's side.
 
+    def _check_plan(self) -> None:
+        """Raise what kept the next batch from being planned."""
+        if self._plan_error is not None:
+            raise _again(self._plan_error)
+
     def _check_alive(self) -> None:
         if self.stop_switch.thrown:
             raise RuntimeError("the loader is closed")
         if isinstance(self._error, FramefeedError):
             raise self._error
         if self._error is not None or not self._thread.is_alive():
-            raise RuntimeError("the feed's thread died") from self._error
+            why = "" if self._error is None else f": {_in_words(self._error)}"
+            raise RuntimeError(f"the feed's thread died{why}") from self._error
         silent_s = time.monotonic() - self._beat_s
         if silent_s > max(self._parts.stall_s, _TURN_MAX_S):
             raise Stalled(f"the feed's thread has not turned for {silent_s:.0f} s")
@@ -312,7 +327,10 @@ class Feed:
             if self._plan_over or not self._prefetch.has_room:
                 return
             self._dispatch.lives.planning(True, time.monotonic())
-        plan = next(self._plan, None)
+        try:
+            plan = next(self._plan, None)
+        except FramefeedError as error:
+            plan, self._plan_error = None, error
         with self._changed:
             self._dispatch.lives.planning(False, time.monotonic())
             if plan is None:
@@ -399,3 +417,15 @@ class Feed:
                 self._refill(end)
         if finished and self._prefetch.ready:
             self._changed.notify_all()
+
+
+def _again(error: FramefeedError) -> FramefeedError:
+    """The error to raise, now and at every call: its own would come to hold the frames of whoever called."""
+    fresh = copy.copy(error)
+    fresh.__cause__ = error.__cause__
+    return fresh
+
+
+def _in_words(error: BaseException) -> str:
+    """An error's kind and text, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

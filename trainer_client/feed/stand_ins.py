@@ -21,6 +21,7 @@ import msgspec
 
 from framefeed.draws import SPARE, draw_below, draw_u64
 from framefeed.errors import BadInput, FramefeedError, StorageFault
+from framefeed.option_types import settle_types
 from framefeed.quarantine import Quarantine, QuarantinedSpan, read_quarantine
 from framefeed.ranges import check_range, check_ranges, check_text
 from framefeed.show_value import show_value
@@ -58,8 +59,7 @@ class PoisonOptions:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.policy not in ("raise", "skip", "replace"):
-            raise BadInput(f"loader: poison policy is {self.policy!r}, wanted 'raise', 'skip' or 'replace'")
+        settle_types(self, what="loader: poison")
         if not self.budget >= 0 or (self.budget > 1 and self.budget % 1):
             raise BadInput(f"loader: poison budget is {self.budget:g}, wanted a whole number or a share from 0 to 1")
 

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import warnings
+from collections.abc import Callable
 
 from trainer_client.transports.fork_guard import FORKS_WAIT, let_go_when_forked
 
@@ -47,8 +48,8 @@ class StopSwitch:
         self._waker.close()
 
 
-def end_dropped(stop_switch: StopSwitch, *, made_in: int, what: str) -> None:
+def end_dropped(stop_switch: StopSwitch, *, made_in: int, what: Callable[[], str]) -> None:
     """A loader of process `made_in` is gone that nobody closed: its thread ends by itself, and lets go of all."""
     if os.getpid() == made_in:
         stop_switch.throw()
-        warnings.warn(f"{what} was dropped without close(); its thread is told to end", ResourceWarning, stacklevel=2)
+        warnings.warn(f"{what()} was dropped without close(); its thread is told to end", ResourceWarning, stacklevel=2)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput
+from framefeed.option_types import shown
 from framefeed.show_value import show_value
 
 FORMS = {
@@ -31,6 +32,8 @@ def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
         raise BadInput(
             f"servers is the string {show_value(urls)}, wanted a list of addresses like ['tcp://10.0.0.5:5555']"
         )
+    if not isinstance(urls, Sequence) or not all(isinstance(url, str) for url in urls):
+        raise BadInput(f"servers is {shown(urls)}, wanted a list of addresses like ['tcp://10.0.0.5:5555']")
     if not urls:
         raise BadInput("servers is empty, wanted at least one address like tcp://10.0.0.5:5555")
     for at, url in enumerate(urls):

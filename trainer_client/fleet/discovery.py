@@ -295,6 +295,8 @@ class Connects(Protocol):
 
     def disconnect(self, url: str) -> None: ...
 
+    def trouble(self, url: str) -> str: ...
+
 
 class Members:
     """Whose servers a feed uses. Whoever starts it closes it. Everything else belongs to the feed's thread."""
@@ -342,6 +344,10 @@ class Members:
                 self._dispatch.left(url, now_s=now_s)
             held, there = list(self._fleet.servers), self._there()
         self._connect(wire, held, there=there, now_s=now_s)
+        with lock:
+            for url, server in self._fleet.servers.items():
+                if server.state is State.OFFLINE and url in self._turns.connected:
+                    server.trouble = wire.trouble(url) or server.trouble
 
     def _refuse(self, look: Discovered) -> None:
         """Name and count each entry that is not to be used once."""

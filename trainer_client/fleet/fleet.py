@@ -19,6 +19,7 @@ from trainer_client.measures.stats import Ledger
 
 _LEAVING = ("draining", "stopped")  # what a server says of its state when it takes no more requests
 _STARTING_SETTLES = 10.0  # times settle_s that servers which are connected but not ready are waited for
+_TWICE = "twice"
 _JITTER_STEPS = 1 << 10
 _JITTER = 1 << 62  # counters of draws from here on are those of rests
 
@@ -132,6 +133,9 @@ class Fleet:
             return []
         server.who = None
         self._move(server, Event.DISCONNECTED, now_s)
+        for other in self.servers.values():
+            if other.misfit is not None and other.misfit.reason == _TWICE:  # it may be wanted now
+                other.probe_at_s = now_s
         return self._orphans(server)
 
     def described(self, url: str, who: ServerReply, now_s: float) -> list[int]:
@@ -141,7 +145,7 @@ class Fleet:
             return []
         self.heard(url, who.load, now_s)
         server.trouble, server.unread_probes, server.asked_anew = "", 0, False
-        misfit = self.identity.misfit(who)
+        misfit = self.identity.misfit(who) or self._twin(server, who)
         if misfit is not None:
             return self._shun(server, misfit, now_s)
         server.misfit = None
@@ -341,6 +345,13 @@ class Fleet:
         assert self._ready_since_s is not None
         late = any(s.who is None and s.state is State.PROBING and not s.leaves for s in self.servers.values())
         return self._ready_since_s + self._limits.settle_s * (_STARTING_SETTLES if late else 1.0)
+
+    def _twin(self, server: Server, who: ServerReply) -> Misfit | None:
+        """Whether another address leads to the same process, which counts once: as a witness, and by its room."""
+        for other in self.servers.values():
+            if who.instance and other is not server and other.who is not None and other.who.instance == who.instance:
+                return Misfit(_TWICE, f"it is server {who.server}, which {other.url} leads to as well; name it once")
+        return None
 
     def _admit(self, server: Server, now_s: float) -> None:
         """It fits and takes requests."""

@@ -16,7 +16,9 @@ from framefeed.wire import ServerReply
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Why a server is not used in a run; `reason` is a word to count by: dataset, decoder, room or version."""
+    """Why a server is not used in a run; `reason` is a word to count by: dataset, decoder, room, version or
+    twice (another address of a server that is used already).
+    """
 
     reason: str
     why: str

@@ -15,9 +15,18 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from framefeed.errors import WIRE_ERRORS, Permanent
 from trainer_client.measures.stats import DURATION_BOUNDS_S, IDENTITY, Durations, FeedState, FeedStats, Ledger, snapshot
 
 _VERSION = version("framefeed")
+# Shown from the start at 0: Prometheus sees no increase of a series that begins with its first event.
+_DROPPED = (*WIRE_ERRORS, "unsent", "superseded", "closed", "discarded")
+_RETRIED = (*WIRE_ERRORS, "unsent")
+_POISONED = (Permanent.code, *WIRE_ERRORS)
+_DROPPED_REPLIES = ("late", "duplicate", "unknown", "malformed")
+_HEDGE_WINNERS = ("hedge", "first", "neither")
+_PICK_CHOICES = ("home", "passed_on", "two_choices")
+_SHUN_REASONS = ("dataset", "decoder", "version", "room")
 
 
 class FeedCollector(Collector):
@@ -93,22 +102,35 @@ def _counts(stats: FeedStats) -> Iterator[Metric]:
         "client_requests",
         "Finished requests by server and outcome: ok, or why the answer was not used.",
         labels=("rank", "server", "outcome"),
-        values={(rank, *key): float(count) for key, count in stats.requests.items()},
+        values={
+            **{(rank, server, "ok"): 0.0 for server in stats.servers},
+            **{(rank, *key): float(count) for key, count in stats.requests.items()},
+        },
     )
-    for name, text, label, counts in (
-        ("client_dropped", "Requests that did not become data; received ones included.", "reason", stats.dropped),
-        ("trainer_quarantined_samples", "Samples no server could give.", "reason", stats.poisoned),
-        ("client_retries", "Clips asked for again.", "reason", stats.retries),
-        ("client_dropped_replies", "Replies nobody needed or could read.", "reason", stats.dropped_replies),
-        ("client_hedges", "Second requests that are over, by who gave the clip.", "winner", stats.hedges),
-        ("client_picks", "Servers picked: a part's home, passed on by it, of two.", "choice", stats.picks),
-        ("client_shunned_servers", "Servers not used: they do not fit the run.", "reason", stats.shunned),
+    dropped, pick = (
+        "Requests that did not become data; received ones included.",
+        "a part's home, passed on by it, of two",
+    )
+    for name, text, label, counts, known in (
+        ("client_dropped", dropped, "reason", stats.dropped, _DROPPED),
+        ("trainer_quarantined_samples", "Samples no server could give.", "reason", stats.poisoned, _POISONED),
+        ("client_retries", "Clips asked for again.", "reason", stats.retries, _RETRIED),
+        (
+            "client_dropped_replies",
+            "Replies not needed or readable.",
+            "reason",
+            stats.dropped_replies,
+            _DROPPED_REPLIES,
+        ),
+        ("client_hedges", "Second requests that are over, by who gave it.", "winner", stats.hedges, _HEDGE_WINNERS),
+        ("client_picks", f"Servers picked: {pick}.", "choice", stats.picks, _PICK_CHOICES),
+        ("client_shunned_servers", "Servers that do not fit the run.", "reason", stats.shunned, _SHUN_REASONS),
     ):
         yield _counter(
             name,
             text,
             labels=("rank", label),
-            values={(rank, value): float(count) for value, count in counts.items()},
+            values={(rank, value): float(count) for value, count in (dict.fromkeys(known, 0) | dict(counts)).items()},
         )
 
 

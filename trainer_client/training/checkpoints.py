@@ -57,8 +57,10 @@ class Checkpoints:
                 new.take_place()
             for _, old in _numbered(self.folder)[: -self._keep]:
                 old.unlink()
-        except OSError as error:
-            raise StorageFault(f"checkpoint {path} cannot be written: {error.strerror}") from None
+        except (OSError, RuntimeError) as error:  # torch's own, where a file is full
+            full = error if isinstance(error, OSError) else error.__context__
+            why = full.strerror if isinstance(full, OSError) else str(error).partition("\n")[0]
+            raise StorageFault(f"checkpoint {path} cannot be written: {why}") from None
         return path
 
     def latest(self) -> Path | None:

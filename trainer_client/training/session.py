@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from framefeed.cli.stop_signals import StopSignals
-from framefeed.errors import BadInput, FramefeedError
+from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
 from trainer_client.loader import ClipLoader
@@ -149,10 +149,12 @@ class Session:
         except FramefeedError as error:
             ending = f"failed: {error}"
             if self._ranks.world == 1:
-                saver.save()
+                with _told_only():
+                    saver.save()
             raise
         finally:
-            summary.write(self._own(SUMMARY_NAME), loader.stats, ending=ending)
+            with _told_only() if ending.startswith("failed") else nullcontext():
+                summary.write(self._own(SUMMARY_NAME), loader.stats, ending=ending)
         if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
@@ -200,6 +202,15 @@ class Session:
     def _write_run(self) -> None:
         body = {"pid": os.getpid(), "metrics_url": self.metrics_url, "config": dict(self._config)}
         write_whole(self._own(RUN_NAME), json.dumps(body, indent=1).encode() + b"\n")
+
+
+@contextmanager
+def _told_only() -> Iterator[None]:
+    """A fault of storage in it is told in the log, and does not bury the error that ended the run."""
+    try:
+        yield
+    except StorageFault as fault:
+        _log.error("%s", fault)
 
 
 class _Saver(Generic[InputsT]):

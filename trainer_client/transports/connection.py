@@ -98,6 +98,10 @@ class Connections:
         """As Transport.pixels."""
         return self._by_url[url].pixels(url, into)
 
+    def trouble(self, url: str) -> str:
+        """As Transport.trouble."""
+        return self._by_url[url].trouble(url)
+
     def close(self) -> None:
         """Close every transport. Idempotent."""
         for transport in self._opened.values():

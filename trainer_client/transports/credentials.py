@@ -10,6 +10,7 @@ from pathlib import Path
 
 from framefeed.errors import BadInput
 from framefeed.key_files import read_curve_public, read_curve_secret, read_public, read_secret, read_token
+from framefeed.option_types import settle_types
 from framefeed.reread import Reread
 from trainer_client.fleet.protection import Protection
 
@@ -45,6 +46,7 @@ class Credentials:
     """Public key of the tcp:// servers, one for all; they are spoken to in CURVE only."""
 
     def __post_init__(self) -> None:
+        settle_types(self, what="credentials")
         for one, other in (("tls_cert", "tls_key"), ("curve_key", "curve_server")):
             given = [name for name in (one, other) if getattr(self, name) is not None]
             if len(given) == 1:

@@ -66,6 +66,7 @@ _OPTIONS = (
 )
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
 
+_TOLD = 300  # characters of gRPC's words
 _NOTHING = memoryview(b"")
 
 
@@ -129,6 +130,10 @@ class GrpcTransport:
             into.reshape(-1)[:] = np.frombuffer(pixels, np.uint8)
         return len(pixels)
 
+    def trouble(self, url: str) -> str:
+        """See Transport."""
+        return self._links[url].trouble
+
     def close(self) -> None:
         """See Transport; waits for its threads, at most 5 s."""
         for url in list(self._links):
@@ -168,6 +173,7 @@ class _Link:
         self._stream: grpc.Call | None = None
         self._ended = threading.Event()
         self._said = ""
+        self.trouble = ""  # why there is no connection
         self._peers: set[Address] = set()
         self._limits = limits
         self._secrets = limits.secrets()
@@ -264,6 +270,7 @@ class _Link:
             if connected:
                 self._calls = calls
                 self._peers |= _addresses(self.url)
+                self.trouble = ""
                 self._change(Kind.CONNECTED)
             for data in stream:
                 self._take_in(data)
@@ -315,6 +322,8 @@ class _Link:
             level = logging.WARNING if what else logging.INFO
             _log.log(level, "%s %s (%s)", self.url, what or "is not there", " ".join(reason.split()))
         self._said = reason
+        if not self._ended.is_set():
+            self.trouble = f"{what or 'is not there'} ({' '.join(reason.split())[:_TOLD]})"
 
 
 def _addresses(url: str) -> set[Address]:

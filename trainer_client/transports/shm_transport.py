@@ -6,6 +6,7 @@ That copy, into the batch's slot, is the only one. What was copied is given back
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -51,6 +52,7 @@ class _Link:
     back: list[int] = field(default_factory=list)
     retry_at_s: float = 0.0
     retry_s: float = RETRY_S
+    trouble: str = ""  # why it is not connected
 
 
 class ShmTransport:
@@ -146,6 +148,10 @@ class ShmTransport:
         self._drop(link)
         return lease.length_bytes
 
+    def trouble(self, url: str) -> str:
+        """See Transport."""
+        return self._links[url].trouble
+
     def close(self) -> None:
         """See Transport."""
         for url in list(self._links):
@@ -174,10 +180,11 @@ class ShmTransport:
         try:
             server.connect(socket_address(link.url))
             if not is_trusted(server):
-                raise PermissionError
-        except OSError:
+                raise PermissionError(errno.EPERM, "it is another user's")
+        except OSError as error:
             server.close()
             link.socket = None
+            link.trouble = f"nobody can be connected to at this socket ({error.strerror})"
             self._later(link)
             return
         del self._away[link.url]
@@ -192,9 +199,11 @@ class ShmTransport:
                 link.buffer_pool, link.retry_s = np.frombuffer(buffer_pool, np.uint8), RETRY_S
         except BlockingIOError:
             return
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            link.trouble = f"is no decode server: its greeting is none ({error})"
             self._lose(link)
             return
+        link.trouble = ""
         self._changes.append(Signal(link.url, Kind.CONNECTED))
 
     def _drop(self, link: _Link) -> None:

@@ -92,5 +92,8 @@ class Transport(Protocol):
         what lies in the array is undefined.
         """
 
+    def trouble(self, url: str) -> str:
+        """Why there is no connection, as far as the last try showed, for people; "" if nothing did, or there is one."""
+
     def close(self) -> None:
         """Close every connection; what was not sent is dropped. Idempotent."""

@@ -40,8 +40,13 @@ _SAY_AGAIN_S = 60.0
 _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _CLOSED = (errno.EPIPE, errno.ECONNRESET)  # within a handshake, by the other side
 _FAILED = _REFUSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-_EVENTS = (
-    _FAILED | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+_TRIES = zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED
+_EVENTS = _FAILED | _TRIES | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+
+
+_UNREACHED = (
+    "cannot be reached: its host's name does not resolve, or no network leads there",
+    "refuses connections: nothing listens there",
 )
 
 
@@ -63,6 +68,8 @@ class Link:
         self._made_s: float | None = None  # since when the connection stands
         self._again_s: float | None = None  # when to connect anew, if ZeroMQ has not by then
         self._said: dict[str, float] = {}
+        self.trouble = ""  # why there is no connection
+        self._tried = self._reached = False  # since the last retry: an address, and who is there
         self.open()
 
     def open(self) -> None:
@@ -71,6 +78,7 @@ class Link:
         Raises BadInput for an address that cannot be used, ResourceExhausted if there are no more sockets to be had.
         """
         self._again_s = None
+        self._tried = self._reached = False
         self._keys = self._limits.secrets() if self.url.startswith("tcp://") else Secrets()
         try:
             self.dealer = self._context.socket(zmq.DEALER)
@@ -130,6 +138,7 @@ class Link:
         while self._monitor is not None and _readable(self._monitor):
             happened = recv_monitor_message(self._monitor)
             event, now_s = happened["event"], time.monotonic()
+            self._notice_trouble(event)
             if event == zmq.EVENT_CONNECTED:
                 with contextlib.suppress(OSError):  # lost already
                     self._note(peer_of(happened["value"]))
@@ -144,8 +153,24 @@ class Link:
             elif event & _FAILED:
                 self._made_s = None
                 self._rest(now_s)
-                self._say(*self._refusal(event, happened["value"]))
+                level, self.trouble = self._refusal(event, happened["value"])
+                self._say(level, self.trouble)
         return kinds
+
+    def _notice_trouble(self, event: int) -> None:
+        """Of a try to connect: a name that leads nowhere is not tried at all, only again and again."""
+        if event == zmq.EVENT_CONNECT_DELAYED:
+            self._tried = True
+            self.trouble = self.trouble or "does not answer"
+        elif event == zmq.EVENT_CONNECTED:
+            self._reached = True
+            self.trouble = "takes connections and says nothing: is it a decode server?"
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.trouble = ""
+        elif event == zmq.EVENT_CONNECT_RETRIED and self._made_s is None:
+            if not self._reached:
+                self.trouble = _UNREACHED[self._tried]
+            self._tried = self._reached = False
 
     @property
     def _max_part_bytes(self) -> int:

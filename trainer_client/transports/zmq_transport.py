@@ -99,6 +99,10 @@ class ZmqTransport:
             into = None
         return received_bytes
 
+    def trouble(self, url: str) -> str:
+        """See Transport."""
+        return self._links[url].trouble
+
     def close(self) -> None:
         """See Transport."""
         for url in list(self._links):

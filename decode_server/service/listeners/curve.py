@@ -23,14 +23,18 @@ class Keys:
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """Where the two files go; it is there already."""
+    """Where the two files go; made, for its owner alone, if it is not there."""
     name: Annotated[str, tyro.conf.Positional]
     """Whose they are, e.g. server or trainer-0."""
 
     def run(self) -> None:
-        """Write both files and say where. Raises BadInput if one is there already."""
+        """Write both files and say where. Raises BadInput if one is there already, or there can be no folder."""
         if not self.name or "/" in self.name:
             raise BadInput(f"keys: name is {self.name!r}, wanted a file's name")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"keys: folder {self.folder} cannot be made: {error.strerror}") from None
         public, secret = zmq.curve_keypair()
         paths = [self.folder / f"{self.name}.{kind}" for kind in ("secret", "public")]
         write_secret(paths[0], secret + b"\n")

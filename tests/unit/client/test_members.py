@@ -27,6 +27,10 @@ class Wire:
         self.room = 99
         self._refused = refused
 
+    def trouble(self, url: str) -> str:
+        assert url in self.now
+        return f"{url} has its reasons"
+
     def connect(self, url: str) -> None:
         if url == self._refused:
             raise BadInput(f"server address {url!r}: a token would travel in the clear")

@@ -75,6 +75,25 @@ def test_every_series_says_whose_it_is_and_every_depth_its_limit() -> None:
     assert value("framefeed_client_build_info", info) == 1
 
 
+def test_what_may_be_counted_is_on_the_page_before_it_happens() -> None:
+    registry = CollectorRegistry()
+    state = FeedState(servers={A: "up"})
+    registry.register(FeedCollector(lambda: snapshot(Ledger(), state, rank=0)))
+    for name, label, value in (
+        ("client_dropped", "reason", "superseded"),
+        ("client_retries", "reason", "deadline_exceeded"),
+        ("client_dropped_replies", "reason", "malformed"),
+        ("client_hedges", "winner", "neither"),
+        ("client_picks", "choice", "home"),
+        ("client_shunned_servers", "reason", "dataset"),
+        ("trainer_quarantined_samples", "reason", "corrupt_media"),
+        ("trainer_data_wait_seconds", "cause", "no_server"),
+    ):
+        assert registry.get_sample_value(f"framefeed_{name}_total", {"rank": "0", label: value}) == 0, name
+    asked = {"rank": "0", "server": A, "outcome": "ok"}
+    assert registry.get_sample_value("framefeed_client_requests_total", asked) == 0
+
+
 def test_a_wait_is_on_the_page_while_it_lasts() -> None:
     value = page().get_sample_value
     assert value("framefeed_trainer_waiting_seconds", {"rank": "1"}) == 3

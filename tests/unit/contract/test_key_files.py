@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from framefeed.cli.command import main
 from framefeed.errors import BadInput
 from framefeed.key_files import (
     read_curve_list,
@@ -90,3 +91,17 @@ def test_written_files_are_new_and_have_their_modes(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be written: File exists"):
         write_secret(tmp_path / "s", b"z")
     assert (tmp_path / "s").read_bytes() == b"x"
+
+
+def test_keys_make_their_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As docs/security.md begins."""
+    folder = tmp_path / "new" / "keys"
+    for name in ("server", "trainer"):
+        assert main(["keys", str(folder), name]) == 0
+    assert read_curve_public(folder / "server.public", option="--k") != read_curve_public(
+        folder / "trainer.public", option="--k"
+    )
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").write_text("no folder")
+    assert main(["keys", str(tmp_path / "file"), "server"]) == 2
+    assert "cannot be made" in capsys.readouterr().err

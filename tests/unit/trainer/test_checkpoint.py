@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import tempfile
 from pathlib import Path
 
@@ -189,3 +190,15 @@ def test_links_that_were_planted_are_not_written_through(tmp_path: Path) -> None
     folder = checkpoints(run)
     assert folder.load(folder.save(state(1)))[0].step == 1
     assert target.read_text() == "mine"
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
+    folder, saved = checkpoints(tmp_path), state(1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # no file may grow beyond it
+    try:
+        with pytest.raises(StorageFault, match="cannot be written: File too large"):
+            folder.save(saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert folder.latest() is None

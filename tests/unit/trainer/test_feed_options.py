@@ -47,7 +47,7 @@ def test_an_option_reaches_the_loader_under_its_name(name: str, value: object) -
 
 def test_no_default_is_declared_twice() -> None:
     """The recipe's are the loader's, and the loader's those of the dispatch and the fleet, whatever their values."""
-    assert opened() == LoaderOptions(servers=("tcp://a:1",), batch_clips=64, run_seed=3, steps=5)
+    assert opened() == LoaderOptions(servers=("tcp://a:1",), batch_clips=64, run_seed=3, steps=5, rank=0, world_size=1)
     budgets = RankBudgets(prefetch_bytes=1, inflight_bytes=DispatchLimits().inflight_bytes)
     assert opened().dispatch_limits(budgets) == DispatchLimits(head_clips=64), "those of the oldest batch"
     assert opened().fleet_limits() == FleetLimits()

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
+from framefeed.errors import StorageFault
 from framefeed.new_file import write_whole
 from trainer_client.measures.stats import FeedStats
 from trainer_client.training.loop import StepRecord
@@ -39,7 +40,8 @@ class Summary:
         """Write the file atomically and return what it says.
 
         Losses are means over the first and the last 20th of the steps. Starvation is the share of the steps' time that
-        next(loader) was blocked, the start included; `wait_s` says by what: "first_batch" is the start.
+        next(loader) was blocked, the start included; `wait_s` says by what: "first_batch" is the start. Raises
+        StorageFault if it cannot be written.
         """
         first, last = mean_of_ends(self._losses) if self._losses else (None, None)
         blocked_s = stats.blocked_ns * 1e-9
@@ -64,7 +66,10 @@ class Summary:
             "received_bytes": stats.received_bytes,
             "conserved": stats.conserved,
         }
-        write_whole(path, json.dumps(body, indent=1).encode() + b"\n")
+        try:
+            write_whole(path, json.dumps(body, indent=1).encode() + b"\n")
+        except OSError as error:
+            raise StorageFault(f"summary {path} cannot be written: {error.strerror}") from None
         return body
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from decode_server.service.serve import Serve
+from framefeed.grace import DRAIN_S, STOP_GRACE_S
 
-UNIT = Path(__file__).parents[2] / "deploy/systemd/framefeed-serve.service"
+UNIT = Path(__file__).parents[3] / "deploy/systemd/framefeed-serve.service"
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def service() -> dict[str, str]:
 
 
 def test_it_is_given_longer_than_its_drain(service: dict[str, str]) -> None:
-    assert Serve(root=Path()).drain_s + 5 <= float(service["TimeoutStopSec"])
+    assert Serve(root=Path()).drain_s == DRAIN_S
+    assert DRAIN_S + 5 <= float(service["TimeoutStopSec"]) == STOP_GRACE_S
 
 
 def test_it_is_started_again_for_ever(service: dict[str, str]) -> None:
