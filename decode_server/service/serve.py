@@ -27,7 +27,6 @@ from decode_server.service.health import HealthServer, parse_metrics_host
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
-from decode_server.service.listeners.grpc_listener import GrpcListener
 from decode_server.service.listeners.listener import Listener, Listeners
 from decode_server.service.listeners.security import SecurityOptions, ServerCredentials
 from decode_server.service.listeners.shm_listener import ShmListener
@@ -284,6 +283,9 @@ def _listen(
     if endpoint.scheme == "shm":
         return ShmListener(endpoint, buffer_pool, refusals=refusals)
     if endpoint.scheme in ("grpc", "grpcs"):
+        # A library of its size is imported by those that listen with it.
+        from decode_server.service.listeners.grpc_listener import GrpcListener  # noqa: PLC0415
+
         return GrpcListener(endpoint, lifecycle=lifecycle, credentials=credentials, refusals=refusals)
     return ZmqListener(
         endpoint,
