@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import errno
 import logging
 import math
 import os
@@ -21,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decode_server.clips.clip_cost import CostLimits
-from decode_server.service.workers.descriptor_reserve import DescriptorReserve
+from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import clean_environment
 from decode_server.service.workers.topology import WorkerSlot
@@ -47,7 +46,6 @@ START_S = 60.0  # a worker that is not up by then is killed
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
 ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
-_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})  # no reason to give a server up
 _FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row, at every slot, before there is no point
 
 
@@ -253,14 +251,13 @@ class Supervisor:
             with self._reserve.lent():
                 process, ours = self._start(place)
         except OSError as error:
-            passes = error.errno in _PASSING and bool(self.fingerprint)  # others were up: it can be done
+            passes = error.errno in PASSING and bool(self.fingerprint)  # others were up: it can be done
             self._failed(place, f"cannot start a process: {error}", now_s=now_s, was_ready=passes)
             return
         worker = place.worker = WorkerProcess(place, process, ours, now_s)
         self._vacant.remove(place)
         self._starting.add(worker)
         self._by_fd[ours.fileno()] = worker
-        self._epoll.register(ours.fileno(), select.EPOLLIN)
 
     def _start(self, place: _Place) -> tuple[subprocess.Popen[bytes], socket.socket]:
         """A process and our end of its channel. Raises OSError, with nothing left, when it cannot be started."""
@@ -283,6 +280,7 @@ class Supervisor:
         with theirs, contextlib.ExitStack() as undo:
             undo.enter_context(ours)
             ours.setblocking(False)
+            self._epoll.register(ours.fileno(), select.EPOLLIN)  # closing it undoes that
             ours.send(pack_message(setup))  # before the process is there: it cannot be gone
             process = subprocess.Popen(
                 [*options.command, str(theirs.fileno())],

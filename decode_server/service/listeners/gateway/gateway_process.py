@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
 from decode_server.service.listeners.gateway.gateway_messages import (
     MAX_DATAGRAM_BYTES,
     FromFront,
@@ -69,6 +70,8 @@ class GatewayProcess:
         self._options = options
         self._restarts = Restarts()
         self._epoll = select.epoll()
+        self._reserve = DescriptorReserve()
+        self._was_up = False
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._was_ready = False
@@ -77,7 +80,11 @@ class GatewayProcess:
         self._messages: list[FromFront] = []
         self._unsent: deque[bytes] = deque()
         self._datagram = bytearray(MAX_DATAGRAM_BYTES)
-        self._start()
+        try:
+            self._start()
+        except OSError:
+            self.close(linger_s=0)
+            raise
 
     def fileno(self) -> int:
         """Readable when the gateway has something to say, or died."""
@@ -124,6 +131,7 @@ class GatewayProcess:
 
         Raises GatewayDied once for each that ended, FramefeedError if none can be started.
         """
+        self._reserve.refill()
         if self._channel is None:
             self._start_again()
             return []
@@ -165,11 +173,12 @@ class GatewayProcess:
             self._channel.close()
         self._process = self._channel = None
         self._start_at_s = math.inf
+        self._reserve.close()
         if not self._epoll.closed:
             self._epoll.close()
 
     def _came_up(self) -> None:
-        self._was_ready = True
+        self._was_ready = self._was_up = True
         self._restarts.came_up()
         log.info("gateway %d of %s is up", self.pid, self._options.url)
 
@@ -185,15 +194,19 @@ class GatewayProcess:
             self._failed(self._ended_because or _describe_end(code))
             return
         try:
-            self._start()
+            with self._reserve.lent():
+                self._start()
         except OSError as error:
+            self._was_ready = error.errno in PASSING and self._was_up  # others were up: it can be done
             self._failed(f"cannot start a process: {error}")
 
     def _start(self) -> None:
-        options = self._options
+        """Start a process and tell it what it is to do. Raises OSError, with nothing left, if that cannot be done."""
+        options, self._started_s = self._options, time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
+                self._epoll.register(ours, select.EPOLLIN)
                 self._process = subprocess.Popen(
                     [*_COMMAND, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(), options.listening_fd, options.buffer_pool_fd),
@@ -206,8 +219,7 @@ class GatewayProcess:
                 ours.close()
                 raise
         ours.setblocking(False)
-        self._channel, self._was_ready, self._started_s = ours, False, time.monotonic()
-        self._epoll.register(ours, select.EPOLLIN)
+        self._channel, self._was_ready = ours, False
         self.say(
             GatewaySetup(
                 parent=os.getpid(),
