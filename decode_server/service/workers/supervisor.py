@@ -16,13 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decode_server.clips.clip_cost import CostLimits
 from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
 from decode_server.service.workers.restarts import Restarts
-from decode_server.service.workers.sandbox import clean_environment
+from decode_server.service.workers.sandbox import Sandbox, clean_environment
 from decode_server.service.workers.topology import WorkerSlot
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
@@ -96,7 +96,7 @@ class _Place:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
     """What every worker is told, and the command that starts one; `costs` are what one clip may cost, `started_s` is
-    when the server started, by the wall clock.
+    when the server started, by the wall clock. `came_up` is called with each that serves: its name, and its sandbox.
     """
 
     root: str
@@ -109,6 +109,7 @@ class WorkerOptions:
     costs: CostLimits = field(default_factory=CostLimits)
     command: tuple[str, ...] = WORKER_COMMAND
     started_s: float = field(default_factory=time.time)
+    came_up: Callable[[str, Sandbox], None] = lambda _name, _sandbox: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +318,7 @@ class Supervisor:
             self._refused = worker.killed_because = message.reason
             if not self.fingerprint:
                 self.hopeless = BadInput(message.reason)
-        elif isinstance(message, Hello) and self._agrees(message):
+        elif isinstance(message, Hello) and worker.state is WorkerState.STARTING and self._agrees(message):
             self.fingerprint, self.videos, self.dataset = message.fingerprint, message.videos, message.dataset
             self.hopeless = None
             worker.state, worker.was_ready, worker.since_s = WorkerState.READY, True, now_s
@@ -325,6 +326,7 @@ class Supervisor:
             worker.place.restarts.came_up()
             slot = worker.place.worker_slot
             log.info("worker %d is up on CPUs %s of socket %d", worker.pid, slot.cpus, slot.socket)
+            self._options.came_up(f"worker {worker.pid}", message.sandbox)
             self._happened.append(CameUp(worker))
         else:
             serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"

@@ -16,9 +16,15 @@ from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.descriptor_reserve import RESERVED, DescriptorReserve
 from decode_server.service.listeners.endpoint import parse_bind
 from decode_server.service.listeners.gateway.gateway_messages import Up
-from decode_server.service.listeners.gateway.gateway_process import GatewayDied, GatewayOptions, GatewayProcess
+from decode_server.service.listeners.gateway.gateway_process import (
+    GatewayDied,
+    GatewayEvents,
+    GatewayOptions,
+    GatewayProcess,
+)
 from decode_server.service.listeners.shm_listener import ShmListener
 from decode_server.service.refusals import Refusals
+from decode_server.service.workers.sandbox import Sandbox
 from decode_server.service.workers.supervisor import CameUp, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import WorkerSlot
 from framefeed.errors import BadInput
@@ -141,6 +147,7 @@ def _until_gateway_up(gateway: GatewayProcess) -> None:
 @pytest.mark.parametrize("reserved", [True, False], ids=["reserve", "no reserve"])
 def test_a_gateway_that_dies_in_a_flood_is_replaced(*, reserved: bool) -> None:
     """At once from what is kept back, or else when there are descriptors again, however long that takes."""
+    up: list[tuple[str, Sandbox]] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         options = GatewayOptions(
@@ -151,6 +158,7 @@ def test_a_gateway_that_dies_in_a_flood_is_replaced(*, reserved: bool) -> None:
             io_threads=1,
             connections=8,
             memory_bytes=1 << 30,
+            events=GatewayEvents(came_up=lambda who, sandbox: up.append((who, sandbox))),
         )
         gateway = GatewayProcess(options)
         try:
@@ -170,6 +178,8 @@ def test_a_gateway_that_dies_in_a_flood_is_replaced(*, reserved: bool) -> None:
                 assert (gateway.pid != 0) == reserved
             if not reserved:
                 _until_gateway_up(gateway)
+            assert [sandbox.in_force != () for _, sandbox in up] == [True, True]
+            assert 0 < gateway.ended_cpu_s < 60
         finally:
             gateway.close(linger_s=0)
 

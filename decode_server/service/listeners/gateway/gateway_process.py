@@ -30,8 +30,9 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     pack_datagrams,
     unpack_from_gateway,
 )
+from decode_server.service.process_metrics import cpu_seconds
 from decode_server.service.workers.restarts import Restarts
-from decode_server.service.workers.sandbox import clean_environment
+from decode_server.service.workers.sandbox import Sandbox, clean_environment
 from framefeed.errors import FramefeedError
 
 log = logging.getLogger("framefeed.serve")
@@ -45,8 +46,16 @@ _UNSENT_MESSAGES = 1024  # that wait for a gateway that takes none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayEvents:
+    """`came_up` is called with each process that serves, its name and its sandbox; `restarted` for each that died."""
+
+    came_up: Callable[[str, Sandbox], None] = lambda _name, _sandbox: None
+    restarted: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions:
-    """What every process is told and inherits; `restarted` is called for each that is started again."""
+    """What every process is told and inherits, and what is called of it."""
 
     url: str
     listening_fd: int
@@ -55,7 +64,7 @@ class GatewayOptions:
     io_threads: int
     connections: int
     memory_bytes: int
-    restarted: Callable[[], None] = lambda: None
+    events: GatewayEvents
 
 
 class GatewayDied(Exception):
@@ -72,6 +81,7 @@ class GatewayProcess:
         self._epoll = select.epoll()
         self._reserve = DescriptorReserve()
         self._was_up = False
+        self.ended_cpu_s = 0.0  # CPU time of those that were, up to the last that was reaped
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._was_ready = False
@@ -139,8 +149,8 @@ class GatewayProcess:
             length = self._channel.recv_into(self._datagram)
             if length:
                 said = unpack_from_gateway(memoryview(self._datagram)[:length])
-                if Up() in said[:1]:
-                    self._came_up()
+                if said and isinstance(said[0], Up) and not self._was_ready:
+                    self._came_up(said[0].sandbox)
                 return said
             why = ""
         except BlockingIOError:
@@ -177,20 +187,23 @@ class GatewayProcess:
         if not self._epoll.closed:
             self._epoll.close()
 
-    def _came_up(self) -> None:
+    def _came_up(self, sandbox: Sandbox) -> None:
         self._was_ready = self._was_up = True
         self._restarts.came_up()
         log.info("gateway %d of %s is up", self.pid, self._options.url)
+        self._options.events.came_up(f"gateway {self.pid}", sandbox)
 
     def _start_again(self) -> None:
         if not self.due:
             return
         if self._process is not None:
+            used_s = cpu_seconds(self.pid)
             code = self._process.poll()
             if code is None:
                 self._start_at_s = time.monotonic() + _REAP_S  # killed, and not gone yet
                 return
             self._process = None
+            self.ended_cpu_s += used_s
             self._failed(self._ended_because or _describe_end(code))
             return
         try:
@@ -242,7 +255,7 @@ class GatewayProcess:
         self._channel = None
         self._messages, self._unsent = [], deque()
         self._ended_because, self._start_at_s = why, -math.inf
-        self._options.restarted()
+        self._options.events.restarted()
 
     def _failed(self, why: str) -> None:
         now_s = time.monotonic()
