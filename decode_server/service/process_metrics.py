@@ -46,9 +46,8 @@ class ProcessCollector(Collector):
         yield from self._families(self._workers(), [one.gateway_pid for one in self._gateways if one.gateway_pid])
 
     def _families(self, workers: Sequence[int], gateways: Sequence[int]) -> Iterator[Metric]:
-        reaped = resource.getrusage(resource.RUSAGE_CHILDREN)  # of all that ended, so that no sum ever falls
         gateways_s = sum(one.gateways_ended_cpu_s for one in self._gateways)
-        workers_s = max(reaped.ru_utime + reaped.ru_stime - gateways_s, 0.0)
+        workers_s = max(reaped_cpu_seconds() - gateways_s, 0.0)
         for kind, pids, ended_s in (("workers", workers, workers_s), ("gateways", gateways, gateways_s)):
             cpu_s, own_bytes = ended_s, 0
             for pid in pids:
@@ -63,6 +62,12 @@ class ProcessCollector(Collector):
                 f"Resident memory of all {kind} that none shares.",
                 value=own_bytes,
             )
+
+
+def reaped_cpu_seconds() -> float:
+    """CPU time of all children that were reaped, by which no sum falls when one ends."""
+    reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return reaped.ru_utime + reaped.ru_stime
 
 
 def cpu_seconds(pid: int) -> float:

@@ -30,7 +30,7 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     pack_datagrams,
     unpack_from_gateway,
 )
-from decode_server.service.process_metrics import cpu_seconds
+from decode_server.service.process_metrics import reaped_cpu_seconds
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import Sandbox, clean_environment
 from framefeed.errors import FramefeedError
@@ -197,13 +197,11 @@ class GatewayProcess:
         if not self.due:
             return
         if self._process is not None:
-            used_s = cpu_seconds(self.pid)
-            code = self._process.poll()
+            code = self._reap(self._process)
             if code is None:
                 self._start_at_s = time.monotonic() + _REAP_S  # killed, and not gone yet
                 return
             self._process = None
-            self.ended_cpu_s += used_s
             self._failed(self._ended_because or _describe_end(code))
             return
         try:
@@ -249,13 +247,21 @@ class GatewayProcess:
     def _bury(self, why: str) -> None:
         assert self._channel is not None
         assert self._process is not None
-        self._process.kill()
+        if self._reap(self._process) is None:
+            self._process.kill()
         self._epoll.unregister(self._channel)
         self._channel.close()
         self._channel = None
         self._messages, self._unsent = [], deque()
         self._ended_because, self._start_at_s = why, -math.inf
         self._options.events.restarted()
+
+    def _reap(self, process: subprocess.Popen[bytes]) -> int | None:
+        """Its exit code, once it has ended."""
+        before_s = reaped_cpu_seconds()
+        code = process.poll()
+        self.ended_cpu_s += reaped_cpu_seconds() - before_s
+        return code
 
     def _failed(self, why: str) -> None:
         now_s = time.monotonic()
