@@ -30,7 +30,7 @@ from decode_server.service.metrics import Gauges, Metrics
 from decode_server.service.outbox import Outbox
 from decode_server.service.refusals import QUEUE_REASON, Refusals
 from decode_server.service.replies import Replies, ReplyParts
-from decode_server.service.workers.fingerprint import SOFTWARE_VERSION
+from decode_server.service.software_version import SOFTWARE_VERSION
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.cli.stop_signals import StopSignals
