@@ -32,6 +32,10 @@ images: $(VENV)/demo.installed
 	$(VENV)/bin/python deploy/images/build.py decode
 	$(VENV)/bin/python deploy/images/build.py train
 
+# A million inputs for each front, reply path and file; FUZZ_OPTIONS="--seed 7 --first 500000" goes on where a run ended.
+fuzz: $(VENV)/dev.installed
+	$(VENV)/bin/python -m tests.fuzz $(FUZZ_OPTIONS)
+
 lint: $(VENV)/dev.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

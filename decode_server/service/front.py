@@ -374,6 +374,7 @@ class Front:
             short_of_buffers=self._dispatcher.short_of_buffers,
             clients_blocked=self._dispatcher.clients_blocked,
             front_busy_s=self._load.busy_s,
+            front_longest_s=self._load.longest_s,
             clients=self._listeners.clients,
         )
         self._metrics.observe(gauges, now_s=now_s)

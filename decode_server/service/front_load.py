@@ -16,6 +16,7 @@ class FrontLoad:
     def __init__(self, now_s: float) -> None:
         self.busy_s = 0.0  # in all
         self.busy = 0.0  # share of its time lately, 0 to 1
+        self.longest_s = 0.0  # of its turns
         self.turn_s = now_s  # when this turn began
         self._ended_s = now_s
 
@@ -28,6 +29,7 @@ class FrontLoad:
         """A turn ended."""
         worked_s = now_s - self.turn_s
         self.busy_s += worked_s
+        self.longest_s = max(self.longest_s, worked_s)
         self._blend(worked_s, worked=1.0)
         self._ended_s = now_s
 

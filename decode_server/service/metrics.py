@@ -48,6 +48,7 @@ class Gauges:
     short_of_buffers: bool
     clients_blocked: bool
     front_busy_s: float
+    front_longest_s: float
     clients: Callable[[], list[tuple[str, int, int]]]
     stuck_reads: int
     zombies: int
@@ -146,6 +147,9 @@ class Metrics:
         )
         self._front = Counter(n + "front_busy_seconds_total", "Time that the front's thread worked.", registry=r)
         self._front_seen_s = 0.0
+        self._longest = Gauge(
+            n + "front_longest_turn_seconds", "The longest turn of the front's thread since the start.", registry=r
+        )
         self._thread_busy = Counter(
             n + "thread_busy_seconds_total", "Time that decoding threads worked.", ["socket"], registry=r
         )
@@ -291,6 +295,7 @@ class Metrics:
         self._buffer_pool.set(gauges.buffer_pool_used_bytes)
         self._front.inc(gauges.front_busy_s - self._front_seen_s)
         self._front_seen_s = gauges.front_busy_s
+        self._longest.set(gauges.front_longest_s)
         for address, there, most in gauges.clients():
             self._clients.labels(address).set(there)
             self._clients_limit.labels(address).set(most)

@@ -36,11 +36,16 @@ ZMTP_GREETING = b"\xff\0\0\0\0\0\0\0\1\x7f\3\0NULL" + bytes(48)
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 
 
-@pytest.fixture
-def rng() -> random.Random:
+def seed_of_run() -> int:
+    """The seed that is given, or one of chance; it is printed."""
     seed = int(os.environ.get("FUZZ_SEED") or secrets.randbits(32))
     print(f"FUZZ_SEED={seed}")
-    return random.Random(seed)
+    return seed
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    return random.Random(seed_of_run())
 
 
 class Pest:

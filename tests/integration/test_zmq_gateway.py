@@ -10,156 +10,20 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import pytest
 
 from decode_server.service.listeners.curve import Keys
-from decode_server.service.process_metrics import own_memory_bytes
 from tests.chaos.zmtp import greeting, part, ready
-from tests.integration.forking_trainer import POLICY, is_right
-from tests.integration.serving import PATIENCE_S, Server, wait_until
-from trainer_client.loader import ClipLoader, LoaderOptions
-from trainer_client.samples import Sample
+from tests.integration.adversary import CROWD, HonestRun, Peer, all_cut, crowd, restarts, withstands
+from tests.integration.serving import Server, wait_until
 from trainer_client.transports.credentials import Credentials
 
 pytestmark = pytest.mark.slow
 
-BATCH_CLIPS = 4
-DATASET = [Sample(video="pattern", start_s=i, end_s=i + 1) for i in range(96)]
-MAY_GROW_BYTES = 64 << 20
-CROWD = 2000
 UNSEEDED = 0x6B8B4567  # where ZeroMQ's names begin if nobody seeds the C library's rand
-
-
-class HonestRun:
-    """A trainer in a thread of its own; within `with` it goes on, after it every batch of it was right."""
-
-    def __init__(self, url: str, credentials: Credentials | None = None) -> None:
-        options = LoaderOptions(
-            servers=[url],
-            batch_clips=BATCH_CLIPS,
-            run_seed=7,
-            stall_s=PATIENCE_S,
-            credentials=credentials or Credentials(),
-        )
-        self._loader = ClipLoader(DATASET, POLICY, options)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="honest run")
-        self._failed: BaseException | None = None
-        self.batches = 0
-
-    def _run(self) -> None:
-        try:
-            with self._loader as run:
-                while not self._stop.is_set():
-                    batch = next(run)
-                    first = self.batches * BATCH_CLIPS
-                    assert batch.positions.tolist() == list(range(first, first + BATCH_CLIPS))
-                    assert is_right(batch)
-                    self.batches += 1
-        except BaseException as error:
-            self._failed = error
-
-    def goes_on(self) -> None:
-        """It has some more batches than now."""
-        wanted = self.batches + 8
-        wait_until("the honest run goes on", lambda: self._failed or self.batches >= wanted)
-        assert self._failed is None, repr(self._failed)
-
-    def __enter__(self) -> HonestRun:
-        self._thread.start()
-        self.goes_on()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
-        if kind is None:
-            assert self._failed is None, repr(self._failed)
-
-
-def held_bytes(server: Server) -> int:
-    return sum(own_memory_bytes(pid) for pid in (server.pid, *server.workers(), *server.gateways()))
-
-
-def restarts(server: Server) -> float:
-    return server.metrics()["framefeed_server_gateway_restarts_total"]
-
-
-def refused(server: Server, reason: str) -> float:
-    return server.metrics()[f'framefeed_server_refused_total{{reason="{reason}"}}']
-
-
-@contextlib.contextmanager
-def withstands(server: Server, run: HonestRun, *reasons: str) -> Iterator[None]:
-    """What is done within it to the server changes nothing for the run, and is counted under these reasons."""
-    run.goes_on()
-    before, held = {reason: refused(server, reason) for reason in reasons}, held_bytes(server)
-    yield
-    run.goes_on()
-    for reason in reasons:
-        wait_until(f"it is counted as {reason}", lambda: refused(server, reason) > before[reason])  # noqa: B023
-    wait_until("its memory is given back", lambda: held_bytes(server) <= held + MAY_GROW_BYTES)
-    assert server.process.poll() is None
-    assert server.get("/healthz")[0] == 200
-
-
-class Peer:
-    """A raw connection that says what it likes."""
-
-    def __init__(self, url: str) -> None:
-        host, _, port = url.removeprefix("tcp://").rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
-
-    def shake_hands(self, identity: bytes = b"") -> Peer:
-        self.socket.sendall(greeting() + ready(identity))
-        received = b""
-        while b"READY" not in received:
-            more = self.socket.recv(4096)
-            assert more, "the handshake failed"
-            received += more
-        return self
-
-    def is_cut(self) -> bool:
-        """Whether the other side ended the connection; what it still sends is thrown away."""
-        before_s = self.socket.gettimeout()
-        self.socket.setblocking(False)
-        try:
-            while self.socket.recv(1 << 16):
-                pass
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        finally:
-            self.socket.settimeout(before_s)
-        return True
-
-    def flood(self, data: bytes, most_bytes: int) -> bool:
-        """Send it again and again; whether it was cut before so many bytes were sent."""
-        self.socket.settimeout(0.2)
-        sent = 0
-        while sent < most_bytes:
-            try:
-                sent += self.socket.send(memoryview(data)[sent % len(data) :])
-            except TimeoutError:
-                if self.is_cut():
-                    return True
-            except OSError:
-                return True
-        return False
-
-    def __enter__(self) -> Peer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.socket.close()
 
 
 @pytest.fixture(scope="module")
@@ -247,24 +111,6 @@ def test_many_messages_of_many_parts(server: Server, run: HonestRun) -> None:
                     peer.socket.sendall(message * 20)
                 wait_until("it is cut off", peer.is_cut)
     assert server.log().count("(flood)") <= 150
-
-
-def crowd(url: str, count: int, first_bytes: bytes) -> list[Peer]:
-    """So many connections that say the same."""
-    peers = []
-    for _ in range(count):
-        peers.append(Peer(url))
-        with contextlib.suppress(OSError):
-            peers[-1].socket.sendall(first_bytes)
-    return peers
-
-
-def all_cut(peers: list[Peer]) -> bool:
-    """Closes those that were cut; whether that is all."""
-    for peer in [peer for peer in peers if peer.is_cut()]:
-        peer.socket.close()
-        peers.remove(peer)
-    return not peers
 
 
 def test_2000_handshakes_that_never_end(server: Server, run: HonestRun) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from framefeed.draws import ORDER, clip_seeds, draws_at, keys_u64
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from trainer_client.feed.shuffle import shuffled
 
 STATE_VERSION = 2  # 1 sorted a random key a sample: another order from the same seed
@@ -109,17 +110,20 @@ class Sampler:
         """
         if state.get("version") != STATE_VERSION:
             raise BadInput(
-                f"resume: the state was saved by framefeed's order of version {state.get('version')}, wanted "
+                "resume: the state was saved by framefeed's order of version "
+                f"{show_value(state.get('version'))}, wanted "
                 f"{STATE_VERSION}: end that run with the release that began it, or begin a new one"
             )
         mine, theirs = {"shuffle": True} | self.state_at(0), {"shuffle": True, **state}
         for name in ("run_seed", "samples", "global_batch_clips", "shuffle"):
             seen = theirs.get(name)
             if seen != mine[name]:
-                raise BadInput(f"resume: {name} is {seen} in the state and {mine[name]} here; wanted the same")
+                shown = show_value(seen)
+                raise BadInput(f"resume: {name} is {shown} in the state and {mine[name]} here; wanted the same")
         position, batch_clips = state.get("position"), self.share.global_batch_clips
         if not isinstance(position, int) or not 0 <= position <= _POSITIONS - batch_clips or position % batch_clips:
             raise BadInput(
-                f"resume: position is {position!r}, wanted a multiple of the global batch {batch_clips} below 2**63"
+                f"resume: position is {show_value(position)}, wanted a multiple of the global batch {batch_clips} "
+                "below 2**63"
             )
         return position // batch_clips

@@ -48,6 +48,8 @@ _log = logging.getLogger(__name__)
 # gRPC's own handlers start threads in a child, which abort it when it closes descriptors, as subprocess does. Read when
 # the first channel is made; whoever wants them sets it.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# Its core writes lines of its own, with bytes that a server chose, terminal escapes among them.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 _SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
 _CONNECT_S = 5.0
 _JOIN_S = 5.0

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import os
 import resource
 import socket
 import threading
@@ -36,6 +37,9 @@ from framefeed.wire import MAX_HEADER_BYTES, CancelCall, peek, unpack_call
 
 log = logging.getLogger("framefeed.serve")
 
+# gRPC's core writes lines of its own, as many as a peer likes and with bytes that it chose, terminal escapes too.
+# Read when the first server is made; whoever looks for a fault sets it.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
 _START_S = 10.0
 _STOP_S = 2.0  # for gRPC to end calls that were cut off

@@ -124,9 +124,11 @@ def test_the_state_of_a_shuffled_run_is_these_numbers() -> None:
     assert sampler(10, batch=4).step_of(STATE) == 3
 
 
-@pytest.mark.parametrize("version", [1, 3, None, "2"])
-def test_a_state_of_another_order_is_refused_by_its_version(version: object) -> None:
-    with pytest.raises(BadInput, match=f"saved by framefeed's order of version {version}, wanted 2: ") as refused:
+@pytest.mark.parametrize(
+    ("version", "shown"), [(1, "1"), (3, "3"), (None, "None"), ("2", "'2'"), ([[7]] * 900, "list of 900")]
+)
+def test_a_state_of_another_order_is_refused_by_its_version(version: object, shown: str) -> None:
+    with pytest.raises(BadInput, match=f"saved by framefeed's order of version {shown}, wanted 2: ") as refused:
         sampler(10, batch=4).step_of({**STATE, "version": version})
     assert "\n" not in str(refused.value)
     with pytest.raises(BadInput, match="order of version None, wanted 2"):

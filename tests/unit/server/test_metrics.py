@@ -30,6 +30,7 @@ IDLE = Gauges(
     short_of_buffers=False,
     clients_blocked=False,
     front_busy_s=0.0,
+    front_longest_s=0.0,
     clients=lambda: [("shm://@a", 3, 1024)],
 )
 
@@ -106,14 +107,16 @@ def test_the_front_is_as_busy_as_its_turns_lately_say() -> None:
         now_s += 0.004
         load.end(now_s)
     assert load.busy_s == pytest.approx(3.0)
+    assert load.longest_s == pytest.approx(0.003)
     assert load.busy == pytest.approx(0.75, abs=0.02)
     load.begin(now_s + 5.0)
     assert load.busy < 0.01, "it remembers too long"
     metrics = metrics_of_two_sockets()
     for busy_s in (1.0, 2.5):
-        metrics.observe(replace(IDLE, front_busy_s=busy_s), now_s=busy_s)
+        metrics.observe(replace(IDLE, front_busy_s=busy_s, front_longest_s=busy_s / 2), now_s=busy_s)
         metrics.render()
     assert shown(metrics)["front_busy_seconds_total"] == 2.5
+    assert shown(metrics)["front_longest_turn_seconds"] == 1.25
 
 
 @dataclass
