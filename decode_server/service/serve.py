@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from decode_server.clips.clip_cost import MAX_DECODE_MPX, MAX_READ_MIB, CostLimi
 from decode_server.service.admission import MAX_DEADLINE_S, TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
-from decode_server.service.front import Front, FrontLimits, Parts
+from decode_server.service.front import Front
+from decode_server.service.front_parts import FrontLimits, Parts
 from decode_server.service.health import HealthServer, parse_metrics_host
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
@@ -177,8 +178,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     """
     _raise_descriptor_limit()
     _warn_of_exposed_folders(options)
-    binds = options.bind or (DEFAULT_BIND,)
-    endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
+    endpoints = [parse_bind(bind, public_allowed=options.public) for bind in options.bind or (DEFAULT_BIND,)]
     sandbox_report = _sandbox_report(options, endpoints)  # before secrets are read
     credentials = options.security.read(endpoints)
     worker_slots = _worker_slots(options)
@@ -196,10 +196,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
             events=_gateway_events(metrics, sandbox_report),
             refusals=refusals,
         )
-        listening: list[Listener] = []
-        for endpoint in endpoints:
-            listening.append(listen(endpoint))
-            stack.callback(listening[-1].close, linger_s=0)
+        listening = _listen_at(endpoints, listen, stack)
         urls = [listener.url for listener in listening]
         server = _server_name(urls[0])
         opened = _pool(
@@ -228,6 +225,17 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         front.run()
+
+
+def _listen_at(
+    endpoints: Sequence[Endpoint], listen: Callable[[Endpoint], Listener], stack: contextlib.ExitStack
+) -> list[Listener]:
+    """One for each endpoint, closed by the stack, also those that are there when a later one cannot be had."""
+    listening: list[Listener] = []
+    for endpoint in endpoints:
+        listening.append(listen(endpoint))
+        stack.callback(listening[-1].close, linger_s=0)
+    return listening
 
 
 def _health(options: Serve, front: Front, metrics: Metrics) -> HealthServer:

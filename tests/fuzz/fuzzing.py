@@ -57,7 +57,8 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.target:>18}: {self.inputs:>9,} inputs, {self.seconds:7.0f} s, "
-            f"{self.exceptions} uncaught exceptions, {self.restarts} restarts, slowest {1e3 * self.slowest_s:.0f} ms (input {self.slowest})"
+            f"{self.exceptions} uncaught exceptions, {self.restarts} restarts, "
+            f"slowest {1e3 * self.slowest_s:.0f} ms (input {self.slowest})"
         )
 
 
