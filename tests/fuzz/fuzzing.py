@@ -55,11 +55,9 @@ class Tally:
         return not (self.exceptions or self.restarts)
 
     def __str__(self) -> str:
-        return (
-            f"{self.target:>18}: {self.inputs:>9,} inputs, {self.seconds:7.0f} s, "
-            f"{self.exceptions} uncaught exceptions, {self.restarts} restarts, "
-            f"slowest {1e3 * self.slowest_s:.0f} ms (input {self.slowest})"
-        )
+        found = f"{self.exceptions} uncaught exceptions, {self.restarts} restarts"
+        slowest = f"slowest {1e3 * self.slowest_s:.0f} ms (input {self.slowest})"
+        return f"{self.target:>18}: {self.inputs:>9,} inputs, {self.seconds:7.0f} s, {found}, {slowest}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,14 +33,14 @@ class Spelling:
 
 MSGPACK = Spelling(
     encode=msgspec.msgpack.Encoder().encode,
-    lists=lambda depth: b"\x91" * depth + b"\x90",
-    maps=lambda depth: b"\x81\xa1k" * depth + b"\x80",
+    lists=lambda depth: b"\x91" * depth + b"\0",
+    maps=lambda depth: b"\x81\xa1k" * depth + b"\0",
     extremes=(b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc1", b"\x81\x91\xc0\xc0"),
 )
 JSON = Spelling(
     encode=msgspec.json.Encoder(enc_hook=str).encode,
-    lists=lambda depth: b"[" * depth + b"[]" + b"]" * depth,
-    maps=lambda depth: b'{"k":' * depth + b"{}" + b"}" * depth,
+    lists=lambda depth: b"[" * depth + b"0" + b"]" * depth,
+    maps=lambda depth: b'{"k":' * depth + b"0" + b"}" * depth,
     extremes=(
         b"1e999",
         b"-1e999",

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import random
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from tests.fuzz.fuzzing import Plan, fuzz
 from tests.fuzz.inputs import DEPTHS, JSON, MSGPACK, Strange, paths_of
 from tests.fuzz.parsers import PARSERS
+from tests.fuzz.rough_target import Rough
 from tests.fuzz.targets import SERVERS, ParserTarget
 from tests.integration.test_fuzz import seed_of_run
 
 FEW = 150
 PARSED, SERVED = 10_000, 4_000
 """Inputs of a target in the slow suite: 134,000 in all."""
-
-
-class Rough:
-    """A target in which something is wrong at some of its inputs."""
-
-    def turn(self, number: int, rng: random.Random) -> int:
-        if number == 3:
-            raise RuntimeError("an oversight")
-        if number == 5:
-            os._exit(9)
-        if number == 8:
-            Path("/proc/self/mem").read_text()  # an OSError
-        return 1
-
-    def close(self) -> int:
-        return 0
 
 
 def test_what_is_wrong_is_found_and_the_inputs_behind_it_are_taken() -> None:
