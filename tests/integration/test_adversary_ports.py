@@ -83,7 +83,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize("what", ENDLESS)
 def test_frames_without_an_end(grpc_served: tuple[Server, HonestRun], what: str) -> None:
-    """Acknowledgements that nobody reads, and a header block that never ends: CVE-2019-9512, -9515, -9518, 2024-27316."""
+    """Acknowledgements nobody reads, a header block that never ends: CVE-2019-9512, -9515, -9518, 2024-27316."""
     server, run = grpc_served
     with withstands(server, run, "process_cpu_seconds_total"), contextlib.ExitStack() as stack:
         for _ in range(4):

@@ -85,7 +85,7 @@ def test_a_decoder_that_takes_memory_without_end_gets_an_error(server: Server) -
 
 
 def test_the_log_says_what_is_in_force(server: Server) -> None:
-    (line,) = [line for line in server.log().splitlines() if " sandbox" in line]
+    (line,) = [line for line in server.log().splitlines() if "sandbox of the" in line]
     workers, _, gateways = line.partition("sandbox of the workers: ")[2].partition("; gateways: ")
     for measures in (workers, gateways):
         for part in ("no_new_privs", "Landlock", "seccomp", "MiB of memory"):
