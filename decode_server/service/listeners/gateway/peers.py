@@ -77,6 +77,9 @@ class Peers:
         if message.client in self._banned:
             return None
         fd = source_of(message.source)
+        if fd is None:
+            self._ban(message.client, None, "handshake", f"it speaks ZMTP of before version 3, wanted {self._wanted}")
+            return None
         if not self._names.has_given(message.client):
             self._ban(message.client, fd, "identity", "it came under a name of its own choice, which may be another's")
             return None
@@ -146,12 +149,12 @@ class Peers:
         why = protocol_error(value) if protocol else "it ended the handshake, as who speaks or trusts another does"
         self.refuse("handshake", f"a client of {endpoint}", f"its handshake failed, wanted {self._wanted}: {why}")
 
-    def _ban(self, client: bytes, fd: int, reason: str, why: str) -> None:
+    def _ban(self, client: bytes, fd: int | None, reason: str, why: str) -> None:
         """Hear a client no more, and cut the connection that it came over, unless that ended and another's is there."""
         self._banned[client] = None
         if len(self._banned) > _BANNED:
             del self._banned[next(iter(self._banned))]
-        connection = self.table.at(fd)
+        connection = None if fd is None else self.table.at(fd)
         if connection is None or connection.client not in (b"", client):
             self.refuse(reason, "a client that has gone", why)
         else:

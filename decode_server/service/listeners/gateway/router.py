@@ -87,9 +87,14 @@ class Names:
         return (number - self._first) % (1 << 32) <= self._given
 
 
-def source_of(part: zmq.Frame) -> int:
-    """The descriptor of the connection that a message came over; it may have ended, and be another's by now."""
-    return int(part.get(zmq.SRCFD))
+def source_of(part: zmq.Frame) -> int | None:
+    """The descriptor of the connection that a message came over; it may have ended, and be another's by now. None if
+    its peer speaks ZMTP of before version 3, of whose messages libzmq does not say it.
+    """
+    try:
+        return int(part.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
 
 
 def peer_of(fd: int) -> tuple[str, int] | None:
