@@ -38,7 +38,7 @@ def test_an_input_follows_from_seed_target_and_number() -> None:
 
 @pytest.mark.parametrize("spelling", [MSGPACK, JSON], ids=["msgpack", "json"])
 def test_each_depth_is_tried_in_each_field(spelling: object) -> None:
-    body = {"a": 1, "b": {"c": [2, 3]}}
+    body = {"a": 1, "b": {"c": 2}}
     assert spelling in (MSGPACK, JSON)
     strange = Strange([body], MSGPACK if spelling is MSGPACK else JSON)
     fields = len(list(paths_of(body)))

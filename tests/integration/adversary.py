@@ -8,10 +8,12 @@ attack. It knows no attack but connections that say what they are told to.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 
@@ -189,11 +191,13 @@ class Peer:
             self.socket.settimeout(before_s)
         return True
 
-    def flood(self, data: bytes, most_bytes: int) -> bool:
-        """Send it again and again; whether it was cut before so many bytes were sent."""
+    def flood(self, data: bytes, most_bytes: int, *, most_s: float = math.inf) -> bool:
+        """Send it again and again; whether it was cut before so many bytes were sent, or so many seconds over: who is
+        not read any more is not cut.
+        """
         self.socket.settimeout(0.2)
-        sent = 0
-        while sent < most_bytes:
+        sent, until_s = 0, time.monotonic() + most_s
+        while sent < most_bytes and time.monotonic() < until_s:
             try:
                 sent += self.socket.send(memoryview(data)[sent % len(data) :])
             except TimeoutError:
