@@ -97,7 +97,7 @@ class Peers:
             return None
         fd = source_of(message.source)
         if fd is None:
-            self._ban(message.client, fd, "handshake", f"it speaks a ZMTP before 3.0, wanted {self._wanted}")
+            self._ban(message.client, fd, "handshake", f"it speaks ZMTP of before version 3, wanted {self._wanted}")
             return None
         if not self._names.has_given(message.client):
             self._ban(message.client, fd, "identity", "it came under a name of its own choice, which may be another's")
