@@ -17,7 +17,7 @@ test: $(VENV)/dev.installed
 
 # The suites that start whole systems; .ci/run runs them after the tests.
 test-slow: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -m slow --timeout=600 $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m slow --timeout=600 $(PYTEST_OPTIONS)
 
 # What measures shares of time: on a machine that does nothing else, before a release.
 test-calm: $(VENV)/dev.installed

@@ -132,6 +132,7 @@ class Manifest:
             new.file.flush()
             os.fsync(new.file.fileno())
             just_before()
+            os.utime(new.file.fileno())  # whoever looks at both files' times sees that it was the last to be written
             new.take_place()
         return identity
 
@@ -163,7 +164,7 @@ def check_indexed(folder: Path) -> None:
     """Raises BadInput if there is no such folder, or no manifest in it."""
     if not folder.is_dir():
         raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
-    if not (folder / MANIFEST_NAME).exists():
+    if not os.path.lexists(folder / MANIFEST_NAME):
         raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
 
 

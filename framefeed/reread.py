@@ -6,6 +6,7 @@ cannot be used is said once, and what was read before stays in use.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -35,6 +36,7 @@ class Reread(Generic[T]):
         self._read, self._files, self._clock = read, tuple(files), clock
         self._lock = threading.Lock()
         self._state: list[tuple[int, ...]] = []
+        self._trouble: tuple[list[tuple[int, ...]], str] = [], ""  # that was said
         self._looked_s = clock()
         self._value: T
         self._look: threading.Thread | None = None  # the one under way
@@ -57,8 +59,9 @@ class Reread(Generic[T]):
                     _log.warning("%s cannot be read: it hangs; what was read before stays in use", self._names())
             elif self._files and now_s >= self._looked_s + LOOK_S:
                 self._looked_s, self._hangs = now_s, False
-                self._look = self._start(self._refresh)
-                self._look.join(_PATIENCE_S)
+                with contextlib.suppress(RuntimeError):  # no thread can be had now: at the next look
+                    self._look = self._start(self._refresh)
+                    self._look.join(_PATIENCE_S)
             return self._value
 
     def _start(self, look: Callable[..., None], *arguments: object) -> threading.Thread:
@@ -77,12 +80,14 @@ class Reread(Generic[T]):
         state = self._look_at_files()
         if state == self._state:
             return
-        self._state = state
         try:
             self._value = self._read()
-        except BadInput as error:
-            _log.warning("%s; what was read before stays in use", error)
+        except BadInput as error:  # tried again at each look: it may be for want of a descriptor
+            if (state, str(error)) != self._trouble:
+                _log.warning("%s; what was read before stays in use", error)
+            self._trouble = state, str(error)
         else:
+            self._state = state
             _log.info("%s changed and was read again", self._names())
 
     def _names(self) -> str:

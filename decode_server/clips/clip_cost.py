@@ -6,11 +6,14 @@ It knows plans and the manifest's sizes; it reads nothing and measures no time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from decode_server.clips.plan import ClipPlan
 from framefeed.errors import BadInput, TooCostly
 from framefeed.request import ClipRequest
 from framefeed.show_value import show_value
+
+if TYPE_CHECKING:  # who only sets limits, the front, needs no arrays
+    from decode_server.clips.plan import ClipPlan
 
 MAX_READ_MIB = 256
 # 64 frames of 1080p, each the last one of a GOP of 250: 64 * 250 * 1920 * 1080 = 33,178 Mpx, a minute or more of a

@@ -13,27 +13,22 @@ import math
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from decode_server.service.admission import MAX_DEADLINE_S, Admission, Job
-from decode_server.service.buffer_pool import BufferPool
-from decode_server.service.credits import Credits
+from decode_server.service.admission import Job
 from decode_server.service.dispatcher import Dispatcher
 from decode_server.service.drain_notice import DrainNotice
 from decode_server.service.front_load import FrontLoad
+from decode_server.service.front_parts import FrontLimits, Parts
 from decode_server.service.health import Status
 from decode_server.service.incoming import name_of, read_call
-from decode_server.service.index_watch import IndexWatch
-from decode_server.service.lifecycle import Lifecycle, State
-from decode_server.service.listeners.listener import Listeners, ReaderFull, ReaderGone
-from decode_server.service.metrics import Gauges, Metrics
+from decode_server.service.lifecycle import State
+from decode_server.service.listeners.listener import ReaderFull, ReaderGone
+from decode_server.service.metrics import Gauges
 from decode_server.service.outbox import Outbox
-from decode_server.service.refusals import QUEUE_REASON, Refusals
+from decode_server.service.refusals import QUEUE_REASON
 from decode_server.service.replies import Replies, ReplyParts
-from decode_server.service.workers.fingerprint import SOFTWARE_VERSION
+from decode_server.service.software_version import SOFTWARE_VERSION
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
-from decode_server.service.workers.worker_pool import WorkerPool
-from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import (
     BadRequest,
     Busy,
@@ -53,33 +48,6 @@ _TURN_S = 0.5  # the loop turns at least this often, so /healthz can tell whethe
 _CALLS_PER_TURN = 256
 _GATHER_S = 0.02  # no call can begin while all workers are full: those that come are taken in when one is done
 _FLUSH_S = 2.0  # for a listener to hand over its last replies
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a front works with."""
-
-    listeners: Listeners
-    admission: Admission
-    buffer_pool: BufferPool
-    pool: WorkerPool
-    metrics: Metrics
-    stops: StopSignals
-    lifecycle: Lifecycle
-    refusals: Refusals
-    index_watch: IndexWatch
-    credits: Credits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrontLimits:
-    """How long a drain may take, how long a client may hold clips without giving one back, and how long a request may
-    be kept, whatever its client says.
-    """
-
-    drain_s: float
-    lease_s: float
-    deadline_s: float = MAX_DEADLINE_S
 
 
 class Front:

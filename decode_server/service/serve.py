@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,13 @@ from decode_server.clips.clip_cost import MAX_DECODE_MPX, MAX_READ_MIB, CostLimi
 from decode_server.service.admission import MAX_DEADLINE_S, TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
-from decode_server.service.front import Front, FrontLimits, Parts
+from decode_server.service.front import Front
+from decode_server.service.front_parts import FrontLimits, Parts
 from decode_server.service.health import HealthServer, parse_metrics_host
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
-from decode_server.service.listeners.grpc_listener import GrpcListener
+from decode_server.service.listeners.gateway.gateway_process import GatewayEvents
 from decode_server.service.listeners.listener import Listener, Listeners
 from decode_server.service.listeners.security import SecurityOptions, ServerCredentials
 from decode_server.service.listeners.shm_listener import ShmListener
@@ -35,11 +36,14 @@ from decode_server.service.listeners.zmq_listener import CONNECTIONS, IO_THREADS
 from decode_server.service.membership.announcement import Announcement, Identity, Places
 from decode_server.service.membership.registry import LEASE_S
 from decode_server.service.metrics import Capacity, Metrics
+from decode_server.service.private_memory import keep_memory_private
 from decode_server.service.process_metrics import ProcessCollector
 from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares, parse_run_shares
+from decode_server.service.sandbox_report import SandboxReport
 from decode_server.service.workers.cancel_flags import CancelFlags
 from decode_server.service.workers.job_table import SPARE_TASKS
+from decode_server.service.workers.sandbox import Sandbox
 from decode_server.service.workers.supervisor import WORKER_COMMAND, ZOMBIES_A_SLOT, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import (
     CGROUP,
@@ -174,8 +178,8 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
     """
     _raise_descriptor_limit()
     _warn_of_exposed_folders(options)
-    binds = options.bind or (DEFAULT_BIND,)
-    endpoints = [parse_bind(bind, public_allowed=options.public) for bind in binds]
+    endpoints = [parse_bind(bind, public_allowed=options.public) for bind in options.bind or (DEFAULT_BIND,)]
+    sandbox_report = _sandbox_report(options, endpoints)  # before secrets are read
     credentials = options.security.read(endpoints)
     worker_slots = _worker_slots(options)
     with contextlib.ExitStack() as stack:
@@ -189,18 +193,18 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
             buffer_pool=buffer_pool,
             lifecycle=lifecycle,
             credentials=credentials,
-            metrics=metrics,
+            events=_gateway_events(metrics, sandbox_report),
             refusals=refusals,
         )
-        listening: list[Listener] = []
-        for endpoint in endpoints:
-            listening.append(listen(endpoint))
-            stack.callback(listening[-1].close, linger_s=0)
+        listening = _listen_at(endpoints, listen, stack)
         urls = [listener.url for listener in listening]
         server = _server_name(urls[0])
-        opened = _pool(options, worker_slots, buffer_pool, server, worker_command)
+        opened = _pool(
+            options, worker_slots, buffer_pool,
+            server=server, worker_command=worker_command, sandbox_report=sandbox_report,
+        )  # fmt: skip
         pool = stack.enter_context(contextlib.closing(opened))
-        metrics.registry.register(ProcessCollector(pool.pids))
+        metrics.registry.register(ProcessCollector(pool.pids, _gateways(listening)))
         shares = RunShares(parse_run_shares(options.run_share))
         parts = Parts(
             listeners=Listeners(listening),
@@ -221,6 +225,17 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         front.run()
+
+
+def _listen_at(
+    endpoints: Sequence[Endpoint], listen: Callable[[Endpoint], Listener], stack: contextlib.ExitStack
+) -> list[Listener]:
+    """One for each endpoint, closed by the stack, also those that are there when a later one cannot be had."""
+    listening: list[Listener] = []
+    for endpoint in endpoints:
+        listening.append(listen(endpoint))
+        stack.callback(listening[-1].close, linger_s=0)
+    return listening
 
 
 def _health(options: Serve, front: Front, metrics: Metrics) -> HealthServer:
@@ -280,13 +295,16 @@ def _listen(
     buffer_pool: BufferPool,
     lifecycle: Lifecycle,
     credentials: ServerCredentials,
-    metrics: Metrics,
+    events: GatewayEvents,
     refusals: Refusals,
 ) -> Listener:
     """The listener of an endpoint's scheme. Raises BadInput if it cannot listen there."""
     if endpoint.scheme == "shm":
         return ShmListener(endpoint, buffer_pool, refusals=refusals)
     if endpoint.scheme in ("grpc", "grpcs"):
+        # A library of its size is imported by those that listen with it.
+        from decode_server.service.listeners.grpc_listener import GrpcListener  # noqa: PLC0415
+
         return GrpcListener(endpoint, lifecycle=lifecycle, credentials=credentials, refusals=refusals)
     return ZmqListener(
         endpoint,
@@ -294,7 +312,7 @@ def _listen(
         refusals=refusals,
         curve=credentials.curve,
         limits=zmq_limits,
-        restarted=metrics.gateway_restarted,
+        events=events,
     )
 
 
@@ -325,12 +343,37 @@ def _worker_slots(options: Serve) -> tuple[WorkerSlot, ...]:
     )
 
 
+def _sandbox_report(options: Serve, endpoints: Sequence[Endpoint]) -> SandboxReport:
+    """Of those that have something to say; secrets that are to be read are kept from others from here on."""
+    kinds = ["workers"] + ["gateways"] * any(endpoint.scheme == "tcp" for endpoint in endpoints)
+    if not options.security.secrets_given:
+        return SandboxReport(kinds)
+    report = SandboxReport(["front", *kinds])
+    try:
+        keep_memory_private()
+    except OSError as error:
+        report.came_up("front", "front", Sandbox(missing=(f"not dumpable ({error})",)))
+    else:
+        report.came_up("front", "front", Sandbox(in_force=("not dumpable",)))
+    return report
+
+
+def _gateway_events(metrics: Metrics, sandbox_report: SandboxReport) -> GatewayEvents:
+    return GatewayEvents(came_up=partial(sandbox_report.came_up, "gateways"), restarted=metrics.gateway_restarted)
+
+
+def _gateways(listening: Sequence[Listener]) -> list[ZmqListener]:
+    return [listener for listener in listening if isinstance(listener, ZmqListener)]
+
+
 def _pool(
     options: Serve,
     worker_slots: tuple[WorkerSlot, ...],
     buffer_pool: BufferPool,
+    *,
     server: str,
     worker_command: tuple[str, ...],
+    sandbox_report: SandboxReport,
 ) -> WorkerPool:
     # Those of a slot that are killed and cannot go keep theirs.
     tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + SPARE_TASKS) * TOGETHER
@@ -345,6 +388,7 @@ def _pool(
         read_s=options.read_s,
         costs=CostLimits(read_mib=options.max_read_mib, decode_mpx=options.max_decode_mpx),
         command=worker_command,
+        came_up=partial(sandbox_report.came_up, "workers"),
     )
     limits = PoolLimits(threads=options.threads, hang_s=options.hang_s)
     return WorkerPool(Supervisor(worker_slots, worker_options), flags, limits)

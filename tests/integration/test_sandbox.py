@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from decode_server.service.listeners.curve import Keys
 from framefeed.wire import ClipReply, ErrorReply
 from tests.integration.hostile_worker import allowed, attacks
-from tests.integration.serving import Client, Server, request
+from tests.integration.serving import Client, Server, request, wait_until
 
 HOSTILE_SERVE = ("-m", "tests.integration.fake_server", "tests.integration.hostile_worker")
 NOBODY = 65534
@@ -19,13 +21,12 @@ pytestmark = pytest.mark.slow
 ATTACKS = [name for name in attacks(Path(), Path()) if name != "fill"]
 
 
-@pytest.fixture(scope="module", params=["root", "ordinary user"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of hostile workers over a root with one file, beside a file that is not its business."""
-    ordinary = request.param == "ordinary user"
+@contextlib.contextmanager
+def folder_of(name: str, *, ordinary: bool) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """A folder with a root of one file beside a file that is not its business, and what starts a server for it."""
     if ordinary and (os.geteuid() != 0 or not shutil.which("setpriv")):
         pytest.skip("becoming another user needs root and setpriv")
-    folder = Path("/tmp") / f"framefeed-sandbox-{os.getpid()}-{request.param[:4]}"
+    folder = Path("/tmp") / f"framefeed-sandbox-{os.getpid()}-{name}"
     root = folder / "root"
     root.mkdir(parents=True)
     (root / "clip").write_bytes(b"frames")
@@ -39,10 +40,20 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         finds_python = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # in the home of root, say
         under = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *finds_python)
     try:
-        with Server(folder, str(root), "--workers", "1", program=HOSTILE_SERVE, under=under) as server:
-            yield server
+        yield folder, under
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", params=["root", "ordinary user"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of hostile workers."""
+    ordinary = request.param == "ordinary user"
+    with (
+        folder_of(request.param[:4], ordinary=ordinary) as (folder, under),
+        Server(folder, str(folder / "root"), "--workers", "1", program=HOSTILE_SERVE, under=under) as server,
+    ):
+        yield server
 
 
 def tried(server: Server, what: str) -> int:
@@ -74,7 +85,31 @@ def test_a_decoder_that_takes_memory_without_end_gets_an_error(server: Server) -
 
 
 def test_the_log_says_what_is_in_force(server: Server) -> None:
-    line = next(line for line in server.log().splitlines() if "sandbox: " in line)
-    for part in ("no_new_privs", "Landlock", "seccomp", "MiB of memory"):
-        assert part in line
+    (line,) = [line for line in server.log().splitlines() if "sandbox of the" in line]
+    workers, _, gateways = line.partition("sandbox of the workers: ")[2].partition("; gateways: ")
+    for measures in (workers, gateways):
+        for part in ("no_new_privs", "Landlock", "seccomp", "MiB of memory"):
+            assert part in measures
     assert "not in force" not in line
+
+
+def owner(pid: int) -> int:
+    """Whose the memory of a process is: root's if others of its user may not look into it."""
+    return os.stat(f"/proc/{pid}/mem").st_uid
+
+
+def test_who_holds_secrets_cannot_be_looked_into_by_others_of_its_user() -> None:
+    with folder_of("keys", ordinary=True) as (folder, under):
+        for name in ("server", "trainer"):
+            Keys(folder=folder, name=name).run()
+        for path in folder.iterdir():
+            os.chown(path, NOBODY, NOBODY)
+        curve = ("--curve-key", str(folder / "server.secret"), "--curve-allow", str(folder / "trainer.public"))
+        args = (str(folder / "root"), "--workers", "1")
+        with Server(folder, *args, program=HOSTILE_SERVE, under=under) as server:
+            assert [owner(pid) for pid in (server.pid, *server.gateways(), *server.workers())] == [NOBODY] * 3
+            assert "dumpable" not in server.log()
+        with Server(folder, *args, *curve, program=HOSTILE_SERVE, under=under) as server:
+            wait_until("the gateway is up", lambda: "sandbox of the front: not dumpable; workers:" in server.log())
+            assert [owner(pid) for pid in (server.pid, *server.gateways())] == [0, 0]
+            assert [owner(pid) for pid in server.workers()] == [NOBODY], "they hold no secret"

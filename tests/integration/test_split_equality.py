@@ -13,7 +13,7 @@ from tests.unit.trainer.small_tasks import TASKS, Split, largest_difference, mak
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.run_state import TrainState
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPS, WORLD = 20, 2
 LOSS, WEIGHT = 1e-6, 1e-5

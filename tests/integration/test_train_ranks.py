@@ -19,7 +19,7 @@ from tests.unit.trainer.small_tasks import largest_difference
 from trainer_client.training.checkpoints import newest_checkpoint, read_checkpoint
 
 root, server = test_train.root, test_train.server  # its fixtures
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TWO = ("--nproc", "2", "--batch-clips", "4", "--steps")
 ALONE = ("--batch-clips", "4", "--steps")

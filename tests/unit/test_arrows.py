@@ -124,6 +124,21 @@ def test_decode_server_imports_where_torch_cannot_be_imported() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("decode_server.service.serve", ("av", "grpc", "google", "uvloop", "zmq", "torch")),
+        ("decode_server.service.listeners.gateway.gateway", ("av", "grpc", "google", "uvloop", "torch")),
+        ("decode_server.service.workers.worker", ("grpc", "google", "uvloop", "zmq", "torch")),
+    ],
+)
+def test_a_process_of_a_server_loads_no_library_that_only_others_need(module: str, without: tuple[str, ...]) -> None:
+    """Each is attack surface, memory and time to start: FFmpeg is the workers', ZeroMQ the gateways'."""
+    code = f"import sys, {module}\nassert not set(sys.modules) & set({without}), sorted(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_client_s_core_is_numpy_only() -> None:
     code = (
         "import sys\n"

@@ -32,7 +32,7 @@ ENDED_BY = {
     "decode_server/service/workers/supervisor.py: worker.channel.recv(MAX_MESSAGE_BYTES)": "it does not block",
     "framefeed/cli/stop_signals.py: self._ends[0].recv(64)": "it does not block",
     "decode_server/service/listeners/gateway/gateway.py: channel.recv(MAX_DATAGRAM_BYTES)": "the front has written it",
-    "decode_server/service/listeners/gateway/gateway_process.py: self._process.poll()": "does not block",
+    "decode_server/service/listeners/gateway/gateway_process.py: process.poll()": "does not block",
     "decode_server/service/listeners/grpc_auth.py: call.result()": "only of a call that is done",
     "decode_server/service/listeners/grpc_listener.py: self._closing.wait()": "close(); its loop serves meanwhile",
     "decode_server/service/listeners/grpc_listener.py: task.result()": "only of tasks that are done",

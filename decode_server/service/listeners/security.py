@@ -91,6 +91,11 @@ class SecurityOptions:
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise BadInput("--tls-client-ca is given without --tls-cert, wanted both")
 
+    @property
+    def secrets_given(self) -> bool:
+        """Whether the server will hold a secret."""
+        return any(path is not None for path in (self.tls_key, self.token_file, self.curve_key))
+
     def read(self, endpoints: Sequence[Endpoint]) -> ServerCredentials:
         """Read the files. Raises BadInput for one that cannot be used, for an option that no address needs, and for a
         public address without authentication unless `insecure`.

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from decode_server.service.buffer_pool import LEASE_WORDS, BufferPool
+from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
 from decode_server.service.listeners.endpoint import Endpoint
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 from decode_server.service.refusals import Refusals
@@ -69,7 +70,7 @@ class ShmListener:
         self._readable: deque[_Client] = deque()
         self._epoll = select.epoll()
         self._path = ""
-        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # given up to refuse who finds none left
+        self._reserve = DescriptorReserve(1)  # to refuse who finds none left
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             self._bind(socket_address(endpoint.url))
@@ -166,7 +167,7 @@ class ShmListener:
         self._epoll.close()
         if self._buffer_pool_fd >= 0:
             os.close(self._buffer_pool_fd)
-            os.close(self._reserve)
+            self._reserve.close()
             self._buffer_pool_fd = -1
         if self._path:
             with contextlib.suppress(OSError):
@@ -187,6 +188,7 @@ class ShmListener:
 
     def _look(self) -> bool:
         """Whether any client has something to say; takes in those that connect."""
+        self._reserve.refill()
         for fd, _ in self._epoll.poll(0):
             if fd == self._socket.fileno():
                 self._welcome()
@@ -214,13 +216,11 @@ class ShmListener:
 
         False if none connects: the kernel says that there is no descriptor before it looks.
         """
-        os.close(self._reserve)
         try:
-            self._socket.accept()[0].close()
+            with self._reserve.lent():
+                self._socket.accept()[0].close()
         except OSError:
             return False
-        finally:
-            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         why = "this process has no descriptor left; raise its limit (ulimit -n)"
         self._refusals.refuse("descriptors", f"a client at {self.url}", why)
         return True
@@ -236,14 +236,14 @@ class ShmListener:
             self._refuse(peer, "user", "it runs as another user of this host", word=word)
             return
         try:
+            pid, uid = process_of(peer)
             socket.send_fds(peer, [pack_hello(word)], [self._buffer_pool_fd])
+            self._epoll.register(peer, select.EPOLLIN)
         except OSError as error:
-            self._refuse(peer, "handshake", str(error), word=word)
+            self._refuse(peer, "descriptors" if error.errno in PASSING else "handshake", str(error), word=word)
             return
-        pid, uid = process_of(peer)
         client = _Client(next(self._names).to_bytes(8, "little"), peer, word, f"{uid}:{pid}")
         self._clients[client.name] = self._by_fd[peer.fileno()] = client
-        self._epoll.register(peer, select.EPOLLIN)
 
     def _refuse(self, peer: socket.socket, reason: str, why: str, *, word: LeaseWord | None = None) -> None:
         self._refusals.refuse(reason, f"a client at {self.url}", why)

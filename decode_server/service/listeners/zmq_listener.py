@@ -12,7 +12,6 @@ import os
 import resource
 import socket
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from decode_server.service.buffer_pool import BufferPool
@@ -30,7 +29,12 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     Refused,
     Reply,
 )
-from decode_server.service.listeners.gateway.gateway_process import GatewayDied, GatewayOptions, GatewayProcess
+from decode_server.service.listeners.gateway.gateway_process import (
+    GatewayDied,
+    GatewayEvents,
+    GatewayOptions,
+    GatewayProcess,
+)
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 from decode_server.service.listeners.security import Curve
 from decode_server.service.refusals import CONNECTION_REASONS, Refusals
@@ -80,9 +84,8 @@ class ZmqListener:
         refusals: Refusals,
         curve: Curve | None = None,
         limits: ZmqLimits | None = None,
-        restarted: Callable[[], None] = lambda: None,
+        events: GatewayEvents | None = None,
     ) -> None:
-        """`restarted` is called each time that a gateway had to be started again."""
         limits = limits or ZmqLimits()
         self._socket = _listen(endpoint)
         self.url = f"{endpoint.url.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
@@ -106,7 +109,7 @@ class ZmqListener:
                     io_threads=limits.io_threads,
                     connections=self.clients_limit,
                     memory_bytes=_MEMORY_BYTES if curve is None else _CURVE_MEMORY_BYTES,
-                    restarted=restarted,
+                    events=events or GatewayEvents(),
                 )
             )
         except OSError as error:
@@ -131,6 +134,11 @@ class ZmqListener:
     def gateway_pid(self) -> int:
         """The process that runs ZeroMQ; 0 while there is none."""
         return self._gateway.pid
+
+    @property
+    def gateways_ended_cpu_s(self) -> float:
+        """CPU time of the processes that ran it before this one."""
+        return self._gateway.ended_cpu_s
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """See Listener. Raises FramefeedError if no gateway can be started any more."""

@@ -6,7 +6,6 @@ It names what decides the bytes; it knows neither servers nor requests.
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
 
 import av
 
@@ -14,8 +13,6 @@ ENGINE_VERSION = 1
 """Raised with every change of framefeed after which a request may give other bytes, and with no other change: servers
 of one engine version feed one run together, so a fleet can be upgraded while it runs.
 """
-SOFTWARE_VERSION = version("framefeed")
-"""Of the framefeed that runs here; read once, for the files that say it may be gone or unreadable later."""
 _DECIDING = ("libavcodec", "libavutil", "libswscale")
 
 

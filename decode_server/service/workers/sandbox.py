@@ -13,21 +13,28 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from decode_server.service.workers.landlock import restrict_to_reading
 from decode_server.service.workers.seccomp import forbid_calls, forbid_new_privileges
+from framefeed.show_value import one_line
 
+_MAX_PARTS, _MAX_CHARS = 16, 200
 MEMORY_BYTES = 4 << 30  # of one worker's own; decoding 8K takes about 1.5 GiB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sandbox:
+class Sandbox(Struct, frozen=True, array_like=True):
     """What is in force, and what is not, and why; both in words for the log."""
 
-    in_force: tuple[str, ...]
+    in_force: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        words = (*self.in_force, *self.missing)
+        if len(words) > _MAX_PARTS or any(len(word) > _MAX_CHARS for word in words):
+            raise ValueError(f"a sandbox has at most {_MAX_PARTS} parts of {_MAX_CHARS} characters")
 
     def __str__(self) -> str:
         lacking = f"; not in force: {', '.join(self.missing)}" if self.missing else ""
@@ -54,7 +61,7 @@ def enter_sandbox(
         try:
             in_force.append(put_in_force())
         except (OSError, ValueError) as error:
-            missing.append(f"{name} ({error})")
+            missing.append(one_line(f"{name} ({error})", chars=_MAX_CHARS))
     return Sandbox(in_force=tuple(in_force), missing=tuple(missing))
 
 

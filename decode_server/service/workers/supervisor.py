@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import errno
 import logging
 import math
 import os
@@ -17,13 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decode_server.clips.clip_cost import CostLimits
-from decode_server.service.workers.descriptor_reserve import DescriptorReserve
+from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
 from decode_server.service.workers.restarts import Restarts
-from decode_server.service.workers.sandbox import clean_environment
+from decode_server.service.workers.sandbox import Sandbox, clean_environment
 from decode_server.service.workers.topology import WorkerSlot
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
@@ -47,7 +46,6 @@ START_S = 60.0  # a worker that is not up by then is killed
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
 ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
-_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})  # no reason to give a server up
 _FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row, at every slot, before there is no point
 
 
@@ -98,7 +96,7 @@ class _Place:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
     """What every worker is told, and the command that starts one; `costs` are what one clip may cost, `started_s` is
-    when the server started, by the wall clock.
+    when the server started, by the wall clock. `came_up` is called with each that serves: its name, and its sandbox.
     """
 
     root: str
@@ -111,6 +109,7 @@ class WorkerOptions:
     costs: CostLimits = field(default_factory=CostLimits)
     command: tuple[str, ...] = WORKER_COMMAND
     started_s: float = field(default_factory=time.time)
+    came_up: Callable[[str, Sandbox], None] = lambda _name, _sandbox: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,14 +252,13 @@ class Supervisor:
             with self._reserve.lent():
                 process, ours = self._start(place)
         except OSError as error:
-            passes = error.errno in _PASSING and bool(self.fingerprint)  # others were up: it can be done
+            passes = error.errno in PASSING and bool(self.fingerprint)  # others were up: it can be done
             self._failed(place, f"cannot start a process: {error}", now_s=now_s, was_ready=passes)
             return
         worker = place.worker = WorkerProcess(place, process, ours, now_s)
         self._vacant.remove(place)
         self._starting.add(worker)
         self._by_fd[ours.fileno()] = worker
-        self._epoll.register(ours.fileno(), select.EPOLLIN)
 
     def _start(self, place: _Place) -> tuple[subprocess.Popen[bytes], socket.socket]:
         """A process and our end of its channel. Raises OSError, with nothing left, when it cannot be started."""
@@ -283,6 +281,7 @@ class Supervisor:
         with theirs, contextlib.ExitStack() as undo:
             undo.enter_context(ours)
             ours.setblocking(False)
+            self._epoll.register(ours.fileno(), select.EPOLLIN)  # closing it undoes that
             ours.send(pack_message(setup))  # before the process is there: it cannot be gone
             process = subprocess.Popen(
                 [*options.command, str(theirs.fileno())],
@@ -319,7 +318,7 @@ class Supervisor:
             self._refused = worker.killed_because = message.reason
             if not self.fingerprint:
                 self.hopeless = BadInput(message.reason)
-        elif isinstance(message, Hello) and self._agrees(message):
+        elif isinstance(message, Hello) and worker.state is WorkerState.STARTING and self._agrees(message):
             self.fingerprint, self.videos, self.dataset = message.fingerprint, message.videos, message.dataset
             self.hopeless = None
             worker.state, worker.was_ready, worker.since_s = WorkerState.READY, True, now_s
@@ -327,6 +326,7 @@ class Supervisor:
             worker.place.restarts.came_up()
             slot = worker.place.worker_slot
             log.info("worker %d is up on CPUs %s of socket %d", worker.pid, slot.cpus, slot.socket)
+            self._options.came_up(f"worker {worker.pid}", message.sandbox)
             self._happened.append(CameUp(worker))
         else:
             serves = f"{self.fingerprint} of data set {self.dataset or 'unknown'}"

@@ -28,7 +28,7 @@ from decode_server.clips.library import Library
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.clips.storage import Seams
 from decode_server.service.workers.fingerprint import decoder_fingerprint
-from decode_server.service.workers.sandbox import enter_sandbox
+from decode_server.service.workers.sandbox import Sandbox, enter_sandbox
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
@@ -248,14 +248,16 @@ def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBac
     except FramefeedError as error:
         channel.send(pack_message(NoStart(str(error))))
         return 2
+    sandbox = Sandbox(missing=("all (this backend has none)",))
     if backend.readable is not None:
-        log.info("sandbox: %s", enter_sandbox(backend.readable))
+        sandbox = enter_sandbox(backend.readable)
+    log.debug("sandbox: %s", sandbox)
     shared = SharedMemory(
         buffer_pool=memoryview(mmap.mmap(setup.buffer_pool, 0)),
         cancel_flags=memoryview(mmap.mmap(setup.cancel_flags, 0, prot=mmap.PROT_READ)),
     )
     worker = Worker(channel, shared, backend=backend, server=setup.server)
-    channel.send(pack_message(Hello(backend.fingerprint, backend.videos, backend.dataset)))
+    channel.send(pack_message(Hello(backend.fingerprint, backend.videos, backend.dataset, sandbox)))
     threads = [threading.Thread(target=_serve, args=(worker,), name=f"decode-{i}") for i in range(setup.threads)]
     for thread in threads:
         thread.start()

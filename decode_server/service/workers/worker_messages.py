@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from decode_server.clips.read_watch import FAULTS, OPERATIONS, RETRY
+from decode_server.service.workers.sandbox import Sandbox
 from framefeed.clip import STAGES
 from framefeed.errors import WIRE_ERRORS, Permanent
 from framefeed.show_value import one_line, show_value
@@ -68,12 +69,13 @@ class Tasks(Struct, frozen=True, array_like=True, tag=1):
 
 class Hello(Struct, frozen=True, array_like=True, tag=2):
     """Worker to front, once: it can take tasks, what decides the bytes it will make, and how many videos it has of
-    which data set ("" if that is not known).
+    which data set ("" if that is not known), in which sandbox.
     """
 
     fingerprint: str
     videos: int
     dataset: str
+    sandbox: Sandbox
 
 
 class NoStart(Struct, frozen=True, array_like=True, tag=3):

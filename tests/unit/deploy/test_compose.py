@@ -78,6 +78,13 @@ def test_servers_are_one_a_socket_under_one_name() -> None:
     assert f"dns+tcp://decode:{port}" in SERVICES["trainer"]["command"]
 
 
+def test_prometheus_reaches_what_it_is_to_ask() -> None:
+    for name in ("decode-s0", "decode-s1", "trainer"):
+        assert "--metrics-host 0.0.0.0" in SERVICES[name]["command"]
+        assert "feed" in SERVICES["prometheus"]["networks"]
+        assert "feed" in SERVICES[name]["networks"]
+
+
 def test_the_curve_override_adds_keys_to_the_same_commands() -> None:
     override = yaml.safe_load((DEPLOY / "compose.curve.yaml").read_text())
     for name, service in override["services"].items():

@@ -33,6 +33,30 @@ def test_it_is_started_again_for_ever(service: dict[str, str]) -> None:
     assert (service["Restart"], float(service["RestartSec"]) > 0) == ("on-failure", True)
 
 
+BOUNDED = ("MemoryMax", "LimitNOFILE", "TasksMax", "LimitCORE")
+FORBIDDEN = {
+    "NoNewPrivileges": "yes",
+    "CapabilityBoundingSet": "",
+    "AmbientCapabilities": "",
+    "PrivateDevices": "yes",
+    "ProtectProc": "invisible",
+    "ProtectSystem": "strict",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+}
+
+
+def test_what_a_server_may_take_and_do_is_bounded(service: dict[str, str]) -> None:
+    assert [name for name in BOUNDED if not service.get(name)] == []
+    assert {name: service.get(name) for name in FORBIDDEN} == FORBIDDEN
+    lines = UNIT.read_text().splitlines()
+    assert "SystemCallFilter=@system-service" in lines
+    assert [line for line in lines if line.startswith("SystemCallFilter=") and "landlock_restrict_self" in line]
+
+
+def test_a_process_that_runs_out_of_memory_is_no_end_of_the_others(service: dict[str, str]) -> None:
+    assert service["OOMPolicy"] == "continue"
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 def test_systemd_finds_nothing_wrong_and_little_exposed(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name

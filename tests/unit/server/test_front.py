@@ -12,7 +12,8 @@ import pytest
 from decode_server.service.admission import Admission, Job, Limits
 from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.credits import Credits
-from decode_server.service.front import Front, FrontLimits, Parts
+from decode_server.service.front import Front
+from decode_server.service.front_parts import FrontLimits, Parts
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners, ReaderFull

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from decode_server.service.front_load import FrontLoad
 from decode_server.service.lifecycle import State
 from decode_server.service.metrics import OTHER_RUNS, RUN_LABELS, Capacity, Gauges, Metrics
-from decode_server.service.process_metrics import ProcessCollector
+from decode_server.service.process_metrics import ProcessCollector, cpu_seconds
 from decode_server.service.workers.worker_messages import Effort
 from tests.integration.serving import PATIENCE_S, parse_metrics
 
@@ -119,27 +119,41 @@ def test_the_front_is_as_busy_as_its_turns_lately_say() -> None:
     assert shown(metrics)["front_longest_turn_seconds"] == 1.25
 
 
-def test_the_workers_cpu_time_and_memory_are_those_of_their_processes() -> None:
+@dataclass
+class OneGateway:
+    gateway_pid: int
+    gateways_ended_cpu_s: float = 0.0
+
+
+@pytest.mark.parametrize("kind", ["workers", "gateways"])
+def test_the_cpu_time_and_memory_of_a_kind_are_those_of_its_processes(kind: str) -> None:
     code = "x = bytearray(64 << 20)\nfor i in range(3_000_000): pass\nprint('here', flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "here\n"
     pids = [child.pid, 2**22 + 1]  # one is gone
+    gateways = [OneGateway(pid) for pid in (*pids, 0)]
     registry = CollectorRegistry()
-    registry.register(ProcessCollector(lambda: pids))
+    registry.register(ProcessCollector(lambda: pids, []) if kind == "workers" else ProcessCollector(list, gateways))
+    other = {"workers": "gateways", "gateways": "workers"}[kind]
 
-    def read() -> dict[str, float]:
-        return parse_metrics(generate_latest(registry).decode())
+    def read(kind: str) -> tuple[float, float]:
+        page = parse_metrics(generate_latest(registry).decode())
+        return page[f"framefeed_server_{kind}_cpu_seconds_total"], page[f"framefeed_server_{kind}_memory_bytes"]
 
-    before = read()
-    assert before["framefeed_server_workers_memory_bytes"] >= 64 << 20
-    assert before["framefeed_server_workers_cpu_seconds_total"] > 0
+    cpu_s, memory_bytes = read(kind)
+    others_cpu_s, others_memory_bytes = read(other)
+    assert memory_bytes >= 64 << 20
+    assert cpu_s > 0
+    assert others_memory_bytes == 0
+    used_s = cpu_seconds(child.pid)
     child.communicate("", timeout=PATIENCE_S)
     pids.remove(child.pid)
-    after = read()
-    assert after["framefeed_server_workers_memory_bytes"] == 0
-    tick_s = 2 / os.sysconf("SC_CLK_TCK")
-    assert (
-        after["framefeed_server_workers_cpu_seconds_total"]
-        >= before["framefeed_server_workers_cpu_seconds_total"] - tick_s
-    )
+    if kind == "gateways":
+        gateways[0].gateways_ended_cpu_s, gateways[0].gateway_pid = used_s, 0
+    tick_s = 4 / os.sysconf("SC_CLK_TCK")
+    assert read(kind)[1] == 0
+    assert read(kind)[0] >= cpu_s - tick_s
+    if kind == "gateways":
+        assert read(other)[0] >= others_cpu_s - tick_s, "what gateways took is no worker's"
+        assert read(other)[0] <= others_cpu_s + 1.0

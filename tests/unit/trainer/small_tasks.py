@@ -105,27 +105,27 @@ def _mae() -> VideoMAEConfig:
 # Biases that a batch norm takes away again: their true gradient is zero, and Adam makes steps of its rounding noise.
 NO_GRADIENT = ("heads.projector.3.bias", "branches.feature_decoder.head.bias", "branches.feature_decoder.norm.bias")
 _TEXTS = Texts(text_of=words_of, tokenizer=NumberTokenizer())
-TASKS: dict[str, Callable[[], Any]] = {
-    "mae": lambda: MaeTask(_mae(), mask_ratio=0.5, device=CPU),
-    "contrastive": lambda: ContrastiveTask(_towers(), _TEXTS, device=CPU),
-    "contrastive-local": lambda: ContrastiveTask(_towers(), _TEXTS, device=CPU, local_loss=True),
-    "ranking": lambda: RankingTask(_towers(), _TEXTS, device=CPU),
-    "ranking-adaptive": lambda: RankingTask(
-        _towers(), _TEXTS, device=CPU, margin=Margin(width=0.4, weight_of=relevance_of)
+TASKS: dict[str, Callable[[torch.device], Any]] = {
+    "mae": lambda device: MaeTask(_mae(), mask_ratio=0.5, device=device),
+    "contrastive": lambda device: ContrastiveTask(_towers(), _TEXTS, device=device),
+    "contrastive-local": lambda device: ContrastiveTask(_towers(), _TEXTS, device=device, local_loss=True),
+    "ranking": lambda device: RankingTask(_towers(), _TEXTS, device=device),
+    "ranking-adaptive": lambda device: RankingTask(
+        _towers(), _TEXTS, device=device, margin=Margin(width=0.4, weight_of=relevance_of)
     ),
-    "classify": lambda: ClassifyTask(
-        ClassifierConfig(encoder=_vit(), heads=HEADS), Targets(labels_of=labels_of, smoothing=0.1), device=CPU
+    "classify": lambda device: ClassifyTask(
+        ClassifierConfig(encoder=_vit(), heads=HEADS), Targets(labels_of=labels_of, smoothing=0.1), device=device
     ),
-    "classify-random": lambda: ClassifyTask(
+    "classify-random": lambda device: ClassifyTask(
         ClassifierConfig(encoder=_vit(drop_path=0.1), heads=HEADS, dropout=0.5),
         Targets(labels_of=labels_of, smoothing=0.1, mix=MixRule()),
-        device=CPU,
+        device=device,
     ),
-    "cmae": lambda: CmaeTask(
+    "cmae": lambda device: CmaeTask(
         # Wide heads, as the authors' are: over a few channels batch norm enlarges what float32 rounds.
         CMAEConfig(mae=_mae(), feature=dataclasses.replace(STACK, depth=1), hidden=128, joint=64),
         ViewRule(mask_ratio=0.5, longest_shift=2, momentum=0.9),
-        device=CPU,
+        device=device,
     ),
 }
 
@@ -140,21 +140,23 @@ class Split:
     precision: PrecisionName = "fp32"
 
 
-def make_run(name: str, split: Split, *, optimizer: str = "adamw", steps: int = 20, rate: float = 1e-3) -> Run[Any]:
+def make_run(
+    name: str, split: Split, *, optimizer: str = "adamw", steps: int = 20, device: torch.device = CPU
+) -> Run[Any]:
     """A run of a task from the same first weights, whatever the split."""
     torch.manual_seed(3)
-    task = TASKS[name]()
+    task = TASKS[name](device)
     for known, parameter in task.model.named_parameters():
         if known in NO_GRADIENT:
             parameter.requires_grad_(False)
     passes = Passes(
-        precision=Precision(split.precision, device=CPU),
+        precision=Precision(split.precision, device=device),
         parallel=Parallel(name=split.parallel, ranks=split.ranks),
         micro_clips=split.micro_clips,
     )
     task.trunk = passes.parallel.spread(task.model, task.trunk)
     config = OptimizerConfig(name=optimizer)  # type: ignore[arg-type]
-    schedule = WarmupCosine(peak=rate, warmup_steps=2, total_steps=steps)
+    schedule = WarmupCosine(peak=1e-3, warmup_steps=2, total_steps=steps)
     learning = Learning(optimizer=build_optimizer(task.model, config), schedule=schedule, clip_norm=1.0)
     average = Average(task.model, decay=0.9)
     return Run(task=task, learning=learning, passes=passes, average=average, seed=5)

@@ -101,7 +101,7 @@ def test_cross_entropy_of_smoothed_and_mixed_labels_is_that_of_their_distributio
 
 @pytest.mark.parametrize("name", ["contrastive", "ranking", "ranking-adaptive", "classify"])
 def test_a_tasks_loss_is_the_equation_of_its_rows(name: str) -> None:
-    task = TASKS[name]()
+    task = TASKS[name](CPU)
     task.model.eval()
     x = task.prepare(to_device(make_share(0, ALONE, frames=FRAMES), CPU))
     rows = task.rows(x)
@@ -133,7 +133,7 @@ def test_a_tasks_loss_is_the_equation_of_its_rows(name: str) -> None:
 
 def test_maes_rows_are_the_error_of_normalised_pixels() -> None:
     """VideoMAE's target: each masked cube and channel less its mean, over its unbiased deviation + 1e-6."""
-    task = TASKS["mae"]()
+    task = TASKS["mae"](CPU)
     x = task.prepare(to_device(make_share(0, ALONE, frames=FRAMES), CPU))
     output = task.trunk(x.x_BCTYX, x.mask_BN)
     # Cubes of 2 x 4 x 4: slot, row, column of each token, and its pixels before its channels.
@@ -152,7 +152,7 @@ def test_maes_rows_are_the_error_of_normalised_pixels() -> None:
     ("labels", "seen"), [({"verb": 5, "noun": 0}, "5"), ({"verb": -1, "noun": 0}, "-1"), ({"noun": 0}, "None")]
 )
 def test_a_label_that_is_no_class_is_one_line(labels: dict[str, int], seen: str) -> None:
-    task = TASKS["classify"]()
+    task = TASKS["classify"](CPU)
     task._targets = type(task._targets)(labels_of=lambda s: labels if number_of(s) == 3 else labels_of(s))
     match = rf"label 'verb' of v3 \[0, 1\) s is {seen}, wanted 0 to 4"
     with pytest.raises(BadInput, match=match):

@@ -41,7 +41,8 @@ from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, da
 from decode_server.service.listeners.gateway.peers import Peers
 from decode_server.service.listeners.gateway.router import Names, open_router
 from decode_server.service.listeners.gateway.zap import Zap
-from decode_server.service.workers.sandbox import enter_sandbox
+from decode_server.service.private_memory import keep_memory_private
+from decode_server.service.workers.sandbox import Sandbox, enter_sandbox
 from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.parent_death import end_with_parent
 
@@ -59,7 +60,7 @@ _ASKED_A_TURN, _DATAGRAMS_A_TURN = 256, 64
 class Gateway:
     """One ROUTER and the socket to the front, served by one thread."""
 
-    def __init__(self, channel: socket.socket, setup: GatewaySetup, *, watch: MemoryWatch) -> None:
+    def __init__(self, channel: socket.socket, setup: GatewaySetup, *, watch: MemoryWatch, sandbox: Sandbox) -> None:
         channel.setblocking(False)
         self._channel, self._watch = channel, watch
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=setup.io_threads)
@@ -76,7 +77,7 @@ class Gateway:
         self._inbound = InboundMessages(self._router)
         self._router.setsockopt(zmq.USE_FD, setup.listening)
         self._router.bind("tcp://127.0.0.1:0")  # the address of the socket that was inherited, in truth
-        self._said: list[FromGateway] = [Up()]
+        self._said: list[FromGateway] = [Up(sandbox)]
         self._unsent: deque[bytes] = deque()
         self._datagram = bytearray(MAX_DATAGRAM_BYTES)
         self._shown_connections = 0
@@ -144,7 +145,12 @@ class Gateway:
         if not all(self._peers.knows(message) for message in messages):
             self._peers.hear()  # after they were taken: each connection that they came over is known then
         for message in messages:
-            principal = self._peers.principal(message)
+            try:
+                principal = self._peers.principal(message)
+            except Exception:  # a mistake of ours that this message found: it costs its sender alone
+                log.exception("a message of a client could not be taken in")
+                self._peers.refuse("internal", "a client", "its message found a mistake in this server")
+                continue
             if principal is None:
                 continue
             if principal:
@@ -213,13 +219,16 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a stop of the whole group are the front's to handle
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=int(sys.argv[1]))
+    keep_memory_private()  # before there is a secret in it
     (setup,) = unpack_from_front(memoryview(channel.recv(MAX_DATAGRAM_BYTES)))
     assert isinstance(setup, GatewaySetup)
     end_with_parent(setup.parent)
     watch = MemoryWatch()
     limit_bytes = data_bytes() + setup.memory_bytes
-    log.info("sandbox: %s", enter_sandbox((), memory_bytes=limit_bytes, allowed_calls=_CALLS))
-    Gateway(channel, setup, watch=watch).run()
+    keep_memory_private(private=bool(setup.curve_secret))
+    sandbox = enter_sandbox((), memory_bytes=limit_bytes, allowed_calls=_CALLS)
+    log.debug("sandbox: %s", sandbox)
+    Gateway(channel, setup, watch=watch, sandbox=sandbox).run()
     return 0
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Struct
 
+from decode_server.service.workers.sandbox import Sandbox
+
 MAX_DATAGRAM_BYTES = 1 << 18  # less than what a socket takes at once by default
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 16, 256
 _MESSAGE_BYTES = 64  # of one beside what it carries
@@ -64,7 +66,9 @@ class Stop(Struct, frozen=True, array_like=True, tag=4):
 
 
 class Up(Struct, frozen=True, array_like=True, tag=5):
-    """Gateway to front, first: it serves."""
+    """Gateway to front, first: it serves, in which sandbox."""
+
+    sandbox: Sandbox
 
 
 class Arrived(Struct, frozen=True, array_like=True, tag=6):

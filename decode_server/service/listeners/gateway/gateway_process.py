@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
 from decode_server.service.listeners.gateway.gateway_messages import (
     MAX_DATAGRAM_BYTES,
     FromFront,
@@ -29,8 +30,9 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     pack_datagrams,
     unpack_from_gateway,
 )
+from decode_server.service.process_metrics import reaped_cpu_seconds
 from decode_server.service.workers.restarts import Restarts
-from decode_server.service.workers.sandbox import clean_environment
+from decode_server.service.workers.sandbox import Sandbox, clean_environment
 from framefeed.errors import FramefeedError
 
 log = logging.getLogger("framefeed.serve")
@@ -44,8 +46,16 @@ _UNSENT_MESSAGES = 1024  # that wait for a gateway that takes none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayEvents:
+    """`came_up` is called with each process that serves, its name and its sandbox; `restarted` for each that died."""
+
+    came_up: Callable[[str, Sandbox], None] = lambda _name, _sandbox: None
+    restarted: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions:
-    """What every process is told and inherits; `restarted` is called for each that is started again."""
+    """What every process is told and inherits, and what is called of it."""
 
     url: str
     listening_fd: int
@@ -54,7 +64,7 @@ class GatewayOptions:
     io_threads: int
     connections: int
     memory_bytes: int
-    restarted: Callable[[], None] = lambda: None
+    events: GatewayEvents
 
 
 class GatewayDied(Exception):
@@ -69,6 +79,9 @@ class GatewayProcess:
         self._options = options
         self._restarts = Restarts()
         self._epoll = select.epoll()
+        self._reserve = DescriptorReserve()
+        self._was_up = False
+        self.ended_cpu_s = 0.0  # CPU time of those that were, up to the last that was reaped
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._was_ready = False
@@ -77,7 +90,11 @@ class GatewayProcess:
         self._messages: list[FromFront] = []
         self._unsent: deque[bytes] = deque()
         self._datagram = bytearray(MAX_DATAGRAM_BYTES)
-        self._start()
+        try:
+            self._start()
+        except OSError:
+            self.close(linger_s=0)
+            raise
 
     def fileno(self) -> int:
         """Readable when the gateway has something to say, or died."""
@@ -124,6 +141,7 @@ class GatewayProcess:
 
         Raises GatewayDied once for each that ended, FramefeedError if none can be started.
         """
+        self._reserve.refill()
         if self._channel is None:
             self._start_again()
             return []
@@ -131,8 +149,8 @@ class GatewayProcess:
             length = self._channel.recv_into(self._datagram)
             if length:
                 said = unpack_from_gateway(memoryview(self._datagram)[:length])
-                if Up() in said[:1]:
-                    self._came_up()
+                if said and isinstance(said[0], Up) and not self._was_ready:
+                    self._came_up(said[0].sandbox)
                 return said
             why = ""
         except BlockingIOError:
@@ -165,19 +183,21 @@ class GatewayProcess:
             self._channel.close()
         self._process = self._channel = None
         self._start_at_s = math.inf
+        self._reserve.close()
         if not self._epoll.closed:
             self._epoll.close()
 
-    def _came_up(self) -> None:
-        self._was_ready = True
+    def _came_up(self, sandbox: Sandbox) -> None:
+        self._was_ready = self._was_up = True
         self._restarts.came_up()
         log.info("gateway %d of %s is up", self.pid, self._options.url)
+        self._options.events.came_up(f"gateway {self.pid}", sandbox)
 
     def _start_again(self) -> None:
         if not self.due:
             return
         if self._process is not None:
-            code = self._process.poll()
+            code = self._reap(self._process)
             if code is None:
                 self._start_at_s = time.monotonic() + _REAP_S  # killed, and not gone yet
                 return
@@ -185,15 +205,19 @@ class GatewayProcess:
             self._failed(self._ended_because or _describe_end(code))
             return
         try:
-            self._start()
+            with self._reserve.lent():
+                self._start()
         except OSError as error:
+            self._was_ready = error.errno in PASSING and self._was_up  # others were up: it can be done
             self._failed(f"cannot start a process: {error}")
 
     def _start(self) -> None:
-        options = self._options
+        """Start a process and tell it what it is to do. Raises OSError, with nothing left, if that cannot be done."""
+        options, self._started_s = self._options, time.monotonic()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
+                self._epoll.register(ours, select.EPOLLIN)
                 self._process = subprocess.Popen(
                     [*_COMMAND, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(), options.listening_fd, options.buffer_pool_fd),
@@ -206,8 +230,7 @@ class GatewayProcess:
                 ours.close()
                 raise
         ours.setblocking(False)
-        self._channel, self._was_ready, self._started_s = ours, False, time.monotonic()
-        self._epoll.register(ours, select.EPOLLIN)
+        self._channel, self._was_ready = ours, False
         self.say(
             GatewaySetup(
                 parent=os.getpid(),
@@ -224,13 +247,21 @@ class GatewayProcess:
     def _bury(self, why: str) -> None:
         assert self._channel is not None
         assert self._process is not None
-        self._process.kill()
+        if self._reap(self._process) is None:
+            self._process.kill()
         self._epoll.unregister(self._channel)
         self._channel.close()
         self._channel = None
         self._messages, self._unsent = [], deque()
         self._ended_because, self._start_at_s = why, -math.inf
-        self._options.restarted()
+        self._options.events.restarted()
+
+    def _reap(self, process: subprocess.Popen[bytes]) -> int | None:
+        """Its exit code, once it has ended."""
+        before_s = reaped_cpu_seconds()
+        code = process.poll()
+        self.ended_cpu_s += reaped_cpu_seconds() - before_s
+        return code
 
     def _failed(self, why: str) -> None:
         now_s = time.monotonic()

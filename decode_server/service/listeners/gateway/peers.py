@@ -78,7 +78,7 @@ class Peers:
             return None
         fd = source_of(message.source)
         if fd is None:
-            self._ban(message.client, None, "handshake", f"it speaks ZMTP of before version 3, wanted {self._wanted}")
+            self._ban(message.client, fd, "handshake", f"it speaks a ZMTP before 3.0, wanted {self._wanted}")
             return None
         if not self._names.has_given(message.client):
             self._ban(message.client, fd, "identity", "it came under a name of its own choice, which may be another's")
@@ -150,13 +150,13 @@ class Peers:
         self.refuse("handshake", f"a client of {endpoint}", f"its handshake failed, wanted {self._wanted}: {why}")
 
     def _ban(self, client: bytes, fd: int | None, reason: str, why: str) -> None:
-        """Hear a client no more, and cut the connection that it came over, unless that ended and another's is there."""
+        """Hear a client no more, and cut the connection it came over, if that is known and not another's now."""
         self._banned[client] = None
         if len(self._banned) > _BANNED:
             del self._banned[next(iter(self._banned))]
         connection = None if fd is None else self.table.at(fd)
         if connection is None or connection.client not in (b"", client):
-            self.refuse(reason, "a client that has gone", why)
+            self.refuse(reason, "a client that has gone or is not known", why)
         else:
             self._refuse_and_cut(connection, reason, why)
 

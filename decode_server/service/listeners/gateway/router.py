@@ -88,8 +88,9 @@ class Names:
 
 
 def source_of(part: zmq.Frame) -> int | None:
-    """The descriptor of the connection that a message came over; it may have ended, and be another's by now. None if
-    its peer speaks ZMTP of before version 3, of whose messages libzmq does not say it.
+    """The descriptor of the connection that a message came over; it may have ended, and be another's by now.
+
+    None of a message that says not where it came from, as those of ZMTP 1.0 and 2.0.
     """
     try:
         return int(part.get(zmq.SRCFD))

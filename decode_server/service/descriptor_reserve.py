@@ -1,16 +1,19 @@
-"""A few open files kept back, so that a worker can be started when all others are taken. It knows no workers.
+"""A few open files kept back, for what must be opened when all others are taken. It knows not what that is.
 
 A process has one number of open files for all that it does. A flood of connections takes them all; without a reserve
-the worker that dies next could not be replaced.
+the worker that dies next could not be replaced, nor anyone be told that there is none left.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 
 RESERVED = 8  # a start takes five for a moment and one for good
+# What a machine that is full for a while answers: no reason to give a server up.
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC})
 
 
 class DescriptorReserve:

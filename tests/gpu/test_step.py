@@ -1,0 +1,58 @@
+"""Each task's step on a GPU: it waits for nothing and learns what the CPU does; skipped where there is no CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+torch = pytest.importorskip("torch")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+
+from tests.unit.trainer.small_tasks import CPU, FRAMES, TASKS, Split, make_run, make_share  # noqa: E402
+from trainer_client.training.device_feed import to_device  # noqa: E402
+from trainer_client.training.precision import PrecisionName  # noqa: E402
+from trainer_client.training.ranks import Ranks  # noqa: E402
+from trainer_client.training.step import train_step  # noqa: E402
+from trainer_client.training.tasks.cmae import CmaeTask  # noqa: E402
+
+CUDA = torch.device("cuda")
+
+
+@contextmanager
+def no_waits() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("micro_clips", [None, 2])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_waits_for_nothing_and_is_the_cpu_s(
+    name: str, micro_clips: int | None, precision: PrecisionName
+) -> None:
+    """From prepared inputs to the next step; its numbers are read behind it."""
+    split = Split(micro_clips=micro_clips, precision=precision)
+    run, plain = make_run(name, split, device=CUDA), make_run(name, Split())
+    frames = FRAMES + 2 if isinstance(run.task, CmaeTask) else FRAMES
+    prepare, losses, wanted = run.task.prepare, list[float](), list[float]()
+    for step in range(4):
+        share = make_share(step, Ranks(), frames=frames)
+        run.task.model.train()
+        batch = to_device(share, CUDA)
+        prepared = prepare(batch)
+        run.task.prepare = lambda _batch, prepared=prepared: prepared
+        torch.cuda.synchronize()
+        if step == 0:  # the first step allocates and chooses kernels
+            tensors = train_step(run, batch)
+        else:
+            with no_waits():
+                tensors = train_step(run, batch)
+        losses.append(tensors.read().loss)
+        wanted.append(train_step(plain, to_device(share, CPU)).read().loss)
+    assert losses == pytest.approx(wanted, rel=1e-3 if precision == "fp32" else 5e-2)
