@@ -123,7 +123,8 @@ def test_a_server_says_who_it_is(server: Server, talker: Talker) -> None:
     reply, _ = talker.receive()
     assert isinstance(reply, ServerReply)
     assert reply.load.credits >= 3, "two at a time, and one more"
-    assert replace(reply, load=Load()) == ServerReply(
+    assert len(reply.instance) == 16, "what tells this process from another at its address"
+    assert replace(reply, load=Load(), instance="") == ServerReply(
         attempt=3,
         server=server.name,
         fingerprint="fake-1",
