@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zmq
@@ -14,7 +15,8 @@ from decode_server.service.listeners.gateway.gateway_messages import Reply
 from decode_server.service.listeners.gateway.inbound import MOST_PARTS, Inbound, InboundMessages
 from decode_server.service.listeners.gateway.router import REPLIES_PER_CLIENT, Names, open_router
 from decode_server.service.listeners.gateway.zap import Zap
-from tests.integration.serving import wait_until
+from framefeed.wire import ClipReply
+from tests.integration.serving import Client, Server, request, wait_until
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -183,3 +185,14 @@ def test_the_answer_to_a_key_lets_its_client_in_or_not(context: Context) -> None
         dealer.close(0)
     router.close(0)
     zap.close()
+
+
+@pytest.mark.slow
+def test_each_of_many_that_come_and_go_is_answered(tmp_path: Path) -> None:
+    """ZeroMQ may hand over a first message before it tells of the connection that it came over."""
+    with Server(tmp_path, "/videos", "--workers", "1") as server:
+        for _ in range(300):
+            with Client(server.endpoint) as client:
+                reply, _ = client.decode(request())
+                assert isinstance(reply, ClipReply)
+        assert not server.metrics().get('framefeed_server_replies_dropped_total{reason="client_gone"}')

@@ -142,8 +142,7 @@ class Gateway:
         if self._inbound.discarded_parts > _MOST_DISCARDED_PARTS:
             log.error("ends itself: %d parts of floods were thrown away and more wait", _MOST_DISCARDED_PARTS)
             os._exit(1)
-        if not all(self._peers.knows(message) for message in messages):
-            self._peers.hear()  # after they were taken: each connection that they came over is known then
+        self._peers.hear_of(messages)
         for message in messages:
             try:
                 principal = self._peers.principal(message)

@@ -6,7 +6,9 @@ It hears of connections by the ROUTER's monitor, and knows which of them a clien
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Sequence
 from typing import cast
 
 import zmq
@@ -26,6 +28,7 @@ _FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PR
 _EVENTS = _FAILURES | zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 _EVENTS |= zmq.EVENT_DISCONNECTED
 _BANNED = 1 << 14
+_TOLD_S = 0.2  # after its first message; the thread that tells was held up, or nobody will
 _EVENTS_A_TURN = 1 << 16  # all, so that each message is from a connection that is known
 
 
@@ -61,9 +64,25 @@ class Peers:
             elif event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # whoever said no to its key has told that
                 self._handshake_failed(event, value, happened["endpoint"].decode())
 
-    def knows(self, message: Inbound) -> bool:
-        """Whether its client has said something before."""
-        return message.client in self._known
+    def hear_of(self, messages: Sequence[Inbound]) -> None:
+        """Take in who came and who went, so that the connections that these messages came over are known.
+
+        ZeroMQ tells of a connection once another thread has it, whose first message may be here before that. Blocks
+        until it is told, for a fifth of a second at most.
+        """
+        new = [message for message in messages if message.client not in self._known]
+        if not new:
+            return
+        self.hear()
+        until_s = time.monotonic() + _TOLD_S
+        while any(map(self._is_untold, new)) and (left_s := until_s - time.monotonic()) > 0:
+            self.monitor.poll(math.ceil(1000 * left_s))
+            self.hear()
+
+    def _is_untold(self, message: Inbound) -> bool:
+        """Whether its connection stands, and nothing was heard of it."""
+        fd = source_of(message.source)
+        return fd is not None and self.table.at(fd) is None and peer_of(fd) is not None
 
     def principal(self, message: Inbound) -> str | None:
         """Who a client is whose first message this is: its key, or else its address; "" if it was told before.
@@ -78,7 +97,7 @@ class Peers:
             return None
         fd = source_of(message.source)
         if fd is None:
-            self._ban(message.client, fd, "handshake", f"it speaks a ZMTP before 3.0, wanted {self._wanted}")
+            self._ban(message.client, fd, "handshake", f"it speaks ZMTP of before version 3, wanted {self._wanted}")
             return None
         if not self._names.has_given(message.client):
             self._ban(message.client, fd, "identity", "it came under a name of its own choice, which may be another's")
