@@ -76,6 +76,23 @@ def test_a_message_without_an_end_is_cut_off(server: Server, run: HonestRun, par
         assert peer.shake_hands().flood(ENDLESS[parts], 1 << 30), "a GiB was taken"
 
 
+OLD = {
+    "version 1": b"\x01\x00" + b"\x08\x00message",
+    "version 2": b"\xff" + bytes(8) + b"\x7f\x01\x05" + b"\x00\x00" + b"\x00\x07message",
+}
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_a_peer_of_an_old_zmtp_is_not_heard(server: Server, run: HonestRun, version: str) -> None:
+    """Of its messages libzmq does not say which connection they came over."""
+    gateways = server.gateways()
+    with withstands(server, run, "handshake"), contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(Peer(server.endpoint)).socket.sendall(OLD[version])
+        wait_until("it is told", lambda: "it speaks ZMTP of before version 3" in server.log())
+    assert server.gateways() == gateways
+
+
 def test_8_mb_of_empty_parts_are_thrown_away(server: Server, run: HonestRun) -> None:
     with withstands(server, run, "flood"), Peer(server.endpoint) as peer:
         peer.shake_hands()
