@@ -78,7 +78,10 @@ def test_a_list_that_shrinks_is_told() -> None:
         checked[2]
 
 
-@pytest.mark.parametrize("dataset", [None, 3, (one for one in samples(2)), Sample, list], ids=["none", "number", "generator", "class", "list class"])
+KINDS = {"none": None, "number": 3, "generator": (one for one in samples(2)), "class": Sample, "list class": list}
+
+
+@pytest.mark.parametrize("dataset", KINDS.values(), ids=KINDS)
 def test_what_has_no_length_is_refused(dataset: Any) -> None:
     with pytest.raises(BadInput, match=r"loader: the dataset.* wanted a list of Samples"):
         CheckedDataset(dataset)
