@@ -118,6 +118,7 @@ FLEET = Board(
                         ),
                         (rate("framefeed_server_client_blocked_seconds_total", "instance"), "unread, {{instance}}"),
                         (rate("framefeed_server_front_busy_seconds_total", "instance"), "front, {{instance}}"),
+                        (rate("framefeed_server_gateways_cpu_seconds_total", "instance"), "gateways, {{instance}}"),
                     ],
                 ),
             ],
@@ -176,10 +177,13 @@ FLEET = Board(
                     ],
                 ),
                 Panel(
-                    title="Memory of the workers",
-                    text="Resident memory that no process shares, of all workers of a server.",
+                    title="Memory of the workers and gateways",
+                    text="Resident memory that no process shares, of all workers and all gateways of a server.",
                     unit="bytes",
-                    queries=[("framefeed_server_workers_memory_bytes", "{{instance}}")],
+                    queries=[
+                        ("framefeed_server_workers_memory_bytes", "workers, {{instance}}"),
+                        ("framefeed_server_gateways_memory_bytes", "gateways, {{instance}}"),
+                    ],
                 ),
                 Panel(
                     title="Clients",

@@ -72,7 +72,9 @@ def test_a_stream_that_its_client_ends_is_answered_to_the_last(stub: DecodeServi
 def test_describe(server: Server, stub: DecodeServiceStub) -> None:
     reply = described(stub)
     assert (reply.version, reply.attempt, reply.server) == (2, 5, server.name)
+    assert len(reply.description.instance) == 16
     assert reply.description == pb.Description(
+        instance=reply.description.instance,
         fingerprint="fake-1",
         videos=3,
         workers=2,

@@ -90,11 +90,13 @@ def test_large_clips_leave_the_buffer_pool_whole_and_unmixed(server: Server, cli
 
 
 def test_describe(server: Server, client: Client) -> None:
+    wait_until("both workers are up", lambda: server.get("/readyz")[1].startswith("ready, 2 of 2 workers"))
     client.send(DescribeCall(attempt=3))
     reply, _ = client.receive()
     assert isinstance(reply, ServerReply)
     assert reply.load.credits >= 5, "four at a time, and one more"
-    assert replace(reply, load=Load()) == ServerReply(
+    assert len(reply.instance) == 16
+    assert replace(reply, load=Load(), instance="") == ServerReply(
         attempt=3,
         server=server.name,
         fingerprint="fake-1",

@@ -12,7 +12,7 @@ from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
 from framefeed.clip import Clip
 from framefeed.crops import ViewCrop
-from framefeed.errors import BadRequest
+from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
 from framefeed.request import ClipRequest
 from framefeed.sampling import DenseView
@@ -100,6 +100,8 @@ def test_a_dataset_of_more_views_than_the_policy_has_ends_in_one_line(root: Path
     options = LoaderOptions(servers=["tcp://127.0.0.1:1"], batch_clips=7, epochs=1, shuffle=False)
     with (
         ClipLoader(dataset, POLICY, options) as loader,
-        pytest.raises(BadRequest, match=r"^policy: view of \[0, 1\) s of clip0 is 6, wanted 0 to 5$"),
+        pytest.raises(
+            BadInput, match=r"^sample 6 of the dataset: policy: view of \[0, 1\) s of clip0 is 6, wanted 0 to 5$"
+        ),
     ):
         next(loader)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from framefeed.errors import BadInput
+from tests.integration.serving import wait_until
 from trainer_client.rank_roll import RankRoll, RunKey, run_key
 
 PLAN = {"world_size": 2, "run_seed": 0, "data set": ""}
@@ -119,7 +120,8 @@ def test_a_forked_child_does_not_keep_an_entry(key: RunKey) -> None:
         os._exit(0)
     try:
         roll.close()
-        assert key.key not in Path("/proc/net/unix").read_text(errors="replace")
+        entries = Path("/proc/net/unix")
+        wait_until("the child has let go", lambda: key.key not in entries.read_text(errors="replace"))
     finally:
         os.close(there)
         os.close(here)

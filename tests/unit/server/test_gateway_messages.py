@@ -29,6 +29,7 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     unpack_from_front,
     unpack_from_gateway,
 )
+from decode_server.service.workers.sandbox import Sandbox
 from framefeed.wire import MAX_HEADER_BYTES
 
 NUMBERS = st.integers(0, 2**63)
@@ -53,7 +54,7 @@ FROM_FRONT: st.SearchStrategy[list[FromFront]] = st.lists(
 )
 FROM_GATEWAY: st.SearchStrategy[list[FromGateway]] = st.lists(
     st.one_of(
-        st.builds(Up),
+        st.builds(Up, st.builds(Sandbox, st.lists(st.text(max_size=9), max_size=8).map(tuple))),
         st.builds(Arrived, st.binary(), st.text()),
         st.builds(ClientCall, st.binary(), st.lists(st.binary(), max_size=2)),
         st.builds(Left, st.binary()),
