@@ -100,8 +100,6 @@ def test_a_dataset_of_more_views_than_the_policy_has_ends_in_one_line(root: Path
     options = LoaderOptions(servers=["tcp://127.0.0.1:1"], batch_clips=7, epochs=1, shuffle=False)
     with (
         ClipLoader(dataset, POLICY, options) as loader,
-        pytest.raises(
-            BadInput, match=r"^sample 6 of the dataset: policy: view of \[0, 1\) s of clip0 is 6, wanted 0 to 5$"
-        ),
+        pytest.raises(BadInput, match=r"^sample 6 of the dataset: policy: view of .* of clip0 is 6, wanted 0 to 5$"),
     ):
         next(loader)

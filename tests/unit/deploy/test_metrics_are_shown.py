@@ -34,7 +34,7 @@ EXPRESSIONS = [expression for panel in PANELS for expression, _ in panel.queries
 UNITS = {"percentunit", "ops", "s", "short", "bytes", "Bps"}
 # Exported and on no dashboard.
 NOT_SHOWN: dict[str, str] = {
-    "framefeed_server_front_longest_turn_seconds": "the longest since the start says nothing of now; for tests of attacks",
+    "framefeed_server_front_longest_turn_seconds": "the longest since the start says nothing of now",
 }
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*framefeed[a-zA-Z0-9_:]*|framefeed_[a-zA-Z0-9_]+")
 
