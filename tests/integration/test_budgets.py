@@ -79,9 +79,9 @@ def test_fifty_connections_of_one_principal_beside_an_honest_client(tmp_path: Pa
                     call = DecodeCall(attempt=number, deadline_s=3.0, request=request(video, seed=number))
                     dealer.send(pack_call(call), zmq.NOBLOCK)
             wait_until("a full queue", lambda: server.metrics()["framefeed_server_queue_depth_requests"] >= 256)
-            for seed in range(100):
+            for seed in range(25):  # less than a share of nine
                 honest.send(DecodeCall(attempt=seed, deadline_s=PATIENCE_S, request=request("pattern", seed=seed)))
-            answers = [honest.receive(patience_s=3 * PATIENCE_S)[0] for _ in range(100)]
+            answers = [honest.receive(patience_s=3 * PATIENCE_S)[0] for _ in range(25)]
             assert all(isinstance(answer, ClipReply) for answer in answers)
             assert refused(server, "queue_share") > 0
             is_unharmed(server, before_bytes)
