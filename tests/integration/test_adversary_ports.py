@@ -140,8 +140,8 @@ class LocalPeer:
 
     def __init__(self, url: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.connect(shm.socket_address(url))  # which waits where as many stand in line as may
         self.socket.settimeout(PATIENCE_S)
-        self.socket.connect(shm.socket_address(url))
 
     def send(self, datagram: bytes) -> bool:
         """Whether it could be sent."""
@@ -158,7 +158,6 @@ class LocalPeer:
         self.socket.close()
 
 
-@pytest.mark.skip(reason="failed once, not explained yet")
 def test_local_connections_that_say_nothing(shm_served: tuple[Server, HonestRun]) -> None:
     server, run = shm_served
     with withstands(server, run), contextlib.ExitStack() as stack:

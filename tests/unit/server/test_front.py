@@ -222,21 +222,26 @@ def test_the_front_never_waits_while_a_job_could_start(room: int, pool_pages: in
     buffer_pool.close()
 
 
+def run_until_sent(front: Front, listeners: FakeListeners, stops: FakeStops, *, replies: int) -> None:
+    """Run it until it has sent so many replies, and is then told to stop."""
+    wait, began_s = listeners.wait, time.monotonic()
+
+    def watched(timeout_s: float, *, gather_s: float = 0.0) -> None:
+        assert time.monotonic() < began_s + PATIENCE_S, front
+        stops.count = int(listeners.sent == replies)
+        wait(timeout_s, gather_s=gather_s)
+
+    listeners.wait = watched  # type: ignore[method-assign]
+    front.run()
+
+
 def test_a_bug_that_a_call_finds_costs_its_sender_the_connection_and_nobody_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     listeners, pool, stops = FakeListeners(20, full_every=1000), FakePool(room=5), FakeStops()
     buffer_pool, admission = BufferPool(64 * 8192), Asked(Limits(requests=100), RunShares())
     front = front_of(listeners, pool, stops, buffer_pool=buffer_pool, admission=admission)
-    wait, began_s = listeners.wait, time.monotonic()
-
-    def watched(timeout_s: float, *, gather_s: float = 0.0) -> None:
-        assert time.monotonic() < began_s + PATIENCE_S, front
-        stops.count = int(listeners.sent == 16)
-        wait(timeout_s, gather_s=gather_s)
-
-    listeners.wait = watched  # type: ignore[method-assign]
-    front.run()
+    run_until_sent(front, listeners, stops, replies=16)
     errors = [reply for reply in map(unpack_reply, listeners.headers) if isinstance(reply, ErrorReply)]
     assert sorted(error.attempt for error in errors) == [0, 5, 10, 15]
     assert {error.code for error in errors} == {"server_lost"}
@@ -250,14 +255,6 @@ def test_no_request_is_kept_longer_than_the_server_allows() -> None:
     listeners, pool, stops = FakeListeners(4, full_every=1000), FakePool(room=5), FakeStops()
     buffer_pool, admission = BufferPool(64 * 8192), Asked(Limits(requests=100), RunShares())
     front = front_of(listeners, pool, stops, buffer_pool=buffer_pool, admission=admission, deadline_s=7.0)
-    wait, began_s = listeners.wait, time.monotonic()
-
-    def watched(timeout_s: float, *, gather_s: float = 0.0) -> None:
-        assert time.monotonic() < began_s + PATIENCE_S, front
-        stops.count = int(listeners.sent == 3)
-        wait(timeout_s, gather_s=gather_s)
-
-    listeners.wait = watched  # type: ignore[method-assign]
-    front.run()
+    run_until_sent(front, listeners, stops, replies=3)
     assert admission.due_s == pytest.approx([7.0] * 4)
     buffer_pool.close()
