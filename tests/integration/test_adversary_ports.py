@@ -73,6 +73,19 @@ def test_rapid_reset(grpc_served: tuple[Server, HonestRun]) -> None:
                     peer.socket.sendall(_resets(first))
 
 
+def test_a_method_whose_name_is_no_utf8(grpc_served: tuple[Server, HonestRun]) -> None:
+    """It ends the loop of gRPC's server; the listener starts another, and the run loses nothing."""
+    server, run = grpc_served
+    with withstands(server, run, "internal"):
+        for _ in range(3):
+            with contextlib.suppress(OSError), Peer(server.endpoint) as peer:
+                peer.socket.sendall(HELLO + h2_frame(HEADERS, END_HEADERS, 1, h2_headers(b"/framefeed.v1.\xe3/Decode")))
+                while peer.socket.recv(1 << 16):
+                    pass
+            run.goes_on()
+    assert "Traceback" not in server.log()
+
+
 ENDLESS = {
     "settings": h2_frame(SETTINGS, 0, 0, b"\0\3\0\0\0\x64") * 4096,
     "pings": h2_frame(PING, 0, 0, b"12345678") * 4096,

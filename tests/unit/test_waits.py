@@ -34,7 +34,6 @@ ENDED_BY = {
     "decode_server/service/listeners/gateway/gateway.py: channel.recv(MAX_DATAGRAM_BYTES)": "the front has written it",
     "decode_server/service/listeners/gateway/gateway_process.py: process.poll()": "does not block",
     "decode_server/service/listeners/grpc_auth.py: call.result()": "only of a call that is done",
-    "decode_server/service/listeners/grpc_listener.py: self._closing.wait()": "close(); its loop serves meanwhile",
     "decode_server/service/listeners/grpc_listener.py: task.result()": "only of tasks that are done",
     "decode_server/service/listeners/streams.py: stream.told.acquire()": "the front takes a call, or the stream ends",
     "decode_server/service/listeners/grpc_listener.py: stream.credits.acquire()": "its client reads, or ends",

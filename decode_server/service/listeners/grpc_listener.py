@@ -17,6 +17,7 @@ import os
 import resource
 import socket
 import threading
+from dataclasses import replace
 
 import grpc
 import uvloop
@@ -32,6 +33,7 @@ from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput, BadRequest, FramefeedError
 from framefeed.grpc_pixels import with_pixels
 from framefeed.proto_wire import header_of_call, header_of_no_call, proto_of_reply
+from framefeed.show_value import one_line
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES, CancelCall, peek, unpack_call
 
@@ -150,7 +152,20 @@ class GrpcListener:
                 self._bound.set_exception(error)
 
     async def _serve(self) -> None:
-        """Serve until close()."""
+        """Serve until close(). A call can end gRPC's own loop, as one whose method's name is no UTF-8 does, and with it
+        all connections: another server takes its place, and clients connect and ask again.
+        """
+        asyncio.get_running_loop().set_exception_handler(_note)
+        while not self._closing.is_set():
+            try:
+                await self._serve_once()
+            except BadInput as error:  # its port is not free yet
+                if not self._bound.done():
+                    raise
+                log.warning("%s", error)
+                await asyncio.sleep(_HEALTH_S)
+
+    async def _serve_once(self) -> None:
         tls = self._credentials.tls if self._endpoint.scheme == "grpcs" else None
         watch = HandshakeWatch(self._refusals) if tls is not None else None
         auth_interceptor = AuthInterceptor(self._credentials.token, watch, self._refusals)
@@ -165,12 +180,30 @@ class GrpcListener:
         tasks = [asyncio.create_task(self._follow(servicer))]
         if watch is not None:
             tasks.append(asyncio.create_task(watch.run()))
-        self._bound.set_result(port)
-        await self._closing.wait()
+        if not self._bound.done():
+            self._endpoint = replace(self._endpoint, url=f"{self._endpoint.url.rpartition(':')[0]}:{port}")
+            self._bound.set_result(port)
+        why = await self._until_over(server)
         for task in tasks:
             task.cancel()
-        await self._flush(self._linger_s)
-        await server.stop(0)
+        if why:
+            self._refusals.refuse(
+                "internal", "a client", f"its call ended gRPC's server, another takes its place: {why}"
+            )
+        else:
+            await self._flush(self._linger_s)
+        with contextlib.suppress(Exception):  # one that has crashed ends so once more
+            await server.stop(0)
+
+    async def _until_over(self, server: grpc.aio.Server) -> str:
+        """Wait for close(), or for what ended the server, which is returned."""
+        while not self._closing.is_set():
+            try:
+                if not await server.wait_for_termination(_HEALTH_S):  # true if the time is up
+                    return "it ended"
+            except Exception as error:
+                return one_line(f"{type(error).__name__}: {error}")
+        return ""
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         """Messages pass as bytes: proto_wire.py reads and writes them, around the pixels."""
@@ -278,6 +311,12 @@ def _is_cancel(header: bytes) -> bool:
         return peek(header)[0] == "cancel" and isinstance(unpack_call(header), CancelCall)
     except FramefeedError:
         return False
+
+
+def _note(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What ended a task that nobody awaits, as those of a server of gRPC's that has ended: that is told already."""
+    error = context.get("exception")
+    log.debug("%s", context.get("message"), exc_info=error if isinstance(error, BaseException) else None)
 
 
 def _connections() -> tuple[str, int]:
