@@ -14,6 +14,7 @@ import pytest
 
 from decode_server.indexing.index import Index
 from framefeed.crops import ResizedCentreCrop
+from framefeed.manifest import read_identity
 from framefeed.sampling import Segments
 from tests.chaos.batch_log import line_of
 from tests.chaos.fleet import boxes, make_videos, plan
@@ -67,7 +68,8 @@ def test_what_arrived_while_the_trainer_was_stopped_is_read_before_anybody_is_ju
 ) -> None:
     """Quick servers that may hold 48 clips each: far more than are read in one turn wait when it goes on."""
     options = {**CLIPS, "batch_clips": 16, "prefetch_batches": 8, "steps": 150, "hedge_share": 0.0, "attempt_s": 10.0}
-    with ClipServer(Manner(workers=24)) as one, ClipServer(Manner(workers=24)) as two:
+    quick = Manner(workers=24, dataset=read_identity(root))
+    with ClipServer(quick) as one, ClipServer(quick) as two:
         with Trainer(plan(root, tmp_path / "paused", [one.url, two.url], **options)) as trainer:
             for pause in (1, 2, 3):
                 wait_until("it goes on", lambda pause=pause: len(trainer.lines()) >= 30 * pause)  # type: ignore[misc]
@@ -143,8 +145,8 @@ def test_a_stale_an_old_and_an_anew_coded_server_among_ten_are_named_and_change_
         assert sorted(line.split()[1] for line in named) == sorted(urls)
         with plan(root, tmp_path, good, **options).open() as undisturbed:
             assert [line_of(batch).identity for batch in undisturbed] == seen
-        for other in odd:
-            with plan(root, tmp_path, [other], **options).open() as alone:
+        for own, other in zip((stale, anew), odd, strict=True):
+            with plan(own, tmp_path, [other], **options).open() as alone:
                 assert [line_of(batch).identity for batch in alone] != seen, "its bytes are others"
 
 
