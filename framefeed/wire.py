@@ -29,6 +29,7 @@ MAX_HEADER_BYTES = 1 << 16
 MAX_RUN_NAME = 64
 _CRC_BYTES = 4
 MAX_NAME_CHARS = 255  # of what a server says of itself
+MAX_SIBLINGS = 256
 _RUN_NAME = re.compile(rf"[\w.-]{{0,{MAX_RUN_NAME}}}", re.ASCII)
 
 Count = Annotated[int, Meta(ge=0)]
@@ -122,6 +123,9 @@ class ServerReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     """Who a server is: its id, what it decodes with, the identity of its data set and how many videos that has, its
     capacity and its state, the largest clip that it has room for (0: it does not say), its framefeed's version, and
     what is this process's alone, by which two addresses of one server are known.
+
+    `siblings` are the other fronts of its box as it binds them, over the transport of the connection it says it on. Of
+    tcp and gRPC only the port is meant: whoever reached this one reaches them at the same host.
     """
 
     attempt: Count
@@ -134,10 +138,13 @@ class ServerReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     max_clip_bytes: Count = 0
     software: str = ""
     instance: str = ""
+    siblings: tuple[str, ...] = ()
     load: Load = _UNSAID
 
     def __post_init__(self) -> None:
-        _check_names(self.server, self.fingerprint, self.state, self.dataset, self.software)
+        _check_names(self.server, self.fingerprint, self.state, self.dataset, self.software, *self.siblings)
+        if len(self.siblings) > MAX_SIBLINGS:
+            raise BadRequest(f"reply: {len(self.siblings)} siblings, wanted at most {MAX_SIBLINGS}")
 
 
 Call = DecodeCall | DescribeCall | CancelCall

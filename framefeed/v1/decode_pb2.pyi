@@ -340,7 +340,7 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software", "instance")
+    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software", "instance", "siblings")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     VIDEOS_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +349,7 @@ class Description(_message.Message):
     MAX_CLIP_BYTES_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    SIBLINGS_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     dataset: str
     videos: int
@@ -357,7 +358,8 @@ class Description(_message.Message):
     max_clip_bytes: int
     software: str
     instance: str
-    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
+    siblings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ..., instance: _Optional[str] = ..., siblings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("queued", "credits", "front_s", "front_busy")
