@@ -36,7 +36,7 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     pack_datagrams,
     unpack_from_front,
 )
-from decode_server.service.listeners.gateway.inbound import InboundMessages
+from decode_server.service.listeners.gateway.inbound import Inbound, InboundMessages
 from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes
 from decode_server.service.listeners.gateway.peers import Peers
 from decode_server.service.listeners.gateway.router import Names, open_router
@@ -84,7 +84,7 @@ class Gateway:
         self._grown_bytes = 0
         self._next_look_s = self._next_trim_s = 0.0
         self._linger_s: float | None = None
-        self._was_full: bool | None = None
+        self._polled: tuple[bool, bool] | None = None  # whether there is unsent, and whether clients are not heard
         self._poller = zmq.Poller()
         self._poller.register(self._peers.monitor, zmq.POLLIN)
         self._poller.register(self._zap.socket, zmq.POLLIN)
@@ -97,8 +97,8 @@ class Gateway:
                 self._peers.hear()
             if self._channel.fileno() in ready:
                 self._take_orders()
-            if self._router in ready:
-                self._receive()
+            if self._router in ready or self._peers.waits:
+                self._receive(self._inbound.take() if self._router in ready else [])
             if self._zap.socket in ready:
                 self._ask_for_keys()
             self._report()
@@ -107,10 +107,10 @@ class Gateway:
 
     def _wait_ms(self) -> int:
         """How long to wait, and for what: clients are not heard while the front does not take what they said."""
-        full = bool(self._unsent)
-        if full is not self._was_full:
-            self._was_full = full
-            self._poller.register(self._channel, zmq.POLLIN | (zmq.POLLOUT if full else 0))
+        polled = (bool(self._unsent), bool(self._unsent) or self._peers.is_full)
+        if polled != self._polled:
+            self._polled = (unsent, full) = polled
+            self._poller.register(self._channel, zmq.POLLIN | (zmq.POLLOUT if unsent else 0))
             self._poller.register(self._router, 0 if full else zmq.POLLIN)
         wait_s = min(_TURN_S, self._deliveries.look_s) if self._deliveries.busy else _TURN_S
         return int(wait_s * 1000)
@@ -137,13 +137,11 @@ class Gateway:
                         self._linger_s = linger_s
                         return
 
-    def _receive(self) -> None:
-        messages = self._inbound.take()
+    def _receive(self, messages: list[Inbound]) -> None:
         if self._inbound.discarded_parts > _MOST_DISCARDED_PARTS:
             log.error("ends itself: %d parts of floods were thrown away and more wait", _MOST_DISCARDED_PARTS)
             os._exit(1)
-        self._peers.hear_of(messages)
-        for message in messages:
+        for message in self._peers.known(messages):
             try:
                 principal = self._peers.principal(message)
             except Exception:  # a mistake of ours that this message found: it costs its sender alone

@@ -6,7 +6,6 @@ It hears of connections by the ROUTER's monitor, and knows which of them a clien
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from typing import cast
@@ -28,7 +27,8 @@ _FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PR
 _EVENTS = _FAILURES | zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 _EVENTS |= zmq.EVENT_DISCONNECTED
 _BANNED = 1 << 14
-_TOLD_S = 0.2  # after its first message; the thread that tells was held up, or nobody will
+_TOLD_S = 5.0  # after its first message; the thread that tells was held up, or nobody will
+_MOST_KEPT = 1 << 10
 _EVENTS_A_TURN = 1 << 16  # all, so that each message is from a connection that is known
 
 
@@ -43,6 +43,7 @@ class Peers:
         self._names, self._wanted = names, wanted
         self._known: dict[bytes, Connection | None] = {}
         self._banned: dict[bytes, None] = {}  # of whose messages some may still lie in ZeroMQ
+        self._kept: list[tuple[Inbound, float]] = []  # and when they came
         self._refused: dict[str, Refused] = {}
         self._churn = Churn()
 
@@ -64,25 +65,46 @@ class Peers:
             elif event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # whoever said no to its key has told that
                 self._handshake_failed(event, value, happened["endpoint"].decode())
 
-    def hear_of(self, messages: Sequence[Inbound]) -> None:
-        """Take in who came and who went, so that the connections that these messages came over are known.
+    def known(self, messages: Sequence[Inbound]) -> list[Inbound]:
+        """Those of these messages, and of those kept before, of whose connections it is known what became.
 
-        ZeroMQ tells of a connection once another thread has it, whose first message may be here before that. Blocks
-        until it is told, for a fifth of a second at most.
+        ZeroMQ tells of a connection once another thread has it, whose first message may be here before that, and before
+        the end of the connection that had its descriptor. Such messages, and those behind them, are kept.
         """
-        new = [message for message in messages if message.client not in self._known]
-        if not new:
-            return
-        self.hear()
-        until_s = time.monotonic() + _TOLD_S
-        while any(map(self._is_untold, new)) and (left_s := until_s - time.monotonic()) > 0:
-            self.monitor.poll(math.ceil(1000 * left_s))
+        now_s = time.monotonic()
+        new = [(message, now_s) for message in messages]
+        if self._kept or any(message.client not in self._known for message in messages):
             self.hear()
+        known: list[Inbound] = []
+        kept: list[tuple[Inbound, float]] = []
+        untold: set[bytes] = set()
+        for message, came_s in (*self._kept, *new):
+            client = message.client
+            if client in untold or (client not in self._known and self._is_untold(message, now_s - came_s)):
+                untold.add(client)
+                kept.append((message, came_s))
+            else:
+                known.append(message)
+        self._kept = kept
+        return known
 
-    def _is_untold(self, message: Inbound) -> bool:
-        """Whether its connection stands, and nothing was heard of it."""
+    @property
+    def waits(self) -> bool:
+        """Whether messages are kept until it is told where they came from."""
+        return bool(self._kept)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be kept."""
+        return len(self._kept) >= _MOST_KEPT
+
+    def _is_untold(self, message: Inbound, waited_s: float) -> bool:
+        """Whether its connection stands, and another or none is known to have its descriptor."""
         fd = source_of(message.source)
-        return fd is not None and self.table.at(fd) is None and peer_of(fd) is not None
+        if fd is None or waited_s > _TOLD_S:
+            return False
+        connection, peer = self.table.at(fd), peer_of(fd)
+        return peer is not None and (connection is None or connection.peer != peer)
 
     def principal(self, message: Inbound) -> str | None:
         """Who a client is whose first message this is: its key, or else its address; "" if it was told before.
