@@ -96,7 +96,8 @@ class ShmPest(Pest):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(PATIENCE_S)
         self.socket.connect(socket_address(self.url))
-        _, descriptors, _, _ = socket.recv_fds(self.socket, MAX_DATAGRAM_BYTES, 4)
+        hello, descriptors, _, _ = socket.recv_fds(self.socket, MAX_DATAGRAM_BYTES, 4)
+        assert hello, "it was turned away"
         for descriptor in descriptors:
             os.close(descriptor)
 
