@@ -1,1 +1,1 @@
-"""The verb `top`: what the metrics pages of trainers and servers say, on one screen. Only the contract is known here."""
+"""The verb `top`: what the metrics pages of trainers and servers say, on one screen. It knows only the contract."""

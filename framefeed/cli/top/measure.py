@@ -1,4 +1,4 @@
-"""Two looks at metrics pages as a State: the one file that knows the metrics' names. Pure.
+"""Two looks at metrics pages as a State; with events.py the only one to know names of metrics. Pure.
 
 A server's page and what the ranks call that server are brought together by the address that it listens at.
 """
@@ -27,22 +27,27 @@ _LEAST_S = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What the pages said at one time, by a clock that only runs forward."""
+    """What all pages said at one look."""
 
-    at_s: float = 0.0
     pages: tuple[Page, ...] = ()
+
+    @property
+    def at_s(self) -> float:
+        """When it was over, by the pages' clock."""
+        return max((page.at_s for page in self.pages), default=0.0)
 
 
 def measure(before: Snapshot, after: Snapshot) -> State:
     """The state between two looks. A page that is new is not counted yet; one that says nothing now is silent."""
-    over_s = max(after.at_s - before.at_s, _LEAST_S)
     known = {page.url: page for page in before.pages if not page.trouble}
-    pairs = [(known[page.url], page) for page in after.pages if not page.trouble and page.url in known]
-    changes = [Change(old, new, over_s=over_s) for old, new in pairs]
+    pairs = [
+        (known[page.url], page) for page in after.pages if not page.trouble and known.get(page.url, page) is not page
+    ]
+    changes = [Change(old, new, over_s=max(new.at_s - old.at_s, _LEAST_S)) for old, new in pairs]
     ranks = [rank for change in changes for rank in _ranks(change)]
-    servers = _servers(changes, after)
+    servers = _servers(changes)
     return State(
-        over_s=over_s,
+        over_s=max((change.over_s for change in changes), default=0.0),
         ranks=tuple(sorted(_told_apart(ranks), key=lambda rank: (-rank.starvation, rank.name))),
         servers=tuple(sorted(servers, key=lambda server: server.name)),
         silent=tuple((page.url, page.trouble) for page in after.pages if page.trouble),
@@ -86,7 +91,7 @@ class _Seen:
     clip_s: list[float] = field(default_factory=list)
 
 
-def _servers(changes: Sequence[Change], after: Snapshot) -> list[Server]:
+def _servers(changes: Sequence[Change]) -> list[Server]:
     seen, servers = _all_seen(changes), []
     for change in changes:
         if THREADS in change.page.samples:

@@ -1,4 +1,4 @@
-"""A metrics page's text as numbers, by prometheus_client's parser; it knows neither where it came from nor what it means.
+"""A metrics page's text as numbers, by prometheus_client's parser; it knows not what they mean.
 
 A page may be anyone's: it is bounded in bytes, lines and labels, names are printable, and numbers finite.
 """
@@ -23,9 +23,12 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What a page said at one time: values by sample name and labels; or, in one line, why it said nothing."""
+    """What a page said at one time, by a clock that only runs forward: values by sample name and labels; or, in one
+    line, why it said nothing.
+    """
 
     url: str
+    at_s: float = 0.0
     trouble: str = ""
     samples: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
 
@@ -41,11 +44,11 @@ class Page:
         return sum(value for _, value in self.values(name, **having))
 
 
-def parse_page(url: str, text: str) -> Page:
-    """The framefeed metrics on a page. Never raises: what cannot be parsed is the page's trouble."""
+def parse_page(url: str, text: str, *, at_s: float) -> Page:
+    """The framefeed metrics on a page that was read then. Never raises: what cannot be parsed is the page's trouble."""
     lines = [line for line in text[:MAX_PAGE_BYTES].split("\n") if line.startswith(_PREFIX)]
     if any(len(line) > _MAX_LINE_CHARS for line in lines) or len(lines) > _MAX_SAMPLES:
-        return Page(url=url, trouble="its page is none of framefeed's: too many or too long lines")
+        return Page(url=url, at_s=at_s, trouble="its page is none of framefeed's: too many or too long lines")
     samples: dict[str, dict[Labels, float]] = {}
     try:
         for family in text_string_to_metric_families("\n".join(lines) + "\n"):
@@ -53,8 +56,9 @@ def parse_page(url: str, text: str) -> Page:
                 if abs(sample.value) <= LARGEST:  # neither infinite nor NaN
                     samples.setdefault(sample.name, {})[_labels(sample.labels)] = sample.value
     except Exception as error:  # the parser promises nothing for a page that is none
-        return Page(url=url, trouble=one_line(f"its page cannot be read: {error or type(error).__name__}", chars=120))
-    return Page(url=url, samples=samples) if samples else Page(url=url, trouble="its page has no framefeed metric")
+        trouble = one_line(f"its page cannot be read: {str(error) or type(error).__name__}", chars=120)
+        return Page(url=url, at_s=at_s, trouble=trouble)
+    return Page(url=url, at_s=at_s, samples=samples, trouble="" if samples else "its page has no framefeed metric")
 
 
 def _labels(labels: Mapping[str, str]) -> Labels:

@@ -47,7 +47,7 @@ class Rank:
 class Server:
     """One server: by its page, if that is `paged`, and by what the ranks see of it.
 
-    `seen_state` is the worst that a rank sees, `ok_s` and `failed_s` are requests a second that ended well or by a fault.
+    `seen_state` is the worst that a rank sees, `ok_s` and `failed_s` are requests a second that ended well, or not.
     `clip_s` is the mean time that a clip took to be read, decoded and scaled (with no page from request to clip, where
     the ranks tell it by server; 0: not known), and `read_share` the part of it that was storage's.
     """
@@ -82,6 +82,11 @@ class Server:
         """Of the requests that ranks have ended with it, those that it failed."""
         finished = self.ok_s + self.failed_s
         return self.failed_s / finished if finished else 0.0
+
+
+def short_name(server: str) -> str:
+    """A server's name without the scheme that most have."""
+    return server.removeprefix("tcp://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from statistics import median
 
 from framefeed.cli.top.faults import find_fault
 from framefeed.cli.top.numbers import percent, several, show_rate, show_time
-from framefeed.cli.top.state import STARTING, Rank, State
+from framefeed.cli.top.state import STARTING, Rank, State, short_name
 
 STARVED = 0.05  # as in deploy/prometheus/alerts.yml
 _FULL = 0.8  # of the threads: more of them are what is missing
@@ -102,11 +102,11 @@ def _why(state: State, worst: Rank, cause: str) -> tuple[str, str, str]:
 
 _ELSEWHERE = {
     "network": ("network_bound", "network-bound: a faster link, smaller clips, or shm:// on one host"),
-    "front": ("front_bound", "front-bound: a server's one front thread is full; more servers of fewer workers"),
-    "client_limit": ("client_bound", "client-bound: the trainer's own budget; raise --inflight-mib or --prefetch-mib"),
+    "front": ("front_bound", "front-bound: a server's front thread is full; more servers of fewer workers"),
+    "client_limit": ("client_bound", "client-bound: the trainer's own budget; raise --inflight-mib, --prefetch-mib"),
     "plan": ("plan_bound", "plan-bound: the trainer's own dataset, policy or CPU is slow, not the servers"),
     "copy": ("copy_bound", "copy-bound: batches wait to be on the device; pinned memory, copies ahead"),
-    "reorder": ("reorder_bound", "reorder-bound: single clips come late; hedge more, or order=window:W on one rank"),
+    "reorder": ("reorder_bound", "reorder-bound: single clips come late; hedge more, or --order window:W"),
     "no_server": ("no_server", "no server answers in time: the trainers' logs say what each last said"),
 }
 
@@ -116,7 +116,7 @@ def _measured(state: State, worst: Rank, cause: str) -> str:
         return f"it receives {worst.received_bytes_s / 1e6:.3g} MB/s"
     fullest = max(state.servers, key=lambda server: server.front_busy, default=None)
     if cause == "front" and fullest is not None and fullest.paged:
-        return f"the front of {fullest.name} works {percent(fullest.front_busy)} of the time"
+        return f"the front of {short_name(fullest.name)} works {percent(fullest.front_busy)} of the time"
     if cause == "client_limit":
         return f"{worst.in_flight:.0f} requests in flight, {worst.held:.0f} clips held of {worst.held_limit:.0f}"
     return ""
@@ -126,11 +126,11 @@ def _at_servers(state: State, cause: str) -> tuple[str, str, str]:
     readers = [server for server in state.servers if server.read_share > 0.5]
     if cause == "read" or (readers and sum(s.clips_s for s in readers) > 0.5 * sum(s.clips_s for s in state.servers)):
         slowest = max(state.servers, key=lambda server: server.storage_p99_s, default=None)
-        line = "storage-bound: faster storage, chunks (framefeed chunk), or more threads a socket"
+        line = "storage-bound: faster storage, chunks (framefeed chunk), or more threads"
         if slowest is None or not slowest.storage_mean_s:
             return "storage_bound", line, ""
         times = f"p99 {show_time(slowest.storage_p99_s)}, mean {show_time(slowest.storage_mean_s)}"
-        return "storage_bound", line, f"reads at {slowest.name} take {times}"
+        return "storage_bound", line, f"reads at {short_name(slowest.name)} take {times}"
     at_least = "" if all(rank.demand_is_known for rank in state.ranks) else "at least "
     flow = f"demand {at_least}{show_rate(state.demand_clips_s)}, got {show_rate(state.got_clips_s)}"
     if state.could_clips_s is None:
@@ -138,7 +138,7 @@ def _at_servers(state: State, cause: str) -> tuple[str, str, str]:
         return "decode_bound", f"decode-bound: {at_least}{several(more, 'more server')} like these", flow
     flow += f", could {show_rate(state.could_clips_s)} on {several(state.sockets, 'socket')}"
     if state.busy_share < _FULL:
-        line = "decode-bound by single clips: threads idle; prefetch more, short GOPs (framefeed chunk)"
+        line = "decode-bound by single clips, threads idle: prefetch more, shorter GOPs"
         return "decode_bound", line, f"{flow}, threads {percent(state.busy_share)} busy"
     more = sockets_missing(state)
     give = "give" if more != 1 else "gives"

@@ -25,6 +25,7 @@ def looks(name: str) -> list[Snapshot]:
     for part in (FOLDER / f"{name}.txt").read_text().split(_MARK)[1:]:
         heading, _, text = part.partition("\n")
         at_s, url, *trouble = heading.split(" ", 2)
-        page = Page(url=url, trouble=trouble[0]) if trouble else parse_page(url, text)
-        times.setdefault(float(at_s), []).append(page)
-    return [Snapshot(at_s=at_s, pages=tuple(pages)) for at_s, pages in sorted(times.items())]
+        when_s = float(at_s)
+        page = Page(url=url, at_s=when_s, trouble=trouble[0]) if trouble else parse_page(url, text, at_s=when_s)
+        times.setdefault(when_s, []).append(page)
+    return [Snapshot(pages=tuple(pages)) for _, pages in sorted(times.items())]
