@@ -40,10 +40,8 @@ class Snapshot:
 def measure(before: Snapshot, after: Snapshot) -> State:
     """The state between two looks. A page that is new is not counted yet; one that says nothing now is silent."""
     known = {page.url: page for page in before.pages if not page.trouble}
-    pairs = [
-        (known[page.url], page) for page in after.pages if not page.trouble and known.get(page.url, page) is not page
-    ]
-    changes = [Change(old, new, over_s=max(new.at_s - old.at_s, _LEAST_S)) for old, new in pairs]
+    again = [page for page in after.pages if not page.trouble and known.get(page.url, page) is not page]
+    changes = [Change(known[p.url], p, over_s=max(p.at_s - known[p.url].at_s, _LEAST_S)) for p in again]
     ranks = [rank for change in changes for rank in _ranks(change)]
     servers = _servers(changes)
     return State(
