@@ -47,7 +47,7 @@ def get_page(url: str, *, limit_s: float, most_bytes: int) -> tuple[int, bytes]:
             timer.cancel()
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: half an answer, of chunks
         late = time.monotonic() - began_s >= limit_s
-        why = f"not within {limit_s:g} s" if late else str(error) or type(error).__name__
+        why = "timed out" if late else str(error) or type(error).__name__
         raise FramefeedError(f"{url} does not answer: {why}") from None
     finally:
         connection.close()

@@ -45,9 +45,9 @@ class Change:
         most = buckets[-1][1] if buckets else 0.0
         low_s = below = 0.0
         for bound, rate in buckets:
+            if bound == float("inf"):
+                return low_s
             if most and rate >= q * most:
-                if bound == float("inf"):
-                    return low_s
                 return low_s + (bound - low_s) * ((q * most - below) / (rate - below) if rate > below else 1.0)
             low_s, below = bound, max(rate, below)
         return 0.0

@@ -6,6 +6,7 @@ What came from pages is Text and never markup. It knows the look of things, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,7 +20,7 @@ from framefeed.show_value import one_line
 
 HEADER_RANKS, HEADER_CAUSES = 4, 5
 MOST_RANKS, MOST_SERVERS, MOST_EVENTS, MOST_SILENT = 64, 100, 20, 20
-_REASON_CHARS = 155  # two lines of 80
+_COLUMNS = 80
 _LEAST_SHARE = 0.0005  # less is 0 in what is shown
 _SPARK = "▁▂▃▄▅▆▇█"
 _GOOD, _BAD, _DIM = "bold green", "bold red", "dim"
@@ -30,8 +31,8 @@ def draw_header(view: View) -> RenderableType:
     """The verdict and why, demand and supply, the ranks that wait most and what for: at most 18 lines of 80."""
     verdict, state = view.verdict, view.state
     parts: list[RenderableType] = [
-        Text(one_line(verdict.line, chars=80), style=_GOOD if verdict.kind in _CALM else _BAD, overflow="ellipsis"),
-        Text(one_line(verdict.reason, chars=_REASON_CHARS), style=_DIM),
+        _line(one_line(verdict.line, chars=_COLUMNS), style=_GOOD if verdict.kind in _CALM else _BAD),
+        *(_line(line, style=_DIM) for line in wrap(verdict.reason, _COLUMNS, max_lines=2, placeholder=" …")),
     ]
     if state.ranks:
         parts += [_flow(state), Text(), _ranks(state.ranks), _causes(view)]
