@@ -1,4 +1,4 @@
-"""Two looks as a state: rates, counters that began again, servers by two names; and that every metric it reads exists."""
+"""Two looks as a state: rates, counters that began again, servers by two names; every metric read exists."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ def look(at_s: float, **pages: str) -> Snapshot:
 
 
 def trainer(wait_s: float, clips: float, *, rank: int = 0, more: str = "") -> str:
-    return f'{WAIT}{{rank="{rank}",cause="decode"}} {wait_s}\nframefeed_trainer_clips_total{{rank="{rank}"}} {clips}\n{more}'
+    lines = f'{WAIT}{{rank="{rank}",cause="decode"}} {wait_s}\nframefeed_trainer_clips_total{{rank="{rank}"}} {clips}\n'
+    return lines + more
 
 
 def server(clips: float, busy_s: float, *, address: str = "tcp://0.0.0.0:5555") -> str:
     return (
         f'framefeed_server_clips_total{{socket="0",codec="h264"}} {clips}\nframefeed_server_threads{{socket="0"}} 4\n'
         f'framefeed_server_thread_busy_seconds_total{{socket="0"}} {busy_s}\n'
-        f'framefeed_server_clients{{address="{address}"}} 1\nframefeed_server_state{{framefeed_server_state="ready"}} 1\n'
+        f'framefeed_server_clients{{address="{address}"}} 1\n'
+        'framefeed_server_state{framefeed_server_state="ready"} 1\n'
     )
 
 
