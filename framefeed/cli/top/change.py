@@ -43,11 +43,13 @@ class Change:
         """Below which a share q of a histogram's values between the looks lie, even within a bucket; 0 without any."""
         buckets = sorted((_bound(le), rate) for le, rate in self.rates_by(f"{name}_bucket", "le").items())
         most = buckets[-1][1] if buckets else 0.0
+        if not most:
+            return 0.0
         low_s = below = 0.0
         for bound, rate in buckets:
             if bound == float("inf"):
                 return low_s
-            if most and rate >= q * most:
+            if rate >= q * most:
                 return low_s + (bound - low_s) * ((q * most - below) / (rate - below) if rate > below else 1.0)
             low_s, below = bound, max(rate, below)
         return 0.0

@@ -109,6 +109,7 @@ def test_a_quantile_is_what_prometheus_says() -> None:
     change = Change(parse_page("u", zero, at_s=0.0), parse_page("u", text, at_s=1.0), over_s=1.0)
     assert change.quantile("framefeed_h", 0.99) == pytest.approx(0.091)
     assert change.quantile("framefeed_none", 0.99) == 0.0
+    assert Change(change.page, change.page, over_s=1.0).quantile("framefeed_h", 0.99) == 0.0
 
 
 @given(st.lists(st.tuples(st.sampled_from(["0.1", "1", "+Inf", "x", "nan", "1e400"]), st.floats(0, 1e15)), max_size=6))

@@ -122,7 +122,7 @@ def test_a_page_that_hangs_drips_or_floods_is_a_line_beside_the_others(
     does: Callable[[socket.socket], None], line: str, trainer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with raw(does) as url:
-        assert main(["top", trainer, url, "--json", "--every-s", "0.2", "--page-s", "2"]) == 0
+        assert main(["top", trainer, url, "--json", "--every-s", "0.2", "--page-s", "1"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert line in told["silent"][f"{url}/metrics"]
     assert told["verdict"]["kind"] == "trainer_bound"
