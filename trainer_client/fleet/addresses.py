@@ -18,16 +18,20 @@ FORMS = {
     "grpcs": "grpcs://HOST:PORT",
 }
 """The schemes of addresses and how each is written."""
+LOCAL = "local"
+"""What stands for a server that the loader starts itself, on this machine."""
 DNS, REGISTRY = "dns+", "registry://"
 """What stands before an address whose name is resolved again and again, and before a folder of entries."""
 _STRANGE = frozenset("*?;, \t\n")  # in no name or address of a host
 
 
 def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
-    """What a user may give: addresses, dns+ before one, registry:///FOLDER, each well formed and given once.
+    """What a user may give: addresses, dns+ before one, registry:///FOLDER, "local", each well formed and given once.
 
     Raises BadInput naming the first that is not.
     """
+    if urls == LOCAL:
+        return (LOCAL,)
     if isinstance(urls, str):
         raise BadInput(
             f"servers is the string {show_value(urls)}, wanted a list of addresses like ['tcp://10.0.0.5:5555']"
@@ -44,6 +48,8 @@ def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_given(url: str) -> None:
+    if url == LOCAL:
+        return
     if url.startswith(REGISTRY):
         if not url.startswith(f"{REGISTRY}/"):
             raise BadInput(f"server address {show_value(url)} names no folder; wanted {REGISTRY}/PATH, an absolute one")
