@@ -82,6 +82,7 @@ class LocalServer:
             "--bind": self.url,
             "--metrics-port": "0",
             "--buffer-pool-mib": str(self._plan.buffer_pool_mib),
+            "--drain-s": "0",  # when it is told to end its only client has gone
         }
         words = (word for option in options.items() for word in option)
         return (sys.executable, "-m", "framefeed.cli", "serve", str(self._root), *words)
