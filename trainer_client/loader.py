@@ -101,8 +101,7 @@ class ClipLoader(HomeProcess):
         self._stand_ins = StandIns(self._dataset, options.poison, ledger=self._ledger)
         self._stood_in: list[tuple[int, StandIn]] = []  # with the number of steps before it
         self._fingerprint: str | None = None
-        given = options.dataset_identity
-        self._identity = self._dataset.identity if given is None else given  # of the samples; "" if nobody says
+        self._identity = self._identity_of_samples()
         self._data: str | None = None  # which data set the servers have
         self._turn = TurnTaking("a ClipLoader")
         self._roll: RankRoll | None = None
@@ -338,6 +337,11 @@ class ClipLoader(HomeProcess):
     @property
     def _is_over(self) -> bool:
         return self.steps is not None and self._order.steps >= self.steps
+
+    def _identity_of_samples(self) -> str:
+        """The data set that the samples are of; "" if nobody says."""
+        given = self.options.dataset_identity
+        return self._dataset.identity if given is None else given
 
     def _start_local(self) -> LocalServer | None:
         """Start the server of this machine that is wanted; it ends with the loader, also one that is dropped."""
