@@ -51,10 +51,10 @@ from decode_server.service.workers.topology import (
     WorkerSlot,
     choose_sockets,
     plan_worker_slots,
-    read_cpu_quota,
     read_sockets,
 )
 from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
+from framefeed.cgroups import read_cpu_quota
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
 from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.stop_signals import StopSignals
