@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from models.block import StackConfig
 from models.classifier import ClassifierConfig
@@ -26,13 +28,15 @@ from trainer_client.text.tokens import TokenLayout, TokenRows
 from trainer_client.training.augment.mixup import MixRule
 from trainer_client.training.average import Average
 from trainer_client.training.backward import Passes
+from trainer_client.training.checkpoints import Checkpoints
 from trainer_client.training.device_feed import to_device
 from trainer_client.training.learning import Learning
 from trainer_client.training.optimizers import OptimizerConfig, build_optimizer
 from trainer_client.training.parallel import Parallel, ParallelName
+from trainer_client.training.part_writer import Staging, part_writing
 from trainer_client.training.precision import Precision, PrecisionName
 from trainer_client.training.ranks import Ranks
-from trainer_client.training.run_state import TrainState, load_run, state_of
+from trainer_client.training.run_state import Stored, load_run, tensors_of
 from trainer_client.training.schedules import WarmupCosine
 from trainer_client.training.step import Run, train_step
 from trainer_client.training.tasks.classify import ClassifyTask, Targets
@@ -162,8 +166,8 @@ def make_run(
     return Run(task=task, learning=learning, passes=passes, average=average, seed=5)
 
 
-def take(run: Run[Any], *, until: int, after: TrainState | None = None) -> tuple[list[float], TrainState]:
-    """The losses of the steps up to `until`, and where the run then stands, its tensors no longer live."""
+def take(run: Run[Any], *, until: int, after: Stored | None = None) -> tuple[list[float], dict[str, Tensor]]:
+    """The losses of the steps up to `until`, and the run's tensors then, whole and no longer live. A collective."""
     if after is not None:
         load_run(run, after)
     ranks = run.passes.parallel.ranks
@@ -171,7 +175,7 @@ def take(run: Run[Any], *, until: int, after: TrainState | None = None) -> tuple
     losses = list[float]()
     while run.step < until:
         losses.append(train_step(run, to_device(make_share(run.step, ranks, frames=frames), CPU)).read().loss)
-    return losses, _copied(state_of(run, data={}))
+    return losses, {name: whole(tensor) for name, tensor in tensors_of(run).items()}
 
 
 def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
@@ -180,6 +184,27 @@ def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
 
 
-def _copied(state: TrainState) -> TrainState:
-    copy = torch.utils._pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), dataclasses.asdict(state))
-    return TrainState(**copy)
+def whole(tensor: Tensor) -> Tensor:
+    """A copy of a live tensor, put together where it is divided: a collective there."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin so, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def save_part(folder: Path, run: Run[Any]) -> None:
+    """Write this rank's part of a checkpoint of a run, as its saver does; `commit` is for one rank, after all."""
+    ranks = run.passes.parallel.ranks
+    kept = kept_in(folder)
+    pieces = Staging(ranks).copy(tensors_of(run))
+    writing = part_writing(kept.open_hidden(run.step), pieces, rank=ranks.rank, data={"position": run.step}, what="it")
+    assert writing.done(wait_s=60)
+
+
+def kept_in(folder: Path) -> Checkpoints:
+    """The checkpoints there, of a run without options; every rank makes the same."""
+    kept = Checkpoints(folder, config={}, keep=9)
+    kept.token = "0" * 16
+    return kept
