@@ -1,6 +1,6 @@
 """A checkpoint of a training run as a folder of safetensors: whether it is whole, and the tensors out of it.
 
-Each process of the run wrote a part: tensors, or pieces of tensors with where they belong, as torch.distributed.checkpoint
+Each process of the run wrote a part: tensors, or pieces of them with where they belong, as torch.distributed.checkpoint
 spells it in safetensors, so that its reader puts them together for any number of processes. Nothing in it is executed:
 headers are JSON, within limits. It knows no run and no model.
 """
@@ -94,7 +94,7 @@ def read_header(folder: Path) -> Header:
     said = _json(folder / HEADER_NAME)
     version = said.get("framefeed_checkpoint")
     if version != FORMAT:
-        raise CheckpointError(f"it has version {str(version)[:20]!r}, wanted {FORMAT}")
+        raise CheckpointError(f"it has version {_shown(version)}, wanted {FORMAT}")
     return Header(
         step=_whole(said, "step", most=10**18 - 1), world=_whole(said, "world", least=1, most=MAX_PARTS), said=said
     )
@@ -137,7 +137,7 @@ def layout(folder: Path, *, world: int) -> dict[str, Layout]:
     except OSError as error:
         raise CheckpointError(f"it cannot be listed: {_reason(error)}") from None
     if seen != wanted:
-        raise CheckpointError(f"it has {', '.join(sorted(seen ^ wanted)[:3])} too many or too few")
+        raise CheckpointError(f"it has {', '.join(map(_shown, sorted(seen ^ wanted)[:3]))} too many or too few")
     pieces: dict[str, list[tuple[tuple[int, ...], tuple[int, ...], str]]] = {}
     for name in sorted(wanted):
         for tensor, piece in _pieces(folder / name).items():
@@ -171,7 +171,7 @@ def differing_tensors(found: Mapping[str, Layout], wanted: Mapping[str, Tensor])
     """What tensors there are not those that are wanted, as the beginning of a line; empty if all are."""
     wrong = sorted(found.keys() ^ wanted.keys())
     if wrong:
-        return f"it has {'no' if wrong[0] in wanted else 'a'} {wrong[0]}"
+        return f"it has {'no' if wrong[0] in wanted else 'a'} {_shown(wrong[0])}"
     for name, tensor in wanted.items():
         seen = found[name]
         if (seen.shape, seen.dtype) != (tuple(tensor.shape), tensor.dtype):
@@ -207,9 +207,9 @@ def _offsets(told: object, name: str, shape: Sequence[int]) -> tuple[int, ...]:
     entry = told.get(name) if isinstance(told, dict) else None
     offsets = entry.get(OFFSETS) if isinstance(entry, dict) else None
     if not isinstance(offsets, list) or len(offsets) != len(shape):
-        raise CheckpointError(f"{name} does not say where its piece of shape {shape} belongs")
+        raise CheckpointError(f"{_shown(name)} does not say where its piece of shape {shape} belongs")
     if not all(type(offset) is int and 0 <= offset < 1 << 48 for offset in offsets):
-        raise CheckpointError(f"{name} begins at {str(offsets)[:80]}, wanted numbers from 0")
+        raise CheckpointError(f"{_shown(name)} begins at {_shown(offsets)}, wanted numbers from 0")
     return tuple(offsets)
 
 
@@ -217,15 +217,15 @@ def _put_together(name: str, pieces: Sequence[tuple[tuple[int, ...], tuple[int, 
     dtypes, ranks = {dtype for _, _, dtype in pieces}, {len(sizes) for _, sizes, _ in pieces}
     if len(dtypes) > 1 or len(ranks) > 1 or not dtypes <= DTYPES.keys():
         raise CheckpointError(
-            f"the pieces of {name} are of {', '.join(sorted(dtypes))}, wanted one of {', '.join(DTYPES)}"
+            f"the pieces of {_shown(name)} are of {', '.join(sorted(dtypes))}, wanted one of {', '.join(DTYPES)}"
         )
     shape = tuple(max(offsets[axis] + sizes[axis] for offsets, sizes, _ in pieces) for axis in range(ranks.pop()))
     held = [(offsets, sizes) for offsets, sizes, _ in pieces if math.prod(sizes)] or [(pieces[0][0], pieces[0][1])]
     for number, one in enumerate(held):
         if any(_overlap(one, other) for other in held[:number]):
-            raise CheckpointError(f"two pieces of {name} lie over each other")
+            raise CheckpointError(f"two pieces of {_shown(name)} lie over each other")
     if sum(math.prod(sizes) for _, sizes in held) != math.prod(shape):
-        raise CheckpointError(f"the pieces of {name} leave a hole in its shape {shape}")
+        raise CheckpointError(f"the pieces of {_shown(name)} leave a hole in its shape {shape}")
     return Layout(shape=shape, dtype=DTYPES[dtypes.pop()])
 
 
@@ -236,7 +236,7 @@ def _overlap(one: tuple[Sequence[int], Sequence[int]], other: tuple[Sequence[int
 def _whole(said: Mapping[str, object], name: str, *, least: int = 0, most: int) -> int:
     value = said.get(name)
     if type(value) is not int or not least <= value <= most:
-        raise CheckpointError(f"{name} is {str(value)[:40]}, wanted {least} to {most}")
+        raise CheckpointError(f"{name} is {_shown(value)}, wanted {least} to {most}")
     return value
 
 
@@ -253,7 +253,12 @@ def _json(path: Path) -> dict[str, object]:
     return said
 
 
+def _shown(value: object) -> str:
+    """A value that anybody may have written, on one line."""
+    return (value if isinstance(value, str) and value.isprintable() else ascii(value))[:120]
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).partition("\n")[0].strip()[:200] or type(error).__name__
+    return _shown(str(error).partition("\n")[0].strip() or type(error).__name__)

@@ -9,9 +9,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tests.unit.trainer.small_tasks import TASKS, Split, kept_in, largest_difference, make_run, part, save_part, take
+from tests.unit.trainer.small_tasks import TASKS, Split, largest_difference, make_run, part, take
+from tests.unit.trainer.stored_runs import kept_in, save, write_part
 from trainer_client.training.ranks import Ranks
-from trainer_client.training.run_state import load_run, tensors_of
+from trainer_client.training.run_state import load_run, state_of, tensors_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -43,10 +44,11 @@ def _rank(rank: int, folder: str) -> None:
             first = kept.load(kept.folder / "step_000000007", ranks)
             run = make_run(name, Split(ranks=ranks, parallel=split.parallel, micro_clips=split.micro_clips))
             seen[f"{name} on", how] = take(run, until=14, after=first)
-            save_part(Path(folder) / name / how, run)
+            last = kept_in(Path(folder) / name / how)
+            write_part(last, state_of(run, data={"position": 14}), ranks)
             dist.barrier()
             if rank == 0:
-                kept_in(Path(folder) / name / how).commit(14, world=WORLD)
+                last.commit(14, world=WORLD)
     if rank == 0:
         torch.save(seen, f"{folder}/seen.pt")
     dist.destroy_process_group()
@@ -61,8 +63,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
     for name in CONTINUED:
         run = make_run(name, Split())
         take(run, until=7)
-        save_part(folder / name, run)
-        kept_in(folder / name).commit(7, world=1)
+        save(kept_in(folder / name), state_of(run, data={"position": 7}))
     mp.spawn(_rank, args=(str(folder),), nprocs=WORLD)  # each waits for the other; a failure ends both
     found: Seen = torch.load(Path(folder) / "seen.pt", weights_only=False)
     return folder, found

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 _STAND_INS = "stand_ins"
 _OWN = frozenset({_STAND_INS, "decoder_fingerprint", "dataset"})  # what ranks may know differently
@@ -25,8 +26,8 @@ def data_of_rank(states: Sequence[Mapping[str, object]], *, rank: int, world: in
     for number, state in enumerate(states):
         mine = {name: value for name, value in state.items() if name not in _OWN}
         if wrong := sorted(name for name in {*first, *mine} if first.get(name) != mine.get(name)):
-            seen = f"{wrong[0]} is {str(mine.get(wrong[0]))[:40]}, rank 0's {str(first.get(wrong[0]))[:40]}"
-            raise BadInput(f"checkpoint: the data of rank {number} stands elsewhere: {seen}")
+            seen, wanted = (show_value(state.get(wrong[0])) for state in (mine, first))
+            raise BadInput(f"checkpoint: the data of rank {number} stands elsewhere: {show_value(wrong[0])} is {seen}, rank 0's {wanted}")
     if len(states) == world:
         return _typed(states[rank])
     merged = {name: next((s[name] for s in states if s.get(name) is not None), None) for name in _OWN - {_STAND_INS}}
@@ -44,7 +45,7 @@ def _rows(text: object) -> list[list[object]]:
     except (ValueError, RecursionError):
         rows = None
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise BadInput(f"checkpoint: stand_ins is {str(text)[:40]!r}, wanted a record")
+        raise BadInput(f"checkpoint: stand_ins is {show_value(text)}, wanted a record")
     return rows
 
 

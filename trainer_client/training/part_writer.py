@@ -49,7 +49,8 @@ class Staging:
         """This rank's share of tensors that all ranks name alike. Overwrites the copy before; waits for no device."""
         pieces = _share(tensors, self._ranks)
         staged = {name: self._buffer(name, piece.tensor) for name, piece in pieces.items()}
-        torch._foreach_copy_(list(staged.values()), [piece.tensor for piece in pieces.values()])
+        if pieces:
+            torch._foreach_copy_(list(staged.values()), [piece.tensor for piece in pieces.values()])
         self._buffers = {name: tensor for name, tensor in staged.items() if tensor.device.type == "cpu"}
         return {name: Piece(tensor=staged[name], offsets=piece.offsets) for name, piece in pieces.items()}
 

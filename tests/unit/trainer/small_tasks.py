@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,10 @@ from trainer_client.text.tokens import TokenLayout, TokenRows
 from trainer_client.training.augment.mixup import MixRule
 from trainer_client.training.average import Average
 from trainer_client.training.backward import Passes
-from trainer_client.training.checkpoints import Checkpoints
 from trainer_client.training.device_feed import to_device
 from trainer_client.training.learning import Learning
 from trainer_client.training.optimizers import OptimizerConfig, build_optimizer
 from trainer_client.training.parallel import Parallel, ParallelName
-from trainer_client.training.part_writer import Staging, part_writing
 from trainer_client.training.precision import Precision, PrecisionName
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.run_state import Stored, load_run, tensors_of
@@ -192,19 +189,3 @@ def whole(tensor: Tensor) -> Tensor:
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those whose names begin so, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def save_part(folder: Path, run: Run[Any]) -> None:
-    """Write this rank's part of a checkpoint of a run, as its saver does; `commit` is for one rank, after all."""
-    ranks = run.passes.parallel.ranks
-    kept = kept_in(folder)
-    pieces = Staging(ranks).copy(tensors_of(run))
-    writing = part_writing(kept.open_hidden(run.step), pieces, rank=ranks.rank, data={"position": run.step}, what="it")
-    assert writing.done(wait_s=60)
-
-
-def kept_in(folder: Path) -> Checkpoints:
-    """The checkpoints there, of a run without options; every rank makes the same."""
-    kept = Checkpoints(folder, config={}, keep=9)
-    kept.token = "0" * 16
-    return kept
