@@ -27,7 +27,8 @@ def data_of_rank(states: Sequence[Mapping[str, object]], *, rank: int, world: in
         mine = {name: value for name, value in state.items() if name not in _OWN}
         if wrong := sorted(name for name in {*first, *mine} if first.get(name) != mine.get(name)):
             seen, wanted = (show_value(state.get(wrong[0])) for state in (mine, first))
-            raise BadInput(f"checkpoint: the data of rank {number} stands elsewhere: {show_value(wrong[0])} is {seen}, rank 0's {wanted}")
+            where = f"{show_value(wrong[0])} is {seen}, rank 0's {wanted}"
+            raise BadInput(f"checkpoint: the data of rank {number} stands elsewhere: {where}")
     if len(states) == world:
         return _typed(states[rank])
     merged = {name: next((s[name] for s in states if s.get(name) is not None), None) for name in _OWN - {_STAND_INS}}

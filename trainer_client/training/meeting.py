@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from framefeed.errors import BadInput
 from trainer_client.training.processes import GONE, RankLost, run_store
@@ -21,7 +22,7 @@ _BITS = 12  # of each count in one number of the store
 _MOST = (1 << _BITS) - 1
 _SLICE = timedelta(seconds=1)
 _PATIENCE_S, _STOPPING_S = 600.0, 30.0
-_meetings = itertools.count()  # every rank makes them in the same order
+_places = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +48,22 @@ class Agreed:
 class Meeting:
     """Where the ranks meet. Alone a rank agrees with itself, at once."""
 
-    def __init__(self, ranks: Ranks, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ranks: Ranks,
+        *,
+        store: Store | None = None,
+        name: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`store` and `name` are what all ranks have alike; None: the store of the group that they have joined, and
+        the number of this meeting place, since every rank makes them in the same order.
+        """
         if ranks.world > _MOST:
             raise BadInput(f"world size is {ranks.world}, wanted at most {_MOST}")
         self._ranks, self._clock = ranks, clock
-        self._store: Any = run_store() if ranks.world > 1 else None  # torch's, untyped
-        self._prefix, self._number = f"framefeed/meeting/{next(_meetings)}", 0
+        self._store = run_store() if ranks.world > 1 and store is None else store
+        self._prefix, self._number = f"framefeed/meeting/{next(_places) if name is None else name}", 0
 
     def meet(self, asks: Asks, *, stopping: Callable[[], bool] = lambda: False) -> Agreed:
         """Blocks until all ranks are here: 600 s at most, and 30 s once this one is `stopping`.
