@@ -31,8 +31,15 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("step", "saved", "since_s", "due"),
-    [(7, 0, 0.0, True), (6, 0, 0.0, False), (8, 7, 0.0, False), (15, 7, 0.0, True), (8, 7, 60.0, True), (7, 7, 99.0, False)],
-)  # fmt: skip
+    [
+        (7, 0, 0.0, True),
+        (6, 0, 0.0, False),
+        (8, 7, 0.0, False),
+        (15, 7, 0.0, True),
+        (8, 7, 60.0, True),
+        (7, 7, 99.0, False),
+    ],
+)
 def test_it_saves_after_so_many_steps_or_seconds_and_no_step_twice(
     step: int, saved: int, since_s: float, due: bool
 ) -> None:
@@ -77,9 +84,13 @@ def test_a_write_that_fails_ends_the_run_with_one_line(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "fsync", full)
     loop = make_loop(steps=50)
     saver = Saver(loop, kept_in(tmp_path), Rhythm(steps=3))
-    with pytest.raises(StorageFault, match=r"after step 3: part 0 cannot be written: No space left") as caught:
+
+    def run() -> None:
         loop.run(Limits(steps=50), stops=NoStops(), saves=saver)
         saver.finish()
+
+    with pytest.raises(StorageFault, match=r"after step 3: part 0 cannot be written: No space left") as caught:
+        run()
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("step_*"))
 
