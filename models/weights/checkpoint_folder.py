@@ -183,7 +183,7 @@ def piece_of(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """What this process holds of a tensor, and where in the whole that begins."""
     if not isinstance(tensor, DTensor):
         return tensor, (0,) * tensor.ndim
-    (chunk,) = tensor.__create_chunk_list__()
+    (chunk,) = tensor.__create_chunk_list__()  # type: ignore[no-untyped-call]
     return tensor.to_local(), tuple(chunk.offsets)
 
 
@@ -192,7 +192,7 @@ def _pieces(path: Path) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], str
     try:
         with opened(path, MAX_FILE_BYTES):
             pass
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
             told = json.loads((file.metadata() or {}).get(SHARDING, ""))

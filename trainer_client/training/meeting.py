@@ -70,42 +70,43 @@ class Meeting:
 
         Raises RankLost when another rank is gone, or does not come in that time.
         """
-        if self._store is None:
+        store = self._store
+        if store is None:
             return _agreed(asks.stop, asks.late, asks.save, asks.written, world=1)
         self._number += 1
         here, total = f"{self._prefix}/{self._number}/here", f"{self._prefix}/{self._number}/total"
         flags = (True, asks.stop, asks.late, asks.save, asks.written)
-        told = int(self._store.add(here, sum(int(flag) << (_BITS * place) for place, flag in enumerate(flags))))
+        told = int(store.add(here, sum(int(flag) << (_BITS * place) for place, flag in enumerate(flags))))
         if told & _MOST == self._ranks.world:
-            self._store.set(total, str(told))
-            self._forget(self._number - 1)
+            store.set(total, str(told))
+            self._forget(store, self._number - 1)
         else:
-            self._wait(total, stopping)
-            told = int(self._store.get(total))
+            self._wait(store, total, stopping)
+            told = int(store.get(total))
         counts = [(told >> (_BITS * place)) & _MOST for place in range(1, len(flags))]
         return _agreed(*counts, world=self._ranks.world)
 
-    def _wait(self, key: str, stopping: Callable[[], bool]) -> None:
+    def _wait(self, store: Store, key: str, stopping: Callable[[], bool]) -> None:
         began_s, stopped_s = self._clock(), None
         while True:
             try:
-                self._store.wait([key], _SLICE)
+                store.wait([key], _SLICE)
                 return
             except RuntimeError:  # the slice is over; or the store is gone, which the next line says
-                if self._store.check([key]):
+                if store.check([key]):
                     return
-            if self._store.check([GONE]):
-                raise RankLost(f"{self._store.get(GONE).decode(errors='replace')[:200]} is gone")
+            if store.check([GONE]):
+                raise RankLost(f"{store.get(GONE).decode(errors='replace')[:200]} is gone")
             now_s = self._clock()
             if stopped_s is None and stopping():
                 stopped_s = now_s
             if now_s - began_s > _PATIENCE_S or (stopped_s is not None and now_s - stopped_s > _STOPPING_S):
                 raise RankLost(f"the other ranks have not come to the next step within {now_s - began_s:.0f} s")
 
-    def _forget(self, number: int) -> None:
+    def _forget(self, store: Store, number: int) -> None:
         """All have come to a later meeting, and so have read this one's result."""
         for name in ("here", "total"):
-            self._store.delete_key(f"{self._prefix}/{number}/{name}")
+            store.delete_key(f"{self._prefix}/{number}/{name}")
 
 
 def _agreed(stop: int, late: int, save: int, written: int, *, world: int) -> Agreed:
