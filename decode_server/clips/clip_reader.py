@@ -1,7 +1,7 @@
 """Plans clips and reads their packets ahead of the decoder; decodes nothing, and knows no threads.
 
-What it could not or should not read ahead is read by the decoder when it comes to it, so that a clip is the same however
-much of it was.
+What it could not or should not read ahead is read by the decoder when it comes to it, so that a clip is the same
+however much of it was.
 """
 
 from __future__ import annotations
