@@ -302,7 +302,9 @@ def _is_of_resources(error: Exception) -> bool:
 def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBackend:
     """The backend that decodes the videos of a root, opened through `seams`. Raises BadInput."""
     index_folder = Path(setup.index_folder) if setup.index_folder else None
-    library = Library(Path(setup.root), index_folder=index_folder, seams=seams, since_s=setup.started_s)
+    library = Library(
+        Path(setup.root), index_folder=index_folder, seams=seams, since_s=setup.started_s, memory=setup.manifest
+    )
     costs = CostLimits(read_mib=setup.max_read_mib, decode_mpx=setup.max_decode_mpx)
     return DecodeBackend(
         engine=lambda: Engine(library, limits=costs),
