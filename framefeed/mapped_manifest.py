@@ -91,7 +91,7 @@ def shared_manifest(folder: Path, memory: int, about: Callable[[], bytes]) -> tu
 
 def _fill(folder: Path, memory: int, about: bytes) -> None:
     identity = read_identity_of(folder)
-    with os.fdopen(os.dup(memory), "r+b") as file:
+    with open(memory, "r+b", closefd=False) as file:  # closing any descriptor of it would let go of the lock
         if not _is_copied(folder, file) and not _is_converted(folder, file):
             _sort(folder, file)
         write_note(file, msgspec.msgpack.encode((identity, about)))

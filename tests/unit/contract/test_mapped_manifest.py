@@ -101,6 +101,21 @@ def test_who_ends_while_it_fills_leaves_that_to_the_next(tmp_path: Path, memory:
     assert dict(shared(tmp_path, memory).videos) == {ENTRY.video: ENTRY}
 
 
+def test_processes_that_ask_at_once_find_one_whole_manifest(tmp_path: Path, memory: int) -> None:
+    videos = {f"{number:06d}": replace(ENTRY, video=f"{number:06d}") for number in range(2000)}
+    Manifest(videos=videos).write(tmp_path)
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if not child:
+            try:
+                os._exit(0 if len(shared(tmp_path, memory).videos) == len(videos) else 1)
+            except BaseException:
+                os._exit(2)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+
+
 @pytest.mark.parametrize("spoilt", ["cut", "longer", "bit", "other", "empty", "note", "huge", "folder", "pipe"])
 def test_a_map_that_is_none_is_refused_in_one_line_and_the_manifest_read(
     tmp_path: Path, memory: int, caplog: pytest.LogCaptureFixture, spoilt: str
