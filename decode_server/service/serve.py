@@ -51,10 +51,10 @@ from decode_server.service.workers.topology import (
     WorkerSlot,
     choose_sockets,
     plan_worker_slots,
-    read_cpu_quota,
     read_sockets,
 )
 from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
+from framefeed.cgroups import read_cpu_quota
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
 from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.stop_signals import StopSignals
@@ -221,7 +221,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         announced = _announcement(options, urls, worker_slots, pool, lifecycle)
         announcement = stack.enter_context(contextlib.closing(announced))
         front = _front(parts, options, server, announcement)
-        health = _health(options, front, metrics)
+        health = _health(options, front, metrics, partial(refusals.refuse, "http"))
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         front.run()
@@ -238,9 +238,9 @@ def _listen_at(
     return listening
 
 
-def _health(options: Serve, front: Front, metrics: Metrics) -> HealthServer:
-    host = parse_metrics_host(options.metrics_host)
-    return HealthServer(host, options.metrics_port, status=lambda: front.status, metrics=metrics.render)
+def _health(options: Serve, front: Front, metrics: Metrics, refused: Callable[[str, str], None]) -> HealthServer:
+    host, port = parse_metrics_host(options.metrics_host), options.metrics_port
+    return HealthServer(host, port, status=lambda: front.status, metrics=metrics.render, refused=refused)
 
 
 def _warn_of_exposed_folders(options: Serve) -> None:

@@ -43,15 +43,6 @@ def read_sockets(sysfs_cpus: Path, allowed: frozenset[int]) -> tuple[Socket, ...
     return tuple(Socket(id=package, cpus=tuple(cpus)) for package, cpus in sorted(cpus_of.items()))
 
 
-def read_cpu_quota(cgroup: Path) -> float | None:
-    """CPUs' worth of time that the container's cgroup may use (cgroup v2 cpu.max), or None without a limit."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-
-
 def choose_sockets(sockets: tuple[Socket, ...], wanted: str) -> tuple[Socket, ...]:
     """The sockets named in `wanted` ("0,1"; "" means all). Raises BadInput for one that is not there."""
     if not wanted.strip():
