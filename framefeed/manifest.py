@@ -131,11 +131,12 @@ class Manifest:
         with NewFile(folder / MAP_NAME) as new_map, NewFile(folder / MANIFEST_NAME) as new:
             writer = RecordWriter(new_map.file)
             writer.write((video, pack_entry(self.videos[video])) for video in sorted(self.videos))
+            digest = writer.places()
             head = {
                 "framefeed_manifest": MANIFEST_VERSION,
                 "videos": len(self.videos),
                 "identity": identity,
-                "map": writer.places(),
+                "map": digest,
             }
             new.file.write(json.dumps(head).encode() + b"\n")
             for kind, values in ((_VIDEO, self.videos.values()), (_REFUSED, self.refused)):
@@ -143,7 +144,7 @@ class Manifest:
                     new.file.write(_line(kind, value))
             new.file.flush()
             os.fsync(new.file.fileno())
-            writer.head(MapNote(identity, new.file.tell(), head["map"]).pack())
+            writer.head(MapNote(identity, new.file.tell(), digest).pack())
             just_before()
             new_map.take_place()
             os.utime(new.file.fileno())  # whoever looks at both files' times sees that it was the last to be written
