@@ -19,6 +19,7 @@ from bench.tables import profile_markdown
 from decode_server.chunking.synthetic import make_videos
 from decode_server.clips import swscale
 from decode_server.clips.clip_reader import ClipReader
+from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.clips.packet_bytes import PacketBytes
 from decode_server.indexing.index import build_index
