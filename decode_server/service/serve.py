@@ -42,7 +42,7 @@ from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares, parse_run_shares
 from decode_server.service.sandbox_report import SandboxReport
 from decode_server.service.workers.cancel_flags import CancelFlags
-from decode_server.service.workers.job_table import SPARE_TASKS
+from decode_server.service.workers.read_depth import most_spare
 from decode_server.service.workers.sandbox import Sandbox
 from decode_server.service.workers.supervisor import WORKER_COMMAND, ZOMBIES_A_SLOT, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import (
@@ -376,7 +376,7 @@ def _pool(
     sandbox_report: SandboxReport,
 ) -> WorkerPool:
     # Those of a slot that are killed and cannot go keep theirs.
-    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + SPARE_TASKS) * TOGETHER
+    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + most_spare(options.threads)) * TOGETHER
     flags = CancelFlags(tasks)
     worker_options = WorkerOptions(
         root=str(options.root),

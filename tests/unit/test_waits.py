@@ -28,6 +28,8 @@ ENDED_BY = {
     "decode_server/chunking/verify.py: future.result()": "only of futures that are done",
     "decode_server/service/workers/worker.py: channel.recv(MAX_MESSAGE_BYTES)": "the front's end: the socket closes",
     "decode_server/service/workers/worker.py: self._channel.recv(MAX_MESSAGE_BYTES)": "the front's end, as above",
+    "decode_server/service/workers/hand_over.py: self._more.wait()": "a task; the front's end ends the process",
+    "decode_server/service/workers/hand_over.py: self._room.wait()": "a decode thread is done; the same",
     "decode_server/service/workers/supervisor.py: worker.process.poll()": "does not block",
     "decode_server/service/workers/supervisor.py: worker.channel.recv(MAX_MESSAGE_BYTES)": "it does not block",
     "framefeed/cli/stop_signals.py: self._ends[0].recv(64)": "it does not block",
