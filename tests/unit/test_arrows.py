@@ -31,18 +31,18 @@ WITHOUT_TORCH = {"framefeed", "decode_server"}
 ONE_FILE = {
     "zmq": {
         "decode_server/service/listeners/curve.py",
-        "decode_server/service/listeners/gateway/deliveries.py",
-        "decode_server/service/listeners/gateway/gateway.py",
-        "decode_server/service/listeners/gateway/inbound.py",
-        "decode_server/service/listeners/gateway/peers.py",
-        "decode_server/service/listeners/gateway/router.py",
-        "decode_server/service/listeners/gateway/zap.py",
+        "decode_server/service/listeners/gateway/zmq_deliveries.py",
+        "decode_server/service/listeners/gateway/zmq_gateway.py",
+        "decode_server/service/listeners/gateway/zmq_inbound.py",
+        "decode_server/service/listeners/gateway/zmq_peers.py",
+        "decode_server/service/listeners/gateway/zmq_router.py",
+        "decode_server/service/listeners/gateway/zmq_zap.py",
         "trainer_client/transports/zmq_link.py",
         "trainer_client/transports/zmq_transport.py",
     },
     "grpc": {
         "decode_server/service/listeners/grpc_listener.py",
-        "decode_server/service/listeners/grpc_auth.py",
+        "decode_server/service/listeners/gateway/grpc_auth.py",
         "trainer_client/transports/grpc_transport.py",
     },
     "jax": {"trainer_client/adapters/jax_batches.py"},
@@ -128,7 +128,7 @@ def test_decode_server_imports_where_torch_cannot_be_imported() -> None:
     ("module", "without"),
     [
         ("decode_server.service.serve", ("av", "grpc", "google", "uvloop", "zmq", "torch")),
-        ("decode_server.service.listeners.gateway.gateway", ("av", "grpc", "google", "uvloop", "torch")),
+        ("decode_server.service.listeners.gateway.zmq_gateway", ("av", "grpc", "google", "uvloop", "torch")),
         ("decode_server.service.workers.worker", ("grpc", "google", "uvloop", "zmq", "torch")),
     ],
 )

@@ -26,9 +26,9 @@ from grpc_reflection.v1alpha import reflection
 
 from decode_server.service.lifecycle import Lifecycle, State
 from decode_server.service.listeners.endpoint import Endpoint
-from decode_server.service.listeners.grpc_auth import AuthInterceptor, HandshakeWatch, tls_credentials
+from decode_server.service.listeners.gateway.grpc_auth import AuthInterceptor, HandshakeWatch, tls_credentials
+from decode_server.service.listeners.gateway.grpc_streams import CALLS_PER_STREAM, QueuedReply, Stream, Streams
 from decode_server.service.listeners.security import ServerCredentials
-from decode_server.service.listeners.streams import CALLS_PER_STREAM, QueuedReply, Stream, Streams
 from decode_server.service.refusals import Refusals
 from framefeed.errors import BadInput, BadRequest, FramefeedError
 from framefeed.grpc_pixels import with_pixels

@@ -37,7 +37,7 @@ from framefeed.errors import FramefeedError
 
 log = logging.getLogger("framefeed.serve")
 
-_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.listeners.gateway.gateway")
+_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.listeners.gateway.zmq_gateway")
 _FAILED_STARTS = 8  # in a row, after which there is no point
 _REAP_S = 0.01
 _LEAST_LIFE_S = 1.0  # of one that served, before the next is started

@@ -14,10 +14,10 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from decode_server.service.listeners.churn import CUTS, WITHIN_S, Churn
-from decode_server.service.listeners.gateway.connections import UNHEARD_BYTES, Connection, ConnectionTable
 from decode_server.service.listeners.gateway.gateway_messages import Refused
-from decode_server.service.listeners.gateway.inbound import MOST_PARTS, Inbound
-from decode_server.service.listeners.gateway.router import Names, cut, peer_of, received_bytes, source_of
+from decode_server.service.listeners.gateway.zmq_connections import UNHEARD_BYTES, Connection, ConnectionTable
+from decode_server.service.listeners.gateway.zmq_inbound import MOST_PARTS, Inbound
+from decode_server.service.listeners.gateway.zmq_router import Names, cut, peer_of, received_bytes, source_of
 from framefeed.wire import MAX_HEADER_BYTES
 from framefeed.zmtp import protocol_error
 

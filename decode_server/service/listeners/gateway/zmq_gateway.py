@@ -17,7 +17,6 @@ from collections import deque
 
 import zmq
 
-from decode_server.service.listeners.gateway.deliveries import Deliveries
 from decode_server.service.listeners.gateway.gateway_messages import (
     MAX_DATAGRAM_BYTES,
     Arrived,
@@ -36,11 +35,12 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     pack_datagrams,
     unpack_from_front,
 )
-from decode_server.service.listeners.gateway.inbound import Inbound, InboundMessages
 from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes
-from decode_server.service.listeners.gateway.peers import Peers
-from decode_server.service.listeners.gateway.router import Names, open_router
-from decode_server.service.listeners.gateway.zap import Zap
+from decode_server.service.listeners.gateway.zmq_deliveries import Deliveries
+from decode_server.service.listeners.gateway.zmq_inbound import Inbound, InboundMessages
+from decode_server.service.listeners.gateway.zmq_peers import Peers
+from decode_server.service.listeners.gateway.zmq_router import Names, open_router
+from decode_server.service.listeners.gateway.zmq_zap import Zap
 from decode_server.service.private_memory import keep_memory_private
 from decode_server.service.workers.sandbox import Sandbox, enter_sandbox
 from framefeed.cli.log_lines import log_to_stderr

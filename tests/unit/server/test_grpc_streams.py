@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from decode_server.service.listeners.gateway.grpc_streams import CALLS_PER_STREAM, Streams
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
-from decode_server.service.listeners.streams import CALLS_PER_STREAM, Streams
 
 PIXELS = memoryview(b"pixels")
 
