@@ -54,6 +54,7 @@ GRPC_SETUPS = st.builds(
     address=st.text(max_size=40),
     secure=st.booleans(),
     secrets=st.booleans(),
+    ready=st.booleans(),
     streams=NUMBERS,
     connections=NUMBERS,
     memory_bytes=NUMBERS,

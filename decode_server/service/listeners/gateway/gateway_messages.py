@@ -43,6 +43,7 @@ class GrpcSetup(Struct, frozen=True, array_like=True, tag=13):
     address: str
     secure: bool
     secrets: bool
+    ready: bool
     streams: int
     connections: int
     memory_bytes: int
@@ -56,7 +57,7 @@ class SecretsPart(Struct, frozen=True, array_like=True, tag=14):
 
 
 class Serving(Struct, frozen=True, array_like=True, tag=15):
-    """Front to gRPC's gateway, behind the secrets and at each change: whether the server is ready."""
+    """Front to gRPC's gateway, at each change: whether the server is ready."""
 
     ready: bool
 

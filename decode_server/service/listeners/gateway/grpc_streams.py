@@ -1,192 +1,97 @@
-"""Replies from the front's thread to the calls that an event loop serves, and calls the other way. Knows no transport.
+"""Streams of gRPC's gateway: replies of the front to those that read them, in order for each. Knows no transport.
 
-Each stream has a bound on what waits for it, and a clip's pixels stay in the buffer pool until the loop takes them.
+The front gives a stream no more than it can have unread, so what waits is bounded; a clip's pixels stay in the buffer
+pool until its stream takes them. All of it belongs to one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import os
-import threading
 from collections import deque
-from dataclasses import dataclass
 
-from decode_server.service.listeners.listener import ReaderFull, ReaderGone
+from decode_server.service.listeners.gateway.gateway_messages import Reply
 
 CALLS_PER_STREAM = 256  # unanswered; the next is not handed over before one is answered
-_REPLIES_PER_STREAM = 16  # that wait for a stream before it is called slow
-
-
-@dataclass(slots=True, eq=False)
-class QueuedReply:
-    """A reply on its way; `done` when its pixels are no longer needed. As a Delivery, see listener.py."""
-
-    header: bytes
-    pixels: memoryview | None
-    done: bool = False
-
-    def deliver(self) -> None:
-        """Let go of the pixels."""
-        self.pixels, self.done = None, True
 
 
 class Stream:
-    """One call of a client. `put` and `cut` belong to the front's thread, all else to the loop."""
+    """One call of a client."""
 
-    def __init__(self, name: bytes, loop: asyncio.AbstractEventLoop, *, principal: str) -> None:
+    def __init__(self, name: bytes) -> None:
         self.name = name
-        self.principal = principal
         self.credits = asyncio.Semaphore(CALLS_PER_STREAM)
-        self.told = asyncio.Semaphore(CALLS_PER_STREAM)  # less the calls without a reply that the front has not taken
-        self._loop = loop
-        self._lock = threading.Lock()
-        self._queued_replies: deque[QueuedReply] = deque()
+        self.sending = 0  # replies that were taken and not written yet
+        self._replies: deque[Reply] = deque()
         self._more = asyncio.Event()
         self._cut = asyncio.Event()
-        self._ended = False
 
-    def put(self, header: bytes, pixels: memoryview | None) -> QueuedReply:
-        """Queue a reply. Raises ReaderFull or ReaderGone, having queued nothing."""
-        queued_reply = QueuedReply(header, pixels)
-        with self._lock:
-            if self._ended:
-                raise ReaderGone
-            if len(self._queued_replies) >= _REPLIES_PER_STREAM:
-                raise ReaderFull
-            if not self._queued_replies:  # otherwise the loop has still to look, or was told already
-                self._loop.call_soon_threadsafe(self._more.set)
-            self._queued_replies.append(queued_reply)
-        return queued_reply
+    def put(self, reply: Reply) -> None:
+        """Queue a reply."""
+        self._replies.append(reply)
+        self._more.set()
 
-    async def take(self) -> QueuedReply:
+    async def take(self) -> Reply:
         """The next reply; waits for one for as long as there is none."""
-        while True:
-            self._more.clear()  # a put() after the look below has its set() still before it in the loop
-            with self._lock:
-                if self._queued_replies:
-                    return self._queued_replies.popleft()
+        while not self._replies:
+            self._more.clear()
             await self._more.wait()
+        return self._replies.popleft()
 
     @property
-    def empty(self) -> bool:
-        """Whether no reply waits."""
-        return not self._queued_replies
+    def idle(self) -> bool:
+        """Whether no reply waits or is being written."""
+        return not self._replies and not self.sending
 
     def cut(self) -> None:
-        """From the front's thread: what waits is let go of now, and the loop is to end the call."""
-        self.end()
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self._loop.call_soon_threadsafe(self._cut.set)
+        """The call is to end."""
+        self._cut.set()
 
     async def was_cut(self) -> None:
         """Waits until it is cut."""
         await self._cut.wait()
 
-    def heard(self) -> None:
-        """The front took a call that has no reply."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody tells it anything
-            self._loop.call_soon_threadsafe(self.told.release)
-
-    def end(self) -> None:
-        """Nobody reads any more: what waits is let go of, and put() raises. Idempotent."""
-        with self._lock:
-            self._ended = True
-            while self._queued_replies:
-                self._queued_replies.popleft().deliver()
+    def left(self) -> list[int]:
+        """The numbers of replies that nobody took."""
+        return [reply.number for reply in self._replies]
 
 
 class Streams:
-    """All streams of a listener, and the calls that came over them."""
+    """All that stand."""
 
     def __init__(self) -> None:
         self._streams: dict[bytes, Stream] = {}
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._calls: deque[tuple[Stream, bytes, bool]] = deque()  # whose, header, whether it has a reply
-        self._rung = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    # The loop's side.
-
-    def open(self, principal: str) -> Stream:
-        """A new stream of who is called so, with a name that none had before."""
-        stream = Stream(next(self._numbers).to_bytes(8), asyncio.get_running_loop(), principal=principal)
-        self._streams[stream.name] = stream
-        return stream
-
-    def ask(self, stream: Stream, header: bytes) -> None:
-        """Hand a call to the front."""
-        self._hand_over(stream, header, replied=True)
-
-    async def tell(self, stream: Stream, header: bytes) -> None:
-        """Hand a call to the front that has no reply; waits while it has many of them still to take."""
-        await stream.told.acquire()
-        self._hand_over(stream, header, replied=False)
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def end(self, stream: Stream) -> None:
-        """The stream is over."""
-        del self._streams[stream.name]
-        stream.end()
-
     @property
     def idle(self) -> bool:
-        """Whether no reply waits for any stream."""
-        return all(stream.empty for stream in list(self._streams.values()))
+        """Whether no reply waits or is being written, for any stream."""
+        return all(stream.idle for stream in self._streams.values())
 
-    # The front's side.
+    def open(self) -> Stream:
+        """A new stream, with a name that none had before."""
+        stream = Stream(next(self._numbers).to_bytes(8))
+        self._streams[stream.name] = stream
+        return stream
 
-    def fileno(self) -> int:
-        """Readable when a call was handed over since `receive` had none."""
-        return self._rung
+    def end(self, stream: Stream) -> list[int]:
+        """The stream is over; returns the numbers of replies that nobody took."""
+        del self._streams[stream.name]
+        return stream.left()
 
-    @property
-    def pending(self) -> bool:
-        """Whether a call waits."""
-        return bool(self._calls)
-
-    def receive(self) -> tuple[bytes, list[bytes]] | None:
-        """The next call as (stream, [header]); None if there is none."""
-        with self._lock:
-            if not self._calls:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._rung)
-                return None
-            stream, header, replied = self._calls.popleft()
-        if not replied:
-            stream.heard()
-        return stream.name, [header]
-
-    def send(self, name: bytes, header: bytes, pixels: memoryview | None) -> QueuedReply | None:
-        """As Listener.send."""
-        stream = self._streams.get(name)
+    def send(self, reply: Reply) -> bool:
+        """Queue a reply for its stream; False if that is over."""
+        stream = self._streams.get(reply.client)
         if stream is None:
-            raise ReaderGone
-        queued_reply = stream.put(header, pixels)
-        return None if pixels is None else queued_reply
-
-    def principal(self, name: bytes) -> str:
-        """As Listener.principal."""
-        stream = self._streams.get(name)
-        return "" if stream is None else stream.principal
+            return False
+        stream.put(reply)
+        return True
 
     def cut(self, name: bytes) -> None:
-        """As Listener.cut."""
+        """End a stream, if it stands."""
         stream = self._streams.get(name)
         if stream is not None:
             stream.cut()
-
-    def _hand_over(self, stream: Stream, header: bytes, *, replied: bool) -> None:
-        with self._lock:
-            if not self._calls:  # otherwise the front has still to look, or was told already
-                os.eventfd_write(self._rung, 1)
-            self._calls.append((stream, header, replied))
-
-    def close(self) -> None:
-        """Once the loop has ended. Idempotent."""
-        if self._rung >= 0:
-            os.close(self._rung)
-            self._rung = -1
