@@ -93,7 +93,8 @@ class GrpcGateway:
     def __init__(self, channel: socket.socket, setup: GrpcSetup, held: HeldSecrets, *, guard: MemoryGuard) -> None:
         self._setup, self._held, self._guard = setup, held, guard
         self._front = FrontChannel(channel, self._take)
-        self._streams, self._refused = Streams(), RefusedTally()
+        self._streams = Streams()
+        self._refused = RefusedTally(begun=partial(asyncio.get_running_loop().call_soon, self._tell_refused))
         self._pool = memoryview(mmap.mmap(setup.buffer_pool, 0, prot=mmap.PROT_READ))
         self._sending_bytes = 0
         self._ready, self._state_changed = setup.ready, asyncio.Event()
@@ -184,11 +185,10 @@ class GrpcGateway:
             await self._state_changed.wait()
 
     async def _look(self) -> None:
-        """Look at memory, and tell what was refused meanwhile."""
+        """Look at memory now and then."""
         while True:
             work = Work(streams=len(self._streams), sending_bytes=self._sending_bytes)
             self._guard.look(work, now_s=time.monotonic(), end=self._end)
-            self._tell_refused()
             await asyncio.sleep(LOOK_S)
 
     def _tell_refused(self) -> None:
