@@ -48,7 +48,7 @@ from decode_server.service.listeners.gateway.grpc_auth import AuthInterceptor, H
 from decode_server.service.listeners.gateway.grpc_secrets import HeldSecrets
 from decode_server.service.listeners.gateway.grpc_streams import CALLS_PER_STREAM, Stream, Streams
 from decode_server.service.listeners.gateway.memory_guard import LOOK_S, MemoryGuard, Work
-from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes
+from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes, reuse_freed_memory
 from decode_server.service.listeners.gateway.refused_tally import RefusedTally
 from decode_server.service.private_memory import keep_memory_private
 from decode_server.service.workers.sandbox import Sandbox, enter_sandbox, leave_fewer_calls
@@ -304,6 +304,7 @@ def main() -> int:
     channel = begin_gateway()
     setup, held = _first_words(channel)
     end_with_parent(setup.parent)
+    reuse_freed_memory()
     guard = MemoryGuard(MemoryWatch())
     limit_bytes = data_bytes() + setup.memory_bytes
     keep_memory_private(private=setup.secrets)
