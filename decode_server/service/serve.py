@@ -223,7 +223,7 @@ def run_server(options: Serve, *, worker_command: tuple[str, ...] = WORKER_COMMA
         announced = _announcement(options, urls, worker_slots, pool, lifecycle)
         announcement = stack.enter_context(contextlib.closing(announced))
         front = _front(parts, options, server, announcement)
-        health = _health(options, front, metrics)
+        health = _health(options, front, metrics, partial(refusals.refuse, "http"))
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         front.run()
@@ -240,9 +240,9 @@ def _listen_at(
     return listening
 
 
-def _health(options: Serve, front: Front, metrics: Metrics) -> HealthServer:
-    host = parse_metrics_host(options.metrics_host)
-    return HealthServer(host, options.metrics_port, status=lambda: front.status, metrics=metrics.render)
+def _health(options: Serve, front: Front, metrics: Metrics, refused: Callable[[str, str], None]) -> HealthServer:
+    host, port = parse_metrics_host(options.metrics_host), options.metrics_port
+    return HealthServer(host, port, status=lambda: front.status, metrics=metrics.render, refused=refused)
 
 
 def _warn_of_exposed_folders(options: Serve) -> None:
