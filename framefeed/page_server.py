@@ -24,6 +24,7 @@ THREADS = 16
 REQUEST_S = 5.0  # from the connection to the last byte of the answer
 _HEAD_BYTES = 8192
 _CLOSE_S = 1.0
+_CROWD = f"{MAX_CONNECTIONS} newer connections came before it had its answer"
 
 Page = tuple[int, str, bytes]  # HTTP status, content type, body
 
@@ -33,13 +34,18 @@ class PageServer:
     which all who ask for it meanwhile are given.
     """
 
-    def __init__(self, host: str, port: int, *, get: Callable[[str], Page]) -> None:
-        """Port 0 takes a free one. Raises OSError or OverflowError if the address cannot be had."""
+    def __init__(
+        self, host: str, port: int, *, get: Callable[[str], Page], refused: Callable[[str, str], None] | None = None
+    ) -> None:
+        """Port 0 takes a free one; `refused(who, why)` is told of each connection that got no page, in its thread.
+
+        Raises OSError or OverflowError if the address cannot be had.
+        """
         family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
         self._socket = _listening(host, port, family)
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
-        self._get = get
+        self._get, self._refused = get, refused or (lambda *_: None)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="http-page")
         self._connections: OrderedDict[asyncio.Task[None], None] = OrderedDict()
         self._pages: dict[str, asyncio.Future[Page]] = {}  # that are being made
@@ -81,26 +87,40 @@ class PageServer:
         assert task is not None
         self._connections[task] = None
         if len(self._connections) > MAX_CONNECTIONS:
-            self._connections.popitem(last=False)[0].cancel()
+            self._connections.popitem(last=False)[0].cancel(_CROWD)
         try:
             async with asyncio.timeout(REQUEST_S):
                 await self._converse(reader, writer)
         except (TimeoutError, OSError, EOFError, asyncio.CancelledError) as error:
-            log.debug("a client of the HTTP port is let go: %s", type(error).__name__)
+            self._let_go(writer, error)
             writer.transport.abort()
         finally:
             self._connections.pop(task, None)
             writer.close()
+
+    def _let_go(self, writer: asyncio.StreamWriter, error: BaseException) -> None:
+        log.debug("a client of the HTTP port is let go: %s", type(error).__name__)
+        if isinstance(error, TimeoutError):
+            self._refuse(writer, f"its request was not made and answered within {REQUEST_S:g} s")
+        elif error.args == (_CROWD,):
+            self._refuse(writer, _CROWD)
+
+    def _refuse(self, writer: asyncio.StreamWriter, why: str) -> None:
+        peer = writer.get_extra_info("peername") or ("an address", 0)
+        self._refused(f"a client at {peer[0]}:{peer[1]} of the HTTP port", why)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(0)  # drained is sent
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
-            code, kind, body = _plain(431, f"the head of a request has at most {_HEAD_BYTES} bytes")
-            method = b"GET"
+            why = f"the head of a request has at most {_HEAD_BYTES} bytes"
+            self._refuse(writer, why)
+            method, (code, kind, body) = b"GET", _plain(431, why)
         else:
             method, code, kind, body = await self._page(head)
+            if code in (400, 405):
+                self._refuse(writer, body.decode().strip())
         start = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {kind}\r\n"
         writer.write(f"{start}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
         if method != b"HEAD":

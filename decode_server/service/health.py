@@ -33,10 +33,18 @@ class Status:
 class HealthServer:
     """Serves from construction to `close`. Port 0 picks a free one. Raises BadInput if the port cannot be had."""
 
-    def __init__(self, host: str, port: int, *, status: Callable[[], Status], metrics: Callable[[], bytes]) -> None:
-        """`host` is an address of this machine, in the form of parse_metrics_host."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        status: Callable[[], Status],
+        metrics: Callable[[], bytes],
+        refused: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """`host` is an address of this machine, in the form of parse_metrics_host; `refused` is PageServer's."""
         try:
-            self._http = PageServer(host, port, get=Pages(status, metrics).get)
+            self._http = PageServer(host, port, get=Pages(status, metrics).get, refused=refused)
         except (OSError, OverflowError) as error:
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             why = "is in use; choose another with --metrics-port" if in_use else f"cannot be opened ({error})"

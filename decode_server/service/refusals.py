@@ -24,10 +24,11 @@ LINES_OF_ONE_AT_ONCE, LINES_OF_ONE_A_SECOND = 20, 2
 PRINCIPALS = 256  # whose lines are counted apart; of who was refused longest ago nothing is known any more
 # Of connections: no or a wrong token, a key that is not on the list, a failed handshake, another user of this host, one
 # too many, no descriptor left, nonsense, clips held too long, a name of another client, more parts or bytes than any
-# message has, a bug here that a message found. Of requests: their code; and those that lost their place in the queue to
-# another principal's.
+# message has, a bug here that a message found; of the HTTP port, one without a page in its time. Of requests: their
+# code; and those that lost their place in the queue to another principal's.
 CONNECTION_REASONS = (
     "token", "key", "handshake", "user", "crowd", "descriptors", "nonsense", "lease", "identity", "flood", "internal",
+    "http",
 )  # fmt: skip
 QUEUE_REASON = "queue_share"
 REQUEST_REASONS = ("permanent", *(code for code, error in WIRE_ERRORS.items() if issubclass(error, Permanent)))

@@ -122,7 +122,7 @@ def run_front(
         announced = _announcement(options, urls, worker_slots, pool, lifecycle)
         announcement = stack.enter_context(contextlib.closing(announced))
         front = _front(parts, options, announcement, box)
-        health = _health(options, front, metrics)
+        health = _health(options, front, metrics, partial(refusals.refuse, "http"))
         stack.callback(health.close)
         announcement.metrics_url = f"{health.url}/metrics"
         if box is not None:
@@ -145,9 +145,9 @@ def _front(parts: Parts, options: ServeOptions, announcement: Announcement, box:
     )
 
 
-def _health(options: ServeOptions, front: Front, metrics: Metrics) -> HealthServer:
-    host = parse_metrics_host(options.metrics_host)
-    return HealthServer(host, options.metrics_port, status=lambda: front.status, metrics=metrics.render)
+def _health(options: ServeOptions, front: Front, metrics: Metrics, refused: Callable[[str, str], None]) -> HealthServer:
+    host, port = parse_metrics_host(options.metrics_host), options.metrics_port
+    return HealthServer(host, port, status=lambda: front.status, metrics=metrics.render, refused=refused)
 
 
 def _capacity(options: ServeOptions, worker_slots: Sequence[WorkerSlot], buffer_pool: BufferPool) -> Capacity:

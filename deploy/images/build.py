@@ -4,8 +4,8 @@
     python deploy/images/build.py train --base nvcr.io/nvidia/cuda-with-python:3.11
     python deploy/images/build.py decode --base framefeed-base:bookworm --wheels wheels/   # no network
 
-Wheels come from pip, at the versions of constraints.txt; with --wheels from a folder that is there. The build itself
-fetches nothing but the base.
+Wheels come from pip, those of which requirements/*.lock has the hashes; with --wheels from a folder that is there. The
+build itself fetches nothing but the base.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +27,7 @@ from framefeed.errors import BadInput, FramefeedError
 
 ROOT = Path(__file__).resolve().parents[2]
 Target = Literal["decode", "train"]
-EXTRAS: dict[Target, str] = {"decode": "", "train": "[trainer]"}
+_PIP = (sys.executable, "-m", "pip")
 _SOURCES = ("framefeed", "decode_server", "trainer_client", "models", "bench", "pyproject.toml", "README.md", "LICENSE")
 _EPOCH_S = "315532800"  # 1980, the first time that a wheel can hold: the same tree gives the same wheel
 
@@ -68,17 +69,18 @@ class Build:
 
 
 def make_wheels(target: Target, out: Path) -> Path:
-    """Fill a folder with all wheels of an image, at the versions of constraints.txt. Asks pip's package index.
+    """Fill a folder with all wheels of an image, those of the lock files. Asks pip's package index.
 
-    Where it has those of the same versions already only framefeed's own is made. Raises FramefeedError if pip fails.
+    Where it has those already only framefeed's own is made. Raises FramefeedError if pip fails.
     """
-    wanted = hashlib.sha256(
-        (ROOT / "constraints.txt").read_bytes() + (ROOT / "pyproject.toml").read_bytes()
-    ).hexdigest()
+    locks = [ROOT / f"requirements/{name}.lock" for name in (target, "cuda")]
+    wanted = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()
     stamp = out / "made_of"
-    same = stamp.exists() and stamp.read_text() == wanted
-    if not same:
+    if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(out, ignore_errors=True)
+        _fetch(locks[0], out)
+        if any(map(is_for_cuda, out.glob("torch-*.whl"))):
+            _fetch(locks[1], out)
     for own in out.glob("framefeed-*.whl"):
         own.unlink()
     with tempfile.TemporaryDirectory(prefix="framefeed-source-") as scratch:
@@ -88,11 +90,22 @@ def make_wheels(target: Target, out: Path) -> Path:
                 shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / name, source)
-        versions = ["--no-deps"] if same else ["--constraint", str(ROOT / "constraints.txt")]
-        options = ["--quiet", *versions, "--wheel-dir", str(out)]
-        call([sys.executable, "-m", "pip", "wheel", *options, f"{source}{EXTRAS[target]}"])
+        call([*_PIP, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)])
     stamp.write_text(wanted)
     return out
+
+
+def is_for_cuda(wheel: Path) -> bool:
+    """Whether a build of torch needs NVIDIA's libraries from wheels of their own."""
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        needs = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist:")]
+    return any("nvidia" in line or "cuda" in line for line in needs)
+
+
+def _fetch(lock: Path, out: Path) -> None:
+    options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--wheel-dir", str(out)]
+    call([*_PIP, "wheel", *options, "--requirement", str(lock)])
 
 
 def sort_wheels(source: Path, to: Path) -> None:

@@ -173,10 +173,11 @@ class LocalPeer:
 
 def test_local_connections_that_say_nothing(shm_served: tuple[Server, HonestRun]) -> None:
     server, run = shm_served
+    connections = f'framefeed_server_clients{{address="{server.endpoint}"}}'
     with withstands(server, run), contextlib.ExitStack() as stack:
         for _ in range(IDLE):
             stack.enter_context(LocalPeer(server.endpoint))
-        wait_until("they are seen", lambda: server.metrics()["process_open_fds"] > IDLE / 2)
+        wait_until("they are counted", lambda: server.metrics()[connections] > IDLE / 2)
         run.goes_on()
         with HonestRun(server.endpoint) as another:
             another.goes_on()
@@ -222,7 +223,7 @@ SLOW = {
 def test_1000_idle_connections_to_the_http_port(grpc_served: tuple[Server, HonestRun], says: str) -> None:
     """`withstands` scrapes the page meanwhile."""
     server, run = grpc_served
-    with withstands(server, run, "process_cpu_seconds_total"):
+    with withstands(server, run, "http"):
         peers = crowd(server.url, IDLE, SLOW[says])
         assert server.get("/readyz")[0] == 200
         run.goes_on()
@@ -232,7 +233,7 @@ def test_1000_idle_connections_to_the_http_port(grpc_served: tuple[Server, Hones
 def test_a_head_that_comes_byte_by_byte(grpc_served: tuple[Server, HonestRun]) -> None:
     """Slowloris: each byte is in time, the request is not."""
     server, run = grpc_served
-    with withstands(server, run, "process_cpu_seconds_total"):
+    with withstands(server, run, "http"):
         peers = crowd(server.url, 200, b"GET /metrics HTTP/1.1\r\n")
 
         def drip() -> bool:

@@ -18,8 +18,9 @@ import pytest
 import zmq
 
 from framefeed.proto_wire import proto_of_call
-from framefeed.shm import MAX_DATAGRAM_BYTES, socket_address
+from framefeed.shm import MAX_DATAGRAM_BYTES, pack_back, socket_address
 from framefeed.shm import pack_call as shm_call
+from framefeed.shm import unpack_reply as unpack_datagram
 from framefeed.v1 import decode_pb2 as pb
 from framefeed.wire import ClipReply, unpack_reply
 from tests.integration.fake_worker import pattern_of
@@ -86,7 +87,9 @@ class ZmqPest(Pest):
 
 
 class ShmPest(Pest):
-    """Headers as calls, and at times a datagram that is none, for which it is cut off."""
+    """Headers as calls, and at times a datagram that is none, for which it is cut off. Some calls are good: it gives
+    their clips back, for whoever holds them too long is cut off too.
+    """
 
     def __init__(self, url: str, rng: random.Random) -> None:
         super().__init__(url, rng)
@@ -96,7 +99,8 @@ class ShmPest(Pest):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(PATIENCE_S)
         self.socket.connect(socket_address(self.url))
-        _, descriptors, _, _ = socket.recv_fds(self.socket, MAX_DATAGRAM_BYTES, 4)
+        hello, descriptors, _, _ = socket.recv_fds(self.socket, MAX_DATAGRAM_BYTES, 4)
+        assert hello, "it was turned away"
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -106,8 +110,11 @@ class ShmPest(Pest):
             for _ in range(25):
                 self.socket.send(shm_call(odd_header(self.rng)))
                 self.socket.send(shm_call(CANCEL))
-            for _ in range(25):
-                assert self.socket.recv(MAX_DATAGRAM_BYTES), "it was cut off for a call"
+            replies = [self.socket.recv(MAX_DATAGRAM_BYTES) for _ in range(25)]
+            assert all(replies), "it was cut off for a call"
+            leases = [lease.number for _, lease in map(unpack_datagram, replies) if lease is not None]
+            if leases:
+                self.socket.send(pack_back(leases))
         if self.rng.random() < 0.3:
             self.socket.send(b"B" + self.rng.randbytes(self.rng.randrange(1, 60)))
             self.cut = True

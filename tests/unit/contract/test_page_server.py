@@ -156,3 +156,22 @@ def test_a_port_that_is_taken_says_so(server: PageServer) -> None:
         PageServer("127.0.0.1", urlsplit(server.url).port or 0, get=get)
     with pytest.raises(OverflowError):
         PageServer("127.0.0.1", 70_000, get=get)
+
+
+def test_who_gets_no_page_is_told_of() -> None:
+    told: list[tuple[str, str]] = []
+    server = PageServer("127.0.0.1", 0, get=get, refused=lambda who, why: told.append((who, why)))
+    try:
+        with connected(server, b"\x16\x03\x01\r\n\r\n") as stranger, connected(server, b"A" * 20_000):
+            host, port = stranger.getsockname()
+            wait_until("both are told", lambda: len(told) == 2)
+        with ExitStack() as stack:
+            for _ in range(MAX_CONNECTIONS + 3):
+                stack.enter_context(connected(server))
+            wait_until("three gave way", lambda: len(told) == 5)
+            wait_until("the others had their time", lambda: len(told) == 5 + MAX_CONNECTIONS)
+    finally:
+        server.close()
+    assert (f"a client at {host}:{port} of the HTTP port", "this port speaks HTTP/1.1") in told
+    assert sum("newer connections" in why for _, why in told) == 3
+    assert sum("within 5 s" in why for _, why in told) == MAX_CONNECTIONS

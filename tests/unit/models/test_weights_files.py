@@ -233,3 +233,13 @@ def test_what_transformers_cannot_be_is_refused_before_anything_is_written(tmp_p
     with pytest.raises(ValueError, match="square, seen 32 x 64"):
         save_for_transformers(tmp_path / "out", build_model(wide).state_dict(), wide)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_link_in_the_way_of_weights_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / "model.safetensors").symlink_to(other)
+    write_weights(tmp_path / "model.safetensors", {"w": torch.ones(3)})
+    assert other.read_text() == "mine"
+    assert not (tmp_path / "model.safetensors").is_symlink()
+    assert torch.equal(read_weights(tmp_path / "model.safetensors")["w"], torch.ones(3))
