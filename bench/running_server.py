@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from trainer_client.transports.credentials import Credentials
 READY_SERVER = (sys.executable, "-m", "bench.ready_server", "ready")
 BINDS = {"tcp": "tcp://127.0.0.1:0", "shm": "shm://@{}", "grpc": "grpc://127.0.0.1:0"}
 BINDS["curve"] = BINDS["tcp"]  # with keys
-_START_S = 120.0
+_START_S = 180.0
 _WITH_US = (sys.executable, "-m", "framefeed.cli.parent_death")
 
 
@@ -69,11 +70,22 @@ def running_server(
                 if server.poll() is not None or time.monotonic() > until_s:
                     raise FramefeedError(f"bench: the server at {bind} is not ready after {_START_S:g} s")
                 time.sleep(0.02)
-            url = json.loads(announce.read_text())["endpoints"][0]
+            entry = json.loads(announce.read_text())
+            url, metrics_url = entry["endpoints"][0], entry["metrics_url"]
+            while not _all_up(metrics_url, workers):
+                if time.monotonic() > until_s:
+                    raise FramefeedError(f"bench: not all of {workers} workers are up after {_START_S:g} s")
+                time.sleep(0.1)
             yield RunningServer(url=url, pid=server.pid, credentials=credentials)
         finally:
             server.terminate()
             server.wait()
+
+
+def _all_up(metrics_url: str, workers: int) -> bool:
+    page = metrics_url.removesuffix("/metrics") + "/readyz"
+    with urllib.request.urlopen(page, timeout=_START_S) as answer:  # noqa: S310 - http, as its server said
+        return f"{workers} of {workers} workers up" in answer.read().decode()
 
 
 def _keys(folder: Path) -> tuple[tuple[str, ...], Credentials]:

@@ -87,7 +87,7 @@ def run_front(
         stops = stack.enter_context(StopSignals())
         buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options)))
         metrics, lifecycle = Metrics(_capacity(options, worker_slots, buffer_pool)), Lifecycle()
-        refusals, siblings = Refusals(metrics.registry), Siblings()
+        refusals, shares = Refusals(metrics.registry), RunShares(parse_run_shares(options.run_share))
         listen = partial(
             _listen,
             zmq_limits=ZmqLimits(io_threads=options.io_threads, connections=options.connections),
@@ -105,7 +105,6 @@ def run_front(
         )  # fmt: skip
         pool = stack.enter_context(contextlib.closing(opened))
         metrics.registry.register(ProcessCollector(pool.pids, _gateways(listening)))
-        shares = RunShares(parse_run_shares(options.run_share))
         parts = Parts(
             listeners=Listeners(listening),
             admission=Admission(Limits(requests=options.queue), shares),
@@ -117,17 +116,12 @@ def run_front(
             lifecycle=lifecycle,
             refusals=refusals,
             index_watch=stack.enter_context(contextlib.closing(_index_watch(options, pool))),
-            siblings=siblings,
+            siblings=Siblings(),
         )
-        announced = _announcement(options, urls, worker_slots, pool, lifecycle)
-        announcement = stack.enter_context(contextlib.closing(announced))
-        front = _front(parts, options, announcement, box)
-        health = _health(options, front, metrics, partial(refusals.refuse, "http"))
-        stack.callback(health.close)
-        announcement.metrics_url = f"{health.url}/metrics"
-        if box is not None:
-            siblings.learn(box.listening(urls, health.port, stops))
-        front.run()
+        announcement = stack.enter_context(
+            contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
+        )
+        _run(parts, options, announcement, urls, box)
 
 
 def _front(parts: Parts, options: ServeOptions, announcement: Announcement, box: BoxLink | None) -> Front:
@@ -145,9 +139,14 @@ def _front(parts: Parts, options: ServeOptions, announcement: Announcement, box:
     )
 
 
-def _health(options: ServeOptions, front: Front, metrics: Metrics, refused: Callable[[str, str], None]) -> HealthServer:
-    host, port = parse_metrics_host(options.metrics_host), options.metrics_port
-    return HealthServer(host, port, status=lambda: front.status, metrics=metrics.render, refused=refused)
+def _health(options: ServeOptions, front: Front, parts: Parts) -> HealthServer:
+    return HealthServer(
+        parse_metrics_host(options.metrics_host),
+        options.metrics_port,
+        status=lambda: front.status,
+        metrics=parts.metrics.render,
+        refused=partial(parts.refusals.refuse, "http"),
+    )
 
 
 def _capacity(options: ServeOptions, worker_slots: Sequence[WorkerSlot], buffer_pool: BufferPool) -> Capacity:
@@ -158,6 +157,17 @@ def _capacity(options: ServeOptions, worker_slots: Sequence[WorkerSlot], buffer_
         buffer_pool_bytes=buffer_pool.ranges.total_bytes,
         threads={socket: workers * options.threads for socket, workers in sockets.items()},
     )
+
+
+def _run(
+    parts: Parts, options: ServeOptions, announcement: Announcement, urls: Sequence[str], box: BoxLink | None
+) -> None:
+    front = _front(parts, options, announcement, box)
+    with contextlib.closing(_health(options, front, parts)) as health:
+        announcement.metrics_url = f"{health.url}/metrics"
+        if box is not None:
+            parts.siblings.learn(box.listening(urls, health.port, parts.stops))
+        front.run()
 
 
 def _listen_at(
