@@ -45,6 +45,20 @@ def run_on_core(core: int, work: Callable[[], R]) -> R:
 
 def cpu_s(pid: int) -> float:
     """CPU seconds so far of a process and of those that it started and that live, to some 10 ms."""
+    return own_cpu_s(pid) + sum(cpu_s(child) for child in children_of(pid))
+
+
+def own_cpu_s(pid: int) -> float:
+    """The same of the process alone."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S + sum(cpu_s(int(child)) for child in children)
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that a process's first thread started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()

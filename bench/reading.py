@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.one_core import cpu_s
+from bench.one_core import children_of, command_of, cpu_s, own_cpu_s
 from bench.ready_worker import ready_bytes
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
@@ -34,17 +34,21 @@ POLICY = policy_of(4)
 BATCH_CLIPS, PREFETCH_BATCHES = 16, 3
 RUN_SEED = 1
 _WARM_BATCHES = 10
+READY_SAMPLES = tuple(Sample(video="ready", start_s=i, end_s=i + 1.0) for i in range(64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """What reading took. CPU is of the client's whole process, and of the server's processes."""
+    """What reading took. CPU is of the client's whole process, of the server's processes, and of those among them that
+    do not decode: the front and its gateways.
+    """
 
     clips: int
     wall_s: float
     client_cpu_s: float
     feed_cpu_s: float
     server_cpu_s: float
+    front_cpu_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,7 @@ class Reading:
             for _ in range(_WARM_BATCHES):
                 self._prove(next(loader).pixels)
             wall_s, client_s, server_s = time.perf_counter(), time.process_time(), cpu_s(self.pid)
+            front_s = _front_cpu_s(self.pid)
             feed_s, before = loader.stats.receive_cpu_s, loader.stats.used
             for batch in loader:
                 last = batch.pixels
@@ -85,6 +90,7 @@ class Reading:
                 client_cpu_s=time.process_time() - client_s,
                 feed_cpu_s=stats.receive_cpu_s - feed_s,
                 server_cpu_s=cpu_s(self.pid) - server_s,
+                front_cpu_s=_front_cpu_s(self.pid) - front_s,
             )
             self._prove(last)
         return read
@@ -92,6 +98,11 @@ class Reading:
     def _prove(self, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
         if self.ready and not (pixels.reshape(len(pixels), -1) == ready_bytes(self.policy.clip_bytes)).all():
             raise FramefeedError(f"bench: {self.url} gave other bytes than were ready")
+
+
+def _front_cpu_s(pid: int) -> float:
+    gateways = [child for child in children_of(pid) if "listeners.gateway" in command_of(child)]
+    return sum(own_cpu_s(process) for process in (pid, *gateways))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

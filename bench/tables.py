@@ -116,3 +116,17 @@ def sampler_table(result: dict[str, Any]) -> Table:
     table.add_row("memory at its height, bytes", str(result["peak_bytes"]))
     table.add_row("memory grown, bytes", str(result["grown_bytes"]))
     return table
+
+
+def front_table(result: dict[str, Any]) -> Table:
+    """The one table of `bench front`."""
+    table = Table("", "front CPU, ms a clip", "of that of the fewest", "clips/s", title="4x224x224, ready")
+    for transport, rows in result["by_workers"].items():
+        for workers, row in rows.items():
+            cells = f"{row['front_cpu_ms']:.3f}", f"{row['of_fewest']:.2f}", f"{row['clips_per_s']:,}"
+            table.add_row(f"{transport}, {workers} workers", *cells)
+        two = result["two_fronts"][transport]
+        table.add_row(
+            f"{transport}, two fronts over one", "", f"{two['two_over_one']:.2f}", f"{two['two_fronts_clips_per_s']:,}"
+        )
+    return table

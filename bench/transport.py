@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import zmq
 from rich.console import Console
 
 from bench.machine import provenance
-from bench.one_core import on_core, run_on_core, two_cores
-from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, Decoding, Read, Reading, policy_of
+from bench.one_core import run_on_core, two_cores
+from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, READY_SAMPLES, Decoding, Read, Reading, policy_of
+from bench.running_server import BINDS, READY_SERVER, running_server
 from bench.tables import transport_table
 from decode_server.chunking.chunk import chunk_videos
 from decode_server.chunking.profiles import profile_named
@@ -35,27 +31,19 @@ from decode_server.chunking.synthetic import make_videos
 from decode_server.chunking.transcode import ChunkSettings
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
-from framefeed.errors import BadInput, FramefeedError
-from framefeed.key_files import write_public, write_secret
+from framefeed.errors import BadInput
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.samples import Sample
-from trainer_client.transports.credentials import Credentials
 
-_START_S = 30.0
-_WITH_US = (sys.executable, "-m", "framefeed.cli.parent_death")
-_READY_SERVER = (sys.executable, "-m", "bench.ready_server", "ready")
 _SERVE = (sys.executable, "-c", "from framefeed.cli.command import main; raise SystemExit(main())", "serve")
-_BINDS = {"tcp": "tcp://127.0.0.1:0", "shm": "shm://@{}", "grpc": "grpc://127.0.0.1:0"}
-_BINDS["curve"] = _BINDS["tcp"]  # with keys
 _LONG_FRAMES = 16
-_READY_SAMPLES = tuple(Sample(video="ready", start_s=i, end_s=i + 1.0) for i in range(64))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransportBench:
     """Ready clips over each transport, and real ones over the last, between two cores."""
 
-    transports: tuple[str, ...] = tuple(_BINDS)
+    transports: tuple[str, ...] = tuple(BINDS)
     """Which to measure."""
     clips: int = 8000
     """Ready clips of 4 frames a round; of 16 frames it is a quarter."""
@@ -68,8 +56,8 @@ class TransportBench:
 
     def run(self) -> None:
         """Measure, write and print. Raises FramefeedError if a clip is not what it should be."""
-        if unknown := set(self.transports) - set(_BINDS):
-            raise BadInput(f"--transports: {sorted(unknown)[0]!r} is none, wanted some of {', '.join(_BINDS)}")
+        if unknown := set(self.transports) - set(BINDS):
+            raise BadInput(f"--transports: {sorted(unknown)[0]!r} is none, wanted some of {', '.join(BINDS)}")
         if self.clips < 1 or self.rounds < 1:
             raise BadInput(f"bench: clips is {self.clips} and rounds is {self.rounds}, wanted at least 1")
         result: dict[str, Any] = {
@@ -93,14 +81,16 @@ class TransportBench:
         server_core, client_core = two_cores()
         reads: dict[str, list[Read]] = {transport: [] for transport in self.transports}
         with contextlib.ExitStack() as stack:
-            servers = {t: stack.enter_context(_server(_READY_SERVER, t, core=server_core)) for t in self.transports}
+            servers = {
+                t: stack.enter_context(running_server(READY_SERVER, t, core=server_core)) for t in self.transports
+            }
             for _ in range(self.rounds):
                 for transport, server in servers.items():
                     reading = Reading(
                         url=server.url,
                         pid=server.pid,
                         clips=clips,
-                        samples=_READY_SAMPLES,
+                        samples=READY_SAMPLES,
                         ready=True,
                         policy=policy,
                         credentials=server.credentials,
@@ -116,7 +106,7 @@ class TransportBench:
         with tempfile.TemporaryDirectory() as work, contextlib.ExitStack() as stack:
             root, samples = _material(Path(work))
             command = (*_SERVE, str(root), "--threads", "1")
-            servers = {t: stack.enter_context(_server(command, t, core=server_core)) for t in self.transports}
+            servers = {t: stack.enter_context(running_server(command, t, core=server_core)) for t in self.transports}
             decoding = Decoding(root=root, samples=samples, clips=self.decoded_clips)
             for _ in range(self.rounds):
                 for transport, server in servers.items():  # each beside its own: the machine's pace changes
@@ -161,49 +151,6 @@ def _curve_over_tcp(rows: dict[str, dict[str, float]]) -> float | None:
     if not {"curve", "tcp"} <= rows.keys():
         return None
     return round(rows["curve"]["clips_per_s"] / rows["tcp"]["clips_per_s"], 3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Server:
-    """Where a server is, and what it wants to see."""
-
-    url: str
-    pid: int
-    credentials: Credentials
-
-
-@contextlib.contextmanager
-def _server(command: Sequence[str], transport: str, *, core: int) -> Iterator[_Server]:
-    """A server on one core. Raises FramefeedError if it is not ready in time."""
-    with tempfile.TemporaryDirectory() as folder:
-        announce = Path(folder) / "announce.json"
-        bind = _BINDS[transport].format(f"framefeed-bench-{uuid.uuid4().hex[:12]}")
-        keys, credentials = _keys(Path(folder)) if transport == "curve" else ((), Credentials())
-        options = ("--bind", bind, "--metrics-port", "0", "--workers", "1", "--announce", str(announce), *keys)
-        with on_core(core):
-            server = subprocess.Popen([*_WITH_US, str(os.getpid()), *command, *options], stdout=subprocess.DEVNULL)
-        try:
-            until_s = time.monotonic() + _START_S
-            while not announce.exists():
-                if server.poll() is not None or time.monotonic() > until_s:
-                    raise FramefeedError(f"bench: the server at {bind} is not ready after {_START_S:g} s")
-                time.sleep(0.02)
-            url = json.loads(announce.read_text())["endpoints"][0]
-            yield _Server(url=url, pid=server.pid, credentials=credentials)
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def _keys(folder: Path) -> tuple[tuple[str, ...], Credentials]:
-    """Options of a server that speaks CURVE, and who may connect to it."""
-    for name in ("server", "trainer"):
-        public, secret = zmq.curve_keypair()
-        write_public(folder / f"{name}.public", public)
-        write_secret(folder / f"{name}.secret", secret)
-    options = ("--curve-key", str(folder / "server.secret"), "--curve-allow", str(folder / "trainer.public"))
-    credentials = Credentials(curve_key=folder / "trainer.secret", curve_server=folder / "server.public")
-    return options, credentials
 
 
 def _material(work: Path) -> tuple[Path, list[Sample]]:

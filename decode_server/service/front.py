@@ -67,7 +67,7 @@ class Front:
         self._listeners, self._admission, self._buffer_pool = parts.listeners, parts.admission, parts.buffer_pool
         self._pool, self._metrics, self._stops = parts.pool, parts.metrics, parts.stops
         self._index_watch = parts.index_watch
-        self._credits = parts.credits
+        self._credits, self._siblings = parts.credits, parts.siblings
         self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics, lease_s=limits.lease_s)
         self._dispatcher = Dispatcher(
             parts.admission, parts.pool, parts.buffer_pool, self._outbox, metrics=parts.metrics
@@ -172,7 +172,7 @@ class Front:
                     self._cancel(client, call.attempt, now_s)
                 case DescribeCall():
                     self._credits.seen(client, "", now_s, principal=self._listeners.principal(client))
-                    self._replies.description(client, self._describe(call.attempt), now_s)
+                    self._replies.description(client, self._describe(call.attempt, client), now_s)
         except FramefeedError as error:
             self._replies.refuse_call(client, peek_attempt(frames[0]) if frames else 0, error, now_s)
 
@@ -311,9 +311,9 @@ class Front:
         self._admission.draining = True
         self._drain_until_s = now_s + self._drain_s
         self._on_drain()
-        description = self._describe(attempt=0)
         for client in self._drain_notice.begin(now_s):
             with contextlib.suppress(ReaderFull, ReaderGone):  # the reply to its next request says it too
+                description = self._describe(attempt=0, client=client)
                 self._listeners.send(client, self._replies.packed(client, description, now_s), None)
 
     def _continue_drain(self, now_s: float) -> None:
@@ -360,7 +360,7 @@ class Front:
         fit = self._buffer_pool.ranges.total_bytes // 2 // max(int(self._credits.clip_bytes), 1)
         return max(min(threads, fit), 1)
 
-    def _describe(self, attempt: int) -> ServerReply:
+    def _describe(self, attempt: int, client: bytes) -> ServerReply:
         return ServerReply(
             attempt=attempt,
             server=self._server,
@@ -372,6 +372,7 @@ class Front:
             max_clip_bytes=self._buffer_pool.ranges.total_bytes,
             software=SOFTWARE_VERSION,
             instance=self._instance,
+            siblings=self._siblings.of(self._listeners.number(client)),
         )
 
     def __repr__(self) -> str:

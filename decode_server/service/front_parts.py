@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from decode_server.service.admission import MAX_DEADLINE_S, Admission
 from decode_server.service.buffer_pool import BufferPool
@@ -12,6 +12,7 @@ from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners
 from decode_server.service.metrics import Metrics
 from decode_server.service.refusals import Refusals
+from decode_server.service.siblings import Siblings
 from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.cli.stop_signals import StopSignals
 
@@ -30,6 +31,7 @@ class Parts:
     refusals: Refusals
     index_watch: IndexWatch
     credits: Credits
+    siblings: Siblings = field(default_factory=Siblings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

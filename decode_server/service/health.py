@@ -50,6 +50,7 @@ class HealthServer:
             why = "is in use; choose another with --metrics-port" if in_use else f"cannot be opened ({error})"
             raise BadInput(f"metrics: port {port} of {host} {why}") from None
         self.url = self._http.url
+        self.port = int(self.url.rpartition(":")[2])
 
     def close(self) -> None:
         """Stop answering. Blocks up to a second. Idempotent."""

@@ -106,7 +106,16 @@ class Demo:
         for name in ("server-1", "server-2"):
             announce = self.out / "logs" / f"{name}.json"
             options = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", "0", "--workers", "1", "--threads", "1")
-            command = (*FRAMEFEED, "serve", str(self.out / "root"), *options, "--announce", str(announce))
+            command = (
+                *FRAMEFEED,
+                "serve",
+                str(self.out / "root"),
+                *options,
+                "--fronts",
+                "1",
+                "--announce",
+                str(announce),
+            )
             started.append((children.start(name, command), announce))
         servers = [_Server(child=child, endpoint=_endpoint(_await(child, announce))) for child, announce in started]
         console.print(f"decode servers: {', '.join(server.endpoint for server in servers)}", highlight=False)

@@ -130,6 +130,10 @@ class Listeners:
             return bytes((number,)) + client, frames
         return None
 
+    def number(self, client: bytes) -> int:
+        """Which of the listeners has the client, in the order in which they were given."""
+        return client[0]
+
     def send(self, client: bytes, header: bytes, pixels: memoryview | None) -> Delivery | None:
         """As Listener.send, through the listener that has the client."""
         return self._listeners[client[0]].send(client[1:], header, pixels)

@@ -61,7 +61,7 @@ class Announcement:
         if places.folder is not None:
             paths.append((entry_path(_made(places.folder), who.server), True))
         self._registrations = [
-            Registration(path, self._entry, sweep=sweep, lease_s=places.lease_s) for path, sweep in paths
+            Registration(path, self.entry, sweep=sweep, lease_s=places.lease_s) for path, sweep in paths
         ]
 
     def publish(self, videos: int) -> None:
@@ -89,10 +89,16 @@ class Announcement:
             registration.close()
 
     @property
+    def server(self) -> str:
+        """The name of who announces itself."""
+        return self._who.server
+
+    @property
     def _sockets(self) -> tuple[int, ...]:
         return tuple(sorted({slot.socket for slot in self._who.worker_slots}))
 
-    def _entry(self, beat: int) -> ServerEntry:
+    def entry(self, beat: int) -> ServerEntry:
+        """What the server says of itself now."""
         who = self._who
         return ServerEntry(
             server=who.server,

@@ -17,11 +17,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput
 from framefeed.new_file import write_whole
-from framefeed.server_entry import SUFFIX, ServerEntry, Standstill, read_entry
+from framefeed.server_entry import SUFFIX, Standstill, read_entry
 
 log = logging.getLogger("framefeed.serve")
 
@@ -34,10 +35,17 @@ _MOST_NAMES = 1 << 14  # of a folder, that one look is about
 _ANY_HOST = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # noqa: S104 - an address beyond, to see which way leads there
 
 
-class Registration:
-    """One file that says who a server is. Whoever starts it closes it."""
+class Entries(Protocol):
+    """What is written: one entry, or several."""
 
-    def __init__(self, path: Path, describe: Callable[[int], ServerEntry], *, sweep: bool, lease_s: float) -> None:
+    def pack(self) -> str:
+        """The text of the file."""
+
+
+class Registration:
+    """One file that says who a server is, or several are. Whoever starts it closes it."""
+
+    def __init__(self, path: Path, describe: Callable[[int], Entries], *, sweep: bool, lease_s: float) -> None:
         """`describe(beat)` gives the entry to write, `sweep` rids its folder of dead ones.
 
         Raises BadInput for a folder that cannot be written.
@@ -122,7 +130,7 @@ def _pulse(path: Path) -> tuple[int, float]:
     return entry.beat, entry.lease_s
 
 
-def write_entry(path: Path, entry: ServerEntry) -> None:
+def write_entry(path: Path, entry: Entries) -> None:
     """Write it so that a reader finds the old entry or the new one, and no half of one. Raises OSError."""
     write_whole(path, entry.pack().encode(), sync=False)
 

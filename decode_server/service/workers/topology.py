@@ -12,7 +12,6 @@ from pathlib import Path
 from framefeed.errors import BadInput
 
 SYSFS_CPUS = Path("/sys/devices/system/cpu")
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

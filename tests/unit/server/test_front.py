@@ -60,6 +60,9 @@ class FakeListeners:
     def clients(self) -> list[tuple[str, int, int]]:
         return [("fake://", 1, 1)]
 
+    def number(self, client: bytes) -> int:
+        return 0
+
     def principal(self, client: bytes) -> str:
         return client.decode()
 

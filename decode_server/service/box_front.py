@@ -1,0 +1,149 @@
+"""One front of a box as the box sees it: its process, started, heard, asked to end, killed and reaped; then the next.
+
+It decides nothing, never blocks, and knows no other front. A front that is started again listens where it did before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from decode_server.service.box_messages import (
+    MAX_MESSAGE_BYTES,
+    Failed,
+    FrontSetup,
+    Listening,
+    Ready,
+    SiblingUrls,
+    pack,
+    unpack_from_front,
+)
+from decode_server.service.workers.restarts import Restarts
+from framefeed.server_entry import ServerEntry
+
+log = logging.getLogger("framefeed.serve")
+
+_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.front_process")
+
+
+class BoxFront:
+    """Poll its `fds()`, then call `hear` and `reap`. `close` is for whoever made it."""
+
+    def __init__(self, number: int, setup: FrontSetup) -> None:
+        self.number = number
+        self.urls: tuple[str, ...] = ()  # where it listens, once that is known for ever
+        self.entry: ServerEntry | None = None  # while it takes requests
+        self.was_ready = False  # any process of it
+        self.took_requests = False  # the last one did
+        self.failure: Failed | None = None  # why the last process ended, if it said so
+        self.start_at_s = -math.inf
+        self.restarts = Restarts()
+        self._setup = msgspec.structs.replace(setup, box=os.getpid())
+        self._untold = False  # it waits to be told its siblings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._pidfd = -1
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process that was not reaped."""
+        return self._process is not None
+
+    def fds(self) -> list[int]:
+        """What is readable when the process said something or ended."""
+        channel = [] if self._channel is None else [self._channel.fileno()]
+        return channel if self._process is None else [*channel, self._pidfd]
+
+    def start(self) -> None:
+        """Start a process. Raises OSError, with nothing left, if that cannot be done."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, contextlib.ExitStack() as undo:
+            undo.enter_context(ours)
+            ours.setblocking(False)
+            ours.send(pack(self._setup))  # before the process is there: it cannot be gone
+            self._process = subprocess.Popen(
+                [*_COMMAND, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C in a terminal is the box's to pass on
+            )
+            self._pidfd = os.pidfd_open(self._process.pid)
+            undo.pop_all()
+        self._channel, self.failure, self.took_requests = ours, None, False
+        log.info("front %d is process %d on CPUs %s", self.number, self._process.pid, self._setup.cpus)
+
+    def hear(self) -> None:
+        """Take in what the process said."""
+        while self._channel is not None:
+            try:
+                datagram = self._channel.recv(MAX_MESSAGE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                datagram = b""
+            if not datagram:
+                self._channel.close()
+                self._channel = None
+                return
+            self._take_in(datagram)
+
+    def tell_siblings(self, fronts: Sequence[tuple[str, ...]]) -> None:
+        """Tell a process that waits for it where the others are."""
+        if self._untold and self._channel is not None:
+            self._untold = False
+            with contextlib.suppress(OSError):  # it is gone
+                self._channel.send(pack(SiblingUrls(fronts=tuple(fronts))))
+
+    def reap(self) -> int | None:
+        """The exit code, negative for a signal, of the process that ended since; None if none did."""
+        if self._process is None or not select.select([self._pidfd], [], [], 0)[0]:
+            return None
+        self.hear()
+        code = self._process.wait()
+        os.close(self._pidfd)
+        if self._channel is not None:
+            self._channel.close()
+        self._process, self._channel, self.entry, self._untold = None, None, None, False
+        return code
+
+    def ask_to_end(self) -> None:
+        """Have the process drain; a second time, end at once. A no-op where there is none."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the process; all that it started ends with it. A no-op where there is none."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _take_in(self, datagram: bytes) -> None:
+        try:
+            message = unpack_from_front(datagram)
+        except ValueError as error:
+            log.error("front %d said nonsense (%s)", self.number, error)
+            self.kill()
+            return
+        match message:
+            case Listening(urls=urls, metrics_port=metrics_port):
+                self.urls, self._untold = urls, True
+                options = dataclasses.replace(self._setup.options, bind=urls, metrics_port=metrics_port)
+                self._setup = msgspec.structs.replace(self._setup, options=options)
+            case Ready(entry=entry):
+                self.entry, self.was_ready, self.took_requests = entry, True, True
+                self.restarts.came_up()
+            case Failed():
+                self.failure = message
+
+    def __repr__(self) -> str:
+        return f"BoxFront({self.number}, {'alive' if self.alive else 'gone'}, {', '.join(self.urls)})"
