@@ -16,9 +16,9 @@ def _framefeed(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ("args", "line"),
     [
         (["serv", "."], "framefeed: unknown verb 'serv'; did you mean 'serve'?"),
-        (["xyzzy"], "framefeed: unknown verb 'xyzzy'; wanted one of bench decode, bench models, bench sampler, "),
+        (["xyzzy"], "framefeed: unknown verb 'xyzzy'; wanted one of bench decode, bench front, bench models, "),
         (["train", "mea"], "framefeed: unknown verb 'train mea'; did you mean 'train mae'?"),
-        (["bench"], "framefeed: unknown verb 'bench'; wanted one of bench decode"),
+        (["bench"], "framefeed: unknown verb 'bench'; did you mean 'bench front'?"),
         (["serve"], "framefeed: serve: Missing from framefeed serve: PATH"),
         (["show", "."], "framefeed: root . has no framefeed.manifest.jsonl; run 'framefeed index .' first"),
         (["show", ".", "--out", "a.gif"], "framefeed: show: out is a.gif, wanted a file ending in .png or .mp4"),

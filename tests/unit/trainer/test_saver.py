@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from framefeed.errors import BadInput, StorageFault
+from tests.integration.serving import wait_until
 from tests.unit.trainer.small_run import MadeFeed, NoStops, make_loop
 from tests.unit.trainer.stored_runs import kept_in
 from trainer_client.training.best_score import BestScore, Metric, best_of
@@ -69,9 +70,16 @@ def test_a_disk_that_stands_does_not_hold_up_the_steps(tmp_path: Path, monkeypat
 
 
 def test_minutes_are_those_of_a_clock_that_is_given(tmp_path: Path) -> None:
-    now_s = [0.0]
-    loop = make_loop(steps=50, feed=MadeFeed(lambda step: now_s.__setitem__(0, 10.0 * step)))
-    saver = Saver(loop, kept_in(tmp_path, keep=99), Rhythm(steps=1000, seconds=100.0), clock=lambda: now_s[0])
+    now_s = 0.0
+
+    def tick(step: int) -> None:
+        """Ten seconds a step, which are longer than the disk takes."""
+        nonlocal now_s
+        now_s = 10.0 * step
+        wait_until("all is written", lambda: all(t.name != "framefeed-checkpoint" for t in threading.enumerate()))
+
+    loop = make_loop(steps=50, feed=MadeFeed(tick))
+    saver = Saver(loop, kept_in(tmp_path, keep=99), Rhythm(steps=1000, seconds=100.0), clock=lambda: now_s)
     loop.run(Limits(steps=25), stops=NoStops(), saves=saver)
     saver.finish()
     assert names(tmp_path) == [f"step_{step:09d}" for step in (10, 20, 25)]
