@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from decode_server.clips.clip_reader import ReadClips
 from decode_server.clips.decoder import wanted
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.service.buffer_pool import ALIGN_BYTES, LEASE_WORDS_BYTES
@@ -39,6 +40,7 @@ class ReadyEngine:
         outs: Sequence[memoryview],  # noqa: ARG002
         *,
         cancelled: Callable[[], bool] = wanted,  # noqa: ARG002
+        ahead: ReadClips | None = None,  # noqa: ARG002
     ) -> list[ClipInfo]:
         """The clips lie there already."""
         return [

@@ -1,12 +1,14 @@
 """The manifest: which videos a root holds, how long they are, and where their packet indices lie.
 
 One JSON line a video after a header line, read once; a server never lists directories. It knows nothing of packets.
+The same entries are written as a map of records beside it, which a server's workers share and look up on demand.
 The header has the data set's identity: a hash of what decides which clips there are and their bytes, whatever the place
 they lie at. Two roots of one identity can serve one run; roots whose videos only have equal names and lengths cannot.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,11 +24,13 @@ from framefeed.errors import BadInput
 from framefeed.new_file import NewFile
 from framefeed.option_types import shown
 from framefeed.ranges import MAX_BYTES, MAX_SECONDS, check_range, check_ranges, check_text
+from framefeed.record_map import RecordWriter
 from framefeed.regular_file import opened_regular
 from framefeed.show_value import one_line, show_value
 
 MANIFEST_NAME = "framefeed.manifest.jsonl"
 PACKETS_NAME = "framefeed.packets"
+MAP_NAME = "framefeed.manifest.map"
 MANIFEST_VERSION = 2
 _READ_VERSIONS = (1, 2)  # version 1 has neither identity nor digests
 _IDENTITY_VERSION = "v1"  # of what is hashed: identities of different versions are never equal
@@ -114,24 +118,35 @@ class Manifest:
     the file that it was read from says, "" for one of version 1.
     """
 
-    videos: dict[str, VideoEntry]
+    videos: Mapping[str, VideoEntry]
     refused: tuple[Refusal, ...] = ()
     identity: str = field(default="", compare=False)
 
     def write(self, folder: Path, *, just_before: Callable[[], object] = lambda: None) -> str:
         """Write FOLDER/framefeed.manifest.jsonl atomically, under the identity of what is written, and return that;
-        `just_before` it takes its place, its packet indices can take theirs.
+        `just_before` it takes its place, its packet indices can take theirs. Its map is written beside it, of no use
+        without it.
         """
         identity = identity_of(self.videos)
-        head = {"framefeed_manifest": MANIFEST_VERSION, "videos": len(self.videos), "identity": identity}
-        with NewFile(folder / MANIFEST_NAME) as new:
+        with NewFile(folder / MAP_NAME) as new_map, NewFile(folder / MANIFEST_NAME) as new:
+            writer = RecordWriter(new_map.file)
+            writer.write((video, pack_entry(self.videos[video])) for video in sorted(self.videos))
+            digest = writer.places()
+            head = {
+                "framefeed_manifest": MANIFEST_VERSION,
+                "videos": len(self.videos),
+                "identity": identity,
+                "map": digest,
+            }
             new.file.write(json.dumps(head).encode() + b"\n")
             for kind, values in ((_VIDEO, self.videos.values()), (_REFUSED, self.refused)):
                 for value in values:
                     new.file.write(_line(kind, value))
             new.file.flush()
             os.fsync(new.file.fileno())
+            writer.head(MapNote(identity, new.file.tell(), digest).pack())
             just_before()
+            new_map.take_place()
             os.utime(new.file.fileno())  # whoever looks at both files' times sees that it was the last to be written
             new.take_place()
         return identity
@@ -155,9 +170,15 @@ def read_identity(folder: Path) -> str:
 
     Raises OSError if that cannot be read, BadInput if it is no header.
     """
+    return read_map_note(folder).identity
+
+
+def read_map_note(folder: Path) -> MapNote:
+    """What is to be written on the map of FOLDER's manifest; reads one line of that. Raises as read_identity does."""
     path = folder / MANIFEST_NAME
     with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
-        return _read_head(path, file).identity
+        head = _read_head(path, file)
+        return MapNote(head.identity, os.fstat(file.fileno()).st_size, head.map)
 
 
 def check_indexed(folder: Path) -> None:
@@ -174,11 +195,26 @@ def read_manifest(folder: Path) -> Manifest:
     """
     if not isinstance(folder, Path):
         raise BadInput(f"root {shown(folder)} is no pathlib.Path; wanted read_manifest(Path(ROOT))")
+    with opened_manifest(folder) as lines:
+        videos: dict[str, VideoEntry] = {}
+        refused: list[Refusal] = []
+        for value in lines.values():
+            if isinstance(value, Refusal):
+                refused.append(value)
+            else:
+                videos[value.video] = value
+        lines.check_count(len(videos), len(refused))
+        return Manifest(videos=videos, refused=tuple(refused), identity=lines.head.identity)
+
+
+@contextlib.contextmanager
+def opened_manifest(folder: Path) -> Iterator[ManifestLines]:
+    """FOLDER's manifest, to be read line by line. Raises BadInput, also within `with`, as read_manifest does."""
     path = folder / MANIFEST_NAME
     check_indexed(folder)
     try:
         with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
-            return _parse(path, file)
+            yield ManifestLines(path, file)
     except OSError as error:
         raise BadInput(f"manifest {path} cannot be read: {error.strerror}") from None
 
@@ -187,49 +223,91 @@ class _Head(Struct):
     framefeed_manifest: int
     videos: int = 0
     identity: str = ""
+    map: str = ""
 
     def __post_init__(self) -> None:
         check_text("identity", self.identity, most=64)
+        check_text("map", self.map, most=64)
+
+
+class MapNote(Struct, frozen=True, array_like=True):
+    """What ties a map to its manifest: the identity, how long that file is, and the digest of the map's records. A map
+    with another note is of another manifest.
+    """
+
+    identity: str
+    manifest_bytes: int
+    digest: str
+
+    def pack(self) -> bytes:
+        """As it stands on the map."""
+        return msgspec.msgpack.encode(self)
 
 
 def _struct(kind: type[VideoEntry] | type[Refusal], tag: str) -> type[Struct]:
     """What a line of this kind holds, each value of its type."""
+    return msgspec.defstruct(f"_{kind.__name__}", _rows(kind), tag_field="kind", tag=tag, forbid_unknown_fields=True)
+
+
+def _rows(kind: type[VideoEntry] | type[Refusal]) -> list[Any]:
     hints = get_type_hints(kind)
-    rows = [
+    return [
         (f.name, hints[f.name]) if f.default is MISSING else (f.name, hints[f.name], f.default) for f in fields(kind)
     ]
-    return msgspec.defstruct(f"_{kind.__name__}", rows, tag_field="kind", tag=tag, forbid_unknown_fields=True)
 
 
 _VIDEO, _REFUSED = _struct(VideoEntry, "video"), _struct(Refusal, "refused")
 _HEAD = msgspec.json.Decoder(_Head)
+_RECORD = msgspec.defstruct("_Record", [row for row in _rows(VideoEntry) if row[0] != "video"], array_like=True)
+_RECORDS, _RECORD_DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_RECORD)
 _LINE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_VIDEO | _REFUSED)
 
 
-def _parse(path: Path, file: BinaryIO) -> Manifest:
-    head = _read_head(path, file)
-    if head.framefeed_manifest not in _READ_VERSIONS:
-        seen = head.framefeed_manifest
-        raise BadInput(
-            f"manifest {path} has version {show_value(seen)}, wanted {MANIFEST_VERSION}; run 'framefeed index' again"
-        )
-    videos: dict[str, VideoEntry] = {}
-    refused: list[Refusal] = []
-    for number, line in enumerate(_lines(path, file), start=2):
-        values = _decoded(path, number, _LINE, line)
-        body = {name: getattr(values, name) for name in values.__struct_fields__}
-        try:
-            if isinstance(values, _REFUSED):
-                refused.append(Refusal(**body))
-            else:
-                videos[body["video"]] = VideoEntry(**body)
-        except BadInput as error:
-            raise BadInput(f"{error} (line {number} of {path}); run 'framefeed index' again") from None
-    if len(videos) != head.videos:
-        raise BadInput(f"manifest {path} lists {len(videos)} videos, its header says {head.videos}; index again")
-    if not videos:
-        raise BadInput(f"manifest {path} lists no usable video ({len(refused)} refused); wanted at least one")
-    return Manifest(videos=videos, refused=tuple(refused), identity=head.identity)
+class ManifestLines:
+    """An open manifest: its head, and the lines behind it, to be read once."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        """Raises BadInput for a head of another version."""
+        self._path, self._file = path, file
+        self.head = _read_head(path, file)
+        if self.head.framefeed_manifest not in _READ_VERSIONS:
+            seen = show_value(self.head.framefeed_manifest)
+            raise BadInput(
+                f"manifest {path} has version {seen}, wanted {MANIFEST_VERSION}; run 'framefeed index' again"
+            )
+
+    def values(self) -> Iterator[VideoEntry | Refusal]:
+        """What each line says, in the order of the file. Raises BadInput for one that is damaged."""
+        for number, line in enumerate(_lines(self._path, self._file), start=2):
+            values = _decoded(self._path, number, _LINE, line)
+            kind = Refusal if isinstance(values, _REFUSED) else VideoEntry
+            try:
+                yield kind(**{name: getattr(values, name) for name in values.__struct_fields__})
+            except BadInput as error:
+                raise BadInput(f"{error} (line {number} of {self._path}); run 'framefeed index' again") from None
+
+    def check_count(self, videos: int, refused: int) -> None:
+        """Raises BadInput if it has other than so many videos, or none."""
+        if videos != self.head.videos:
+            raise BadInput(
+                f"manifest {self._path} lists {videos} videos, its header says {self.head.videos}; index again"
+            )
+        if not videos:
+            raise BadInput(f"manifest {self._path} lists no usable video ({refused} refused); wanted at least one")
+
+
+def pack_entry(entry: VideoEntry) -> bytes:
+    """An entry as a record of a map, without its name."""
+    return _RECORDS.encode(tuple(getattr(entry, name) for name in _RECORD.__struct_fields__))
+
+
+def unpack_entry(video: str, record: bytes) -> VideoEntry:
+    """The entry of a video's record. Raises BadInput for what cannot be one."""
+    try:
+        values = _RECORD_DECODER.decode(record)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadInput(f"manifest: the record of {show_value(video)} is damaged ({one_line(str(error))})") from None
+    return VideoEntry(video=video, **{name: getattr(values, name) for name in _RECORD.__struct_fields__})
 
 
 def _read_head(path: Path, file: BinaryIO) -> _Head:

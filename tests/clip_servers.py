@@ -67,7 +67,8 @@ class Manner:
     `busy_every`-th call is refused; `copies` of each reply go out; `refuse` maps a video to the code of the error it
     gets; `held` replies are kept back and sent later, in reverse; every `misshaped_every`-th clip has `misshaped_bytes`
     more than it should, or one less; with `other_pixels` its clips are another data set's; an `old` one spells its
-    replies, all refusals, as version 1 of the contract did.
+    replies, all refusals, as version 1 of the contract did. `siblings` are the other fronts of its box, as it names
+    them.
     """
 
     fingerprint: str = "fake-1"
@@ -85,6 +86,7 @@ class Manner:
     workers: int = 2
     old: bool = False
     instance: str = ""
+    siblings: tuple[str, ...] = ()
 
 
 class ClipServer:
@@ -177,6 +179,7 @@ class ClipServer:
             attempt=attempt,
             server=self.url,
             instance=self.manner.instance,
+            siblings=self.manner.siblings,
             fingerprint=self.manner.fingerprint,
             dataset=self.manner.dataset,
             max_clip_bytes=self.manner.max_clip_bytes,

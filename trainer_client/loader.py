@@ -29,12 +29,14 @@ from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
 from trainer_client.feed.stand_ins import StandIn, StandIns, read, spell
 from trainer_client.feed.stop_switch import end_dropped
 from trainer_client.feed.turn_taking import TurnTaking
+from trainer_client.fleet.addresses import LOCAL
 from trainer_client.fleet.discovery import sources_of
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet
 from trainer_client.fleet.run_identity import RunIdentity
 from trainer_client.home_process import HomeProcess
 from trainer_client.loader_options import LoaderOptions
+from trainer_client.local_server import LocalServer
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
 from trainer_client.rank_roll import RankRoll, run_key
@@ -99,8 +101,7 @@ class ClipLoader(HomeProcess):
         self._stand_ins = StandIns(self._dataset, options.poison, ledger=self._ledger)
         self._stood_in: list[tuple[int, StandIn]] = []  # with the number of steps before it
         self._fingerprint: str | None = None
-        given = options.dataset_identity
-        self._identity = self._dataset.identity if given is None else given  # of the samples; "" if nobody says
+        self._identity = self._identity_of_samples()
         self._data: str | None = None  # which data set the servers have
         self._turn = TurnTaking("a ClipLoader")
         self._roll: RankRoll | None = None
@@ -114,6 +115,7 @@ class ClipLoader(HomeProcess):
         )
         if registry is not None:
             self._collector.register(registry)
+        self._local = self._start_local()
 
     @property
     def steps(self) -> int | None:
@@ -301,6 +303,8 @@ class ClipLoader(HomeProcess):
         if self._registry is not None:
             self._collector.unregister(self._registry)
         self._stop()
+        if self._local is not None:
+            self._local.close()
         self._slots.close()
         self._stand_ins.write_found()
 
@@ -333,6 +337,19 @@ class ClipLoader(HomeProcess):
     @property
     def _is_over(self) -> bool:
         return self.steps is not None and self._order.steps >= self.steps
+
+    def _identity_of_samples(self) -> str:
+        """The data set that the samples are of; "" if nobody says."""
+        given = self.options.dataset_identity
+        return self._dataset.identity if given is None else given
+
+    def _start_local(self) -> LocalServer | None:
+        """Start the server of this machine that is wanted; it ends with the loader, also one that is dropped."""
+        local = self.options.local_server(self._share.rank, self._policy.clip_bytes)
+        if local is not None:
+            local.start()
+            weakref.finalize(self, local.let_go)
+        return local
 
     def _enter_roll(self) -> None:
         """Have the other ranks of the run on this node compared with this one. Raises BadInput for another plan."""
@@ -375,8 +392,10 @@ class ClipLoader(HomeProcess):
             ),
             ledger=self._ledger,
         )
+        local = () if self._local is None else (self._local.url,)
+        servers = (*(url for url in options.servers if url != LOCAL), *local)
         parts = Parts(
-            sources=sources_of(options.servers),
+            sources=sources_of(servers),
             look_every_s=options.look_every_s,
             fleet=fleet,
             dispatch=Dispatch(fleet, self._limits, ledger=self._ledger, say=_log.error),

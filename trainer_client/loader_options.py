@@ -6,18 +6,22 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from framefeed.errors import BadInput, BadRequest
-from framefeed.option_types import settle_types
+from framefeed.manifest import check_indexed
+from framefeed.option_types import settle_types, shown
 from framefeed.wire import WorkClass, check_run
 from framefeed.zmtp import MAX_IO_THREADS
 from trainer_client.feed.order import window_of
 from trainer_client.feed.stand_ins import PoisonOptions
-from trainer_client.fleet.addresses import check_servers
+from trainer_client.fleet.addresses import LOCAL, check_servers
 from trainer_client.fleet.dispatch_limits import DispatchLimits
 from trainer_client.fleet.fleet import FleetLimits
 from trainer_client.fleet.timeout_estimator import TimeoutLimits
+from trainer_client.local_plan import plan_local
+from trainer_client.local_server import LocalServer, this_machine
 from trainer_client.memory_budgets import NodeBudgets, RankBudgets, check_batch, rank_budgets
 from trainer_client.node_memory import local_ranks, node_memory_bytes
 from trainer_client.rank_environment import RankOf, rank_of
@@ -35,7 +39,10 @@ class LoaderOptions:
     """What a user chooses about feeding.
 
     `servers` are addresses; dns+ before one means every address of its name, looked up every `look_every_s`, and
-    registry:///FOLDER the servers that have an entry there, looked at as often. `batch_clips` is per rank. `rank` and
+    registry:///FOLDER the servers that have an entry there, looked at as often. "local" is a server of `root`, an
+    indexed folder of videos, that the loader starts on this machine and ends with itself: on `local_cpus` CPUs, None
+    for all of this rank's even part of the node but one; its log goes to the folder `local_log`, or to a file that a
+    log line names. `batch_clips` is per rank. `rank` and
     `world_size` are what torchrun says (RANK, WORLD_SIZE) unless they are given, and 0 of 1 without either. The run
     ends after `steps` steps or `epochs` epochs, or never. Without `shuffle` every epoch is in the dataset's order.
     `dataset_identity` is the data set that the samples are of (Manifest.identity); None is what the dataset says, and
@@ -69,6 +76,9 @@ class LoaderOptions:
 
     servers: Sequence[str]
     batch_clips: int
+    root: Path | None = None
+    local_cpus: int | None = None
+    local_log: Path | None = None
     run_seed: int = 0
     rank: int | None = None
     world_size: int | None = None
@@ -98,8 +108,9 @@ class LoaderOptions:
     dataset_identity: str | None = None
 
     def __post_init__(self) -> None:
-        check_servers(self.servers)
+        object.__setattr__(self, "servers", check_servers(self.servers))
         settle_types(self, what="loader")
+        self._check_local()
         if self.steps is not None and self.epochs is not None:
             raise BadInput(f"loader: steps is {self.steps} and epochs is {self.epochs:g}; wanted at most one of them")
         for name in ("steps", "epochs"):
@@ -120,6 +131,16 @@ class LoaderOptions:
         except BadRequest as error:
             raise BadInput(f"loader: {error}") from None
         window_of(self.order, world_size=self.world_size or 1)
+
+    def _check_local(self) -> None:
+        is_local = LOCAL in self.servers
+        if is_local and self.root is None:
+            raise BadInput("loader: servers is 'local' and root is None, wanted the folder of videos to serve")
+        for name in ("root", "local_cpus", "local_log"):
+            if getattr(self, name) is not None and not is_local:
+                raise BadInput(f"loader: {name} is {shown(getattr(self, name))} and servers has no 'local' to use it")
+        if self.local_cpus is not None and self.local_cpus < 1:
+            raise BadInput(f"loader: local_cpus is {self.local_cpus}, wanted at least 1")
 
     def rank_of(self) -> RankOf:
         """Which rank of how many, said in one log line where it is the environment's word or against it.
@@ -147,6 +168,19 @@ class LoaderOptions:
             run=self.run,
             work_class=self.work_class,
         )
+
+    def local_server(self, rank: int, clip_bytes: int) -> LocalServer | None:
+        """The server of this machine for a rank, not started; None if none is wanted.
+
+        Raises BadInput for a root that is not indexed, and for more CPUs than the rank has.
+        """
+        if LOCAL not in self.servers:
+            return None
+        assert self.root is not None
+        check_indexed(self.root)
+        at = rank % self.local_ranks
+        plan = plan_local(this_machine(self.local_ranks), rank=at, cpus=self.local_cpus, clip_bytes=clip_bytes)
+        return LocalServer(self.root, plan, name=f"local-{rank}", log=self.local_log)
 
     def fleet_limits(self) -> FleetLimits:
         """What of it is the fleet's. Raises BadInput for values out of their limits."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from framefeed.cgroups import lines_of, own_groups
 from framefeed.errors import BadInput
 
 _PROC = Path("/proc")
@@ -30,29 +31,18 @@ def node_memory_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
 
     None where neither can be read. It does not block.
     """
-    found = [*_available(proc / "meminfo"), *_cgroup_limits(proc / "self/cgroup", cgroup)]
+    found = [*_available(proc / "meminfo"), *_cgroup_limits(proc, cgroup)]
     return min(found, default=None)
 
 
 def _available(meminfo: Path) -> Iterator[int]:
-    for line in _lines(meminfo):
+    for line in lines_of(meminfo):
         if line.startswith("MemAvailable:"):
             yield int(line.split()[1]) << 10
 
 
-def _cgroup_limits(ours: Path, mount: Path) -> Iterator[int]:
+def _cgroup_limits(proc: Path, mount: Path) -> Iterator[int]:
     """Those of the group we are in and of all above it."""
-    groups = {mount}
-    for line in _lines(ours):  # number:controllers:/path
-        group = mount / line.split(":", 2)[-1].strip("/")
-        groups |= {group, *(above for above in group.parents if above.is_relative_to(mount))}
-    for group in groups:
+    for group in own_groups(mount, proc):
         for name in _LIMITS:
-            yield from (int(text) for text in _lines(group / name) if text.isdecimal())  # not "max"
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []
+            yield from (int(text) for text in lines_of(group / name) if text.isdecimal())  # not "max"

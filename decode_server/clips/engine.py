@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from decode_server.clips.clip_cost import CostLimits
+from decode_server.clips.clip_reader import ClipReader, ReadClips
 from decode_server.clips.decoder import Decoder, wanted
 from decode_server.clips.framing import Framing
 from decode_server.clips.library import Library
 from decode_server.clips.orient import blacken
 from decode_server.clips.packet_bytes import PacketBytes
-from decode_server.clips.plan import ChunkPlan, ClipPlan, check_span, merged, plan_clip
+from decode_server.clips.plan import ChunkPlan, ClipPlan
 from decode_server.clips.swscale import Scaler
 from framefeed.clip import ClipInfo
 from framefeed.errors import BadRequest, Cancelled, CorruptMedia
@@ -42,8 +43,7 @@ class Engine:
 
     def __init__(self, library: Library, *, limits: CostLimits = CostLimits()) -> None:  # noqa: B008  # it is frozen
         """`limits` are what each clip may cost."""
-        self._library = library
-        self._limits = limits
+        self._reader = ClipReader(library, limits=limits)
         self._decoder = Decoder()
         self._scaler = Scaler()
 
@@ -56,25 +56,30 @@ class Engine:
         return self.decode_together([request], [out])[0]
 
     def decode_together(
-        self, requests: Sequence[ClipRequest], outs: Sequence[Buffer], *, cancelled: Callable[[], bool] = wanted
+        self,
+        requests: Sequence[ClipRequest],
+        outs: Sequence[Buffer],
+        *,
+        cancelled: Callable[[], bool] = wanted,
+        ahead: ReadClips | None = None,
     ) -> list[ClipInfo]:
         """As `decode` for each of several clips, which costs least if they are of one video and their spans overlap:
         a packet that several need is read and decoded once. Bytes and packets are shared out evenly; times are of all.
+        `ahead` is what a ClipReader gave for these requests, perhaps in another thread; it is used up.
 
         Raises as `decode` does, for any of the clips: which one it is shows when each is decoded by itself. Raises
         Cancelled at the next packet once `cancelled`, asked before each, is true.
         """
-        began = perf_counter()
-        plans = [self.plan(request) for request in requests]
-        planned_s = perf_counter() - began
+        read = ahead if ahead is not None else self._reader.open(requests)
+        plans = read.plans
         clips = [_clip_view(request, out) for request, out in zip(requests, outs, strict=True)]
         for plan, clip in zip(plans, clips, strict=True):
             for place in np.flatnonzero(plan.padding).tolist():
                 blacken(clip[place], full_range=plan.colour.full_range)
-        chunks = merged(plans)
-        stage_s = {"read": planned_s, "decode": 0.0, "scale": 0.0}  # to plan is to read packet indices
-        for chunk in chunks:
-            self._decode_chunk(plans, chunk, clips, _Course(stage_s, cancelled))
+        stage_s = {"read": read.read_s, "decode": 0.0, "scale": 0.0}  # to plan is to read packet indices
+        chunks = [chunk for chunk, _ in read.chunks]
+        while read.chunks:  # what was decoded is let go
+            self._decode_chunk(plans, *read.chunks.pop(0), clips, _Course(stage_s, cancelled))
         read_bytes = _shares(sum(end - start for chunk in chunks for start, end in chunk.reads), len(plans))
         fed_packets = _shares(sum(len(run.feed) for chunk in chunks for run in chunk.runs), len(plans))
         return [
@@ -94,25 +99,25 @@ class Engine:
 
     def plan(self, request: ClipRequest) -> ClipPlan:
         """The plan of a clip within the limits; reads packet indices, no media. Raises as `decode` does."""
-        entry = self._library.entry(request.video)
-        check_span(request, entry.duration_s)
-        self._limits.check_indices(request, self._library.index_bytes(entry, request.start_s, request.end_s))
-        chunks = self._library.chunks(entry, request.start_s, request.end_s)
-        plan = plan_clip(request, chunks, duration_s=entry.duration_s)
-        self._limits.check(request, plan)
-        return plan
+        return self._reader.plan(request)
 
     def frames(
-        self, chunk: ChunkPlan, stage_s: dict[str, float], *, cancelled: Callable[[], bool] = wanted
+        self,
+        chunk: ChunkPlan,
+        stage_s: dict[str, float],
+        *,
+        packets: PacketBytes | None = None,
+        cancelled: Callable[[], bool] = wanted,
     ) -> Iterator[tuple[tuple[int, ...], av.VideoFrame]]:
-        """Yield (places in the clip, decoded frame) for the kept frames of a chunk, as the codec outputs them.
+        """Yield (places in the clip, decoded frame) for the kept frames of a chunk, as the codec outputs them, from
+        `packets`, which are read anew if not given.
 
         Adds the seconds spent reading to `stage_s`. The frame is valid until the next one is asked for. Raises
         Cancelled as decode_together does.
         """
         if cancelled():
             raise Cancelled("the clip is not wanted any more")
-        packets = PacketBytes(self._library, chunk.index, chunk.reads, what=f" for its frame at {chunk.first_s:.3f} s")
+        packets = packets or self._reader.packets(chunk)
         before_s = stage_s["read"]
         for run in chunk.runs:
             for ordinal, frame in self._decoder.frames(chunk.index, run, packets.packet, cancelled=cancelled):
@@ -125,12 +130,14 @@ class Engine:
         self._decoder.close()
         self._scaler.close()
 
-    def _decode_chunk(self, plans: list[ClipPlan], chunk: ChunkPlan, clips: list[Clip], course: _Course) -> None:
+    def _decode_chunk(
+        self, plans: list[ClipPlan], chunk: ChunkPlan, packets: PacketBytes, clips: list[Clip], course: _Course
+    ) -> None:
         index, stage_s = chunk.index, course.stage_s
         targets = [(number, frame) for number, clip in enumerate(clips) for frame in clip]  # by place
         framings: dict[int, Framing] = {}
         scale_s, began, read_s = 0.0, perf_counter(), stage_s["read"]
-        for places, frame in self.frames(chunk, stage_s, cancelled=course.cancelled):
+        for places, frame in self.frames(chunk, stage_s, packets=packets, cancelled=course.cancelled):
             if (frame.width, frame.height, frame.format.name) != (index.width_px, index.height_px, index.pixel_format):
                 raise CorruptMedia(
                     f"{index.where(frame.pts or 0)}: the frame is {frame.width}x{frame.height} "

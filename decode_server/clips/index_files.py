@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, read_identity
 
 _HALF = f"has another {PACKETS_NAME} since, with the same manifest: it is being indexed"
@@ -31,6 +33,10 @@ class IndexFiles:
     manifest: FileStamp
     packets: FileStamp
 
+    def pack(self) -> bytes:
+        """As bytes, for another process."""
+        return msgspec.msgpack.encode(self)
+
     def replaced_by(self, now: IndexFiles, *, identity: str) -> str:
         """Why what lies there `now` is not the data set `identity`, which was opened from these files; "" if it is.
 
@@ -52,6 +58,11 @@ class IndexFiles:
         Files that were only copied in another order are older than `since_s`, by the wall clock.
         """
         return _HALF if self.packets.mtime_ns > max(self.manifest.mtime_ns, since_s * 1e9) else ""
+
+
+def unpack_look(packed: bytes) -> IndexFiles:
+    """What `pack` gave."""
+    return msgspec.msgpack.decode(packed, type=IndexFiles)
 
 
 def look(folder: Path) -> IndexFiles:

@@ -13,12 +13,13 @@ from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
-from decode_server.clips.index_files import look
+from decode_server.clips.index_files import IndexFiles, look, unpack_look
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.clips.storage import Seams, Storage
 from decode_server.media.packet_index import PacketIndex, unpack_index
 from framefeed.errors import BadInput, CorruptMedia, FramefeedError, NotHere, UnknownVideo
 from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, Manifest, VideoEntry, identity_of, read_manifest
+from framefeed.mapped_manifest import shared_manifest
 from framefeed.quarantine import Quarantine, read_quarantine
 from framefeed.show_value import show_value
 
@@ -33,7 +34,8 @@ class Library:
 
     `index_folder` is where the manifest lies when that is not the root itself. The quarantine lists of both folders are
     read once too and honoured, unless told not to. What was changed after `since_s`, by the wall clock and by default
-    now, was replaced and not damaged. `identity` is the data set's: for a manifest of version 1 it is found by reading
+    now, was replaced and not damaged. `memory`, a descriptor that several processes share, is where the manifest is
+    held then, once for all of them. `identity` is the data set's: for a manifest of version 1 it is found by reading
     all packet indices, and "" where these are too large for that. Raises BadInput when the manifest is missing, empty
     or damaged.
     """
@@ -46,10 +48,11 @@ class Library:
         honour_quarantine: bool = True,
         seams: Seams | None = None,
         since_s: float | None = None,
+        memory: int | None = None,
     ) -> None:
         self._root, self._folder = root, index_folder or root
         self._since_s = time.time() if since_s is None else since_s
-        self.manifest: Manifest = read_manifest(self._folder)
+        self.manifest, self._opened = self._opened_manifest(memory)
         folders = dict.fromkeys((root, index_folder or root))
         self.quarantine = read_quarantine(*folders) if honour_quarantine else Quarantine()
         self.watch = ReadWatch()
@@ -58,15 +61,26 @@ class Library:
         self._lock = threading.Lock()
         self._indices: OrderedDict[int, tuple[PacketIndex, int]] = OrderedDict()
         self._cached_bytes = 0
-        try:
-            self._opened = look(self._folder)
-        except OSError as error:
-            raise BadInput(f"index {self._folder}: {error.filename} cannot be read ({error.strerror})") from None
         self.identity = self.manifest.identity or self._identity_of_version_1()
 
+    def _opened_manifest(self, memory: int | None) -> tuple[Manifest, IndexFiles]:
+        if memory is None:
+            return read_manifest(self._folder), self._look()
+        manifest, looked = shared_manifest(self._folder, memory, lambda: self._look().pack())
+        return manifest, unpack_look(looked)
+
+    def _look(self) -> IndexFiles:
+        try:
+            return look(self._folder)
+        except OSError as error:
+            raise BadInput(f"index {self._folder}: {error.filename} cannot be read ({error.strerror})") from None
+
     def entry(self, video: str) -> VideoEntry:
-        """The manifest's entry of a video. Raises UnknownVideo."""
-        entry = self.manifest.videos.get(video)
+        """The manifest's entry of a video. Raises UnknownVideo, or CorruptMedia for one that cannot be."""
+        try:
+            entry = self.manifest.videos.get(video)
+        except BadInput as error:
+            raise CorruptMedia(f"{error}; run 'framefeed index' again") from None
         if entry is None:
             raise UnknownVideo(
                 f"video {show_value(video)} is not in the manifest of {len(self.manifest.videos)} videos"

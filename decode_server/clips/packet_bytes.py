@@ -1,7 +1,7 @@
 """The bytes of packets, each as it was when it was indexed, or an error that says whose fault it is.
 
-It reads through a library, one range at a time when its first packet is asked for, and keeps the last few ranges; it
-plans no reads and decodes nothing.
+It reads through a library, one range at a time when its first packet is asked for or ahead of that, and keeps the last
+few ranges; it plans no reads and decodes nothing.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from decode_server.clips.library import Library
 from decode_server.media.packet_index import PacketIndex
-from framefeed.errors import CorruptMedia, StorageFault
+from framefeed.errors import Cancelled, CorruptMedia, StorageFault
 
 HELD_BYTES = 16 << 20  # of ranges: packets of one stream lie in nearly the order in which they are decoded
 _TURNS = 4  # times that all ranges may be read, for files in which they do not
@@ -48,6 +48,28 @@ class PacketBytes:
         self._held: OrderedDict[int, _Range] = OrderedDict()
         self._held_bytes = 0
         self._left_bytes = _TURNS * sum(end - start for start, end in reads)
+
+    @property
+    def ahead_bytes(self) -> int:
+        """The most that `read_ahead` can read."""
+        return min(sum(end - start for start, end in self._reads), HELD_BYTES)
+
+    def read_ahead(self, limit_bytes: int, *, cancelled: Callable[[], bool]) -> int:
+        """Read the first ranges that fit in so many bytes, and in what is held; returns how many bytes they were.
+
+        Its time is no part of `read_s`. Blocks and raises as Library.read does, and Cancelled before a range is read
+        that is not wanted any more.
+        """
+        limit_bytes, got_bytes = min(limit_bytes, HELD_BYTES), 0
+        for number, (start, end) in enumerate(self._reads):
+            if got_bytes + end - start > limit_bytes:
+                break
+            if cancelled():
+                raise Cancelled("the clip is not wanted any more")
+            self._range(number)
+            got_bytes += end - start
+        self.read_s = 0.0
+        return got_bytes
 
     def packet(self, ordinal: int) -> memoryview:
         """A packet's bytes. Where they differ from what was indexed, its range is read once more, past all caches.

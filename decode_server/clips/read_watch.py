@@ -41,6 +41,21 @@ class Overdue:
     began_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What a thread's reads met: counts by fault, operations and their seconds, and how many packet indices were in
+    memory and how many were not.
+    """
+
+    faults: Counter[str]
+    times: tuple[tuple[str, float], ...]
+    lookups: tuple[int, int]
+
+    def __add__(self, other: Met) -> Met:
+        lookups = self.lookups[0] + other.lookups[0], self.lookups[1] + other.lookups[1]
+        return Met(self.faults + other.faults, self.times + other.times, lookups)
+
+
 class ReadWatch:
     """The reads and faults of one process. Thread-safe; no method blocks on storage."""
 
@@ -103,6 +118,10 @@ class ReadWatch:
         """The calling thread's counts since its last take."""
         with self._lock:
             return dict(self._faults.pop(threading.get_ident(), {}))
+
+    def take_all(self) -> Met:
+        """All that the calling thread's reads met since its last take."""
+        return Met(Counter(self.take()), tuple(self.take_times()), self.take_lookups())
 
     def overdue(self, *, longer_than_s: float) -> list[Overdue]:
         """The reads that have lasted so long; each is reported once."""

@@ -181,7 +181,7 @@ class Metrics:
         self._workers = Gauge(n + "workers", "Worker processes that can take requests.", registry=r)
         self._busy = Gauge(n + "workers_busy", "Worker processes that have a request.", registry=r)
         self._gateway_restarts = Counter(
-            n + "gateway_restarts_total", "Processes of a tcp:// address that ended and were replaced.", registry=r
+            n + "gateway_restarts_total", "Processes of an address that ended and were replaced.", registry=r
         )
         self._restarts = Counter(n + "worker_restarts_total", "Worker processes that ended too early.", registry=r)
         self._stuck = Gauge(n + "stuck_reads", "Decoding threads in a read that does not return.", registry=r)

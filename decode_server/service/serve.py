@@ -18,13 +18,12 @@ from decode_server.service.server import run_front
 from decode_server.service.workers.domains import Domain, DomainLimits, plan_domains, read_cpus
 from decode_server.service.workers.supervisor import WORKER_COMMAND
 from decode_server.service.workers.topology import (
-    CGROUP,
     SYSFS_CPUS,
     choose_sockets,
     plan_worker_slots,
-    read_cpu_quota,
     read_sockets,
 )
+from framefeed.cgroups import read_cpu_quota
 from framefeed.cli.log_lines import log_to_stderr
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.manifest import check_indexed
@@ -65,7 +64,7 @@ def _domains(options: ServeOptions) -> tuple[Domain, ...]:
     allowed = frozenset(os.sched_getaffinity(0))
     sockets = choose_sockets(read_sockets(SYSFS_CPUS, allowed), options.sockets)
     worker_slots = plan_worker_slots(
-        sockets, workers=options.workers, threads=options.threads, quota_cpus=read_cpu_quota(CGROUP)
+        sockets, workers=options.workers, threads=options.threads, quota_cpus=read_cpu_quota()
     )
     limits = DomainLimits(
         threads=options.threads,

@@ -23,7 +23,9 @@ from decode_server.service.health import HealthServer, parse_metrics_host
 from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.endpoint import Endpoint, parse_bind
+from decode_server.service.listeners.gateway.gateway_listener import GatewayListener
 from decode_server.service.listeners.gateway.gateway_process import GatewayEvents
+from decode_server.service.listeners.grpc_listener import GrpcListener
 from decode_server.service.listeners.listener import Listener, Listeners
 from decode_server.service.listeners.security import ServerCredentials
 from decode_server.service.listeners.shm_listener import ShmListener
@@ -38,7 +40,7 @@ from decode_server.service.sandbox_report import SandboxReport
 from decode_server.service.serve_options import DEFAULT_BIND, ServeOptions
 from decode_server.service.siblings import Siblings
 from decode_server.service.workers.cancel_flags import CancelFlags
-from decode_server.service.workers.job_table import SPARE_TASKS
+from decode_server.service.workers.read_depth import most_spare
 from decode_server.service.workers.sandbox import Sandbox
 from decode_server.service.workers.supervisor import ZOMBIES_A_SLOT, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import WorkerSlot
@@ -228,10 +230,9 @@ def _listen(
     if endpoint.scheme == "shm":
         return ShmListener(endpoint, buffer_pool, refusals=refusals)
     if endpoint.scheme in ("grpc", "grpcs"):
-        # A library of its size is imported by those that listen with it.
-        from decode_server.service.listeners.grpc_listener import GrpcListener  # noqa: PLC0415
-
-        return GrpcListener(endpoint, lifecycle=lifecycle, credentials=credentials, refusals=refusals)
+        return GrpcListener(
+            endpoint, buffer_pool, lifecycle=lifecycle, credentials=credentials, refusals=refusals, events=events
+        )
     return ZmqListener(
         endpoint,
         buffer_pool,
@@ -253,7 +254,7 @@ def _buffer_pool(options: ServeOptions) -> BufferPool:
 
 def _sandbox_report(options: ServeOptions, endpoints: Sequence[Endpoint]) -> SandboxReport:
     """Of those that have something to say; secrets that are to be read are kept from others from here on."""
-    kinds = ["workers"] + ["gateways"] * any(endpoint.scheme == "tcp" for endpoint in endpoints)
+    kinds = ["workers"] + ["gateways"] * any(endpoint.scheme != "shm" for endpoint in endpoints)
     if not options.security.secrets_given:
         return SandboxReport(kinds)
     report = SandboxReport(["front", *kinds])
@@ -270,8 +271,8 @@ def _gateway_events(metrics: Metrics, sandbox_report: SandboxReport) -> GatewayE
     return GatewayEvents(came_up=partial(sandbox_report.came_up, "gateways"), restarted=metrics.gateway_restarted)
 
 
-def _gateways(listening: Sequence[Listener]) -> list[ZmqListener]:
-    return [listener for listener in listening if isinstance(listener, ZmqListener)]
+def _gateways(listening: Sequence[Listener]) -> list[GatewayListener]:
+    return [listener for listener in listening if isinstance(listener, GatewayListener)]
 
 
 def _pool(
@@ -284,7 +285,7 @@ def _pool(
     sandbox_report: SandboxReport,
 ) -> WorkerPool:
     # Those of a slot that are killed and cannot go keep theirs.
-    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + SPARE_TASKS) * TOGETHER
+    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + most_spare(options.threads)) * TOGETHER
     flags = CancelFlags(tasks)
     worker_options = WorkerOptions(
         root=str(options.root),

@@ -31,7 +31,7 @@ class Child:
         self.name = name
         self.log = log
         with contextlib.ExitStack() as stack:
-            out = stack.enter_context(log.open("wb")) if log else None
+            out = stack.enter_context(log.open("ab")) if log else None
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "framefeed.cli.parent_death", str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,

@@ -233,8 +233,8 @@ def _clear(out: Path) -> None:
 def _drop_bulk(out: Path) -> None:
     for name in ("videos", "root"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for checkpoint in (out / "run").glob("step_*.pt"):
-        checkpoint.unlink()
+    for checkpoint in (out / "run").glob("step_*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -52,17 +52,10 @@ class Targets:
 
     def look(self) -> list[str]:
         """HOST:PORT of each server's metrics. What is no entry is left out. Raises BadInput for a missing folder."""
-        if not self.registry.is_dir():
-            raise BadInput(f"registry {self.registry} is no folder; wanted the one of framefeed serve --registry")
-        found = set()
-        for path in self.registry.glob(f"*{SUFFIX}"):
-            try:
-                found.add(urlsplit(read_entry(path).metrics_url).netloc)
-            except FileNotFoundError:  # it left meanwhile
-                continue
-            except (OSError, ValueError) as error:
-                log.warning("%s is left out: %s", path.name, error)
-        return sorted(found - {""})
+        found, doubts = find_targets(self.registry)
+        for name, why in doubts.items():
+            log.warning("%s is left out: %s", name, why)
+        return found
 
     def write(self, targets: list[str]) -> None:
         """Replace the file. Raises StorageFault if that fails."""
@@ -72,3 +65,20 @@ class Targets:
             part.rename(self.out)
         except OSError as error:
             raise StorageFault(f"--out {self.out} cannot be written: {error.strerror}") from None
+
+
+def find_targets(registry: Path) -> tuple[list[str], dict[str, str]]:
+    """HOST:PORT of each server's metrics, and by name of file why the others are no entries. Raises BadInput for a
+    missing folder.
+    """
+    if not registry.is_dir():
+        raise BadInput(f"registry {registry} is no folder; wanted the one of framefeed serve --registry")
+    found, doubts = set(), {}
+    for path in registry.glob(f"*{SUFFIX}"):
+        try:
+            found.add(urlsplit(read_entry(path).metrics_url).netloc)
+        except FileNotFoundError:  # it left meanwhile
+            continue
+        except (OSError, ValueError) as error:
+            doubts[path.name] = str(error)
+    return sorted(found - {""}), doubts

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.weights.checkpoint_folder import HEADER_NAME, CheckpointError, numbered, read_whole
 from models.weights.torch_archive import ArchiveError, CarriesCode, Plain, load_archive
 
 FOLDER_FILE = "model.safetensors"
@@ -65,16 +66,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
-    """The tensors in a .safetensors or torch file, or in a folder's model.safetensors, on the CPU.
+    """The tensors in a .safetensors or torch file, in a folder's model.safetensors, or in a run's checkpoint, on the
+    CPU.
 
     Checkpoints that keep them under `state_dict`, `model` or `module` beside other things give them out of there, or
     with `averaged` their moving average (`model_ema`, `state_dict_ema`), which is taken too where it is all there is;
     prefixes of DistributedDataParallel and torch.compile go. Raises WeightsFileError for a file that cannot be read,
     holds no tensors or no average, or could be read only by executing what is in it.
     """
-    path = path / FOLDER_FILE if path.is_dir() else path
+    run = checkpoint_in(path)
+    path = path / FOLDER_FILE if path.is_dir() and run is None else path
     try:
-        body: object = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        body: object
+        if run is not None:
+            body = _of_run(run, averaged=averaged)
+        else:
+            body = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except CheckpointError as error:
+        raise WeightsFileError(f"weights {run} are no whole checkpoint: {error}") from None
     except FileNotFoundError:
         raise WeightsFileError(f"weights {path} do not exist") from None
     except (OSError, SafetensorError) as error:
@@ -94,6 +103,19 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
     )
 
 
+def checkpoint_in(path: Path) -> Path | None:
+    """The checkpoint of a run of ours that a folder is, or the newest in a run's folder; None if it is neither.
+
+    Raises OSError if the folder cannot be listed.
+    """
+    if not path.is_dir():
+        return None
+    if (path / HEADER_NAME).exists():
+        return path
+    found = numbered(path)
+    return found[-1][1] if found else None
+
+
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors. Raises WeightsFileError if the file cannot be written."""
     try:
@@ -102,6 +124,13 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
         )
     except (OSError, SafetensorError) as error:
         raise WeightsFileError(f"weights {path} cannot be written: {_first_line(error)}") from None
+
+
+def _of_run(checkpoint: Path, *, averaged: bool) -> dict[str, object]:
+    """The weights in a run's checkpoint, or with `averaged` their moving average and what is not averaged."""
+    weights = read_whole(checkpoint, prefix="model.")
+    average = read_whole(checkpoint, prefix="average.") if averaged else {}
+    return {"model": weights, **({"model_ema": {**weights, **average}} if average else {})}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

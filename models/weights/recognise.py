@@ -16,7 +16,7 @@ from torch import Tensor
 from models.block import Activation
 from models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
 from models.weights.config_json import ModelConfig, config_from_json
-from models.weights.files import WeightsFileError, read_checkpoint
+from models.weights.files import WeightsFileError, checkpoint_in, read_checkpoint
 from models.weights.traits import TowerTraits, Traits, encoder_of, tower_traits
 
 Kind = Literal[
@@ -54,7 +54,7 @@ def recognise(path: Path, *, averaged: bool = False) -> Recognised:
     read or is of no kind known here.
     """
     file = read_checkpoint(path, averaged=averaged)
-    folder = path if path.is_dir() else path.parent
+    folder = checkpoint_in(path) or (path if path.is_dir() else path.parent)
     weights = {name: tensor for name, tensor in file.weights.items() if name.rpartition(".")[2] not in _NO_WEIGHTS}
     kind = _kind(path, file.weights, _json(folder / "config.json"))
     if kind in ("OpenAI CLIP", "open_clip"):

@@ -23,7 +23,13 @@ FORMAT = 1
 
 def save_model(folder: Path, weights: Weights, config: ModelConfig) -> None:
     """Write weights and configuration into a folder, which is made. Raises WeightsFileError if that cannot be done."""
-    _write(folder, weights, {"framefeed_model": FORMAT, "config": config_to_json(config)})
+    _write(folder, weights, _said(config))
+
+
+def model_of(model: nn.Module) -> dict[str, object]:
+    """What config.json beside its weights says of a model; {} for one that is none of this package."""
+    config = getattr(model, "config", None)
+    return {} if config is None else _said(config)
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
@@ -55,6 +61,10 @@ def save_for_transformers(folder: Path, weights: Weights, config: AnyVideoMAE) -
     """
     saved = transformers_config(config)
     _write(folder, export_weights(weights, transformers_table(config)), saved)
+
+
+def _said(config: ModelConfig) -> dict[str, object]:
+    return {"framefeed_model": FORMAT, "config": config_to_json(config)}
 
 
 def _write(folder: Path, weights: Weights, config: Mapping[str, object]) -> None:

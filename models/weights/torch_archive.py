@@ -55,7 +55,7 @@ def load_archive(
     Raises OSError where the file cannot be opened, is no regular one or is larger than `limit_bytes`, ArchiveError for
     all else. Takes no more memory than twice the file's size.
     """
-    with _opened(path, limit_bytes) as file:
+    with opened(path, limit_bytes) as file:
         is_zip = file.read(len(_ZIP)) == _ZIP
         file.seek(0)
         if is_zip:
@@ -68,7 +68,8 @@ def load_archive(
     return body
 
 
-def _opened(path: Path, limit_bytes: int) -> BinaryIO:
+def opened(path: Path, limit_bytes: int) -> BinaryIO:
+    """A regular file of at most so many bytes, open to read. Raises OSError, or ArchiveError for what is none."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe has nobody wait
     file = os.fdopen(descriptor, "rb")
     status = os.fstat(descriptor)

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
 from decode_server.media.packet_index import unpack_index
 from decode_server.service.incoming import name_of, read_call
@@ -44,10 +43,11 @@ from tests.unit.client.test_hostile_state import DATASET, ORDER, RECORD, SAMPLER
 from tests.unit.contract.test_hostile_files import FILES
 from tests.unit.contract.test_wire import REPLIES
 from tests.unit.decode.test_hostile_index import BODY
-from tests.unit.trainer.test_checkpoint import BODY as CHECKPOINT
+from tests.unit.trainer.test_checkpoint import WHOLE, folder_of
 from trainer_client.feed.order import Order
 from trainer_client.feed.stand_ins import read as read_stand_ins
-from trainer_client.training.checkpoints import read_checkpoint
+from trainer_client.training.checkpoints import Checkpoints
+from trainer_client.training.ranks import Ranks
 
 MEMORY = "/dev/shm"  # files that are written a million times
 _FILE_LINE_CHARS = 700  # with the names of files
@@ -256,9 +256,8 @@ class RunStates:
         self._state = Strange([SAMPLER.state_at(5), {**SAMPLER.state_at(5), "shuffle": True}], JSON)
         self._stand_ins = Strange([json.loads(RECORD)], JSON)
         self._folder = tempfile.TemporaryDirectory(dir=MEMORY)
-        self._path = Path(self._folder.name) / "step_000000003.pt"
-        torch.save(CHECKPOINT, self._path)
-        self._whole = self._path.read_bytes()
+        self._checkpoints = Checkpoints(Path(self._folder.name), config={"a": 1}, keep=1)
+        self._files = {path: path.read_bytes() for path in folder_of(Path(self._folder.name), WHOLE).iterdir()}
 
     def take(self, number: int, rng: random.Random) -> None:
         """Raises what a parser must not."""
@@ -269,12 +268,19 @@ class RunStates:
                 case 1:
                     read_stand_ins(self._stand_ins.bytes_at(number // 3, rng).decode("latin-1"), DATASET)
                 case 2 if number % 60 == 59:
-                    self._path.write_bytes(bent(rng, self._whole))
-                    read_checkpoint(self._path)
+                    self._checkpoint(rng)
                 case 2:
                     self._place(number // 3, rng)
         except BadInput as error:
             says_one_line(error, _FILE_LINE_CHARS)
+
+    def _checkpoint(self, rng: random.Random) -> None:
+        path = rng.choice(sorted(self._files))
+        path.write_bytes(bent(rng, self._files[path]))
+        try:
+            self._checkpoints.load(Path(self._folder.name), Ranks())
+        finally:
+            path.write_bytes(self._files[path])
 
     def _place(self, number: int, rng: random.Random) -> None:
         try:

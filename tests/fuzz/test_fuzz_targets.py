@@ -57,13 +57,8 @@ def test_some_inputs_of_each_parser(name: str) -> None:
         target.turn(number, plan.rng(number))
 
 
-# Of HTTP/2's frames some end gRPC's own loop and with it the neighbour's connection: `make fuzz` looks for those, and
-# tests/integration/test_adversary_ports.py has the one that is known.
-IN_CI = [name for name in (*PARSERS, *SERVERS) if name != "HTTP/2 frames"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", IN_CI)
+@pytest.mark.parametrize("name", [*PARSERS, *SERVERS])
 def test_many_inputs_of_each_target(name: str) -> None:
     make = SERVERS.get(name) or partial(ParserTarget, name)
     tally = fuzz(Plan(target=name, seed=seed_of_run(), inputs=SERVED if name in SERVERS else PARSED), make)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from decode_server.clips.clip_reader import ReadClips
 from decode_server.clips.read_watch import RETRY, ReadWatch
 from decode_server.service.workers.worker import DecodeBackend, main
 from decode_server.service.workers.worker_messages import Setup
@@ -43,7 +44,12 @@ class FakeEngine:
         self._watch = watch
 
     def decode_together(
-        self, requests: Sequence[ClipRequest], outs: Sequence[memoryview], *, cancelled: Callable[[], bool]
+        self,
+        requests: Sequence[ClipRequest],
+        outs: Sequence[memoryview],
+        *,
+        cancelled: Callable[[], bool],
+        ahead: ReadClips | None,
     ) -> list[ClipInfo]:
         infos = []
         for request, out in zip(requests, outs, strict=True):

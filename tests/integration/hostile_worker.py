@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from decode_server.clips.clip_reader import ReadClips
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.service.workers.worker import DecodeBackend, main
 from decode_server.service.workers.worker_messages import Setup
@@ -81,7 +82,12 @@ class HostileEngine:
         self._tries = {**attacks(root, root.parent / "outside"), **allowed(root)}
 
     def decode_together(
-        self, requests: Sequence[ClipRequest], outs: Sequence[memoryview], *, cancelled: Callable[[], bool]
+        self,
+        requests: Sequence[ClipRequest],
+        outs: Sequence[memoryview],
+        *,
+        cancelled: Callable[[], bool],
+        ahead: ReadClips | None,
     ) -> list[ClipInfo]:
         return [self._decode(request, out) for request, out in zip(requests, outs, strict=True)]
 

@@ -191,7 +191,7 @@ class Server:
 def _is_gateway(pid: int) -> bool:
     """Whether a process runs ZeroMQ; one that has ended does not."""
     try:
-        return b"listeners.gateway.gateway" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"listeners.gateway." in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from decode_server.clips.clip_reader import ReadClips
 from decode_server.clips.engine import Buffer, Engine
 from decode_server.clips.library import Library
 from decode_server.clips.media_files import DescriptorFile
@@ -38,9 +39,14 @@ class SlowEngine:
         self._engine, self._longer_s = engine, longer_s
 
     def decode_together(
-        self, requests: Sequence[ClipRequest], outs: Sequence[Buffer], *, cancelled: Callable[[], bool]
+        self,
+        requests: Sequence[ClipRequest],
+        outs: Sequence[Buffer],
+        *,
+        cancelled: Callable[[], bool],
+        ahead: ReadClips | None,
     ) -> list[ClipInfo]:
-        infos = self._engine.decode_together(requests, outs, cancelled=cancelled)
+        infos = self._engine.decode_together(requests, outs, cancelled=cancelled, ahead=ahead)
         time.sleep(self._longer_s)
         for info in infos:
             info.stage_s["decode"] += self._longer_s

@@ -74,9 +74,9 @@ def test_rapid_reset(grpc_served: tuple[Server, HonestRun]) -> None:
 
 
 def test_a_method_whose_name_is_no_utf8(grpc_served: tuple[Server, HonestRun]) -> None:
-    """It ends the loop of gRPC's server; the listener starts another, and the run loses nothing."""
+    """It ends the loop of gRPC's server and with it the gateway; another takes its place, and the run loses nothing."""
     server, run = grpc_served
-    with withstands(server, run, "internal"):
+    with withstands(server, run, "internal", "framefeed_server_gateway_restarts_total"):
         for _ in range(3):
             with contextlib.suppress(OSError), Peer(server.endpoint) as peer:
                 peer.socket.sendall(HELLO + h2_frame(HEADERS, END_HEADERS, 1, h2_headers(b"/framefeed.v1.\xe3/Decode")))
@@ -108,11 +108,59 @@ def test_frames_without_an_end(grpc_served: tuple[Server, HonestRun], what: str)
 
 
 def test_a_header_block_without_an_end(grpc_served: tuple[Server, HonestRun]) -> None:
-    """CVE-2024-27316. It is cut off, and what gRPC read of it by then is freed late: see docs/security.md."""
+    """CVE-2024-27316: it is cut off."""
     server, run = grpc_served
     with withstands(server, run, "process_cpu_seconds_total"), Peer(server.endpoint) as peer:
         peer.socket.sendall(HELLO)
         assert peer.flood(HEADER_BLOCK, 1 << 30), "a GiB of headers was taken"
+
+
+def test_56_header_blocks_without_an_end(grpc_served: tuple[Server, HonestRun]) -> None:
+    """What gRPC's core reads of them, 1.5 GB, it frees late: the gateway that holds it is replaced by another."""
+    server, run = grpc_served
+    with withstands(server, run, "framefeed_server_gateway_restarts_total"):
+        for _ in range(56):
+            with contextlib.suppress(OSError), Peer(server.endpoint) as peer:
+                peer.socket.sendall(HELLO)
+                peer.flood(HEADER_BLOCK, 1 << 30, most_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_a_grpc_gateway_that_dies_costs_the_run_nothing(
+    grpc_served: tuple[Server, HonestRun], number: signal.Signals
+) -> None:
+    """Killed as by the system, and as gRPC's core does it when an assertion of it fails."""
+    server, run = grpc_served
+    died = f"it died by signal {number.value}"
+    told = server.log().count(died)
+    with withstands(server, run, "framefeed_server_gateway_restarts_total"):
+        for times in (1, 2, 3):
+            wait_until("a gateway", server.gateways)
+            (gateway,) = server.gateways()
+            os.kill(gateway, number)
+            run.goes_on()
+            wait_until("it is told", lambda times=times: server.log().count(died) == told + times)  # type: ignore[misc]
+
+
+def test_a_grpc_gateway_that_is_stopped_is_not_the_server(grpc_served: tuple[Server, HonestRun]) -> None:
+    server, run = grpc_served
+    with withstands(server, run):
+        (gateway,) = server.gateways()
+        os.kill(gateway, signal.SIGSTOP)
+        assert server.get("/healthz")[0] == 200
+        os.kill(gateway, signal.SIGCONT)
+
+
+def test_the_server_s_own_process_holds_no_grpc(grpc_served: tuple[Server, HonestRun]) -> None:
+    def maps(pid: int) -> str:
+        return Path(f"/proc/{pid}/maps").read_text()
+
+    server, run = grpc_served
+    run.goes_on()
+    (gateway,) = server.gateways()
+    assert "cygrpc" in maps(gateway)
+    assert "cygrpc" not in maps(server.pid)
+    assert "libzmq" not in maps(gateway)
 
 
 @pytest.mark.parametrize("says", [b"", HELLO], ids=["silent", "greeted"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -23,8 +24,10 @@ from typing import Any
 
 import docker
 import pytest
+import safetensors.torch
 import torch
 import yaml
+from docker.models.containers import Container
 
 from deploy.grafana.dashboards import BOARDS
 from deploy.images.build import Build
@@ -144,9 +147,8 @@ def story(engine: docker.DockerClient, folder: Path, videos: str) -> Story:
     files = ["compose.yaml", override.name]
     with Composition(engine, folder, name=CALM, files=files, env=settings("calm")) as up:
         up.compose("up", "--detach", "--wait", *SERVICES)
-        checkpoint = f"/runs/calm/step_{told.step:09d}.pt"
         up.wait("the same step", lambda: up.steps > told.step, patience_s=300)
-        told.calm_state = loaded(file_of(up.trainer, checkpoint))
+        told.calm_state = loaded(up.trainer, f"/runs/calm/step_{told.step:09d}")
         told.calm_alerts = [f"{alert['labels']} {alert['state']}" for alert in up.prometheus("alerts")["alerts"]]
     print_story(told, engine)
     return told
@@ -240,7 +242,7 @@ def tell_end(told: Story, up: Composition, engine: docker.DockerClient) -> None:
     told.exits[draining.name] = draining.attrs["State"]["ExitCode"]
     told.said_at_stop.append(draining.logs(tail=20).decode())
     told.step = up.steps // EVERY_STEPS * EVERY_STEPS
-    told.state = loaded(file_of(up.trainer, f"/runs/disturbed/step_{told.step:09d}.pt"))
+    told.state = loaded(up.trainer, f"/runs/disturbed/step_{told.step:09d}")
     running = {c.id: c for c in (*up.servers, up.trainer, *up.containers("prometheus")) if c.status == "running"}
     since, began_s = int(time.time()), time.monotonic()
     up.compose("stop")
@@ -286,8 +288,12 @@ def hosts(urls: set[str]) -> set[str]:
     return {url.rpartition("//")[2].rpartition(":")[0] for url in urls}
 
 
-def loaded(checkpoint: bytes) -> Any:
-    return torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
+def loaded(trainer: Container, checkpoint: str) -> Any:
+    """The tensors of a checkpoint, and what its run and its data were."""
+    header = json.loads(file_of(trainer, f"{checkpoint}/checkpoint.json"))
+    part = json.loads(file_of(trainer, f"{checkpoint}/part_00000.json"))
+    tensors = safetensors.torch.load(file_of(trainer, f"{checkpoint}/part_00000.safetensors"))
+    return {"config": header["config"], "step": header["step"], "data": part["data"], "tensors": tensors}
 
 
 def digest(state: Any) -> dict[str, str]:

@@ -274,7 +274,7 @@ def test_only_the_one_health_check_is_open_without_a_token(token_server: Server)
         with pytest.raises(grpc.RpcError) as caught:
             next(health.Watch(asked, timeout=PATIENCE_S))
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        assert refused(token_server, "token") == before + 1
+        wait_until("it is counted", lambda: refused(token_server, "token") == before + 1)
         shown = [("authorization", f"Bearer {TOKEN.decode()}")]
         seen = next(health.Watch(asked, timeout=PATIENCE_S, metadata=shown))
         assert seen.status == health_pb2.HealthCheckResponse.SERVING

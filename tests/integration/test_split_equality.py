@@ -9,9 +9,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tests.unit.trainer.small_tasks import TASKS, Split, largest_difference, make_run, take
+from tests.unit.trainer.small_tasks import TASKS, Split, largest_difference, make_run, part, take
+from tests.unit.trainer.stored_runs import kept_in, save, write_part
 from trainer_client.training.ranks import Ranks
-from trainer_client.training.run_state import TrainState
+from trainer_client.training.run_state import load_run, state_of, tensors_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,47 +39,61 @@ def _rank(rank: int, folder: str) -> None:
             run = make_run(name, Split(ranks=ranks, parallel=split.parallel, micro_clips=split.micro_clips))
             seen[name, how] = take(run, until=STEPS)
     for name in CONTINUED:
-        first = torch.load(f"{folder}/{name}.pt", weights_only=False)
         for how, split in SPLITS.items():
+            kept = kept_in(Path(folder) / name)
+            first = kept.load(kept.folder / "step_000000007", ranks)
             run = make_run(name, Split(ranks=ranks, parallel=split.parallel, micro_clips=split.micro_clips))
             seen[f"{name} on", how] = take(run, until=14, after=first)
+            last = kept_in(Path(folder) / name / how)
+            write_part(last, state_of(run, data={"position": 14}), ranks)
+            dist.barrier()
+            if rank == 0:
+                last.commit(14, world=WORLD)
     if rank == 0:
         torch.save(seen, f"{folder}/seen.pt")
     dist.destroy_process_group()
 
 
-Seen = dict[tuple[str, str], tuple[list[float], TrainState]]
+Seen = dict[tuple[str, str], tuple[list[float], dict[str, torch.Tensor]]]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
     folder = tmp_path_factory.mktemp("ranks")
     for name in CONTINUED:
-        torch.save(take(make_run(name, Split()), until=7)[1], folder / f"{name}.pt")
+        run = make_run(name, Split())
+        take(run, until=7)
+        save(kept_in(folder / name), state_of(run, data={"position": 7}))
     mp.spawn(_rank, args=(str(folder),), nprocs=WORLD)  # each waits for the other; a failure ends both
     found: Seen = torch.load(Path(folder) / "seen.pt", weights_only=False)
-    return found
+    return folder, found
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_no_split_changes_a_run(name: str, seen: Seen) -> None:
+def test_no_split_changes_a_run(name: str, ran: tuple[Path, Seen]) -> None:
+    seen = ran[1]
     losses, alone = take(make_run(name, Split()), until=STEPS)
     assert losses[0] != pytest.approx(losses[-1], abs=1e-4), "a run that learns nothing is equal to all"
     splits = {how: seen[name, how] for how in SPLITS} | {"x 4": take(make_run(name, Split(micro_clips=2)), until=STEPS)}
     for how, (theirs, state) in splits.items():
         assert theirs == pytest.approx(losses, abs=LOSS), how
-        assert largest_difference(state.model, alone.model) <= WEIGHT, how
-        assert largest_difference(state.average, alone.average) <= WEIGHT, how
+        assert largest_difference(part(state, "model."), part(alone, "model.")) <= WEIGHT, how
+        assert largest_difference(part(state, "average."), part(alone, "average.")) <= WEIGHT, how
 
 
 @pytest.mark.parametrize("name", CONTINUED)
 @pytest.mark.parametrize("how", SPLITS)
-def test_a_run_goes_from_one_process_to_two_and_back(name: str, how: str, seen: Seen) -> None:
-    """With drop path, dropout and mixup in one of them."""
+def test_a_run_goes_from_one_process_to_two_and_back(name: str, how: str, ran: tuple[Path, Seen]) -> None:
+    """Over checkpoints on storage; with drop path, dropout and mixup in one of them."""
+    folder, seen = ran
     losses, alone = take(make_run(name, Split()), until=STEPS)
     first, _ = take(make_run(name, Split()), until=7)
     middle, state = seen[f"{name} on", how]
-    last, ended = take(make_run(name, Split()), until=STEPS, after=state)
+    stored = kept_in(folder / name / how).load(folder / name / how / "step_000000014", Ranks())
+    resumed = make_run(name, Split())
+    load_run(resumed, stored)
+    assert all(torch.equal(tensor, state[known]) for known, tensor in tensors_of(resumed).items())
+    last, ended = take(resumed, until=STEPS)
     assert first + middle + last == pytest.approx(losses, abs=1e-5)
-    assert largest_difference(ended.model, alone.model) <= WEIGHT
-    assert largest_difference(ended.average, alone.average) <= WEIGHT
+    assert largest_difference(part(ended, "model."), part(alone, "model.")) <= WEIGHT
+    assert largest_difference(part(ended, "average."), part(alone, "average.")) <= WEIGHT

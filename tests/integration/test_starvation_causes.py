@@ -152,7 +152,11 @@ def windows(root: Path) -> Dataset:
 @pytest.mark.parametrize(("stage", "longer_s"), [("read", 1.0), ("decode", 1.0), ("front", 0.25)])
 def test_a_slow_stage_of_servers(root: Path, tmp_path: Path, stage: str, longer_s: float) -> None:
     few = {"prefetch_batches": 4} if stage == "front" else {}  # a slow thread answers many at once, in any order
-    with slow(root, tmp_path, stage, longer_s) as server, Run(windows(root), [server.endpoint], **few) as run:
+    threads = 1 if stage == "read" else 4  # each has eight that read ahead
+    with (
+        slow(root, tmp_path, stage, longer_s, threads=threads) as server,
+        Run(windows(root), [server.endpoint], **few) as run,
+    ):
         run.take(4)  # each thread has read the indices of the files
         run.forget()
         run.take()

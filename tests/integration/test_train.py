@@ -18,10 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from decode_server.indexing.index import Index
 from framefeed.cli.command import main
 from models.videomae import VideoMAEConfig
+from models.weights.checkpoint_folder import read_whole
 from models.weights.saved_model import load_model
 from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
 from tests.videos import make_numbered_video
-from trainer_client.training.checkpoints import Checkpoints, read_checkpoint
+from trainer_client.training.checkpoints import newest_checkpoint
 from trainer_client.training.export import Export
 
 TRAIN = ("-c", "from framefeed.cli.command import main; raise SystemExit(main())", "train", "mae")
@@ -77,9 +78,9 @@ class Trainer:
         self.process.send_signal(number)
         said = self.process.communicate(timeout=60)[0]
         summary = json.loads((self.out / "summary.json").read_text())
-        newest = Checkpoints(self.out, config={}, keep=1).latest()
+        newest = newest_checkpoint(self.out)
         assert newest is not None, said
-        assert newest.name == f"step_{summary['last_step']:09d}.pt", said
+        assert newest.name == f"step_{summary['last_step']:09d}", said
         assert summary["ending"] == "stopped by a signal"
         return self.process.returncode, summary["last_step"]
 
@@ -146,7 +147,7 @@ def test_a_finished_run_leaves_its_sheet_summary_and_checkpoint_and_refuses_anot
         assert run.process.returncode == 0, said
     assert [line.split()[1] for line in said.splitlines() if line.startswith("step ")] == ["1/4", "2/4", "3/4", "4/4"]
     names = {path.name for path in tmp_path.iterdir()}
-    kept = {"step_000000002.pt", "step_000000004.pt"}
+    kept = {"step_000000002", "step_000000004"}
     assert names == {*kept, "contact_sheet.png", "recipe.json", "run.json", "summary.json", "tensorboard"}
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["ending"], summary["steps"], summary["clips"]) == ("all steps done", 4, 8)
@@ -175,11 +176,11 @@ def test_a_real_runs_weights_are_exported(root: Path, server: Server, tmp_path: 
     assert main(["train", "mae", str(root), *options]) == 0
     Export(checkpoint=tmp_path / "run", out=tmp_path / "out").run()
     model, config = load_model(tmp_path / "out")
-    state, _ = read_checkpoint(tmp_path / "run" / "step_000000003.pt")
+    trained = read_whole(tmp_path / "run" / "step_000000003", prefix="model.")
     assert isinstance(config, VideoMAEConfig)
     assert (config.grid.frames, config.grid.width_px) == (2, 32)
-    assert model.state_dict().keys() == state.model.keys()
-    assert all(torch.equal(tensor, state.model[name]) for name, tensor in model.state_dict().items())
+    assert model.state_dict().keys() == trained.keys()
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_stop_ends_the_wait_for_servers_that_are_not_there(root: Path, server: Server, tmp_path: Path) -> None:

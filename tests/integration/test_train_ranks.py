@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from models.weights.checkpoint_folder import read_whole
 from tests.integration import test_train
 from tests.integration.serving import Server
 from tests.integration.test_train import SMALL, Trainer, losses
 from tests.unit.trainer.small_tasks import largest_difference
-from trainer_client.training.checkpoints import newest_checkpoint, read_checkpoint
+from trainer_client.training.checkpoints import newest_checkpoint
 
 root, server = test_train.root, test_train.server  # its fixtures
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -64,12 +65,12 @@ def test_two_processes_are_one_run_whoever_starts_them(root: Path, server: Serve
     assert done.returncode == 0, done.stderr
     wanted = losses(tmp_path / "one")
     assert len(wanted) == 8
-    weights = read_checkpoint(tmp_path / "one" / "step_000000008.pt")[0].model
+    weights = read_whole(tmp_path / "one" / "step_000000008", prefix="model.")
     for name in ("two", "torchrun"):
         assert losses(tmp_path / name) == pytest.approx(wanted, abs=2e-6)
         found = newest_checkpoint(tmp_path / name)
         assert found is not None
-        assert largest_difference(read_checkpoint(found)[0].model, weights) < 1e-5
+        assert largest_difference(read_whole(found, prefix="model."), weights) < 1e-5
         mine, other = (json.loads((tmp_path / name / f"summary{part}.json").read_text()) for part in ("", ".rank1"))
         assert (mine["steps"], other["steps"], mine["clips"]) == (8, 8, 32)
         assert (tmp_path / name / "run.rank1.json").exists()
@@ -131,9 +132,9 @@ def test_bad_input_is_one_line_of_one_rank(
 
 
 def test_a_folder_of_another_run_is_one_line_too(root: Path, server: Server, tmp_path: Path) -> None:
-    (tmp_path / "step_000000005.pt").touch()
+    (tmp_path / "step_000000005").mkdir()
     with Trainer(root, tmp_path, server, options=(*TWO, "8")) as run:
         code, said = finish(run)
     assert code == 2
-    wanted = "step_000000005.pt of an earlier run; wanted --resume or another --out"
+    wanted = "step_000000005 of an earlier run; wanted --resume or another --out"
     assert words(said) == [f"framefeed: rank 0: --out {tmp_path} holds {wanted}"]

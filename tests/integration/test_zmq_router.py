@@ -10,11 +10,11 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from decode_server.service.listeners.gateway.deliveries import Deliveries
 from decode_server.service.listeners.gateway.gateway_messages import Reply
-from decode_server.service.listeners.gateway.inbound import MOST_PARTS, Inbound, InboundMessages
-from decode_server.service.listeners.gateway.router import REPLIES_PER_CLIENT, Names, open_router
-from decode_server.service.listeners.gateway.zap import Zap
+from decode_server.service.listeners.gateway.zmq_deliveries import Deliveries
+from decode_server.service.listeners.gateway.zmq_inbound import MOST_PARTS, Inbound, InboundMessages
+from decode_server.service.listeners.gateway.zmq_router import REPLIES_PER_CLIENT, Names, open_router
+from decode_server.service.listeners.gateway.zmq_zap import Zap
 from framefeed.wire import ClipReply
 from tests.integration.serving import Client, Server, request, wait_until
 

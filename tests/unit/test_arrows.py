@@ -31,18 +31,18 @@ WITHOUT_TORCH = {"framefeed", "decode_server"}
 ONE_FILE = {
     "zmq": {
         "decode_server/service/listeners/curve.py",
-        "decode_server/service/listeners/gateway/deliveries.py",
-        "decode_server/service/listeners/gateway/gateway.py",
-        "decode_server/service/listeners/gateway/inbound.py",
-        "decode_server/service/listeners/gateway/peers.py",
-        "decode_server/service/listeners/gateway/router.py",
-        "decode_server/service/listeners/gateway/zap.py",
+        "decode_server/service/listeners/gateway/zmq_deliveries.py",
+        "decode_server/service/listeners/gateway/zmq_gateway.py",
+        "decode_server/service/listeners/gateway/zmq_inbound.py",
+        "decode_server/service/listeners/gateway/zmq_peers.py",
+        "decode_server/service/listeners/gateway/zmq_router.py",
+        "decode_server/service/listeners/gateway/zmq_zap.py",
         "trainer_client/transports/zmq_link.py",
         "trainer_client/transports/zmq_transport.py",
     },
     "grpc": {
-        "decode_server/service/listeners/grpc_listener.py",
-        "decode_server/service/listeners/grpc_auth.py",
+        "decode_server/service/listeners/gateway/grpc_gateway.py",
+        "decode_server/service/listeners/gateway/grpc_auth.py",
         "trainer_client/transports/grpc_transport.py",
     },
     "jax": {"trainer_client/adapters/jax_batches.py"},
@@ -128,12 +128,13 @@ def test_decode_server_imports_where_torch_cannot_be_imported() -> None:
     ("module", "without"),
     [
         ("decode_server.service.serve", ("av", "grpc", "google", "uvloop", "zmq", "torch")),
-        ("decode_server.service.listeners.gateway.gateway", ("av", "grpc", "google", "uvloop", "torch")),
+        ("decode_server.service.listeners.gateway.zmq_gateway", ("av", "grpc", "google", "uvloop", "torch")),
+        ("decode_server.service.listeners.gateway.grpc_gateway", ("av", "zmq", "torch")),
         ("decode_server.service.workers.worker", ("grpc", "google", "uvloop", "zmq", "torch")),
     ],
 )
 def test_a_process_of_a_server_loads_no_library_that_only_others_need(module: str, without: tuple[str, ...]) -> None:
-    """Each is attack surface, memory and time to start: FFmpeg is the workers', ZeroMQ the gateways'."""
+    """Each is attack surface, memory and time to start: FFmpeg is the workers', ZeroMQ and gRPC the gateways'."""
     code = f"import sys, {module}\nassert not set(sys.modules) & set({without}), sorted(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

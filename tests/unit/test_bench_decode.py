@@ -18,6 +18,7 @@ from bench.stages import STAGES, timed_stages
 from bench.tables import profile_markdown
 from decode_server.chunking.synthetic import make_videos
 from decode_server.clips import swscale
+from decode_server.clips.clip_reader import ClipReader
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.clips.packet_bytes import PacketBytes
@@ -79,7 +80,7 @@ def test_every_call_counts_in_its_stage_once(root: Path, shape: object, pixel_fo
         (PacketBytes, "packet", "feed"),
         (swscale, "_new_context", "scale"),
         (swscale, "_new_interleaver", "convert"),
-        (Engine, "plan", None),
+        (ClipReader, "plan", None),
     ],
 )
 def test_time_goes_to_the_stage_it_is_spent_in(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+GATEWAY = "decode_server/service/listeners/gateway"
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("framefeed", "decode_server", "trainer_client")
 WAITS = {
@@ -28,20 +29,25 @@ ENDED_BY = {
     "decode_server/chunking/verify.py: future.result()": "only of futures that are done",
     "decode_server/service/workers/worker.py: channel.recv(MAX_MESSAGE_BYTES)": "the front's end: the socket closes",
     "decode_server/service/workers/worker.py: self._channel.recv(MAX_MESSAGE_BYTES)": "the front's end, as above",
+    "decode_server/service/workers/hand_over.py: self._more.wait()": "a task; the front's end ends the process",
+    "decode_server/service/workers/hand_over.py: self._room.wait()": "a decode thread is done; the same",
     "decode_server/service/workers/supervisor.py: worker.process.poll()": "does not block",
     "decode_server/service/workers/supervisor.py: worker.channel.recv(MAX_MESSAGE_BYTES)": "it does not block",
     "decode_server/service/box_front.py: self._channel.recv(MAX_MESSAGE_BYTES)": "it does not block",
     "decode_server/service/box_front.py: self._process.wait()": "its end was seen",
     "decode_server/service/front_process.py: self._channel.recv(MAX_MESSAGE_BYTES)": "its socket's time-out",
     "framefeed/cli/stop_signals.py: self._ends[0].recv(64)": "it does not block",
-    "decode_server/service/listeners/gateway/gateway.py: channel.recv(MAX_DATAGRAM_BYTES)": "the front has written it",
-    "decode_server/service/listeners/gateway/gateway_process.py: process.poll()": "does not block",
-    "decode_server/service/listeners/grpc_auth.py: call.result()": "only of a call that is done",
-    "decode_server/service/listeners/grpc_listener.py: task.result()": "only of tasks that are done",
-    "decode_server/service/listeners/streams.py: stream.told.acquire()": "the front takes a call, or the stream ends",
-    "decode_server/service/listeners/grpc_listener.py: stream.credits.acquire()": "its client reads, or ends",
-    "decode_server/service/listeners/streams.py: self._more.wait()": "a message to send, or the stream's end",
-    "decode_server/service/listeners/streams.py: self._cut.wait()": "cut(), or the end of its call cancels it",
+    f"{GATEWAY}/zmq_gateway.py: channel.recv(MAX_DATAGRAM_BYTES)": "the front has written it",
+    f"{GATEWAY}/gateway_process.py: process.poll()": "does not block",
+    f"{GATEWAY}/front_channel.py: self._room.wait()": "the front takes what was said, or ends, and the process with it",
+    f"{GATEWAY}/grpc_gateway.py: channel.recv(MAX_DATAGRAM_BYTES)": "the front has written it, or its end",
+    f"{GATEWAY}/grpc_gateway.py: self._state_changed.wait()": "a change, or the end of its loop",
+    f"{GATEWAY}/grpc_secrets.py: self._changed.wait()": "a change, or the end of its call cancels it",
+    f"{GATEWAY}/grpc_auth.py: call.result()": "only of a call that is done",
+    f"{GATEWAY}/grpc_gateway.py: task.result()": "only of tasks that are done",
+    f"{GATEWAY}/grpc_gateway.py: stream.credits.acquire()": "its client reads, or ends",
+    f"{GATEWAY}/grpc_streams.py: self._more.wait()": "a message to send, or the stream's end",
+    f"{GATEWAY}/grpc_streams.py: self._cut.wait()": "cut(), or the end of its call cancels it",
     "decode_server/service/listeners/shm_listener.py: self._socket.accept()": "it does not block",
     "decode_server/service/listeners/shm_listener.py: client.socket.recv(MAX_DATAGRAM_BYTES + 1)": "it does not block",
     "trainer_client/fleet/node_share.py: listener.accept()": "it does not block",

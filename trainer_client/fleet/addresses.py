@@ -18,16 +18,20 @@ FORMS = {
     "grpcs": "grpcs://HOST:PORT",
 }
 """The schemes of addresses and how each is written."""
+LOCAL = "local"
+"""What stands for a server that the loader starts itself, on this machine."""
 DNS, REGISTRY = "dns+", "registry://"
 """What stands before an address whose name is resolved again and again, and before a folder of entries."""
 _STRANGE = frozenset("*?;, \t\n")  # in no name or address of a host
 
 
 def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
-    """What a user may give: addresses, dns+ before one, registry:///FOLDER, each well formed and given once.
+    """What a user may give: addresses, dns+ before one, registry:///FOLDER, "local", each well formed and given once.
 
     Raises BadInput naming the first that is not.
     """
+    if urls == LOCAL:
+        return (LOCAL,)
     if isinstance(urls, str):
         raise BadInput(
             f"servers is the string {show_value(urls)}, wanted a list of addresses like ['tcp://10.0.0.5:5555']"
@@ -44,6 +48,8 @@ def check_servers(urls: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_given(url: str) -> None:
+    if url == LOCAL:
+        return
     if url.startswith(REGISTRY):
         if not url.startswith(f"{REGISTRY}/"):
             raise BadInput(f"server address {show_value(url)} names no folder; wanted {REGISTRY}/PATH, an absolute one")
@@ -114,3 +120,33 @@ def name_and_address(url: str) -> tuple[str, str]:
     """The name in a URL, "" if it has none, and HOST:PORT."""
     name, _, address = url.partition("://")[2].rpartition("@")
     return name, address
+
+
+def host_of(url: str) -> str:
+    """What of a URL is the same for all fronts of a box: all but the port; of shm, whose fronts are all of this host,
+    the scheme.
+    """
+    return url.rpartition(":")[0] if "HOST" in FORMS[scheme_of(url)] else "shm:"
+
+
+def sibling_of(reached: str, bound: str) -> str | None:
+    """The URL of another front of the box that was `reached` so, which binds it as `bound`; None where that is of
+    another transport, is no address, or is the same front.
+
+    Of tcp and gRPC the port alone is taken over, of shm the name: a box cannot lead a client to another host.
+    """
+    scheme, theirs = scheme_of(reached), scheme_of(bound)
+    if theirs != scheme and not {scheme, theirs} <= {"grpc", "grpcs"}:
+        return None
+    if "HOST" in FORMS[scheme]:
+        port = bound.rpartition(":")[2]
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
+            return None
+        url = f"{host_of(reached)}:{int(port)}"
+    else:
+        name = bound.rpartition("/")[2]
+        url = f"{reached.rpartition('/')[0]}/{name}"
+        abstract = (reached.startswith("shm://@"), bound.startswith("shm://@"))
+        if abstract[0] is not abstract[1] or name in ("", ".", "..") or _wrong_with_name(url):
+            return None
+    return url if url != reached else None

@@ -218,7 +218,7 @@ class Discovery:
     ) -> None:
         """`protection` is asked about what changing sources name; what does not change is what the user gave."""
         self._sources = tuple(sources)
-        self._protection = protection or Protection()
+        self.protection = protection or Protection()
         self._every_s, self._on_report, self._share = every_s, on_report, share
         self._discovered: deque[Discovered] = deque()
         self._watches: list[tuple[NodeShare, threading.Thread]] = []
@@ -253,7 +253,7 @@ class Discovery:
         trouble = ""
         with share:
             while (told := share.next()) is not None:
-                discovered = self._protection.allowed(_discovered(source, told))  # others look with other credentials
+                discovered = self.protection.allowed(_discovered(source, told))  # others look with other credentials
                 if discovered.why and discovered.why != trouble:
                     _log.warning("%s %s: the servers known from it stay", source, discovered.why)
                 trouble = discovered.why
@@ -337,12 +337,16 @@ class Members:
             held, there = list(self._fleet.servers), self._there()
         self._connect(wire, held, there=there, now_s=now_s)  # first let go of the forgotten: one may join again
         with lock:
-            change = self._membership.decide(now_s, connected=self._there(), waiting=self._turns.waiting)
+            change = self._membership.decide(
+                now_s, connected=self._there(), waiting=self._turns.waiting, siblings=self._siblings()
+            )
             for url in change.joined:
                 self._dispatch.joined(url, now_s=now_s)
             for url in change.left:
                 self._dispatch.left(url, now_s=now_s)
             held, there = list(self._fleet.servers), self._there()
+        for line in self._membership.tidings():
+            _log.warning("%s", line)
         self._connect(wire, held, there=there, now_s=now_s)
         with lock:
             for url, server in self._fleet.servers.items():
@@ -362,6 +366,13 @@ class Members:
     def _there(self) -> list[str]:
         """Whose connections stand."""
         return [url for url, server in self._fleet.servers.items() if server.state is not State.OFFLINE]
+
+    def _siblings(self) -> dict[str, tuple[str, ...]]:
+        """What each server names that is there and that the credentials protect: its siblings differ by the port."""
+        named = {url: server.siblings for url, server in self._fleet.servers.items() if server.siblings}
+        refused = {url: why for url in named if (why := self._discovery.protection.why_not(url))}
+        self._refuse(Discovered(source="other fronts of its box", seen=(), refused=tuple(refused.items())))
+        return {url: siblings for url, siblings in named.items() if url not in refused}
 
     def _connect(self, wire: Connects, held: Sequence[str], *, there: Collection[str], now_s: float) -> None:
         """Have connections to these and no others, as far as that can be."""

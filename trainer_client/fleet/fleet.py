@@ -131,7 +131,7 @@ class Fleet:
         server = self.servers.get(url)
         if server is None:
             return []
-        server.who = None
+        server.who, server.siblings = None, ()
         self._move(server, Event.DISCONNECTED, now_s)
         for other in self.servers.values():
             if other.misfit is not None and other.misfit.reason == _TWICE:  # it may be wanted now
@@ -149,6 +149,7 @@ class Fleet:
         if misfit is not None:
             return self._shun(server, misfit, now_s)
         server.misfit = None
+        server.names(who.siblings)
         if who.state in _LEAVING:
             server.who = None
             self._move(server, Event.LEAVING, now_s)
@@ -364,7 +365,7 @@ class Fleet:
             self._told.add((server.url, misfit.why))
             self._tidings.append(f"server {server.url} is not used ({misfit})")
             self._shunned[misfit.reason] += 1
-        server.misfit, server.who, server.asked_anew = misfit, None, False
+        server.misfit, server.who, server.asked_anew, server.siblings = misfit, None, False, ()
         self._move(server, Event.MISFIT, now_s)
         server.probe_at_s = now_s + server.probe_every_s(self._limits.probe_s)
         return self._orphans(server)

@@ -7,10 +7,12 @@ better evidence that a server lives than a lease that nobody renewed or a name t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from framefeed.server_entry import Standstill
+from trainer_client.fleet.addresses import REGISTRY
+from trainer_client.fleet.siblings import Siblings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ class Membership:
         self._still: dict[str, Standstill] = {}
         self._troubles: dict[str, str] = {}
         self._members: dict[str, None] = {}
+        self._siblings = Siblings()
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -106,21 +109,42 @@ class Membership:
             if of == source and name not in names and known.gone_s is None:
                 known.gone_s = now_s
 
-    def decide(self, now_s: float, *, connected: Collection[str], waiting: Collection[str] = ()) -> Change:
-        """Who joins and who leaves now, given the members whose connections stand, and those that wait to be tried."""
+    def decide(
+        self,
+        now_s: float,
+        *,
+        connected: Collection[str],
+        waiting: Collection[str] = (),
+        siblings: Mapping[str, Collection[str]] | None = None,
+    ) -> Change:
+        """Who joins and who leaves now, given the members whose connections stand, and those that wait to be tried.
+
+        `siblings` are the other fronts of its box that each of them names. A registry has an entry for each front, so
+        that those from there name none.
+        """
         wanted: dict[str, None] = {}
+        given = set()
         for key, known in list(self._known.items()):
             if self._belongs(known, now_s, connected=known.member and known.url in connected):
                 self._choose(known, now_s, untroubled=known.url in connected or known.url in waiting)
                 wanted[known.url] = None
+                if not key[0].startswith(REGISTRY):
+                    given.add(known.url)
             else:
                 known.member = False
                 if known.gone_s is not None:
                     del self._known[key]
+        wanted |= dict.fromkeys(
+            self._siblings.decide(siblings or {}, given=given, connected=connected, waiting=waiting, now_s=now_s)
+        )
         joined = tuple(url for url in wanted if url not in self._members)
         left = tuple(url for url in self._members if url not in wanted)
         self._members = wanted
         return Change(joined=joined, left=left)
+
+    def tidings(self) -> list[str]:
+        """Lines for people since the last call, of siblings that are not used."""
+        return self._siblings.tidings()
 
     def __str__(self) -> str:
         """Where servers come from, for people, and what is wrong there."""

@@ -5,11 +5,12 @@ A pure state machine: one enum, one table. It knows no other server, no clip and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from framefeed.wire import Load, ServerReply
+from trainer_client.fleet.addresses import sibling_of
 from trainer_client.fleet.run_identity import Misfit
 
 _WINDOW_PER_WORKER = 2  # one clip in work and one behind it
@@ -64,7 +65,7 @@ class Server:
     """`latency_s` is the moving average of how long its answers take, None before the first; `heard_s` when it last
     said anything; `rests` and `storage_faults` are counted since it last gave a clip; `failures` requests in a
     row got no usable answer, which stopped its use `stops` times since it last gave a clip; `misfit` says why it is
-    shunned.
+    shunned. `siblings` are the URLs of its box's other fronts, while it stands to what it said.
     """
 
     url: str
@@ -84,6 +85,7 @@ class Server:
     asked_anew: bool = False  # who it is, though it takes requests: something it said is odd
     trouble: str = ""
     misfit: Misfit | None = None
+    siblings: tuple[str, ...] = ()
     attempts: dict[int, int] = field(default_factory=dict)  # number: bytes of its clip
     inflight_bytes: int = 0
     leaves: bool = False  # no member any more; forgotten once it holds nothing of ours
@@ -118,8 +120,14 @@ class Server:
 
     def connected(self) -> None:
         """A new connection stands: a new process may be behind it."""
+        self.siblings = ()
         self.who, self.load, self.latency_s, self.misfit = None, Load(), None, None
         self.failures = self.stops = self.unread_probes = self.rests = self.storage_faults = 0
+
+    def names(self, bound: Iterable[str]) -> None:
+        """It said which other fronts its box has, and where those listen."""
+        urls = (sibling_of(self.url, url) for url in bound)
+        self.siblings = tuple(dict.fromkeys(url for url in urls if url is not None))
 
     def took(self, latency_s: float) -> None:
         """An answer took so long, or was given up after so long."""

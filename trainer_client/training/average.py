@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from framefeed.errors import BadInput
 from models.own_part import own_part
@@ -50,19 +49,3 @@ class Average:
             kept = parameter.detach().clone()
             parameter.copy_(self.averages[name])
             self.averages[name].copy_(kept)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The averages, whole. A collective where weights are divided."""
-        return {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in self.averages.items()}
-
-    @torch.no_grad()
-    def load(self, averages: Mapping[str, Tensor]) -> None:
-        """Go on with these. Raises BadInput if they are of other parameters."""
-        if averages.keys() != self.averages.keys():
-            wrong = sorted(averages.keys() ^ self.averages.keys())
-            raise BadInput(f"average: the state has other parameters ({', '.join(wrong[:3])}…), wanted the model's")
-        for name, mine in self.averages.items():
-            theirs = averages[name].to(mine.device)
-            mine.copy_(
-                distribute_tensor(theirs, mine.device_mesh, mine.placements) if isinstance(mine, DTensor) else theirs
-            )

@@ -19,10 +19,12 @@ from torch import Tensor
 from framefeed.errors import BadInput
 from models.videomae import VideoMAEConfig
 from models.vit import ViTConfig
+from models.weights.checkpoint_folder import HEADER_NAME, CheckpointError, read_header, read_whole
 from models.weights.config_json import config_from_json
 from models.weights.key_table import Weights
 from models.weights.saved_model import save_for_transformers, save_model
-from trainer_client.training.checkpoints import newest_checkpoint, read_checkpoint
+from trainer_client.training.checkpoints import config_of, newest_checkpoint, old_file
+from trainer_client.training.run_state import MODEL
 
 _ENCODER = "encoder."
 
@@ -32,7 +34,7 @@ class Export:
     """Write the weights of a run as safetensors with a JSON configuration, or as a folder that transformers loads."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """Folder of a run, whose newest checkpoint is taken, or one checkpoint (step_*.pt)."""
+    """Folder of a run, whose newest checkpoint is taken, or one checkpoint (step_*)."""
     out: Path
     """Folder to write model.safetensors and config.json into: a new one, or one without them."""
     format: Literal["framefeed", "transformers"] = "framefeed"
@@ -43,14 +45,16 @@ class Export:
     def run(self) -> None:
         """Read, convert and write; blocks for as long as the files take. Raises BadInput, with nothing written, for
         a run that is none, a model that the format cannot hold, or a folder that is taken."""
-        path = newest_checkpoint(self.checkpoint) if self.checkpoint.is_dir() else self.checkpoint
-        if path is None:
-            raise BadInput(f"{self.checkpoint} holds no checkpoint, wanted a run's folder with step_*.pt")
+        path = self._path()
         if taken := [name for name in ("config.json", "model.safetensors") if (self.out / name).exists()]:
             raise BadInput(f"--out {self.out} has a {' and a '.join(taken)} already; wanted a new folder")
-        state, options = read_checkpoint(path)
         try:
-            config, weights = self._chosen(videomae_config(options), state.model)
+            header = read_header(path)
+            options, trained = config_of(header), read_whole(path, prefix=MODEL)
+        except CheckpointError as error:
+            raise BadInput(f"checkpoint {path} cannot be read: {error}") from None
+        try:
+            config, weights = self._chosen(videomae_config(options), trained)
             if self.format == "transformers":
                 save_for_transformers(self.out, weights, config)
             else:
@@ -58,7 +62,18 @@ class Export:
         except ValueError as error:
             raise BadInput(f"export of {path}: {error}") from None
         count = sum(tensor.numel() for tensor in weights.values())
-        Console().print(f"{path}: {count:,} weights after step {state.step} to {self.out}", highlight=False)
+        Console().print(f"{path}: {count:,} weights after step {header.step} to {self.out}", highlight=False)
+
+    def _path(self) -> Path:
+        path, wanted = self.checkpoint, "wanted a run's folder with step_*, or one of them"
+        if not path.is_dir():
+            why = "is a single file, as earlier versions wrote them" if path.exists() else "does not exist"
+            raise BadInput(f"checkpoint {path} {why}; {wanted}")
+        found = path if (path / HEADER_NAME).exists() else newest_checkpoint(path)
+        if found is None:
+            old = f", and {old_file(path)} of an earlier version, which is not read" if old_file(path) else ""
+            raise BadInput(f"{path} holds no checkpoint{old}; {wanted}")
+        return found
 
     def _chosen(self, config: VideoMAEConfig, weights: Weights) -> tuple[VideoMAEConfig | ViTConfig, Weights]:
         return (config, weights) if self.part == "model" else (config.vit, encoder_weights(weights))

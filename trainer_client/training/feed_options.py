@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
+from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset
 from trainer_client.training.compute import Compute
@@ -22,8 +23,13 @@ _LOADER = LoaderOptions(servers=("shm://@any",), batch_clips=1, local_ranks=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedPlan:
-    """What a run feeds on: the samples, the clips made of them, and for how many steps in which order."""
+    """What a run feeds on: the samples, the clips made of them, and for how many steps in which order.
 
+    `root` is where the videos are, for a server of this machine, and `logs` the folder that gets its log.
+    """
+
+    root: Path
+    logs: Path
     dataset: Dataset
     policy: ClipPolicy
     seed: int
@@ -34,10 +40,13 @@ class FeedPlan:
 class FeedOptions:
     """What a recipe's user chooses about feeding."""
 
-    servers: tuple[str, ...]
-    """Decode servers, e.g. tcp://HOST:PORT or shm://@NAME; dns+tcp://HOST:PORT, every address of the name; or
-    registry:///FOLDER, those that were started with --registry FOLDER. They may come, go and come back during the run.
+    servers: tuple[str, ...] = (LOCAL,)
+    """Decode servers: local, one for each process on this machine's spare CPUs, which ends with it. Or others, e.g.
+    tcp://HOST:PORT or shm://@NAME; dns+tcp://HOST:PORT, every address of the name; or registry:///FOLDER, those that
+    were started with --registry FOLDER. They may come, go and come back during the run.
     """
+    local_cpus: int | None = None
+    """CPUs of each process's own server. None: its even part of those that it may run on, but one."""
     batch_clips: int = 64
     """Clips of one step, of all processes together."""
     prefetch_batches: int = _LOADER.prefetch_batches
@@ -91,8 +100,12 @@ class FeedOptions:
 
         Raises BadInput for unusable options, and for a batch that does not divide among the ranks.
         """
+        is_local = LOCAL in self.servers
         options = LoaderOptions(
             servers=self.servers,
+            root=plan.root if is_local else None,
+            local_cpus=self.local_cpus,
+            local_log=plan.logs if is_local else None,
             batch_clips=compute.ranks.share_of(self.batch_clips),
             rank=compute.ranks.rank,
             world_size=compute.ranks.world,

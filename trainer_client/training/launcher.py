@@ -18,7 +18,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from framefeed.cli.children import Child, Children
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import FramefeedError
-from trainer_client.training.processes import LAUNCHED, LOST_CODE
+from trainer_client.training.processes import GONE, LAUNCHED, LOST_CODE
 
 _TICK_S = 0.2
 _AFTER_ONE_S = 10.0  # what others have to end by themselves once one has failed
@@ -49,7 +49,7 @@ def launch(write_recipe: Callable[[Path], None], *, processes: int) -> None:
             )
             for rank in range(processes)
         ]
-        _watch(ranks, stops)
+        _watch(ranks, stops, store)
     if stops.last == "SIGINT":
         raise KeyboardInterrupt
 
@@ -61,7 +61,7 @@ def _environment(rank: int, processes: int, *, port: int) -> dict[str, str]:
     return {**os.environ, **names, **where, LAUNCHED: "1"}
 
 
-def _watch(ranks: list[Child], stops: StopSignals) -> None:
+def _watch(ranks: list[Child], stops: StopSignals, store: TCPStore) -> None:
     """Wait for the ranks; once one has failed the others have some seconds."""
     ended: dict[str, int] = {}
     told, until_s = 0, float("inf")
@@ -70,6 +70,7 @@ def _watch(ranks: list[Child], stops: StopSignals) -> None:
             if rank.name not in ended and (code := rank.wait(_TICK_S / len(ranks))) is not None:
                 ended[rank.name] = code
                 if code != 0:
+                    store.set(GONE, rank.name)
                     until_s = min(until_s, time.monotonic() + _AFTER_ONE_S)
         if stops.count > told:
             told = stops.count

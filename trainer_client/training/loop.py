@@ -9,17 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Generic, Protocol
 
 import torch
+from torch import nn
 
 from framefeed.cli.stop_signals import Stopped
 from framefeed.errors import FramefeedError
 from trainer_client.feed.batch import Batch
 from trainer_client.training.device_feed import to_device
-from trainer_client.training.run_state import TrainState, load_run, state_of
+from trainer_client.training.meeting import Agreed, Asks, Meeting
+from trainer_client.training.ranks import Ranks
+from trainer_client.training.run_state import Stored, TrainState, load_run, state_of
 from trainer_client.training.step import Run, StepTensors, train_step
 from trainer_client.training.tasks.task import InputsT
 
@@ -46,6 +49,14 @@ class Stops(Protocol):
     last: str
 
     def interruptible(self) -> AbstractContextManager[None]: ...
+
+
+class Saves(Protocol):
+    """Who saves the run: what this rank says of it after a step, and what it does once all ranks agree."""
+
+    def asks(self, step: int) -> Asks: ...
+
+    def heed(self, agreed: Agreed) -> None: ...
 
 
 class Ending(Enum):
@@ -101,75 +112,85 @@ class _Taken:
 
 
 class TrainLoop(Generic[InputsT]):
-    """Runs steps until a limit or a stop. In this thread are called, in turn, `after_step` with the number of steps
-    done when each is under way, `on_record` with each step's record one step later, and `on_skipped` with the batch of
-    a step that was not finite, and its record.
+    """Runs steps until a limit or a stop. In this thread are called, in turn, `on_record` with each step's record, one
+    step later, and `on_skipped` with the batch of a step that was not finite, and its record.
+
+    All ranks meet before each step: they stop, and save, where all have done the same steps.
     """
 
     def __init__(self, run: Run[InputsT], feed: Feeding, *, device: torch.device) -> None:
         self._run, self._feed, self._device = run, feed, device
-        self.after_step: list[Callable[[int], None]] = []
         self.on_record: list[Callable[[StepRecord], None]] = []
         self.on_skipped: list[Callable[[Batch, StepRecord], None]] = []
         self.last_batch: Batch | None = None
         self._under_way: _Taken | None = None
         self._skips = 0
-        self._agreed = False
+        self.ranks: Ranks = run.passes.parallel.ranks
+        self.meeting = Meeting(self.ranks)
 
     @property
     def steps_done(self) -> int:
         """Steps of the whole run, those of processes before this one too."""
         return self._run.step
 
-    def run(self, limits: Limits, *, stops: Stops, clock: Callable[[], float] = time.monotonic) -> Ending:
+    @property
+    def model(self) -> nn.Module:
+        """What learns."""
+        return self._run.task.model
+
+    def run(
+        self,
+        limits: Limits,
+        *,
+        stops: Stops,
+        saves: Saves | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Ending:
         """Train. Blocks until the end; each wait for data is bounded by the loader.
 
-        One rank that is asked to stop, or out of time, ends all of them after the same step.
-        Raises NonFiniteStep when too many steps were not finite, and what next(loader) raises.
+        One rank that is asked to stop, or out of time, ends all of them after the same step, also while they wait for
+        data. Raises NonFiniteStep when too many steps were not finite, RankLost when another rank is gone, and what
+        next(loader) raises.
         """
         began_s = clock()
-        asked: Ending | None = None
-        while (ending := self._ending(limits, asked)) is None:
+        late = False
+        while self.steps_done < limits.steps:
             step_began_s = clock()
             try:
-                batch = self._fetch(stops)
+                batch = None if late else self._fetch(stops)
             except FramefeedError:
                 self._settle(limits)
                 raise
-            if batch is not None:
-                fetched_s = clock()
-                self._take(batch, limits, stop=asked is not None, times_s=(step_began_s, fetched_s), clock=clock)
-            asked = asked or self._asked(limits, stops, ran_s=clock() - began_s)
+            fetched_s = clock()
+            agreed = self._meet(stops, saves, late=late)
+            if agreed.stop or agreed.late:
+                self._settle(limits)
+                return Ending.STOPPED if agreed.stop else Ending.OUT_OF_TIME
+            assert batch is not None, "a rank without a batch asks to stop"
+            self._take(batch, limits, times_s=(step_began_s, fetched_s), clock=clock)
+            late = limits.max_s is not None and clock() - began_s >= limits.max_s
         self._settle(limits)
-        return ending
+        return Ending.FINISHED
 
     def state(self) -> TrainState:
-        """Where the run stands, after the steps that are done. A collective: all ranks call it."""
+        """Where the run stands, after the steps that are done: its live tensors, and this rank's data."""
         return state_of(self._run, data=self._feed.state_after(self.steps_done))
 
-    def load_state(self, state: TrainState) -> None:
-        """Go on after the state's step. Raises BadInput when the loader's plan is another."""
-        self._feed.load_state_dict(state.data)
-        load_run(self._run, state)
+    def load_state(self, stored: Stored) -> None:
+        """Go on after the stored step. Raises BadInput when the loader's plan or the run's tensors are others."""
+        self._feed.load_state_dict(stored.data)
+        load_run(self._run, stored)
 
-    def _asked(self, limits: Limits, stops: Stops, *, ran_s: float) -> Ending | None:
-        if stops.last:
-            return Ending.STOPPED
-        return Ending.OUT_OF_TIME if limits.max_s is not None and ran_s >= limits.max_s else None
-
-    def _ending(self, limits: Limits, asked: Ending | None) -> Ending | None:
-        """Alone a rank ends as soon as it is asked to; one of several when all know it."""
-        if self.steps_done >= limits.steps:
-            return Ending.FINISHED
-        if self._run.passes.parallel.ranks.world == 1:
-            return asked
-        return (asked or Ending.STOPPED) if self._agreed else None
+    def _meet(self, stops: Stops, saves: Saves | None, *, late: bool) -> Agreed:
+        """What all ranks do before the next step; saving is done at once."""
+        asks = Asks() if saves is None else saves.asks(self.steps_done)
+        agreed = self.meeting.meet(replace(asks, stop=bool(stops.last), late=late), stopping=lambda: bool(stops.last))
+        if saves is not None:
+            saves.heed(agreed)
+        return agreed
 
     def _fetch(self, stops: Stops) -> Batch | None:
-        """The next batch; None if a stop came while waiting for it, which several ranks have to agree on first."""
-        if self._run.passes.parallel.ranks.world > 1:
-            self.last_batch = next(self._feed)
-            return self.last_batch
+        """The next batch; None if somebody asked to stop before it was there."""
         try:
             with stops.interruptible():
                 self.last_batch = next(self._feed)
@@ -177,16 +198,14 @@ class TrainLoop(Generic[InputsT]):
         except Stopped:
             return None
 
-    def _take(
-        self, batch: Batch, limits: Limits, *, stop: bool, times_s: tuple[float, float], clock: Callable[[], float]
-    ) -> None:
+    def _take(self, batch: Batch, limits: Limits, *, times_s: tuple[float, float], clock: Callable[[], float]) -> None:
         began_s, fetched_s = times_s
         step, before = self._run.step, self._under_way
         if step in limits.pass_over:
             self._run.step += 1
             return
         rate = self._run.learning.schedule.at(step)
-        tensors = train_step(self._run, to_device(batch, self._device), stop=stop)
+        tensors = train_step(self._run, to_device(batch, self._device))
         self._tell(before, limits)  # blocks until the step before is done, while this one is under way
         self._under_way = _Taken(
             step=step + 1,
@@ -196,8 +215,6 @@ class TrainLoop(Generic[InputsT]):
             wait_s=fetched_s - began_s,
             step_s=clock() - began_s,
         )
-        for told in self.after_step:
-            told(self.steps_done)
 
     def _settle(self, limits: Limits) -> None:
         """Read the numbers of the step that is under way."""
@@ -208,7 +225,6 @@ class TrainLoop(Generic[InputsT]):
         if taken is None:
             return
         seen = taken.tensors.read()
-        self._agreed = self._agreed or seen.asked > 0
         record = StepRecord(
             step=taken.step,
             loss=seen.loss,

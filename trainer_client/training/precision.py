@@ -67,12 +67,6 @@ class Precision:
         self.scale.copy_(torch.where(overflowed > 0, self.scale * self._rule.backoff, grown))
         self._good_steps.copy_(torch.where(grows, torch.zeros_like(good_steps), good_steps))
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Scale and count of steps since it moved."""
-        return {"scale": self.scale, "good_steps": self._good_steps}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on with them; those of another precision are left."""
-        if self.name == "fp16" and state:
-            self.scale.copy_(state["scale"])
-            self._good_steps.copy_(state["good_steps"])
+    def tensors(self) -> dict[str, Tensor]:
+        """The live scale and count of steps since it moved; nothing where nothing is scaled."""
+        return {"scale": self.scale, "good_steps": self._good_steps} if self.name == "fp16" else {}

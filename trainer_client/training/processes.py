@@ -6,6 +6,7 @@ model.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -15,12 +16,14 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
 from framefeed.errors import BadInput, FramefeedError
 from trainer_client.training.ranks import Ranks
 
 LAUNCHED = "FRAMEFEED_LAUNCHED"  # set where the launcher says who was lost
+GONE = "framefeed/gone"  # key of the store: which rank has ended before the run was over
 LOST_CODE = 75  # exit code of a rank that lost another one; sysexits' EX_TEMPFAIL
 _JOIN = timedelta(seconds=120)
 _LOOK_S, _LOOKS = 0.1, 50
@@ -80,7 +83,12 @@ def _leave() -> None:
 def _one_voice(ranks: Ranks) -> Iterator[None]:
     try:
         yield
+    except RankLost as error:
+        if LAUNCHED in os.environ or not _speaks():
+            raise SystemExit(LOST_CODE) from None
+        raise RankLost(f"rank {ranks.rank}: {error}") from None
     except FramefeedError as error:
+        _leaves(ranks)
         if _speaks():
             raise type(error)(f"rank {ranks.rank}: {error}") from error
         raise SystemExit(2 if isinstance(error, BadInput) else 1) from None
@@ -91,6 +99,20 @@ def _one_voice(ranks: Ranks) -> Iterator[None]:
         if LAUNCHED in os.environ or not _speaks():
             raise SystemExit(LOST_CODE) from None
         raise RankLost(f"{gone}; rank {ranks.rank} saw it first ({str(error).splitlines()[0][:200]})") from None
+
+
+def run_store() -> Store:
+    """The key-value store of all ranks; of `launch` the one that it has too. Within `joined` only."""
+    store = _get_default_store()
+    while LAUNCHED in os.environ and isinstance(store, PrefixStore):  # torchrun's prefixes say which restart it is
+        store = store.underlying_store
+    return store
+
+
+def _leaves(ranks: Ranks) -> None:
+    """Tell those that wait for this rank."""
+    with contextlib.suppress(RuntimeError, ValueError):
+        run_store().set(GONE, f"rank {ranks.rank}")
 
 
 def _speaks() -> bool:

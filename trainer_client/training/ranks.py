@@ -49,6 +49,13 @@ class Ranks:
         dist.broadcast_object_list(said, src=0)
         return said[0]
 
+    def all_say(self, word: str) -> list[str]:
+        """What each rank calls this with, in rank order. Blocks until all have."""
+        said = [word] * self.world
+        if self.world > 1:
+            dist.all_gather_object(said, word)
+        return said
+
     def share_of(self, global_clips: int) -> int:
         """Clips of each rank in a global batch. Raises BadInput if it does not divide."""
         if global_clips < self.world or global_clips % self.world:

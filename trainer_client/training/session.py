@@ -1,12 +1,13 @@
 """A training session: the folder, signals, metrics, log and checkpoints around a loop; knows no task and no data.
 
-OUT/run.json says what runs and where its metrics are, OUT/step_*.pt are its checkpoints, OUT/summary.json what it was,
+OUT/run.json says what runs and where its metrics are, OUT/step_* are its checkpoints, OUT/summary.json what it was,
 OUT/tensorboard its curves; OUT/skipped_steps.jsonl which clips were in steps that were not finite, OUT/changes.jsonl
 what was changed when it was resumed. Ranks but the first write files of their own for what is theirs: run.rank1.json.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -15,7 +16,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic
 
 from prometheus_client import CollectorRegistry
 from rich.console import Console
@@ -24,10 +24,13 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
+from models.weights.saved_model import model_of
 from trainer_client.loader import ClipLoader
-from trainer_client.training.checkpoints import Checkpoints
-from trainer_client.training.loop import Ending, Limits, TrainLoop
+from trainer_client.training.best_score import BestScore, Metric
+from trainer_client.training.checkpoints import Checkpoints, old_file
+from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoop
 from trainer_client.training.ranks import Ranks
+from trainer_client.training.saver import Rhythm, Saver
 from trainer_client.training.tasks.task import InputsT
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
 from trainer_client.training.watch.train_log import TrainLog
@@ -62,9 +65,14 @@ class SessionOptions:
     max_skipped: int = 10
     """So many steps may have a loss or gradients that are no numbers; they are left out, and one more ends the run."""
     checkpoint_every: int = 500
-    """Save after every so many steps; a run that ends saves as well."""
+    """Save after every so many steps, while training goes on; a run that ends, or is stopped, saves as well."""
+    checkpoint_minutes: float | None = None
+    """Save after so many minutes as well. Default: by steps only."""
     keep_checkpoints: int = 3
     """Checkpoints that stay; older ones go."""
+    keep_best: str | None = None
+    """Keep the checkpoint with the best mean of a number of the steps before it as well: min:loss, or min:NAME or
+    max:NAME of a part of the loss."""
     log_every: int = 20
     """Steps between two lines of the log and two points of the curves."""
     metrics_port: int = 9556
@@ -76,11 +84,21 @@ class SessionOptions:
         for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name)}, wanted at least 1")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise BadInput(f"--max-seconds is {self.max_seconds:g}, wanted more than 0")
+        for name in ("max_seconds", "checkpoint_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise BadInput(f"--{name.replace('_', '-')} is {value:g}, wanted more than 0")
+        if self.keep_best is not None:
+            Metric.read(self.keep_best)
         if self.max_skipped < 0 or min(self.skip_step, default=0) < 0:
             seen = f"--max-skipped is {self.max_skipped} and --skip-step {self.skip_step}"
             raise BadInput(f"{seen}, wanted numbers of 0 or more")
+
+    @property
+    def rhythm(self) -> Rhythm:
+        """When the run saves."""
+        minutes = self.checkpoint_minutes
+        return Rhythm(steps=self.checkpoint_every, seconds=None if minutes is None else 60 * minutes)
 
     @property
     def limits(self) -> Limits:
@@ -106,14 +124,18 @@ class Session:
         self._console = Console(quiet=self._ranks.rank > 0)
 
     def __enter__(self) -> Session:
-        """Raises BadInput for a folder that cannot be used or holds another run, and a metrics port that is taken."""
-        options, rank = self._options, self._ranks.rank
-        if rank == 0:
-            self._check_folder()
-        self._latest = self._ranks.first_says(str(self._checkpoints.latest() or ""))
+        """Raises BadInput for a folder that cannot be used, holds another run or is another process's, for checkpoints
+        of which none is whole, and for a metrics port that is taken."""
+        options, ranks = self._options, self._ranks
         with ExitStack() as stack:
+            if ranks.rank == 0:
+                self._check_folder()
+                stack.enter_context(_only_user(options.out))
+                self._checkpoints.clear_leftovers()
+            self._checkpoints.token = ranks.first_says(self._checkpoints.token)
+            self._latest = self._checkpoints.newest_whole(ranks, tell=self._tell)
             self._stops = stack.enter_context(StopSignals(first_only=True))
-            port = options.metrics_port and options.metrics_port + rank
+            port = options.metrics_port and options.metrics_port + ranks.rank
             page = metrics_page(self.registry, host=options.metrics_host, port=port)
             self.metrics_url = stack.enter_context(page)
             self._write_run()
@@ -124,33 +146,34 @@ class Session:
         self._stack.close()
 
     def train(self, loop: TrainLoop[InputsT], loader: ClipLoader) -> Ending:
-        """Resume if asked to, train, save, and write the summary; blocks until the run ends.
+        """Resume if asked to, train, save, and write the summary; blocks until the run ends and is on storage.
 
-        A run that fails on purpose (a FramefeedError) saves where it stood before the error goes on, alone at least:
-        with several ranks the others have not stopped there.
+        A run that fails on purpose (a FramefeedError) saves where it stood before the error goes on: with several ranks
+        where all have seen it, as a step that is not finite, and alone always.
         Raises BadInput for a checkpoint of another run, KeyboardInterrupt after a clean end on SIGINT, and what the
         loop raises.
         """
-        if self._latest:
-            self._resume(loop)
         options, summary = self._options, Summary()
-        saver = _Saver(loop, self._checkpoints, every=options.checkpoint_every, writes=self._ranks.rank == 0)
-        loop.after_step.append(saver.save_if_due)
+        best = self._resume(loop, self._latest) if self._latest else None
+        self._checkpoints.model = model_of(loop.model)
+        metric = None if options.keep_best is None else Metric.read(options.keep_best)
+        saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
         loop.on_skipped.append(SkippedSteps(self._own(SKIPPED_NAME)).record)
-        loop.on_record += [summary.record, TrainMetrics(self.registry, rank=self._ranks.rank).record]
+        loop.on_record += [summary.record, saver.record, TrainMetrics(self.registry, rank=self._ranks.rank).record]
         ending = "failed"
         try:
             with ExitStack() as stack:
                 if self._ranks.rank == 0:
                     loop.on_record.append(stack.enter_context(self._log(loop)).record)
-                ended = loop.run(options.limits, stops=self._stops)
+                ended = loop.run(options.limits, stops=self._stops, saves=saver)
             ending = ended.value
-            saver.save()
+            saver.finish()
         except FramefeedError as error:
+            failed_to_save = ending != "failed"
             ending = f"failed: {error}"
-            if self._ranks.world == 1:
+            if not failed_to_save and (self._ranks.world == 1 or isinstance(error, NonFiniteStep)):
                 with _told_only():
-                    saver.save()
+                    saver.finish()
             raise
         finally:
             with _told_only() if ending.startswith("failed") else nullcontext():
@@ -169,30 +192,35 @@ class Session:
             console=self._console,
         )
 
-    def _resume(self, loop: TrainLoop[InputsT]) -> None:
-        state, changes = self._checkpoints.load(Path(self._latest))
-        loop.load_state(state)
-        told = f"; {changes}" if changes else ""
-        self._console.print(
-            f"resuming after step {loop.steps_done}: {self._latest}{told}", highlight=False, soft_wrap=True
-        )
+    def _resume(self, loop: TrainLoop[InputsT], path: Path) -> BestScore | None:
+        """Go on where the run stood; its best score so far. What is otherwise than it was is recorded."""
+        stored = self._checkpoints.load(path, self._ranks)
+        loop.load_state(stored)
+        self._tell(f"resuming after step {loop.steps_done}: {path}{f'; {stored.changes}' if stored.changes else ''}")
         skips = list(self._options.skip_step)
-        if self._ranks.rank == 0 and (changes or skips):
-            line = {"after_step": loop.steps_done, "changes": changes, "skip_steps": skips}
+        if self._ranks.rank == 0 and (stored.changes or skips):
+            line = {"after_step": loop.steps_done, "changes": stored.changes, "skip_steps": skips}
             with (self._options.out / CHANGES_NAME).open("a") as file:
                 file.write(json.dumps(line) + "\n")
+        return stored.best
 
     def _check_folder(self) -> None:
-        options, latest = self._options, self._checkpoints.latest()
-        if latest is not None and not options.resume:
+        options, earlier, old = self._options, self._checkpoints.earlier(), old_file(self._options.out)
+        if earlier and not options.resume:
+            raise BadInput(f"--out {options.out} holds {earlier} of an earlier run; wanted --resume or another --out")
+        if old:
             raise BadInput(
-                f"--out {options.out} holds {latest.name} of an earlier run; wanted --resume or another --out"
+                f"--out {options.out} holds {old}, a single-file checkpoint of an earlier framefeed, which is not "
+                "read; wanted another --out, or the framefeed that wrote it"
             )
         try:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"--out {options.out} cannot be made: {error.strerror}") from None
         warn_if_exposed(options.out, what="--out", log=_log)
+
+    def _tell(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _own(self, name: str) -> Path:
         """This rank's file of that name: the first one's is plain."""
@@ -213,22 +241,17 @@ def _told_only() -> Iterator[None]:
         _log.error("%s", fault)
 
 
-class _Saver(Generic[InputsT]):
-    """Saves a loop's state when it is due, and never the same step twice. All ranks make the state, one writes it."""
-
-    def __init__(self, loop: TrainLoop[InputsT], checkpoints: Checkpoints, *, every: int, writes: bool) -> None:
-        self._loop = loop
-        self._checkpoints, self._every, self._writes = checkpoints, every, writes
-        self._saved_step = loop.steps_done
-
-    def save_if_due(self, step: int) -> None:
-        if step % self._every == 0:
-            self.save()
-
-    def save(self) -> None:
-        step = self._loop.steps_done
-        if step != self._saved_step:
-            state = self._loop.state()
-            if self._writes:
-                self._checkpoints.save(state)
-            self._saved_step = step
+@contextmanager
+def _only_user(folder: Path) -> Iterator[None]:
+    """Within it no other run has the folder. Raises BadInput if one has; a file system without locks has it alone."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"--out {folder} is in use by another run; wanted another --out, or its end") from None
+        except OSError as error:
+            _log.warning("--out %s cannot be locked (%s): keep other runs out of it", folder, error.strerror)
+        yield
+    finally:
+        os.close(held)

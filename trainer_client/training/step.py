@@ -38,13 +38,12 @@ class Run(Generic[InputsT]):
 class StepNumbers:
     """One step's numbers on the host, the same on every rank. `skipped`: the weights are those of the step before.
 
-    `asked` is the share of ranks that were asked to stop, `scale` what the loss was multiplied with.
+    `scale` is what the loss was multiplied with.
     """
 
     loss: float
     grad_norm: float
     skipped: bool
-    asked: float
     scale: float
     parts: dict[str, float]
 
@@ -61,14 +60,13 @@ class StepTensors:
         """The numbers. Blocks until the device has done the step."""
         if self.copied is not None:
             self.copied.synchronize()
-        loss, norm, skipped, asked, scale, *parts = self.values.tolist()
+        loss, norm, skipped, scale, *parts = self.values.tolist()
         named = dict(zip(self.names, parts, strict=True))
-        return StepNumbers(loss=loss, grad_norm=norm, skipped=bool(skipped), asked=asked, scale=scale, parts=named)
+        return StepNumbers(loss=loss, grad_norm=norm, skipped=bool(skipped), scale=scale, parts=named)
 
 
-def train_step(run: Run[InputsT], batch: DeviceBatch, *, stop: bool = False) -> StepTensors:
-    """One optimizer step; `stop` tells all ranks that this one was asked to end. A step that is not finite, here or on
-    another rank, leaves weights and optimizer as they are.
+def train_step(run: Run[InputsT], batch: DeviceBatch) -> StepTensors:
+    """One optimizer step. One that is not finite, here or on another rank, leaves weights and optimizer as they are.
 
     Raises BadInput for a batch that the task or the micro-batches refuse.
     """
@@ -80,7 +78,7 @@ def train_step(run: Run[InputsT], batch: DeviceBatch, *, stop: bool = False) -> 
     losses = backward(run.task, run.task.prepare(batch), passes)
     passes.precision.unscale([p.grad for p in model.parameters() if p.grad is not None])
     norm = passes.parallel.clip(model.parameters(), max_norm=run.learning.clip_norm)
-    loss, asked, *parts = passes.parallel.ranks.mean(_told(losses, stop=stop)).unbind()
+    loss, *parts = passes.parallel.ranks.mean(_told(losses)).unbind()
     skipped = (~torch.isfinite(norm + loss)).float()
     skip_if(optimizer, skipped)
     set_rates(optimizer, run.learning.schedule.at(run.step))
@@ -89,7 +87,7 @@ def train_step(run: Run[InputsT], batch: DeviceBatch, *, stop: bool = False) -> 
     run.task.after_step(run.step)
     run.average.update()
     run.step += 1
-    return _on_the_way(torch.stack([loss, norm.float(), skipped, asked, scale, *parts]), tuple(losses.parts))
+    return _on_the_way(torch.stack([loss, norm.float(), skipped, scale, *parts]), tuple(losses.parts))
 
 
 def seed_step(seed: int, *, step: int, rank: int) -> None:
@@ -105,10 +103,8 @@ def skip_if(optimizer: torch.optim.Optimizer, found_inf: Tensor) -> None:
     optimizer.found_inf = found_inf  # type: ignore[attr-defined]
 
 
-def _told(losses: Losses, *, stop: bool) -> Tensor:
-    total = losses.total.detach().float()
-    asked = torch.ones_like(total) if stop else torch.zeros_like(total)
-    return torch.stack([total, asked, *(part.detach().float() for part in losses.parts.values())])
+def _told(losses: Losses) -> Tensor:
+    return torch.stack([value.detach().float() for value in (losses.total, *losses.parts.values())])
 
 
 def _on_the_way(values: Tensor, names: tuple[str, ...]) -> StepTensors:

@@ -12,8 +12,7 @@ from typing import Generic, TypeVar
 
 from decode_server.service.admission import Job
 from decode_server.service.buffer_pool import Buffer
-
-SPARE_TASKS = 1  # handed to a worker beyond its threads, so that none idles while the front turns round
+from decode_server.service.workers.read_depth import SPARE_TASKS, most_spare
 
 W = TypeVar("W")
 
@@ -57,10 +56,17 @@ class JobTable(Generic[W]):
         self.busy = 0  # workers that have one
         self.stuck_reads = 0  # threads that wait in a read that does not return
         self.room = 0  # how often `start` can be called
-        self._threads = threads
+        self._threads, self._spare = threads, SPARE_TASKS
         self._held: dict[W, Held[W]] = {}
         self._by_call: dict[tuple[bytes, int], Running] = {}
-        self._by_room: list[dict[Held[W], None]] = [{} for _ in range(threads + SPARE_TASKS + 1)]
+        self._by_room: list[dict[Held[W], None]] = [{} for _ in range(threads + most_spare(threads) + 1)]
+
+    def allow(self, spare: int) -> None:
+        """A worker may have so many tasks beyond its threads from now on: a look at each worker when that changes."""
+        if spare != self._spare:
+            self._spare = spare
+            for held in self._held.values():
+                self._place(held)
 
     def came_up(self, worker: W) -> None:
         """A worker can take tasks from now on."""
@@ -193,7 +199,7 @@ class JobTable(Generic[W]):
     def _place(self, held: Held[W]) -> None:
         """Count its room anew."""
         self._by_room[held.room].pop(held, None)
-        room = self._threads + SPARE_TASKS - len(held.jobs_of) if self._usable(held) else 0
+        room = max(self._threads + self._spare - len(held.jobs_of), 0) if self._usable(held) else 0
         self.room += room - held.room
         held.room = room
         self._by_room[room][held] = None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446  # system calls, the same on every architecture
 _ABI_ONLY = 1  # flag of _CREATE: say which version there is
-_PATH_BENEATH = 1
+_PATH_BENEATH, _NET_PORT = 1, 2
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _FS_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many rights over files each version knows; later ones: as 5
 _BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1  # from version 4
@@ -23,8 +23,9 @@ _ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1  # scopes, from version 6
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def restrict_to_reading(paths: Iterable[Path]) -> str:
-    """From now on this thread, and all that it starts, may read beneath these paths and open nothing else.
+def restrict_to_reading(paths: Iterable[Path], *, bind_ports: Iterable[int] = ()) -> str:
+    """From now on this thread, and all that it starts, may read beneath these paths and open nothing else; and bind TCP
+    sockets to these ports, of which 0 is any that the system picks.
 
     Paths that are not there are passed over. Returns what is in force, in a few words. Raises OSError, and changes
     nothing, where the kernel has no Landlock or does not allow it; no_new_privs must be set before.
@@ -38,6 +39,8 @@ def restrict_to_reading(paths: Iterable[Path]) -> str:
     try:
         for path in paths:
             _allow(ruleset, path)
+        for port in bind_ports if net else ():
+            _call(_ADD_RULE, ruleset, _NET_PORT, struct.pack("=QQ", _BIND_TCP, port), 0)
         _call(_RESTRICT, ruleset, 0, 0)
     finally:
         os.close(ruleset)

@@ -22,6 +22,7 @@ from decode_server.service.workers.seccomp import forbid_calls, forbid_new_privi
 from framefeed.show_value import one_line
 
 _MAX_PARTS, _MAX_CHARS = 16, 200
+_SECCOMP = "seccomp"
 MEMORY_BYTES = 4 << 30  # of one worker's own; decoding 8K takes about 1.5 GiB
 
 
@@ -42,11 +43,15 @@ class Sandbox(Struct, frozen=True, array_like=True):
 
 
 def enter_sandbox(
-    readable: Iterable[Path], *, memory_bytes: int = MEMORY_BYTES, allowed_calls: tuple[str, ...] = ()
+    readable: Iterable[Path],
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    allowed_calls: tuple[str, ...] = (),
+    bind_ports: tuple[int, ...] = (),
 ) -> Sandbox:
     """Give up all that decoding the files beneath `readable` does not need, for good. Never raises OSError.
 
-    System calls that are named in `allowed_calls` are kept.
+    System calls that are named in `allowed_calls` are kept; where those have `bind`, TCP sockets get `bind_ports` only.
     It holds for this thread and those started after it; for all of a process if called before others start.
     """
     time.localtime()  # which reads the time zone's file, for log lines
@@ -54,8 +59,8 @@ def enter_sandbox(
     parts: tuple[tuple[str, Callable[[], str]], ...] = (
         ("memory limit", lambda: _limit(memory_bytes)),
         ("no_new_privs", _no_new_privileges),
-        ("Landlock", lambda: restrict_to_reading((*readable, *program_files()))),
-        ("seccomp", lambda: forbid_calls(allowed=allowed_calls)),
+        ("Landlock", lambda: restrict_to_reading((*readable, *program_files()), bind_ports=bind_ports)),
+        (_SECCOMP, lambda: forbid_calls(allowed=allowed_calls)),
     )
     for name, put_in_force in parts:
         try:
@@ -63,6 +68,18 @@ def enter_sandbox(
         except (OSError, ValueError) as error:
             missing.append(one_line(f"{name} ({error})", chars=_MAX_CHARS))
     return Sandbox(in_force=tuple(in_force), missing=tuple(missing))
+
+
+def leave_fewer_calls(sandbox: Sandbox, *, allowed_calls: tuple[str, ...]) -> Sandbox:
+    """Give up system calls that only the start needed, in all threads; returns what is in force then."""
+    if any(part.startswith(_SECCOMP) for part in sandbox.missing):
+        return sandbox
+    kept = tuple(part for part in sandbox.in_force if not part.startswith(_SECCOMP))
+    try:
+        return Sandbox(in_force=(*kept, forbid_calls(allowed=allowed_calls)), missing=sandbox.missing)
+    except OSError as error:
+        why = one_line(f"{_SECCOMP} after the start ({error})", chars=_MAX_CHARS)
+        return Sandbox(in_force=sandbox.in_force, missing=(*sandbox.missing, why))
 
 
 def program_files() -> list[Path]:
@@ -74,7 +91,7 @@ def program_files() -> list[Path]:
 def clean_environment() -> dict[str, str]:
     """What a worker may know of its parent's environment: how to find and run Python, and nothing secret."""
     kept = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TMPDIR", "HOME")
-    prefixes = ("PYTHON", "FRAMEFEED_", "COVERAGE_", "OPENBLAS_")
+    prefixes = ("PYTHON", "FRAMEFEED_", "COVERAGE_", "OPENBLAS_", "GRPC_")
     return {key: value for key, value in os.environ.items() if key in kept or key.startswith(prefixes)}
 
 

@@ -37,12 +37,14 @@ from decode_server.service.workers.worker_messages import (
     unpack_message,
 )
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.mapped_manifest import new_memory
 from framefeed.show_value import show_value
 
 log = logging.getLogger("framefeed.serve")
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.workers.worker")
-START_S = 60.0  # a worker that is not up by then is killed
+START_S = 60.0  # a worker that is not up by then is killed, unless one has read on in the manifest meanwhile
+_MOST_STARTING = max(8, os.cpu_count() or 1)  # at a time: each takes a CPU, and reads the program from storage
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
 ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
@@ -171,6 +173,8 @@ class Supervisor:
         self._dying: list[WorkerProcess] = []
         self._happened: list[Happening] = []
         self._refused = ""
+        self._manifest = new_memory()  # shared by all workers, and filled by the first one
+        self._filled_bytes = 0  # of it, when a start last took long
         self._reserve = DescriptorReserve()
 
     def fileno(self) -> int:
@@ -200,10 +204,10 @@ class Supervisor:
             self._receive(self._by_fd[fd], now_s)
         for worker in list(self._dying):
             self._reap(worker, now_s)
-        for worker in [worker for worker in self._starting if now_s >= worker.since_s + START_S]:
-            self.condemn(worker, f"it was not up after {START_S:g} s", now_s)
+        self._end_slow_starts(now_s)
         for place in [place for place in self._vacant if now_s >= place.start_at_s]:
-            self._spawn(place, now_s)
+            if len(self._starting) < _MOST_STARTING:
+                self._spawn(place, now_s)
         happened, self._happened = self._happened, []
         return happened
 
@@ -211,7 +215,7 @@ class Supervisor:
         """When to call `poll` at the latest, whatever the descriptor says."""
         if self._happened:
             return now_s
-        timers = [place.start_at_s for place in self._vacant]
+        timers = [place.start_at_s for place in self._vacant if len(self._starting) < _MOST_STARTING]
         timers += [worker.since_s + START_S for worker in self._starting]
         timers += [now_s + (_REAP_EVERY_S if w.place.worker is w else _REAP_S) for w in self._dying]
         return min(timers, default=math.inf)
@@ -242,6 +246,9 @@ class Supervisor:
         self._starting.clear()
         self._reserve.close()
         self._epoll.close()
+        if self._manifest >= 0:
+            os.close(self._manifest)
+        self._manifest = -1
 
     def _everyone(self) -> Iterator[WorkerProcess]:
         yield from (place.worker for place in self._places if place.worker is not None)
@@ -272,6 +279,7 @@ class Supervisor:
             place.worker_slot.cpus,
             options.buffer_pool_fd,
             options.cancel_flags_fd,
+            self._manifest,
             os.getpid(),
             options.started_s,
             options.costs.read_mib,
@@ -285,7 +293,7 @@ class Supervisor:
             ours.send(pack_message(setup))  # before the process is there: it cannot be gone
             process = subprocess.Popen(
                 [*options.command, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd),
+                pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd, self._manifest),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # stdout is the front's own
                 process_group=0,  # Ctrl-C in a terminal is the front's to handle
@@ -356,6 +364,20 @@ class Supervisor:
             self.zombies -= 1
             self._happened.append(Reaped(worker))
         self._look_for_vacancy(place)
+
+    def _end_slow_starts(self, now_s: float) -> None:
+        """Kill workers that do not come up. While a manifest is read, whoever reads it is at work and the others wait:
+        none of them is slow.
+        """
+        late = [worker for worker in self._starting if now_s >= worker.since_s + START_S]
+        if late and (filled_bytes := os.fstat(self._manifest).st_size) != self._filled_bytes:
+            log.info("workers are not up yet: %d MB of the manifest are read", filled_bytes // 1_000_000)
+            self._filled_bytes = filled_bytes
+            for worker in late:
+                worker.since_s = now_s
+            return
+        for worker in late:
+            self.condemn(worker, f"it was not up after {START_S:g} s", now_s)
 
     def _look_for_vacancy(self, place: _Place) -> None:
         is_vacant = place.worker is None and place.zombies < ZOMBIES_A_SLOT

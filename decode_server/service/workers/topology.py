@@ -12,7 +12,6 @@ from pathlib import Path
 from framefeed.errors import BadInput
 
 SYSFS_CPUS = Path("/sys/devices/system/cpu")
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +40,6 @@ def read_sockets(sysfs_cpus: Path, allowed: frozenset[int]) -> tuple[Socket, ...
             package = 0
         cpus_of.setdefault(max(package, 0), []).append(cpu)
     return tuple(Socket(id=package, cpus=tuple(cpus)) for package, cpus in sorted(cpus_of.items()))
-
-
-def read_cpu_quota(cgroup: Path) -> float | None:
-    """CPUs' worth of time that the container's cgroup may use (cgroup v2 cpu.max), or None without a limit."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
 
 
 def choose_sockets(sockets: tuple[Socket, ...], wanted: str) -> tuple[Socket, ...]:

@@ -27,9 +27,9 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `buffer_pool` and `cancel_flags` are inherited descriptors, `parent` the front's process id; `index_folder` is ""
-    when it is the root; `started_s` is when the server started, by the wall clock; `max_read_mib` and `max_decode_mpx`
-    are what one clip may cost.
+    `buffer_pool`, `cancel_flags` and `manifest` are inherited descriptors, `parent` the front's process id;
+    `index_folder` is "" when it is the root; `started_s` is when the server started, by the wall clock; `max_read_mib`
+    and `max_decode_mpx` are what one clip may cost.
     """
 
     root: str
@@ -40,6 +40,7 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     cpus: tuple[int, ...]
     buffer_pool: int
     cancel_flags: int
+    manifest: int
     parent: int
     started_s: float
     max_read_mib: int

@@ -15,6 +15,7 @@ from decode_server.service.admission import Job
 from decode_server.service.buffer_pool import Buffer
 from decode_server.service.workers.cancel_flags import CancelFlags
 from decode_server.service.workers.job_table import JobTable, Running
+from decode_server.service.workers.read_depth import ReadDepth
 from decode_server.service.workers.supervisor import CameUp, Dying, Ended, Happening, Heard, Supervisor, WorkerProcess
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_messages import Done, Stuck, Task, Tasks
@@ -41,6 +42,7 @@ class WorkerPool:
         self._flags = flags
         self._limits = limits
         self._table: JobTable[WorkerProcess] = JobTable(threads=limits.threads)
+        self._depth = ReadDepth(threads=limits.threads)
         self._next_due_s = math.inf  # a lower bound of the running jobs' timers
 
     def fileno(self) -> int:
@@ -176,6 +178,7 @@ class WorkerPool:
                     return
                 running, before = ended
                 self._flags.give_back(running.flag)
+                self._learn(done)
                 events.append(Finished(running.job, running.buffer, done, worker.socket_number, before))
             case Heard(_, Stuck() as stuck):
                 self._read_hangs(worker, stuck, now_s, events)
@@ -190,13 +193,20 @@ class WorkerPool:
                     self._flags.give_back(running.flag)
                     events.append(Released(running.job, running.buffer))
 
+    def _learn(self, done: Done) -> None:
+        """How far ahead workers should read."""
+        if done.outcome == "clip":
+            storage_s = sum(took_s for _, took_s in done.effort.reads_s)
+            self._depth.took(storage_s, done.stage_s.get("decode", 0.0) + done.stage_s.get("scale", 0.0))
+            self._table.allow(self._depth.spare)
+
     def _read_hangs(self, worker: WorkerProcess, message: Stuck, now_s: float, events: list[Event]) -> None:
         hung = self._table.stuck(worker, message.id, now_s)
         if not hung:
             return
         for running in hung:
             before = running.answered
-            job = running.job if before else self._table.answered(running, "hung")
+            job = running.job if before else self._give_up(running, "hung")
             events.append(Hung(job, f"{job.what}: {message.reason}", bool(before)))
         log.warning("worker %d: %s", worker.pid, message.reason)
         if self._table.all_stuck_s(worker) is not None:
@@ -204,7 +214,7 @@ class WorkerPool:
             self._next_due_s = min(self._next_due_s, now_s + self._limits.hang_s)
             behind = [r for r in self._table.of(worker) if not r.answered]  # no thread is left that could begin them
             for running in behind:
-                lost = self._table.answered(running, "hung")
+                lost = self._give_up(running, "hung")
                 events.append(Lost(lost, f"{lost.what}: its worker is stuck in reads"))
 
     def _check_times(self, now_s: float, events: list[Event]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -65,9 +66,9 @@ class Feed:
         self.now_s += after_s
         self.members.tend(self.wire, lock=threading.Lock(), now_s=self.now_s)
 
-    def up(self, url: str) -> None:
+    def up(self, url: str, **said: Any) -> None:
         self.dispatch.connected(url, now_s=self.now_s)
-        self.dispatch.replied(url, who(1), pixel_bytes=0, now_s=self.now_s)
+        self.dispatch.replied(url, who(1, **said), pixel_bytes=0, now_s=self.now_s)
 
 
 def test_who_joins_is_connected_and_who_leaves_is_let_go() -> None:

@@ -11,6 +11,7 @@ import pytest
 from framefeed.errors import BadInput
 from framefeed.manifest import (
     MANIFEST_NAME,
+    MAP_NAME,
     Manifest,
     Refusal,
     VideoEntry,
@@ -30,7 +31,7 @@ MANIFEST = Manifest(videos={ENTRY.video: ENTRY}, refused=(Refusal(path="bad.mp4"
 def test_round_trip(tmp_path: Path) -> None:
     MANIFEST.write(tmp_path)
     assert read_manifest(tmp_path) == MANIFEST
-    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST_NAME]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MANIFEST_NAME, MAP_NAME])
 
 
 def _spoil(folder: Path, change: str) -> None:

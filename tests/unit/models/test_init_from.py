@@ -25,11 +25,14 @@ from models.weights.init_from import InitReport, encoder_prefix, init_from
 from models.weights.key_table import WeightsMismatchError
 from models.weights.natural import NotForModelError
 from models.weights.recognise import recognise
-from models.weights.saved_model import save_model
+from models.weights.saved_model import model_of, save_model
 from models.weights.traits import encoder_of, follow
 from tests.unit.models import foreign_checkpoints as foreign
 from tests.unit.models.foreign_checkpoints import Shapes, random_weights
 from tests.unit.models.parity import randomise
+from tests.unit.trainer.stored_runs import kept_in, write_part
+from trainer_client.training.ranks import Ranks
+from trainer_client.training.run_state import TrainState
 
 Weights = Mapping[str, Tensor]
 TARGETS: dict[str, ModelConfig] = {
@@ -120,6 +123,22 @@ def own(path: Path, config: ModelConfig) -> Weights:
     return model.state_dict()
 
 
+def own_run(path: Path, config: ModelConfig) -> Weights:
+    """What a run of two processes leaves, with a checkpoint before that is another's."""
+    model = build_model(config)
+    randomise(model)
+    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    averages = {f"average.{name}": tensor + 1 for name, tensor in model.named_parameters()}
+    for step in (3, 12):
+        kept = kept_in(path)
+        kept.model = model_of(model)
+        tensors = {**weights, **averages} if step == 12 else {"model.x": torch.ones(1)}
+        for rank in range(2):
+            write_part(kept, TrainState(step=step, tensors=tensors, data={}), Ranks(rank=rank, world=2))
+        kept.commit(step, world=2)
+    return model.state_dict()
+
+
 # A kind of checkpoint: who writes one, the name there of the last block's second MLP weight, and what it is for.
 _RES, _HF = "visual.transformer.resblocks.1.mlp", "encoder.layer.1.output.dense.weight"
 SOURCES: dict[str, tuple[Callable[[Path], Weights], str, tuple[str, ...]]] = {
@@ -162,6 +181,10 @@ SOURCES: dict[str, tuple[Callable[[Path], Weights], str, tuple[str, ...]]] = {
     "own classifier": (lambda path: own(path, TARGETS["classifier"]), "encoder.stack.blocks.1.mlp.2.weight", CLIP_LIKE),
     "own vit": (lambda path: own(path, TARGETS["vit"]), "stack.blocks.1.mlp.2.weight", CLIP_LIKE),
     "own divided dual": (lambda path: own(path, TARGETS["divided dual"]), "video.blocks.1.mlp.2.weight", DIVIDED),
+    "own run of a dual": (
+        lambda path: own_run(path, TARGETS["dual"]), "video.stack.blocks.1.mlp.2.weight", CLIP_LIKE
+    ),
+    "own run of a mae": (lambda path: own_run(path, TARGETS["mae"]), "encoder.stack.blocks.1.mlp.2.weight", MAE_LIKE),
     "own mae": (lambda path: own(path, TARGETS["mae"]), "encoder.stack.blocks.1.mlp.2.weight", MAE_LIKE),
     "own cmae": (
         lambda path: own(path, TARGETS["cmae"]), "branches.mae.encoder.stack.blocks.1.mlp.2.weight", MAE_LIKE
@@ -254,6 +277,21 @@ def test_cmaes_target_starts_as_its_online_encoder(tmp_path: Path) -> None:
     online = model.branches.mae.encoder.state_dict()
     for name, tensor in model.branches.target_encoder.state_dict().items():
         assert torch.equal(tensor, online[name]), name
+
+
+def test_a_runs_newest_checkpoint_and_its_average_are_taken_and_a_damaged_one_is_not(tmp_path: Path) -> None:
+    wanted = own_run(tmp_path, TARGETS["mae"])
+    newest = tmp_path / "step_000000012"
+    for path in (tmp_path, newest):
+        model = build_model(TARGETS["mae"])
+        assert init_from(path, model).kind == "framefeed"
+        assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
+        report = init_from(path, model, averaged=True)
+        assert "the moving average" in report.notes
+        assert all(torch.equal(tensor, wanted[name] + 1) for name, tensor in model.named_parameters())
+    part = newest / "part_00001.safetensors"
+    part.write_bytes(part.read_bytes()[:-1])
+    refused(tmp_path, TARGETS["mae"], f"weights {newest} are no whole checkpoint: part_00001.safetensors has")
 
 
 def refused(path: Path, config: ModelConfig, line: str, **options: object) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.descriptor_reserve import RESERVED, DescriptorReserve
 from decode_server.service.listeners.endpoint import parse_bind
-from decode_server.service.listeners.gateway.gateway_messages import Up
+from decode_server.service.listeners.gateway.gateway_messages import Up, ZmqSetup
 from decode_server.service.listeners.gateway.gateway_process import (
     GatewayDied,
     GatewayEvents,
@@ -150,14 +150,21 @@ def test_a_gateway_that_dies_in_a_flood_is_replaced(*, reserved: bool) -> None:
     up: list[tuple[str, Sandbox]] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
-        options = GatewayOptions(
-            url="tcp://here",
-            listening_fd=listening.fileno(),
-            buffer_pool_fd=_memory(),
+        buffer_pool = _memory()
+        setup = ZmqSetup(
+            parent=os.getpid(),
+            listening=listening.fileno(),
+            buffer_pool=buffer_pool,
             curve_secret="",
             io_threads=1,
             connections=8,
             memory_bytes=1 << 30,
+        )
+        options = GatewayOptions(
+            url="tcp://here",
+            module="decode_server.service.listeners.gateway.zmq_gateway",
+            pass_fds=(listening.fileno(), buffer_pool),
+            first_words=lambda: [setup],
             events=GatewayEvents(came_up=lambda who, sandbox: up.append((who, sandbox))),
         )
         gateway = GatewayProcess(options)

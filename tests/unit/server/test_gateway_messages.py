@@ -18,23 +18,27 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     Delivered,
     FromFront,
     FromGateway,
-    GatewaySetup,
+    GrpcSetup,
     KeyVerdict,
     Left,
     Refused,
     Reply,
+    SecretsPart,
+    Serving,
     Stop,
     Up,
+    ZmqSetup,
     pack_datagrams,
     unpack_from_front,
     unpack_from_gateway,
 )
+from decode_server.service.listeners.gateway.grpc_secrets import PART_BYTES
 from decode_server.service.workers.sandbox import Sandbox
 from framefeed.wire import MAX_HEADER_BYTES
 
 NUMBERS = st.integers(0, 2**63)
 SETUPS = st.builds(
-    GatewaySetup,
+    ZmqSetup,
     parent=NUMBERS,
     listening=NUMBERS,
     buffer_pool=NUMBERS,
@@ -43,9 +47,24 @@ SETUPS = st.builds(
     connections=NUMBERS,
     memory_bytes=NUMBERS,
 )
+GRPC_SETUPS = st.builds(
+    GrpcSetup,
+    parent=NUMBERS,
+    buffer_pool=NUMBERS,
+    address=st.text(max_size=40),
+    secure=st.booleans(),
+    secrets=st.booleans(),
+    ready=st.booleans(),
+    streams=NUMBERS,
+    connections=NUMBERS,
+    memory_bytes=NUMBERS,
+)
 FROM_FRONT: st.SearchStrategy[list[FromFront]] = st.lists(
     st.one_of(
         SETUPS,
+        GRPC_SETUPS,
+        st.builds(SecretsPart, st.binary(), st.booleans()),
+        st.builds(Serving, st.booleans()),
         st.builds(Reply, NUMBERS, st.binary(), st.binary(), NUMBERS, NUMBERS),
         st.builds(KeyVerdict, NUMBERS, st.booleans()),
         st.builds(Cut, st.binary()),
@@ -83,6 +102,7 @@ def test_what_a_gateway_says_comes_back_in_order(messages: list[FromGateway]) ->
     [
         [ClientCall(b"\0abcd", [bytes(2 * MAX_HEADER_BYTES), b""])] * 10,
         [Reply(2**62, b"\0abcd", bytes(MAX_HEADER_BYTES), 2**40, 2**28)] * 10,
+        [SecretsPart(bytes(PART_BYTES), more=True)] * 10,
         [Delivered(list(range(2**62, 2**62 + 1024)))] * 300,
         [Refused("handshake", 10**9, "w" * 300, "y" * 300)] * 3000,
     ],

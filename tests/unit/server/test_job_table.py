@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from decode_server.service.admission import Job
 from decode_server.service.buffer_pool import Buffer
 from decode_server.service.workers.job_table import JobTable, Running
+from decode_server.service.workers.read_depth import most_spare
 
 THREADS = 2
 
@@ -42,12 +43,18 @@ class TableModel(RuleBasedStateMachine):
         self.unanswered: set[int] = set()
         self.released: set[int] = set()
         self.ids = 0
+        self.spare = 1
 
     def usable(self, worker: int) -> bool:
         return worker in self.ready and len(self.stuck & self.tasks[worker].keys()) < THREADS
 
     def room(self, worker: int) -> int:
-        return THREADS + 1 - len(self.tasks[worker]) if self.usable(worker) else 0
+        return max(THREADS + self.spare - len(self.tasks[worker]), 0) if self.usable(worker) else 0
+
+    @rule(spare=st.integers(1, most_spare(THREADS)))
+    def allow(self, spare: int) -> None:
+        self.spare = spare
+        self.table.allow(spare)
 
     @rule()
     def come_up(self) -> None:

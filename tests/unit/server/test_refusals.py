@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from decode_server.service.listeners.grpc_auth import HANDSHAKE_S, Handshakes
+from decode_server.service.listeners.gateway.grpc_auth import HANDSHAKE_S, Handshakes
 from decode_server.service.refusals import LINES_A_SECOND, LINES_AT_ONCE, Refusals
 
 

@@ -11,7 +11,6 @@ from decode_server.service.workers.topology import (
     WorkerSlot,
     choose_sockets,
     plan_worker_slots,
-    read_cpu_quota,
     read_sockets,
 )
 from framefeed.errors import BadInput
@@ -66,15 +65,3 @@ def test_every_socket_has_a_worker_and_a_given_number_is_kept() -> None:
 def test_a_quota_lowers_the_default() -> None:
     assert len(plan_worker_slots(TWO, workers=None, threads=1, quota_cpus=4.0)) == 4
     assert len(plan_worker_slots(TWO, workers=None, threads=1, quota_cpus=100.0)) == 8
-
-
-@pytest.mark.parametrize(
-    ("text", "cpus"), [("max 100000\n", None), ("250000 100000\n", 2.5), ("odd", None), ("1 0", None)]
-)
-def test_reading_the_quota(tmp_path: Path, text: str, cpus: float | None) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    assert read_cpu_quota(tmp_path) == cpus
-
-
-def test_no_cgroup_file_means_no_quota(tmp_path: Path) -> None:
-    assert read_cpu_quota(tmp_path) is None

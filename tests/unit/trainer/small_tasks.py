@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from models.block import StackConfig
 from models.classifier import ClassifierConfig
@@ -32,7 +33,7 @@ from trainer_client.training.optimizers import OptimizerConfig, build_optimizer
 from trainer_client.training.parallel import Parallel, ParallelName
 from trainer_client.training.precision import Precision, PrecisionName
 from trainer_client.training.ranks import Ranks
-from trainer_client.training.run_state import TrainState, load_run, state_of
+from trainer_client.training.run_state import Stored, load_run, tensors_of
 from trainer_client.training.schedules import WarmupCosine
 from trainer_client.training.step import Run, train_step
 from trainer_client.training.tasks.classify import ClassifyTask, Targets
@@ -162,8 +163,8 @@ def make_run(
     return Run(task=task, learning=learning, passes=passes, average=average, seed=5)
 
 
-def take(run: Run[Any], *, until: int, after: TrainState | None = None) -> tuple[list[float], TrainState]:
-    """The losses of the steps up to `until`, and where the run then stands, its tensors no longer live."""
+def take(run: Run[Any], *, until: int, after: Stored | None = None) -> tuple[list[float], dict[str, Tensor]]:
+    """The losses of the steps up to `until`, and the run's tensors then, whole and no longer live. A collective."""
     if after is not None:
         load_run(run, after)
     ranks = run.passes.parallel.ranks
@@ -171,7 +172,7 @@ def take(run: Run[Any], *, until: int, after: TrainState | None = None) -> tuple
     losses = list[float]()
     while run.step < until:
         losses.append(train_step(run, to_device(make_share(run.step, ranks, frames=frames), CPU)).read().loss)
-    return losses, _copied(state_of(run, data={}))
+    return losses, {name: whole(tensor) for name, tensor in tensors_of(run).items()}
 
 
 def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
@@ -180,6 +181,11 @@ def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[name].double() - b[name].double()).abs().max()) for name in a)
 
 
-def _copied(state: TrainState) -> TrainState:
-    copy = torch.utils._pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), dataclasses.asdict(state))
-    return TrainState(**copy)
+def whole(tensor: Tensor) -> Tensor:
+    """A copy of a live tensor, put together where it is divided: a collective there."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin so, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -15,6 +15,7 @@ from models.tubelets import TubeletGrid
 from models.videomae import PRESETS, VideoMAE, VideoMAEConfig
 from models.weights.files import read_weights
 from models.weights.saved_model import load_model
+from tests.unit.trainer.stored_runs import save
 from trainer_client.training.checkpoints import Checkpoints
 from trainer_client.training.export import Export, videomae_config
 from trainer_client.training.feed_options import FeedOptions
@@ -46,10 +47,8 @@ def save_run(folder: Path, model: VideoMAEConfig, *, steps: tuple[int, ...] = (3
     for step in steps:
         torch.manual_seed(step)
         videomae = VideoMAE(model)
-        state = TrainState(
-            **{name: {"step": step, "model": videomae.state_dict()}.get(name, {}) for name in TrainState.__slots__}
-        )
-        Checkpoints(folder, config=recipe_config(model), keep=9).save(state)
+        tensors = {f"model.{name}": tensor for name, tensor in videomae.state_dict().items()}
+        save(Checkpoints(folder, config=recipe_config(model), keep=9), TrainState(step=step, tensors=tensors, data={}))
     return videomae.eval()
 
 
@@ -64,7 +63,7 @@ def test_the_newest_checkpoint_becomes_a_folder_of_ours(tmp_path: Path, capsys: 
 
 def test_one_checkpoint_and_its_encoder(tmp_path: Path) -> None:
     save_run(tmp_path / "run", FLAT, steps=(3, 12))
-    Export(checkpoint=tmp_path / "run/step_000000003.pt", out=tmp_path / "out", part="encoder").run()
+    Export(checkpoint=tmp_path / "run/step_000000003", out=tmp_path / "out", part="encoder").run()
     model, config = load_model(tmp_path / "out")
     torch.manual_seed(3)
     assert config == FLAT.vit
@@ -90,11 +89,21 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(tmp_path: Path) 
     save_run(tmp_path / "run", TINY)
     (tmp_path / "empty").mkdir()
     other = recipe_config(TINY) | {"recipe": "clip"}
-    state = TrainState(**{name: {"step": 1, "model": {}}.get(name, {}) for name in TrainState.__slots__})
-    Checkpoints(tmp_path / "clip", config=other, keep=1).save(state)
+    save(Checkpoints(tmp_path / "clip", config=other, keep=9), TrainState(step=1, tensors={}, data={}))
+    (tmp_path / "old").mkdir()
+    torch.save({"framefeed_checkpoint": 2, "model": {}}, old := tmp_path / "old/step_000000007.pt")
+    cut = save_run(tmp_path / "cut", TINY) and tmp_path / "cut/step_000000003/part_00000.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1])
     for checkpoint, form, complaint in (
         (tmp_path / "empty", "framefeed", "holds no checkpoint"),
-        (tmp_path / "none.pt", "framefeed", "does not exist"),
+        (tmp_path / "none", "framefeed", "does not exist"),
+        (old, "framefeed", "is a single file, as earlier versions wrote them; wanted a run's folder"),
+        (
+            tmp_path / "old",
+            "framefeed",
+            "holds no checkpoint, and step_000000007.pt of an earlier version",
+        ),
+        (tmp_path / "cut", "framefeed", "cannot be read: part_00000.safetensors has"),
         (tmp_path / "clip", "framefeed", "recipe is 'clip', wanted 'mae'"),
         (tmp_path / "run", "transformers", "positions is 'grid', wanted 'flat'"),
     ):

@@ -18,7 +18,14 @@ from trainer_client.memory_budgets import RankBudgets
 from trainer_client.samples import Sample
 from trainer_client.training.feed_options import FeedOptions, FeedPlan
 
-PLAN = FeedPlan(dataset=[Sample(video="a", start_s=0, end_s=1)] * 9, policy=POLICY, seed=3, steps=5)
+PLAN = FeedPlan(
+    root=Path("root"),
+    logs=Path("logs"),
+    dataset=[Sample(video="a", start_s=0, end_s=1)] * 9,
+    policy=POLICY,
+    seed=3,
+    steps=5,
+)
 
 
 def opened(**options: object) -> LoaderOptions:

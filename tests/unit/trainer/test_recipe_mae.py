@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from framefeed.cli.command import main
 from framefeed.errors import BadInput
@@ -84,23 +87,48 @@ def test_a_bad_option_is_one_line(
     printed = capsys.readouterr().err
     assert says in printed
     assert printed.count("\n") == 1
-    assert not list(tmp_path.glob("run/*.pt"))
+    assert not list(tmp_path.glob("run/*step_*"))
 
 
 def test_a_missing_root_and_a_missing_option_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "mae", str(tmp_path / "none"), *NEEDED, "--out", str(tmp_path / "run")]) == 2
     assert "none is not a folder" in capsys.readouterr().err
-    assert main(["train", "mae", str(tmp_path), "--out", "run"]) == 2
-    assert "--servers" in capsys.readouterr().err
+    assert main(["train", "mae", str(tmp_path), *NEEDED]) == 2
+    assert "--out" in capsys.readouterr().err
 
 
 def test_another_runs_folder_is_refused(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "step_000000005.pt").touch()
+    (tmp_path / "step_000000005").mkdir()
+    args = ["train", "mae", str(root), *NEEDED, "--out", str(tmp_path)]
+    assert main(args) == 2
+    assert "holds step_000000005 of an earlier run; wanted --resume or another --out" in capsys.readouterr().err
+    assert main([*args, "--resume"]) == 2
+    said = capsys.readouterr()
+    assert f"checkpoint {tmp_path}/step_000000005 is damaged (it has no checkpoint.json)" in said.out
+    assert "has 1 checkpoints, none of them whole" in said.err
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_by_name(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"framefeed_checkpoint": 2}, tmp_path / "step_000000005.pt")
     args = ["train", "mae", str(root), *NEEDED, "--out", str(tmp_path)]
     assert main(args) == 2
     assert "holds step_000000005.pt of an earlier run; wanted --resume or another --out" in capsys.readouterr().err
     assert main([*args, "--resume"]) == 2
-    assert "step_000000005.pt cannot be read" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "holds step_000000005.pt, a single-file checkpoint of an earlier framefeed, which is not read" in said
+    assert said.count("\n") == 1
+
+
+def test_a_folder_in_use_is_refused(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        assert main(["train", "mae", str(root), *NEEDED, "--out", str(tmp_path)]) == 2
+    finally:
+        os.close(held)
+    assert f"--out {tmp_path} is in use by another run; wanted another --out, or its end" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("0", "two")])

@@ -26,6 +26,7 @@ from tests.unit.trainer.small_tasks import (
     make_share,
     take,
 )
+from tests.unit.trainer.stored_runs import Kept
 from trainer_client.training.average import Average
 from trainer_client.training.device_feed import to_device
 from trainer_client.training.learning import LearningOptions
@@ -142,13 +143,13 @@ def test_micro_batches_that_do_not_divide_are_refused() -> None:
 def test_a_run_resumes_with_any_optimizer(name: str) -> None:
     whole, ended = take(make_run("classify-random", Split(), optimizer=name), until=8)
     first, middle = take(make_run("classify-random", Split(), optimizer=name), until=3)
-    last, resumed = take(make_run("classify-random", Split(), optimizer=name), until=8, after=middle)
+    kept = Kept(step=3, tensors=middle)
+    last, resumed = take(make_run("classify-random", Split(), optimizer=name), until=8, after=kept)
     assert first + last == whole
-    assert middle.step == 3
-    steps = {float(moments.get("step", 3)) for moments in middle.optimizer["state"].values()}  # type: ignore[attr-defined]
-    assert steps == {3.0}, "a state that was loaded is its owner's"
-    assert largest_difference(resumed.model, ended.model) == 0.0
-    assert largest_difference(resumed.average, ended.average) == 0.0
+    steps = {float(tensor) for known, tensor in middle.items() if known.endswith(".step")}
+    assert steps == ({3.0} if name == "adamw" else set()), "a state that was loaded is its owner's"
+    assert any(known.startswith("optimizer.") for known in resumed)
+    assert largest_difference(resumed, ended) == 0.0
 
 
 def test_the_average_is_the_equation_and_can_stand_in_for_the_weights() -> None:
@@ -163,8 +164,7 @@ def test_the_average_is_the_equation_and_can_stand_in_for_the_weights() -> None:
         for name, parameter in run.task.model.named_parameters():
             torch.testing.assert_close(parameter.detach().double(), wanted[name], atol=1e-6, rtol=0)
     assert all(torch.equal(p, own[name]) for name, p in run.task.model.named_parameters())
-    with pytest.raises(BadInput, match="the state has other parameters"):
-        run.average.load({"no": torch.zeros(1)})
     again = make_run("classify", Split())
-    load_run(again, state_of(run, data={}))
+    load_run(again, Kept.of(state_of(run, data={})))
+    assert all(torch.equal(again.average.averages[name], tensor) for name, tensor in run.average.averages.items())
     assert again.step == 3

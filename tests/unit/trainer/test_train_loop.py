@@ -13,6 +13,7 @@ import torch
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import CorruptMedia
 from tests.unit.trainer.small_run import LinearTask, MadeFeed, NoStops, make_loop
+from tests.unit.trainer.stored_runs import Kept
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.loop import Ending, Limits, NonFiniteStep, StepRecord
 from trainer_client.training.ranks import Ranks
@@ -47,7 +48,7 @@ def test_a_resumed_run_takes_the_same_steps() -> None:
     first, seen = make_loop(steps=20), list[float]()
     first.on_record.append(lambda record: seen.append(record.loss))
     first.run(Limits(steps=7), stops=NoStops())
-    state = first.state()
+    state = Kept.of(first.state())
     assert state.step == 7
     assert state.data["position"] == 7 * 3
     later = make_loop(steps=20)

@@ -1,5 +1,6 @@
 """The verb `train mae`: VideoMAE pre-training on the videos of a root; composes a run and knows no detail of it.
 
+    framefeed train mae ROOT --out runs/mae              # decoding on the spare CPUs of the box that trains; or:
     framefeed serve ROOT                                                     # on any boxes that see the root
     framefeed train mae ROOT --servers tcp://127.0.0.1:5555 --out runs/mae   # on the box that trains
 
@@ -83,7 +84,7 @@ class TrainMae:
     """Attention's kernel: torch's choice (sdpa) or one of its, the flash-attn package, or the plain equation."""
     checkpointing: Checkpointing = "none"
     """Activations kept: all, each block's input, or each √depth-th; the rest is computed again, a third more time."""
-    feed: FeedOptions
+    feed: FeedOptions = field(default_factory=FeedOptions)
     learning: LearningOptions = field(default_factory=LearningOptions)
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     session: SessionOptions
@@ -104,7 +105,12 @@ class TrainMae:
         dataset = VideoWindows(read_manifest(self.root), window_s=self.window_s, quarantine=read_quarantine(self.root))
         model, session_options = self.model(), self.session
         plan = FeedPlan(
-            dataset=dataset, policy=self.policy(model), seed=session_options.seed, steps=session_options.steps
+            root=self.root,
+            logs=session_options.out,
+            dataset=dataset,
+            policy=self.policy(model),
+            seed=session_options.seed,
+            steps=session_options.steps,
         )
         config = self.config(model, samples=len(dataset))
         with Session(session_options, config=config, ranks=compute.ranks) as session:

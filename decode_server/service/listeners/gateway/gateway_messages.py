@@ -1,6 +1,7 @@
 """What the front and a gateway say to one another over their socket pair, and how it is spelled.
 
-Both ends are this program on this machine, so there is no version; it knows neither processes nor ZeroMQ. A datagram
+Both ends are this program on this machine, so there is no version; it knows neither processes nor
+transports. A datagram
 holds several messages, so that one system call carries what a whole turn has to say.
 """
 
@@ -18,10 +19,9 @@ _BATCH_BYTES, _BATCH_MESSAGES = 1 << 16, 256
 _MESSAGE_BYTES = 64  # of one beside what it carries
 
 
-class GatewaySetup(Struct, frozen=True, array_like=True, tag=0):
-    """Front to gateway, first. `listening` and `buffer_pool` are inherited descriptors, `parent` the front's process.
-
-    `curve_secret` is "" for an address without encryption, else Z85.
+class ZmqSetup(Struct, frozen=True, array_like=True, tag=0):
+    """Front to ZeroMQ's gateway, first. `listening` and `buffer_pool` are inherited descriptors, `parent` the front's
+    process. `curve_secret` is "" for an address without encryption, else Z85.
     """
 
     parent: int
@@ -31,6 +31,35 @@ class GatewaySetup(Struct, frozen=True, array_like=True, tag=0):
     io_threads: int
     connections: int
     memory_bytes: int
+
+
+class GrpcSetup(Struct, frozen=True, array_like=True, tag=13):
+    """Front to gRPC's gateway, first. `address` is that of a socket which the front has bound, and which others of its
+    user may share; `secure` with TLS; `secrets` whether there will be secrets in its memory.
+    """
+
+    parent: int
+    buffer_pool: int
+    address: str
+    secure: bool
+    secrets: bool
+    ready: bool
+    streams: int
+    connections: int
+    memory_bytes: int
+
+
+class SecretsPart(Struct, frozen=True, array_like=True, tag=14):
+    """Front to gRPC's gateway, behind the setup and at each change: see grpc_secrets.py. The last one has no `more`."""
+
+    part: bytes
+    more: bool
+
+
+class Serving(Struct, frozen=True, array_like=True, tag=15):
+    """Front to gRPC's gateway, at each change: whether the server is ready."""
+
+    ready: bool
 
 
 class Reply(Struct, frozen=True, array_like=True, tag=1):
@@ -114,12 +143,12 @@ class Refused(Struct, frozen=True, array_like=True, tag=11):
 
 
 class Connections(Struct, frozen=True, array_like=True, tag=12):
-    """Gateway to front: connections that stand now."""
+    """Gateway to front: connections, or with gRPC streams, that stand now."""
 
     count: int
 
 
-FromFront = GatewaySetup | Reply | KeyVerdict | Cut | Stop
+FromFront = ZmqSetup | GrpcSetup | SecretsPart | Serving | Reply | KeyVerdict | Cut | Stop
 FromGateway = Up | Arrived | ClientCall | Left | Delivered | AskKey | Refused | Connections
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -157,6 +186,8 @@ def _size_bytes(message: FromFront | FromGateway) -> int:
             return _MESSAGE_BYTES + len(header)
         case ClientCall(frames=frames):
             return _MESSAGE_BYTES + sum(map(len, frames))
+        case SecretsPart(part=part):
+            return _MESSAGE_BYTES + len(part)
         case Delivered(numbers=numbers):
             return 9 * len(numbers)
     return _MESSAGE_BYTES

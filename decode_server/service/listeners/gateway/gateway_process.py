@@ -1,14 +1,13 @@
 """A gateway's process as the front sees it: started, talked to, and started again when it died. It knows no clients.
 
-It never blocks (but for `close`, which is bounded). The socket that clients connect to is the front's, and each process
-inherits it: while none is there, who connects waits.
+It never blocks (but for `close`, which is bounded). The port that clients connect to is the front's for as long as it
+lives, whichever process serves there.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import select
 import signal
 import socket
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
@@ -24,7 +23,6 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     MAX_DATAGRAM_BYTES,
     FromFront,
     FromGateway,
-    GatewaySetup,
     Stop,
     Up,
     pack_datagrams,
@@ -37,7 +35,7 @@ from framefeed.errors import FramefeedError
 
 log = logging.getLogger("framefeed.serve")
 
-_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.listeners.gateway.gateway")
+_COMMAND = (sys.executable, "-P", "-m")
 _FAILED_STARTS = 8  # in a row, after which there is no point
 _REAP_S = 0.01
 _LEAST_LIFE_S = 1.0  # of one that served, before the next is started
@@ -55,15 +53,12 @@ class GatewayEvents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions:
-    """What every process is told and inherits, and what is called of it."""
+    """What every process runs and inherits, what it is told first, and what is called of it."""
 
     url: str
-    listening_fd: int
-    buffer_pool_fd: int
-    curve_secret: str
-    io_threads: int
-    connections: int
-    memory_bytes: int
+    module: str
+    pass_fds: tuple[int, ...]
+    first_words: Callable[[], Sequence[FromFront]]
     events: GatewayEvents
 
 
@@ -219,8 +214,8 @@ class GatewayProcess:
             try:
                 self._epoll.register(ours, select.EPOLLIN)
                 self._process = subprocess.Popen(
-                    [*_COMMAND, str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(), options.listening_fd, options.buffer_pool_fd),
+                    [*_COMMAND, options.module, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(), *options.pass_fds),
                     stdin=subprocess.DEVNULL,
                     stdout=2,  # stdout is the front's own
                     process_group=0,  # Ctrl-C in a terminal is the front's to handle
@@ -231,17 +226,8 @@ class GatewayProcess:
                 raise
         ours.setblocking(False)
         self._channel, self._was_ready = ours, False
-        self.say(
-            GatewaySetup(
-                parent=os.getpid(),
-                listening=options.listening_fd,
-                buffer_pool=options.buffer_pool_fd,
-                curve_secret=options.curve_secret,
-                io_threads=options.io_threads,
-                connections=options.connections,
-                memory_bytes=options.memory_bytes,
-            )
-        )
+        for message in options.first_words():
+            self.say(message)
         self.flush()
 
     def _bury(self, why: str) -> None:

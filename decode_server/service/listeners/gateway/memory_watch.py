@@ -9,7 +9,16 @@ from pathlib import Path
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _RESIDENT, _SHARED = 1, 2  # of the fields of /proc/self/statm
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
+_KEPT_BYTES, _FROM_HEAP_BYTES = 24 << 20, 32 << 20  # the latter the most that glibc allows
+
 _libc = ctypes.CDLL(None)
+
+
+def reuse_freed_memory() -> None:
+    """Let malloc take messages of some MiB from what was freed: new pages for each cost more than its copy."""
+    _libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+    _libc.mallopt(_MMAP_THRESHOLD, _FROM_HEAP_BYTES)
 
 
 class MemoryWatch:

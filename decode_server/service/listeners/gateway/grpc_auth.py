@@ -16,13 +16,13 @@ from typing import Any
 
 import grpc
 
-from decode_server.service.listeners.security import Tls
-from decode_server.service.refusals import Refusals
+from decode_server.service.listeners.gateway.grpc_secrets import GrpcSecrets, HeldSecrets
+from decode_server.service.listeners.gateway.refused_tally import RefusedTally
 
 HANDSHAKE_S = 10.0  # from a connection to its first call
 _PEERS = 4096  # that are remembered; an older one counts anew
 _LOOK_S = 0.5
-_TOKEN_LOOK_S = 1.0
+_CANCEL_S = 1.0
 _OPEN = "/grpc.health.v1.Health/Check"  # probes have no token, and learn only whether the server serves
 
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -62,50 +62,58 @@ class Handshakes:
 class HandshakeWatch:
     """Tells of the connections that led to no call."""
 
-    def __init__(self, refusals: Refusals) -> None:
+    def __init__(self, refused: RefusedTally) -> None:
         self.handshakes = Handshakes()
-        self._refusals = refusals
+        self._refused = refused
 
     async def run(self) -> None:
         """Look again and again."""
         while True:
             for _ in range(self.handshakes.overdue(time.monotonic())):
                 why = f"no call {HANDSHAKE_S:g} s after it connected: no or another certificate than wanted, or no gRPC"
-                self._refusals.refuse("handshake", "a TLS client", why)
+                self._refused.refuse("handshake", "a TLS client", why)
             await asyncio.sleep(_LOOK_S)
 
 
-def tls_credentials(tls: Callable[[], Tls], watch: HandshakeWatch) -> grpc.ServerCredentials:
+def tls_credentials(held: HeldSecrets, watch: HandshakeWatch) -> grpc.ServerCredentials:
     """What gRPC needs to speak TLS; it asks at each handshake, in its own threads, and `watch` hears of it."""
-    shown = tls()
+    assert held.now is not None
+    shown = held.now
 
     def configuration() -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration(
-            ((shown.key, shown.certificate),), root_certificates=shown.client_ca
-        )
+        pair = (shown.key, shown.certificate)
+        return grpc.ssl_server_certificate_configuration((pair,), root_certificates=shown.client_ca)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         """What to show from now on; None: what was shown before."""
         nonlocal shown
         watch.handshakes.begin(time.monotonic())
-        before, shown = shown, tls()
-        return None if shown is before else configuration()
+        before, shown = shown, held.now or shown
+        return None if _tls(shown) == _tls(before) else configuration()
 
     return grpc.dynamic_ssl_server_credentials(
         configuration(), fetch, require_client_authentication=shown.client_ca is not None
     )
 
 
+def _tls(secrets: GrpcSecrets) -> tuple[bytes, bytes, bytes | None]:
+    return secrets.certificate, secrets.key, secrets.client_ca
+
+
 class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Sees every call before its service does: lets it pass, or ends it with UNAUTHENTICATED.
 
-    A call that goes on when another token is wanted than it came with ends so too, within about two seconds.
+    A call that goes on when another token is wanted than it came with ends so too.
     """
 
-    def __init__(self, token: Callable[[], bytes] | None, watch: HandshakeWatch | None, refusals: Refusals) -> None:
-        self._token = token
+    def __init__(self, held: HeldSecrets, watch: HandshakeWatch | None, refused: RefusedTally) -> None:
+        self._held = held
         self._watch = watch
-        self._refusals = refusals
+        self._refused = refused
+
+    @property
+    def _token(self) -> bytes | None:
+        return None if self._held.now is None else self._held.now.token
 
     async def intercept_service(
         self,
@@ -126,18 +134,19 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         )
 
     def _wrong_with(self, call: grpc.HandlerCallDetails) -> str:
-        if self._token is None or call.method == _OPEN:
+        token = self._token
+        if token is None or call.method == _OPEN:
             return ""
         shown = [value for key, value in call.invocation_metadata if key == "authorization"]
         if len(shown) != 1:
             return f"{len(shown) or 'no'} tokens came with it, wanted one"
         given = shown[0].encode() if isinstance(shown[0], str) else shown[0]
-        return "" if hmac.compare_digest(given, b"Bearer " + self._token()) else "its token is not the one wanted"
+        return "" if hmac.compare_digest(given, b"Bearer " + token) else "its token is not the one wanted"
 
     def _refuse(self, why: str) -> Callable[[object, grpc.aio.ServicerContext], Awaitable[None]]:
         async def refuse(_: object, context: grpc.aio.ServicerContext) -> None:
             self._note(context)
-            self._refusals.refuse("token", context.peer(), why)
+            self._refused.refuse("token", context.peer(), why)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
 
         return refuse
@@ -157,24 +166,25 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             self._note(context)
             if self._token is None:
                 return await method(request, context)
-            return await self._while_wanted(self._token, asyncio.ensure_future(method(request, context)), context)
+            return await self._while_wanted(asyncio.ensure_future(method(request, context)), context)
 
         return noted
 
-    async def _while_wanted(
-        self, token: Callable[[], bytes], call: asyncio.Future[object], context: grpc.aio.ServicerContext
-    ) -> object:
+    async def _while_wanted(self, call: asyncio.Future[object], context: grpc.aio.ServicerContext) -> object:
         """What the call gives, unless another token is wanted before it ends."""
-        came_with = token()
+        came_with = self._token
+        change = asyncio.ensure_future(self._held.change())
         try:
-            while token() == came_with:
-                if (await asyncio.wait((call,), timeout=_TOKEN_LOOK_S))[0]:
+            while self._token == came_with:
+                if call in (await asyncio.wait((call, change), return_when=asyncio.FIRST_COMPLETED))[0]:
                     return call.result()
+                change = asyncio.ensure_future(self._held.change())
         finally:
             call.cancel()
-        await asyncio.wait((call,), timeout=_TOKEN_LOOK_S)
+            change.cancel()
+        await asyncio.wait((call,), timeout=_CANCEL_S)
         why = "another token is wanted than it came with"
-        self._refusals.refuse("token", context.peer(), why)
+        self._refused.refuse("token", context.peer(), why)
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, why)
         return None
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import zmq
 
-from decode_server.service.listeners.gateway.connections import Connection
+from decode_server.service.listeners.gateway.zmq_connections import Connection
 from framefeed.wire import MAX_HEADER_BYTES
 from framefeed.zmtp import largest_frame_bytes
 

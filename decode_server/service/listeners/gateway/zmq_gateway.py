@@ -9,15 +9,12 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import signal
 import socket
-import sys
 import time
 from collections import deque
 
 import zmq
 
-from decode_server.service.listeners.gateway.deliveries import Deliveries
 from decode_server.service.listeners.gateway.gateway_messages import (
     MAX_DATAGRAM_BYTES,
     Arrived,
@@ -27,23 +24,24 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     Cut,
     Delivered,
     FromGateway,
-    GatewaySetup,
     KeyVerdict,
     Left,
     Reply,
     Stop,
     Up,
+    ZmqSetup,
     pack_datagrams,
     unpack_from_front,
 )
-from decode_server.service.listeners.gateway.inbound import Inbound, InboundMessages
+from decode_server.service.listeners.gateway.gateway_start import begin_gateway
 from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes
-from decode_server.service.listeners.gateway.peers import Peers
-from decode_server.service.listeners.gateway.router import Names, open_router
-from decode_server.service.listeners.gateway.zap import Zap
+from decode_server.service.listeners.gateway.zmq_deliveries import Deliveries
+from decode_server.service.listeners.gateway.zmq_inbound import Inbound, InboundMessages
+from decode_server.service.listeners.gateway.zmq_peers import Peers
+from decode_server.service.listeners.gateway.zmq_router import Names, open_router
+from decode_server.service.listeners.gateway.zmq_zap import Zap
 from decode_server.service.private_memory import keep_memory_private
 from decode_server.service.workers.sandbox import Sandbox, enter_sandbox
-from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.parent_death import end_with_parent
 
 log = logging.getLogger("framefeed.gateway")
@@ -60,7 +58,7 @@ _ASKED_A_TURN, _DATAGRAMS_A_TURN = 256, 64
 class Gateway:
     """One ROUTER and the socket to the front, served by one thread."""
 
-    def __init__(self, channel: socket.socket, setup: GatewaySetup, *, watch: MemoryWatch, sandbox: Sandbox) -> None:
+    def __init__(self, channel: socket.socket, setup: ZmqSetup, *, watch: MemoryWatch, sandbox: Sandbox) -> None:
         channel.setblocking(False)
         self._channel, self._watch = channel, watch
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=setup.io_threads)
@@ -146,7 +144,7 @@ class Gateway:
                 principal = self._peers.principal(message)
             except Exception:  # a mistake of ours that this message found: it costs its sender alone
                 log.exception("a message of a client could not be taken in")
-                self._peers.refuse("internal", "a client", "its message found a mistake in this server")
+                self._peers.refused.refuse("internal", "a client", "its message found a mistake in this server")
                 continue
             if principal is None:
                 continue
@@ -167,7 +165,7 @@ class Gateway:
             self._said.append(Delivered(done))
         left, self._peers.left = self._peers.left, []
         self._said += map(Left, left)
-        self._said += self._peers.take_refused()
+        self._said += self._peers.refused.take()
         if len(self._peers.table) != self._shown_connections:
             self._shown_connections = len(self._peers.table)
             self._said.append(Connections(self._shown_connections))
@@ -212,13 +210,9 @@ class Gateway:
 
 def main() -> int:
     """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
-    log_to_stderr(worker=True)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C and a stop of the whole group are the front's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    keep_memory_private()  # before there is a secret in it
+    channel = begin_gateway()
     (setup,) = unpack_from_front(memoryview(channel.recv(MAX_DATAGRAM_BYTES)))
-    assert isinstance(setup, GatewaySetup)
+    assert isinstance(setup, ZmqSetup)
     end_with_parent(setup.parent)
     watch = MemoryWatch()
     limit_bytes = data_bytes() + setup.memory_bytes

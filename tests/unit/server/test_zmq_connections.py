@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from decode_server.service.listeners.gateway.connections import UNPROVED_OF_ADDRESS, ConnectionTable
+from decode_server.service.listeners.gateway.zmq_connections import UNPROVED_OF_ADDRESS, ConnectionTable
 
 
 def client(number: int) -> bytes:

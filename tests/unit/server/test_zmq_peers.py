@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from decode_server.service.listeners.gateway.inbound import Inbound, InboundMessages
-from decode_server.service.listeners.gateway.peers import Peers
-from decode_server.service.listeners.gateway.router import Names, open_router, peer_of, source_of
+from decode_server.service.listeners.gateway.zmq_inbound import Inbound, InboundMessages
+from decode_server.service.listeners.gateway.zmq_peers import Peers
+from decode_server.service.listeners.gateway.zmq_router import Names, open_router, peer_of, source_of
 from tests.integration.serving import wait_until
 
 

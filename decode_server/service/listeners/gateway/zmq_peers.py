@@ -14,10 +14,10 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from decode_server.service.listeners.churn import CUTS, WITHIN_S, Churn
-from decode_server.service.listeners.gateway.connections import UNHEARD_BYTES, Connection, ConnectionTable
-from decode_server.service.listeners.gateway.gateway_messages import Refused
-from decode_server.service.listeners.gateway.inbound import MOST_PARTS, Inbound
-from decode_server.service.listeners.gateway.router import Names, cut, peer_of, received_bytes, source_of
+from decode_server.service.listeners.gateway.refused_tally import RefusedTally
+from decode_server.service.listeners.gateway.zmq_connections import UNHEARD_BYTES, Connection, ConnectionTable
+from decode_server.service.listeners.gateway.zmq_inbound import MOST_PARTS, Inbound
+from decode_server.service.listeners.gateway.zmq_router import Names, cut, peer_of, received_bytes, source_of
 from framefeed.wire import MAX_HEADER_BYTES
 from framefeed.zmtp import protocol_error
 
@@ -44,7 +44,7 @@ class Peers:
         self._known: dict[bytes, Connection | None] = {}
         self._banned: dict[bytes, None] = {}  # of whose messages some may still lie in ZeroMQ
         self._kept: list[tuple[Inbound, float]] = []  # and when they came
-        self._refused: dict[str, Refused] = {}
+        self.refused = RefusedTally()
         self._churn = Churn()
 
     def hear(self) -> None:
@@ -61,7 +61,9 @@ class Peers:
             elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._churn.made(time.monotonic())
             elif event == zmq.EVENT_ACCEPT_FAILED:
-                self.refuse("descriptors", f"a client of {happened['endpoint'].decode()}", "it could not be accepted")
+                self.refused.refuse(
+                    "descriptors", f"a client of {happened['endpoint'].decode()}", "it could not be accepted"
+                )
             elif event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # whoever said no to its key has told that
                 self._handshake_failed(event, value, happened["endpoint"].decode())
 
@@ -151,21 +153,6 @@ class Peers:
             if not connection.is_cut and connection.unheard_bytes(received_bytes(connection)) > UNHEARD_BYTES:
                 self._refuse_and_cut(connection, "flood", f"it sent {UNHEARD_BYTES} bytes without the end of a message")
 
-    def refuse(self, reason: str, who: str, why: str) -> None:
-        """Note that somebody is refused."""
-        before = self._refused.get(reason)
-        self._refused[reason] = (
-            Refused(reason, 1, who, why)
-            if before is None
-            else Refused(reason, before.times + 1, before.who, before.why)
-        )
-
-    def take_refused(self) -> list[Refused]:
-        """What was refused since the last call, one a reason."""
-        refused = list(self._refused.values())
-        self._refused.clear()
-        return refused
-
     def _made(self, fd: int) -> None:
         self._names.made()
         victim = self.table.made(fd, peer_of(fd) or ("", 0))
@@ -188,7 +175,9 @@ class Peers:
     def _handshake_failed(self, event: int, value: int, endpoint: str) -> None:
         protocol = event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
         why = protocol_error(value) if protocol else "it ended the handshake, as who speaks or trusts another does"
-        self.refuse("handshake", f"a client of {endpoint}", f"its handshake failed, wanted {self._wanted}: {why}")
+        self.refused.refuse(
+            "handshake", f"a client of {endpoint}", f"its handshake failed, wanted {self._wanted}: {why}"
+        )
 
     def _ban(self, client: bytes, fd: int | None, reason: str, why: str) -> None:
         """Hear a client no more, and cut the connection it came over, if that is known and not another's now."""
@@ -197,12 +186,12 @@ class Peers:
             del self._banned[next(iter(self._banned))]
         connection = None if fd is None else self.table.at(fd)
         if connection is None or connection.client not in (b"", client):
-            self.refuse(reason, "a client that has gone or is not known", why)
+            self.refused.refuse(reason, "a client that has gone or is not known", why)
         else:
             self._refuse_and_cut(connection, reason, why)
 
     def _refuse_and_cut(self, connection: Connection, reason: str, why: str) -> None:
         if not connection.is_cut:
-            self.refuse(reason, f"a client at {connection.peer[0]}:{connection.peer[1]}", why)
+            self.refused.refuse(reason, f"a client at {connection.peer[0]}:{connection.peer[1]}", why)
             connection.is_cut = True
         cut(connection)

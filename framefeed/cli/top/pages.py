@@ -1,0 +1,89 @@
+"""Reads metrics pages all at once, each with a time limit; knows where they are and not what they say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from framefeed.cli.http_page import check_url, get_page
+from framefeed.cli.targets import find_targets
+from framefeed.cli.top.measure import Snapshot
+from framefeed.cli.top.metrics_page import MAX_PAGE_BYTES, Page, parse_page
+from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import one_line
+
+MOST_PAGES = 512
+_AT_ONCE = 16
+
+
+def metrics_url(place: str) -> str:
+    """The page at http://HOST:PORT/PATH, /metrics without a path; HOST:PORT will do. Raises BadInput for another."""
+    url = place if "://" in place else f"http://{place}"
+    check_url(url)
+    return url if urlsplit(url).path not in ("", "/") else f"{url.rstrip('/')}/metrics"
+
+
+class Pages:
+    """The pages to read: those given, and those of the servers in a registry."""
+
+    def __init__(self, places: Sequence[str], *, registry: Path | None, limit_s: float) -> None:
+        """Raises BadInput for what is no page, no registry, or nothing."""
+        if not places and registry is None:
+            raise BadInput("wanted the metrics page of a trainer, such as 127.0.0.1:9600; --registry finds servers'")
+        self._urls = list(dict.fromkeys(metrics_url(place) for place in places))
+        self._registry, self._limit_s = registry, limit_s
+        if registry is not None:
+            find_targets(registry)
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="page")
+        self._asked: dict[str, Future[Page]] = {}
+
+    def close(self) -> None:
+        """Read no more; what is being read ends by its limit. Idempotent."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def look(self) -> Snapshot:
+        """All pages now. Blocks until they are read, for at most twice the limit for each 16 of them; one that is not
+        read by then (a name that is not looked up) is silent, and not asked again before that has ended.
+        """
+        urls, troubles = self._all_urls()
+        for url in urls:
+            if url not in self._asked:
+                self._asked[url] = self._pool.submit(self._read, url)
+        rounds = -(-len(urls) // _AT_ONCE)
+        done, _ = wait(self._asked.values(), timeout=2 * self._limit_s * rounds)
+        pages, now_s = [], time.monotonic()
+        for url in urls:
+            if self._asked[url] in done:
+                pages.append(self._asked.pop(url).result(timeout=0))
+            else:
+                pages.append(Page(url=url, at_s=now_s, trouble=f"does not answer within {self._limit_s:g} s"))
+        self._asked = {url: asked for url, asked in self._asked.items() if not asked.done()}
+        return Snapshot(pages=(*pages, *(Page(url=what, at_s=now_s, trouble=why) for what, why in troubles)))
+
+    def _all_urls(self) -> tuple[list[str], list[tuple[str, str]]]:
+        urls, troubles = list(self._urls), []
+        if self._registry is not None:
+            try:
+                found, doubts = find_targets(self._registry)
+            except (BadInput, OSError) as error:
+                found, doubts = [], {str(self._registry): str(error)}
+            troubles += [(one_line(name), one_line(why)) for name, why in doubts.items()]
+            for address in found:
+                try:
+                    urls.append(metrics_url(address))
+                except BadInput as error:
+                    troubles.append((one_line(address), str(error)))
+        return list(dict.fromkeys(urls))[:MOST_PAGES], troubles[:MOST_PAGES]
+
+    def _read(self, url: str) -> Page:
+        try:
+            status, body = get_page(url, limit_s=self._limit_s, most_bytes=MAX_PAGE_BYTES)
+        except FramefeedError as error:
+            return Page(url=url, at_s=time.monotonic(), trouble=str(error).removeprefix(f"{url} "))
+        at_s = time.monotonic()
+        if status != 200:
+            return Page(url=url, at_s=at_s, trouble=f"answers {status}, wanted 200")
+        return parse_page(url, body.decode(errors="replace"), at_s=at_s)

@@ -1,0 +1,207 @@
+"""framefeed top, as a command: against real HTTP servers, those that hang, flood or lie among them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from framefeed.cli.command import main
+from framefeed.cli.http_page import get_page
+from framefeed.cli.top.pages import Pages, metrics_url
+from framefeed.errors import BadInput, FramefeedError
+from framefeed.page_server import PageServer
+from tests.unit.deploy.test_targets import enter
+
+TEXT = "text/plain; version=0.0.4"
+_QUICK = ("--every-s", "0.2", "--page-s", "5")
+
+
+@contextmanager
+def serve(page: Callable[[], tuple[int, str]]) -> Iterator[str]:
+    def get(_: str) -> tuple[int, str, bytes]:
+        status, text = page()
+        return status, TEXT, text.encode()
+
+    server = PageServer("127.0.0.1", 0, get=get)
+    try:
+        yield server.url
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def trainer() -> Iterator[str]:
+    """A rank that takes clips, and waits for no data."""
+    counts = itertools.count()
+
+    def page() -> tuple[int, str]:
+        return 200, (
+            'framefeed_trainer_data_wait_seconds_total{rank="0",cause="read"} 0\n'
+            f'framefeed_trainer_clips_total{{rank="0"}} {100 * next(counts)}\n'
+        )
+
+    with serve(page) as url:
+        yield url
+
+
+@contextmanager
+def raw(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Accepts connections and does with each what it likes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        kept = []
+
+        def run() -> None:
+            for _ in range(4):
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                kept.append(client)
+                threading.Thread(target=answer, args=(client,), daemon=True).start()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(20)
+        for client in kept:
+            client.close()
+
+
+def hang(client: socket.socket) -> None:
+    client.recv(1 << 16)
+
+
+def drip(client: socket.socket) -> None:
+    """A header that never ends, a byte at a time."""
+    gone = threading.Event()
+    try:
+        while not gone.wait(0.02):
+            client.sendall(b"x")
+    except OSError:
+        return
+
+
+def flood(client: socket.socket) -> None:
+    client.recv(1 << 16)
+    try:
+        client.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+        while True:
+            client.sendall(b"framefeed_x 1\n" * 10_000)
+    except OSError:
+        return
+
+
+def test_once_prints_the_verdict_first(trainer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", trainer, "--once", *_QUICK]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "trainer-bound: no GPU is starved, data is there when it is asked for"
+    assert "no server's page is read" in told[2]
+
+
+def test_json_is_one_object(trainer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", trainer, "--json", *_QUICK]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"]["kind"] == "trainer_bound"
+    assert told["ranks"][0]["clips_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("does", "line"), [(hang, "timed out"), (drip, "timed out"), (flood, "too many or too long lines")]
+)
+def test_a_page_that_hangs_drips_or_floods_is_a_line_beside_the_others(
+    does: Callable[[socket.socket], None], line: str, trainer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with raw(does) as url:
+        assert main(["top", trainer, url, "--json", "--every-s", "0.2", "--page-s", "1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert line in told["silent"][f"{url}/metrics"]
+    assert told["verdict"]["kind"] == "trainer_bound"
+
+
+def test_no_answer_at_all_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(lambda: (503, "no")) as url:
+        assert main(["top", url, "--once", *_QUICK]) == 1
+    out, err = capsys.readouterr()
+    assert "unknown: no trainer's page was read twice" in out
+    assert err == f"framefeed: {url}/metrics: answers 503, wanted 200\n"
+
+
+def test_a_registry_leads_to_servers_and_what_is_no_entry_is_a_line(
+    tmp_path: Path, trainer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = 'framefeed_server_threads{socket="0"} 4\nframefeed_server_state{framefeed_server_state="ready"} 1\n'
+    (tmp_path / "bad.server.json").write_text("{")
+    with serve(lambda: (200, page)) as url:
+        enter(tmp_path, "a", f"{url}/metrics")
+        enter(tmp_path, "b", "http://\x1b[2J/metrics")
+        assert main(["top", trainer, "--registry", str(tmp_path), "--json", *_QUICK]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [server["name"] for server in told["servers"]] == [url.removeprefix("http://")]
+    assert "bad.server.json" in told["silent"]
+    assert all(text.isprintable() for item in told["silent"].items() for text in item)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--once"],
+        ["ftp://h/metrics", "--once"],
+        ["http://h:x", "--once"],
+        ["h:9600", "--every-s", "0", "--once"],
+        ["h:9600", "--page-s", "nan", "--once"],
+        ["--registry", "/nowhere/at/all", "--once"],
+        ["http://h/a b", "--once"],
+    ],
+)
+def test_what_cannot_be_watched_is_two(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", *wrong]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_without_the_extra_one_line_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "textual"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "framefeed.cli.top.screen", raising=False)
+    monkeypatch.setitem(sys.modules, "textual", None)
+    assert main(["top", "127.0.0.1:9"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install 'framefeed[top]'" in line
+    assert "--once" in line
+
+
+def test_a_place_is_a_page() -> None:
+    assert metrics_url("10.0.0.6:9600") == "http://10.0.0.6:9600/metrics"
+    assert metrics_url("http://[fd00::6]:9600/") == "http://[fd00::6]:9600/metrics"
+    assert metrics_url("http://h:9600/other") == "http://h:9600/other"
+    with pytest.raises(BadInput):
+        metrics_url("https://h:9600")
+
+
+def test_a_page_is_cut_off_at_its_bound() -> None:
+    with serve(lambda: (200, "x" * 100_000)) as url:
+        assert get_page(url, limit_s=20.0, most_bytes=1000) == (200, b"x" * 1000)
+
+
+def test_a_page_that_comes_slowly_ends_in_time() -> None:
+    with raw(drip) as url, pytest.raises(FramefeedError, match="does not answer: timed out"):
+        get_page(url, limit_s=0.3, most_bytes=1000)
+
+
+def test_pages_are_read_at_once_and_in_order(trainer: str) -> None:
+    pages = Pages([trainer, "127.0.0.1:1"], registry=None, limit_s=20.0)
+    look = pages.look()
+    pages.close()
+    assert [page.url for page in look.pages] == [f"{trainer}/metrics", "http://127.0.0.1:1/metrics"]
+    assert [bool(page.trouble) for page in look.pages] == [False, True]
