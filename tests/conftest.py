@@ -1,6 +1,14 @@
-"""Property tests have no deadline of their own: on a shared machine it fails at random; pytest-timeout bounds them."""
+"""What all tests have alike, however they are started.
+
+Property tests have no deadline of their own: on a shared machine it fails at random; pytest-timeout bounds them. A
+shell's background jobs ignore Ctrl-C and so would all that they start: tests send it to themselves and to others.
+"""
+
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("framefeed", deadline=None)
 settings.load_profile("framefeed")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
