@@ -6,6 +6,7 @@ a condition, at most a tick at a time; whatever kills the thread is raised at th
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import socket
@@ -124,6 +125,7 @@ class Feed:
         came for `stall_s`, BadInput when no server fits the run or the batch has a sample that is no clip's (again at
         every call), RuntimeError when the thread died or after close().
         """
+        self._unlock()
         began_s = time.monotonic()  # before the lock: waiting for it is waiting as well
         notice_s = _NOTICE_S
         with self._changed:
@@ -191,6 +193,7 @@ class Feed:
         says what went wrong in it before, if anything did.
         """
         self.stop_switch.throw()
+        self._unlock()
         with self._changed:
             self._changed.notify_all()
         self._members.close()
@@ -206,6 +209,14 @@ class Feed:
             self._ledger.discarded += self._prefetch.discard()
 
     # The consumer's side.
+
+    def _unlock(self) -> None:
+        """Let go of the lock if this thread has it: Ctrl-C between taking it and the `with` leaves it taken, and the
+        feed's thread would wait for it for ever. Nobody calls what calls this with it.
+        """
+        with contextlib.suppress(RuntimeError):  # it is not this thread's, as it should be
+            while True:
+                self._changed.release()
 
     def _check_plan(self) -> None:
         """Raise what kept the next batch from being planned."""
