@@ -4,6 +4,7 @@ batch, then goes on, or does what it is told.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -15,7 +16,7 @@ from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import VideoWindows
 
 
-def servers_of(parent: int) -> list[int]:
+def children_of(parent: int) -> list[int]:
     """The processes that another one started, by /proc."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -26,6 +27,16 @@ def servers_of(parent: int) -> list[int]:
                 continue
             if int(fields[1]) == parent and fields[0] != "Z":
                 found.append(int(entry.name))
+    return found
+
+
+def servers_of(parent: int) -> list[int]:
+    """Those of them that are servers."""
+    found = []
+    for pid in children_of(parent):
+        with contextlib.suppress(OSError):
+            if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
     return found
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     options = SessionOptions(
         out=wanted.out, steps=wanted.steps, resume=True, checkpoint_every=wanted.every, metrics_port=0, log_every=1000
     )
-    plan = FeedPlan(dataset=dataset, policy=policy, seed=0, steps=wanted.steps)
+    plan = FeedPlan(root=wanted.root, logs=wanted.out, dataset=dataset, policy=policy, seed=0, steps=wanted.steps)
     with joined(torch.device("cpu")) as ranks:
         compute = compute_options.open(ranks)
         with Session(options, config={"steps": wanted.steps}, ranks=ranks) as session:

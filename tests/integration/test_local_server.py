@@ -16,7 +16,7 @@ import pytest
 
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
-from tests.integration.local_trainer import servers_of
+from tests.integration.local_trainer import children_of, servers_of
 from tests.integration.serving import SERVE, Server, wait_until
 from tests.integration.test_feed import OPTIONS, POLICY, root
 from trainer_client.loader import ClipLoader, LoaderOptions
@@ -92,7 +92,7 @@ def trainer(root: Path, then: str) -> Iterator[tuple[subprocess.Popen[str], list
         assert process.stdout is not None
         servers = [int(word) for word in process.stdout.readline().split()]
         assert servers
-        yield process, [*servers, *(pid for server in servers for pid in servers_of(server))]
+        yield process, [*servers, *(pid for server in servers for pid in children_of(server))]
     finally:
         process.kill()
         process.communicate(timeout=10)
