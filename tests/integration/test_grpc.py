@@ -231,3 +231,11 @@ def test_a_client_that_is_killed_is_no_error_of_the_server(tmp_path: Path) -> No
             assert described(DecodeServiceStub(channel)).description.state == "ready"
         assert "Traceback" not in server.log()
         assert "ERROR" not in server.log()
+
+
+def test_a_gateway_that_is_told_to_end_says_nothing_of_it(tmp_path: Path) -> None:
+    with Server(tmp_path, "/videos", "--workers", "1", "--bind", "grpc://127.0.0.1:0") as server:
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE_S) == 0
+        assert "drained" in server.log()
+        assert "Traceback" not in server.log()

@@ -312,9 +312,9 @@ def main() -> int:
     sandbox = enter_sandbox(
         _READABLE, memory_bytes=limit_bytes, allowed_calls=_START_CALLS, bind_ports=(0, port)
     )  # 0: gRPC tries whether there is IPv6
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(partial(GrpcGateway, channel, setup, held, guard=guard), sandbox))
-    os._exit(0)  # gRPC's threads are nothing to wait for
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    runner.run(_serve(partial(GrpcGateway, channel, setup, held, guard=guard), sandbox))
+    os._exit(0)  # gRPC's threads are nothing to wait for, and to close the loop the sandbox lacks a call
 
 
 if __name__ == "__main__":
