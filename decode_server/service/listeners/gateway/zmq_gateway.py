@@ -11,10 +11,10 @@ import mmap
 import os
 import socket
 import time
-from collections import deque
 
 import zmq
 
+from decode_server.service.listeners.gateway.front_socket import FrontSocket
 from decode_server.service.listeners.gateway.gateway_messages import (
     MAX_DATAGRAM_BYTES,
     Arrived,
@@ -23,17 +23,16 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     Connections,
     Cut,
     Delivered,
-    FromGateway,
     KeyVerdict,
     Left,
     Reply,
     Stop,
     Up,
     ZmqSetup,
-    pack_datagrams,
     unpack_from_front,
 )
 from decode_server.service.listeners.gateway.gateway_start import begin_gateway
+from decode_server.service.listeners.gateway.memory_guard import MemoryVerdict
 from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes
 from decode_server.service.listeners.gateway.zmq_deliveries import Deliveries
 from decode_server.service.listeners.gateway.zmq_inbound import Inbound, InboundMessages
@@ -50,17 +49,15 @@ _CALLS = ("accept", "accept4")  # what a worker may not do, and ZeroMQ has to
 _TURN_S = 0.02  # memory is looked at so often, for a message that has no end wakes nobody
 _GROWN_BYTES, _GROWN_AT_ONCE_BYTES = 16 << 20, 1 << 20  # since the start, and between two looks
 _LOOK_SHARE = 1 / 32  # of the time, at most, goes into looking at connections
-_TRIM_BYTES, _TRIM_S = 32 << 20, 2.0
 _MOST_DISCARDED_PARTS = 2_000_000  # some seconds' work, for which every client waits; a new process is there sooner
-_ASKED_A_TURN, _DATAGRAMS_A_TURN = 256, 64
+_ASKED_A_TURN = 256
 
 
 class Gateway:
     """One ROUTER and the socket to the front, served by one thread."""
 
     def __init__(self, channel: socket.socket, setup: ZmqSetup, *, watch: MemoryWatch, sandbox: Sandbox) -> None:
-        channel.setblocking(False)
-        self._channel, self._watch = channel, watch
+        self._front, self._watch, self._verdict = FrontSocket(channel), watch, MemoryVerdict()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=setup.io_threads)
         self._zap = Zap(self._context, most=setup.connections)
         self._router = open_router(self._context, curve_secret=setup.curve_secret)
@@ -75,12 +72,10 @@ class Gateway:
         self._inbound = InboundMessages(self._router)
         self._router.setsockopt(zmq.USE_FD, setup.listening)
         self._router.bind("tcp://127.0.0.1:0")  # the address of the socket that was inherited, in truth
-        self._said: list[FromGateway] = [Up(sandbox)]
-        self._unsent: deque[bytes] = deque()
-        self._datagram = bytearray(MAX_DATAGRAM_BYTES)
+        self._front.say(Up(sandbox))
         self._shown_connections = 0
         self._grown_bytes = 0
-        self._next_look_s = self._next_trim_s = 0.0
+        self._next_look_s = 0.0
         self._linger_s: float | None = None
         self._polled: tuple[bool, bool] | None = None  # whether there is unsent, and whether clients are not heard
         self._poller = zmq.Poller()
@@ -93,7 +88,7 @@ class Gateway:
             ready = {source for source, _ in self._poller.poll(self._wait_ms())}
             if self._peers.monitor in ready:
                 self._peers.hear()
-            if self._channel.fileno() in ready:
+            if self._front.fileno() in ready:
                 self._take_orders()
             if self._router in ready or self._peers.waits:
                 self._receive(self._inbound.take() if self._router in ready else [])
@@ -105,35 +100,26 @@ class Gateway:
 
     def _wait_ms(self) -> int:
         """How long to wait, and for what: clients are not heard while the front does not take what they said."""
-        polled = (bool(self._unsent), bool(self._unsent) or self._peers.is_full)
+        polled = (self._front.is_full, self._front.is_full or self._peers.is_full)
         if polled != self._polled:
             self._polled = (unsent, full) = polled
-            self._poller.register(self._channel, zmq.POLLIN | (zmq.POLLOUT if unsent else 0))
+            self._poller.register(self._front.fileno(), zmq.POLLIN | (zmq.POLLOUT if unsent else 0))
             self._poller.register(self._router, 0 if full else zmq.POLLIN)
         wait_s = min(_TURN_S, self._deliveries.look_s) if self._deliveries.busy else _TURN_S
         return int(wait_s * 1000)
 
     def _take_orders(self) -> None:
-        for _ in range(_DATAGRAMS_A_TURN):
-            try:
-                length = self._channel.recv_into(self._datagram)
-            except BlockingIOError:
-                return
-            except OSError:
-                length = 0
-            if not length:
-                os._exit(0)  # the front is gone, and so is whoever had the answers
-            for order in unpack_from_front(memoryview(self._datagram)[:length]):
-                match order:
-                    case Reply():
-                        self._deliveries.send(order)
-                    case KeyVerdict(number, allowed):
-                        self._zap.answer(number, allowed=allowed)
-                    case Cut(client):
-                        self._peers.cut_client(client)
-                    case Stop(linger_s):
-                        self._linger_s = linger_s
-                        return
+        for order in self._front.receive():
+            match order:
+                case Reply():
+                    self._deliveries.send(order)
+                case KeyVerdict(number, allowed):
+                    self._zap.answer(number, allowed=allowed)
+                case Cut(client):
+                    self._peers.cut_client(client)
+                case Stop(linger_s):
+                    self._linger_s = linger_s
+                    return
 
     def _receive(self, messages: list[Inbound]) -> None:
         if self._inbound.discarded_parts > _MOST_DISCARDED_PARTS:
@@ -149,37 +135,26 @@ class Gateway:
             if principal is None:
                 continue
             if principal:
-                self._said.append(Arrived(message.client, principal))
-            self._said.append(ClientCall(message.client, message.frames))
+                self._front.say(Arrived(message.client, principal))
+            self._front.say(ClientCall(message.client, message.frames))
 
     def _ask_for_keys(self) -> None:
         for _ in range(_ASKED_A_TURN):
             asked = self._zap.ask()
             if asked is None:
                 return
-            self._said.append(AskKey(*asked))
+            self._front.say(AskKey(*asked))
 
     def _report(self) -> None:
         """Tell the front what happened in this turn, and what it did not take before."""
         if done := self._deliveries.tend():
-            self._said.append(Delivered(done))
+            self._front.say(Delivered(done))
         left, self._peers.left = self._peers.left, []
-        self._said += map(Left, left)
-        self._said += self._peers.refused.take()
+        self._front.say(*map(Left, left), *self._peers.refused.take())
         if len(self._peers.table) != self._shown_connections:
             self._shown_connections = len(self._peers.table)
-            self._said.append(Connections(self._shown_connections))
-        if self._said:
-            self._unsent += pack_datagrams(self._said)
-            self._said = []
-        while self._unsent:
-            try:
-                self._channel.send(self._unsent[0])
-            except BlockingIOError:
-                return
-            except OSError:
-                os._exit(0)
-            self._unsent.popleft()
+            self._front.say(Connections(self._shown_connections))
+        self._front.flush()
 
     def _look_at_memory(self, now_s: float) -> None:
         if now_s < self._next_look_s:
@@ -191,8 +166,7 @@ class Gateway:
         if large and self._inbound.drained:  # else what came lies here, and is no sign of anything
             self._peers.cut_endless()
             self._next_look_s = max(self._next_look_s, now_s + (time.monotonic() - now_s) / _LOOK_SHARE)
-        if grown_bytes > _TRIM_BYTES and now_s >= self._next_trim_s:
-            self._next_trim_s = now_s + _TRIM_S
+        if self._verdict.trims(grown_bytes, now_s):
             self._watch.give_back()
 
     def _stop(self, linger_s: float) -> None:
