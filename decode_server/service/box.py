@@ -19,6 +19,7 @@ import msgspec
 from decode_server.service.box_front import BoxFront
 from decode_server.service.box_messages import FrontSetup
 from decode_server.service.membership.registry import Registration
+from decode_server.service.process_end import describe_end
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.server_entry import ServerEntry
@@ -141,7 +142,7 @@ class Box:
 
     def _ended(self, front: BoxFront, code: int, now_s: float, *, stopping: bool) -> None:
         failure = front.failure
-        how = failure.reason if failure else _describe_end(code)
+        how = failure.reason if failure else describe_end(code)
         if stopping:
             untouched = not front.took_requests and code == -signal.SIGTERM
             if code != 0 and not untouched:
@@ -165,9 +166,3 @@ class Box:
 
     def __repr__(self) -> str:
         return f"Box({sum(front.entry is not None for front in self._fronts)} of {len(self._fronts)} fronts ready)"
-
-
-def _describe_end(code: int) -> str:
-    if code < 0:
-        return f"died by signal {-code} ({signal.strsignal(-code)})"
-    return f"exited with code {code}"

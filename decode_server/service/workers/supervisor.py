@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 
 from decode_server.clips.clip_cost import CostLimits
 from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
+from decode_server.service.process_end import describe_end
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import Sandbox, clean_environment
 from decode_server.service.workers.topology import WorkerSlot
@@ -415,9 +415,7 @@ def _describe_end(worker: WorkerProcess, code: int | None) -> str:
     who = f"worker {worker.pid}"
     if worker.killed_because:
         return f"{who} was stopped because {worker.killed_because}"
-    if code is not None and code < 0:
-        return f"{who} died by signal {-code} ({signal.strsignal(-code)})"
-    return f"{who} exited with code {code}"
+    return f"{who} {describe_end(code)}"
 
 
 def _said(message: Message) -> str:

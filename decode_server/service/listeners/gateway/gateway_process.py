@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     pack_datagrams,
     unpack_from_gateway,
 )
+from decode_server.service.process_end import describe_end
 from decode_server.service.process_metrics import reaped_cpu_seconds
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import Sandbox, clean_environment
@@ -197,7 +197,7 @@ class GatewayProcess:
                 self._start_at_s = time.monotonic() + _REAP_S  # killed, and not gone yet
                 return
             self._process = None
-            self._failed(self._ended_because or _describe_end(code))
+            self._failed(self._ended_because or f"it {describe_end(code)}")
             return
         try:
             with self._reserve.lent():
@@ -264,9 +264,3 @@ class GatewayProcess:
 
     def __repr__(self) -> str:
         return f"GatewayProcess({self._options.url}, pid {self.pid})"
-
-
-def _describe_end(code: int) -> str:
-    if code < 0:
-        return f"it died by signal {-code} ({signal.strsignal(-code)})"
-    return f"it exited with code {code}"
