@@ -89,6 +89,16 @@ def numbered(run: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match and not path.is_file())
 
 
+def checkpoint_in(folder: Path) -> Path | None:
+    """A checkpoint that a folder is, or the one with the most steps in a run's folder, damaged or not; None if there is
+    none. Raises OSError if the folder cannot be listed.
+    """
+    if folder.is_dir() and (folder / HEADER_NAME).exists():
+        return folder
+    found = numbered(folder)
+    return found[-1][1] if found else None
+
+
 def read_header(folder: Path) -> Header:
     """What checkpoint.json says. Raises CheckpointError."""
     said = _json(folder / HEADER_NAME)

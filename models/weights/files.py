@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.weights.checkpoint_folder import HEADER_NAME, CheckpointError, numbered, read_whole
+from models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_whole
 from models.weights.torch_archive import ArchiveError, CarriesCode, Plain, load_archive
 
 FOLDER_FILE = "model.safetensors"
@@ -101,19 +101,6 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
         options=vars(options) if isinstance(options, argparse.Namespace) else {},
         averaged=weights is average,
     )
-
-
-def checkpoint_in(path: Path) -> Path | None:
-    """The checkpoint of a run of ours that a folder is, or the newest in a run's folder; None if it is neither.
-
-    Raises OSError if the folder cannot be listed.
-    """
-    if not path.is_dir():
-        return None
-    if (path / HEADER_NAME).exists():
-        return path
-    found = numbered(path)
-    return found[-1][1] if found else None
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

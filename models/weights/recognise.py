@@ -15,8 +15,9 @@ from torch import Tensor
 
 from models.block import Activation
 from models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
+from models.weights.checkpoint_folder import checkpoint_in
 from models.weights.config_json import ModelConfig, config_from_json
-from models.weights.files import WeightsFileError, checkpoint_in, read_checkpoint
+from models.weights.files import WeightsFileError, read_checkpoint
 from models.weights.traits import TowerTraits, Traits, encoder_of, tower_traits
 
 Kind = Literal[

@@ -18,11 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from decode_server.indexing.index import Index
 from framefeed.cli.command import main
 from models.videomae import VideoMAEConfig
-from models.weights.checkpoint_folder import read_whole
+from models.weights.checkpoint_folder import checkpoint_in, read_whole
 from models.weights.saved_model import load_model
 from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
 from tests.videos import make_numbered_video
-from trainer_client.training.checkpoints import newest_checkpoint
 from trainer_client.training.export import Export
 
 TRAIN = ("-c", "from framefeed.cli.command import main; raise SystemExit(main())", "train", "mae")
@@ -78,7 +77,7 @@ class Trainer:
         self.process.send_signal(number)
         said = self.process.communicate(timeout=60)[0]
         summary = json.loads((self.out / "summary.json").read_text())
-        newest = newest_checkpoint(self.out)
+        newest = checkpoint_in(self.out)
         assert newest is not None, said
         assert newest.name == f"step_{summary['last_step']:09d}", said
         assert summary["ending"] == "stopped by a signal"

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from models.weights.checkpoint_folder import read_whole
+from models.weights.checkpoint_folder import checkpoint_in, read_whole
 from tests.integration import test_train
 from tests.integration.serving import Server
 from tests.integration.test_train import SMALL, Trainer, losses
 from tests.unit.trainer.small_tasks import largest_difference
-from trainer_client.training.checkpoints import newest_checkpoint
 
 root, server = test_train.root, test_train.server  # its fixtures
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -68,7 +67,7 @@ def test_two_processes_are_one_run_whoever_starts_them(root: Path, server: Serve
     weights = read_whole(tmp_path / "one" / "step_000000008", prefix="model.")
     for name in ("two", "torchrun"):
         assert losses(tmp_path / name) == pytest.approx(wanted, abs=2e-6)
-        found = newest_checkpoint(tmp_path / name)
+        found = checkpoint_in(tmp_path / name)
         assert found is not None
         assert largest_difference(read_whole(found, prefix="model."), weights) < 1e-5
         mine, other = (json.loads((tmp_path / name / f"summary{part}.json").read_text()) for part in ("", ".rank1"))

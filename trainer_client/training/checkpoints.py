@@ -210,12 +210,6 @@ class Checkpoints:
             os.close(folder)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps in a run's folder; None if there is none."""
-    found = numbered(folder)
-    return found[-1][1] if found else None
-
-
 def old_file(folder: Path) -> str:
     """The name of a checkpoint of an earlier version, a single file, in a run's folder; "" if there is none."""
     return max((path.name for path in folder.glob("step_*.pt") if _OLD_NAME.fullmatch(path.name)), default="")

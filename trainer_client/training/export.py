@@ -19,11 +19,11 @@ from torch import Tensor
 from framefeed.errors import BadInput
 from models.videomae import VideoMAEConfig
 from models.vit import ViTConfig
-from models.weights.checkpoint_folder import HEADER_NAME, CheckpointError, read_header, read_whole
+from models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_header, read_whole
 from models.weights.config_json import config_from_json
 from models.weights.key_table import Weights
 from models.weights.saved_model import save_for_transformers, save_model
-from trainer_client.training.checkpoints import config_of, newest_checkpoint, old_file
+from trainer_client.training.checkpoints import config_of, old_file
 from trainer_client.training.run_state import MODEL
 
 _ENCODER = "encoder."
@@ -69,7 +69,7 @@ class Export:
         if not path.is_dir():
             why = "is a single file, as earlier versions wrote them" if path.exists() else "does not exist"
             raise BadInput(f"checkpoint {path} {why}; {wanted}")
-        found = path if (path / HEADER_NAME).exists() else newest_checkpoint(path)
+        found = checkpoint_in(path)
         if found is None:
             old = f", and {old_file(path)} of an earlier version, which is not read" if old_file(path) else ""
             raise BadInput(f"{path} holds no checkpoint{old}; {wanted}")
