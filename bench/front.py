@@ -22,7 +22,7 @@ from rich.console import Console
 from bench.machine import provenance
 from bench.one_core import run_on_core, two_cores
 from bench.reading import POLICY, READY_SAMPLES, Read, Reading
-from bench.running_server import BINDS, READY_SERVER, RunningServer, running_server
+from bench.running_server import READY_SERVER, RunningServer, check_transports, running_server
 from bench.tables import front_table
 from framefeed.errors import BadInput
 
@@ -46,8 +46,7 @@ class FrontBench:
 
     def run(self) -> None:
         """Measure, write and print. Raises FramefeedError if a clip is not what it should be."""
-        if unknown := set(self.transports) - set(BINDS):
-            raise BadInput(f"--transports: {sorted(unknown)[0]!r} is none, wanted some of {', '.join(BINDS)}")
+        check_transports(self.transports)
         if self.clips < 1 or self.rounds < 1 or not self.workers or min(self.workers) < 1:
             raise BadInput("bench: clips, rounds and each number of workers are to be at least 1")
         result: dict[str, Any] = {

@@ -18,7 +18,7 @@ from pathlib import Path
 import zmq
 
 from bench.one_core import on_core
-from framefeed.errors import FramefeedError
+from framefeed.errors import BadInput, FramefeedError
 from framefeed.key_files import write_public, write_secret
 from trainer_client.transports.credentials import Credentials
 
@@ -27,6 +27,12 @@ BINDS = {"tcp": "tcp://127.0.0.1:0", "shm": "shm://@{}", "grpc": "grpc://127.0.0
 BINDS["curve"] = BINDS["tcp"]  # with keys
 _START_S = 180.0
 _WITH_US = (sys.executable, "-m", "framefeed.cli.parent_death")
+
+
+def check_transports(transports: Sequence[str]) -> None:
+    """Raises BadInput for what is none."""
+    if unknown := set(transports) - set(BINDS):
+        raise BadInput(f"--transports: {sorted(unknown)[0]!r} is none, wanted some of {', '.join(BINDS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from rich.console import Console
 from bench.machine import provenance
 from bench.one_core import run_on_core, two_cores
 from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, READY_SAMPLES, Decoding, Read, Reading, policy_of
-from bench.running_server import BINDS, READY_SERVER, running_server
+from bench.running_server import BINDS, READY_SERVER, check_transports, running_server
 from bench.tables import transport_table
 from decode_server.chunking.chunk import chunk_videos
 from decode_server.chunking.profiles import profile_named
@@ -56,8 +56,7 @@ class TransportBench:
 
     def run(self) -> None:
         """Measure, write and print. Raises FramefeedError if a clip is not what it should be."""
-        if unknown := set(self.transports) - set(BINDS):
-            raise BadInput(f"--transports: {sorted(unknown)[0]!r} is none, wanted some of {', '.join(BINDS)}")
+        check_transports(self.transports)
         if self.clips < 1 or self.rounds < 1:
             raise BadInput(f"bench: clips is {self.clips} and rounds is {self.rounds}, wanted at least 1")
         result: dict[str, Any] = {
