@@ -53,6 +53,11 @@ def _rows(case: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if peers := result.get("peers"):  # a result of before has none
+        yield "peers", ", ".join(f"{name} {version}" for name, version in peers.items())
+    for case in result["cases"]:
+        if best := case.get("of_best_peer"):
+            yield f"RGB over the best peer ({case['title']}, {case['peers_on']} chunks)", f"{best}×"
     chunks, long = result["chunks"], result["chunks_of_300_s_over_15_s"]
     psnr = chunks["psnr_db"]
     yield "bytes of train over ffmpeg-default chunks", f"{chunks['train_over_archive_bytes']}"
