@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from decode_server.service.buffer_pool import Buffer, BufferPool
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 
@@ -20,8 +22,7 @@ KEPT_REPLY_BYTES = 1024  # what keeping one takes beside its header
 _RETRY_S, _RETRY_MAX_S = 0.001, 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pixels:
+class Pixels(Struct, frozen=True, kw_only=True, eq=False):
     """The buffer of a clip, its length, and until when its client wants it."""
 
     buffer: Buffer
@@ -29,8 +30,7 @@ class Pixels:
     due_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True, kw_only=True, eq=False):
     """One reply; `late` makes the header that replaces a clip which its reader did not take in time. `principal` is
     whose connection its client is.
     """
