@@ -111,6 +111,8 @@ def _transport_rows(result: dict[str, Any]) -> Iterator[list[str]]:
         for name, row in result.get(part, {}).items():
             cells = (row.get(key, "") for key in ("clips_per_s", "client_cpu_ms", "server_cpu_ms", "of_in_process"))
             yield [f"{title}, {name}", *map(str, cells)]
+        for name, row in result.get("bare_zeromq_cpu_ms", {}).get(part, {}).items():
+            yield [f"{title}, {name}: ZeroMQ alone", "", str(row["receiver"]), str(row["sender"]), ""]
 
 
 def sampler_table(result: dict[str, Any]) -> Table:
@@ -127,6 +129,8 @@ def sampler_table(result: dict[str, Any]) -> Table:
 def front_table(result: dict[str, Any]) -> Table:
     """The one table of `bench front`."""
     table = Table("", "front CPU, ms a clip", "of that of the fewest", "clips/s", title="4x224x224, ready")
+    if bare := result.get("bare_socket_cpu_ms"):  # a result of before has none
+        table.add_row("a socket that only sends", f"{bare['sender']:.3f}", "", "")
     for transport, rows in result["by_workers"].items():
         for workers, row in rows.items():
             cells = f"{row['front_cpu_ms']:.3f}", f"{row['of_fewest']:.2f}", f"{row['clips_per_s']:,}"

@@ -194,14 +194,12 @@ class Front:
     def _admit(self, client: bytes, call: DecodeCall, header: bytes, now_s: float) -> None:
         """Queue the call. Raises the error that refuses it."""
         self._drain_notice.asked(client, now_s)
-        request, left_s = call.request, call.deadline_s
+        request, left_s, clip_bytes = call.request, call.deadline_s, call.request.clip_bytes
         if not math.isfinite(left_s):
             raise BadRequest(f"request: deadline_s is {left_s}, wanted a finite number of seconds")
-        if not self._buffer_pool.ranges.fits(request.clip_bytes):
+        if not self._buffer_pool.ranges.fits(clip_bytes):
             room = self._buffer_pool.ranges.total_bytes
-            raise NotHere(
-                f"request: the clip would be {request.clip_bytes} bytes, this server's buffer pool has {room}"
-            )
+            raise NotHere(f"request: the clip would be {clip_bytes} bytes, this server's buffer pool has {room}")
         if self.lifecycle.state is State.STARTING:
             raise Busy("no worker is up yet; try another server, or later")
         if self._index_watch.outdated:
@@ -216,7 +214,7 @@ class Front:
             attempt=call.attempt,
             what=name_of(request),
             header=header,
-            clip_bytes=request.clip_bytes,
+            clip_bytes=clip_bytes,
             received_s=taken_s,
             due_s=now_s + min(left_s, self._deadline_s),
             frames=request.frames_key,

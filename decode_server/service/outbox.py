@@ -143,7 +143,9 @@ class Outbox:
 
     def next_timer_s(self) -> float:
         """When to call `tend` next for the sake of a slow reader, or of one that reads no more."""
-        return min((reader.retry_s for reader in self._slow.values()), default=self._lease_ends_s)
+        if not self._slow:
+            return self._lease_ends_s
+        return min(reader.retry_s for reader in self._slow.values())
 
     def _end_leases(self, now_s: float) -> None:
         for client, in_transit in list(self._in_transit.items()):
@@ -207,7 +209,9 @@ class Outbox:
         self._counter.replied(reply.outcome, len(reply.header) + (pixels.clip_bytes if pixels else 0))
         if pixels is not None:
             assert delivery is not None, "outbox: pixels were sent without a way to know when they are delivered"
-            in_transit = self._in_transit.setdefault(reply.client, _InTransit(now_s))
+            in_transit = self._in_transit.get(reply.client)
+            if in_transit is None:
+                in_transit = self._in_transit[reply.client] = _InTransit(now_s)
             self._lease_ends_s = min(self._lease_ends_s, in_transit.progress_s + self._lease_s)
             self.in_transit += 1
             in_transit.clips.append((delivery, pixels.buffer))
