@@ -42,6 +42,6 @@ def clip(task: Task) -> Pixels:
     """The clip of a task."""
     b, size_px = task.box, task.size_px
     crop = f"crop={b.width_px}:{b.height_px}:{b.x_px}:{b.y_px}"
-    reader = PyVideoReader(str(task.path), threads=1, filter=f"{crop},scale={size_px}:{size_px},format=rgb24")
+    reader = PyVideoReader(str(task.path), threads=1, filter=f"{crop},scale={size_px}:{size_px},format=yuv420p")
     pixels: Pixels = reader.get_batch(list(task.frames))
     return pixels
