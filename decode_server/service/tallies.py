@@ -96,7 +96,7 @@ class TalliedHistogram(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """See Collector."""
         family = HistogramMetricFamily(self._name, self._text, labels=(self._label_name,))
-        bounds = [floatToGoString(bound) for bound in (*self._buckets, float("inf"))]
+        bounds = [str(floatToGoString(bound)) for bound in (*self._buckets, float("inf"))]  # type: ignore[no-untyped-call]
         for value, found in self._distributions.items():
             family.add_metric((value,), list(zip(bounds, accumulate(found.counts), strict=True)), found.total)
         yield family

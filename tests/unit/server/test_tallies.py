@@ -27,13 +27,13 @@ def pages(counter: type[Counter | Tally], counts: list[tuple[str, float]]) -> by
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=20))
 def test_a_tally_renders_as_a_counter(counts: list[tuple[str, float]]) -> None:
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     assert pages(Tally, counts) == pages(Counter, counts)
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=20))
 def test_a_tallied_histogram_renders_as_a_histogram(seen: list[tuple[str, float]]) -> None:
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     tallied = TalliedHistogram("took_seconds", "Time.", "stage", buckets=BUCKETS_S, registry=ours)
     histogram = Histogram("took_seconds", "Time.", ["stage"], buckets=BUCKETS_S, registry=theirs)
