@@ -87,7 +87,7 @@ def run_front(
     credentials = options.security.read(endpoints)
     with contextlib.ExitStack() as stack:
         stops = stack.enter_context(StopSignals())
-        buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options)))
+        buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options, parts=len(worker_slots))))
         metrics, lifecycle = Metrics(_capacity(options, worker_slots, buffer_pool)), Lifecycle()
         refusals, shares = Refusals(metrics.registry), RunShares(parse_run_shares(options.run_share))
         listen = partial(
@@ -243,9 +243,9 @@ def _listen(
     )
 
 
-def _buffer_pool(options: ServeOptions) -> BufferPool:
+def _buffer_pool(options: ServeOptions, *, parts: int) -> BufferPool:
     try:
-        return BufferPool(options.buffer_pool_mib * _MIB)
+        return BufferPool(options.buffer_pool_mib * _MIB, parts=parts)
     except (OSError, OverflowError) as error:
         raise BadInput(
             f"--buffer-pool-mib: {options.buffer_pool_mib} MiB of shared memory cannot be had ({error})"
@@ -292,7 +292,7 @@ def _pool(
         index_folder=str(options.index or ""),
         server=server,
         threads=options.threads,
-        buffer_pool_fd=buffer_pool.fd,
+        buffer_pool=buffer_pool,
         cancel_flags_fd=flags.fd,
         read_s=options.read_s,
         costs=CostLimits(read_mib=options.max_read_mib, decode_mpx=options.max_decode_mpx),
@@ -300,7 +300,7 @@ def _pool(
         came_up=partial(sandbox_report.came_up, "workers"),
     )
     limits = PoolLimits(threads=options.threads, hang_s=options.hang_s)
-    return WorkerPool(Supervisor(worker_slots, worker_options), flags, limits)
+    return WorkerPool(Supervisor(worker_slots, worker_options), buffer_pool, flags, limits)
 
 
 def _server_name(url: str) -> str:

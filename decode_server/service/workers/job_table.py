@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Buffer
+from decode_server.service.range_allocator import Buffer
 from decode_server.service.workers.read_depth import SPARE_TASKS, most_spare
 
 W = TypeVar("W")
@@ -82,12 +82,14 @@ class JobTable(Generic[W]):
             held.ready = False
             self._place(held)
 
-    def start(self, together: Sequence[tuple[Job, Buffer, int]]) -> W:
-        """The worker that is to decode these jobs in one thread: the one with most room; there must be some. A job
-        comes with its buffer and its flag.
-        """
-        held = next((next(iter(some)) for some in reversed(self._by_room[1:]) if some), None)
-        assert held is not None, "worker pool: no room"
+    def roomiest(self) -> Iterator[W]:
+        """The workers that have room, those with most first. Not to be used on once anything changed."""
+        return (held.worker for some in reversed(self._by_room[1:]) for held in some)
+
+    def start(self, worker: W, together: Sequence[tuple[Job, Buffer, int]]) -> None:
+        """A worker, which has room, is to decode these jobs in one thread. A job comes with its buffer and its flag."""
+        held = self._held[worker]
+        assert held.room, f"worker pool: no room at {held}"
         first = together[0][0].id
         self.busy += not held.running
         for job, buffer, flag in together:
@@ -96,7 +98,6 @@ class JobTable(Generic[W]):
         held.jobs_of[first] = len(together)
         self.unanswered += len(together)
         self._place(held)
-        return held.worker
 
     def done(self, worker: W, job_id: int) -> tuple[Running, str] | None:
         """A worker ended a job: the job, and why it had been answered before, if so. None if it had no such job."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decode_server.clips.clip_cost import CostLimits
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
 from decode_server.service.process_end import describe_end
 from decode_server.service.workers.restarts import Restarts
@@ -78,6 +79,11 @@ class WorkerProcess:
         return self.process.pid
 
     @property
+    def part(self) -> int:
+        """The number of the part of the buffer pool that it writes to, which is its slot's."""
+        return self.place.number
+
+    @property
     def socket_number(self) -> int:
         """The CPU socket that it runs on."""
         return self.place.worker_slot.socket
@@ -89,6 +95,7 @@ class WorkerProcess:
 @dataclass(slots=True, eq=False)
 class _Place:
     worker_slot: WorkerSlot
+    number: int
     restarts: Restarts = field(default_factory=Restarts)
     worker: WorkerProcess | None = None
     zombies: int = 0
@@ -97,15 +104,16 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What every worker is told, and the command that starts one; `costs` are what one clip may cost, `started_s` is
-    when the server started, by the wall clock. `came_up` is called with each that serves: its name, and its sandbox.
+    """What every worker is told, the pool of which each slot has a part, and the command that starts one; `costs` are
+    what one clip may cost, `started_s` is when the server started, by the wall clock. `came_up` is called with each
+    that serves: its name, and its sandbox.
     """
 
     root: str
     index_folder: str
     server: str
     threads: int
-    buffer_pool_fd: int
+    buffer_pool: BufferPool
     cancel_flags_fd: int
     read_s: float
     costs: CostLimits = field(default_factory=CostLimits)
@@ -165,7 +173,7 @@ class Supervisor:
         self.zombies = 0  # killed workers that cannot go, for the kernel does not end a read that hangs
         self.hopeless: FramefeedError | None = None  # the error to end the server with, once no worker can be started
         self._options = options
-        self._places = [_Place(slot) for slot in worker_slots]
+        self._places = [_Place(slot, number) for number, slot in enumerate(worker_slots)]
         self._vacant = list(self._places)  # those where a worker is to be started
         self._epoll = select.epoll()
         self._by_fd: dict[int, WorkerProcess] = {}
@@ -269,7 +277,7 @@ class Supervisor:
 
     def _start(self, place: _Place) -> tuple[subprocess.Popen[bytes], socket.socket]:
         """A process and our end of its channel. Raises OSError, with nothing left, when it cannot be started."""
-        options = self._options
+        options, part = self._options, self._options.buffer_pool.ranges.part(place.number)
         setup = Setup(
             options.root,
             options.index_folder,
@@ -277,7 +285,9 @@ class Supervisor:
             options.threads,
             options.read_s,
             place.worker_slot.cpus,
-            options.buffer_pool_fd,
+            options.buffer_pool.fd,
+            part.offset,
+            part.length_bytes,
             options.cancel_flags_fd,
             self._manifest,
             os.getpid(),
@@ -293,7 +303,7 @@ class Supervisor:
             ours.send(pack_message(setup))  # before the process is there: it cannot be gone
             process = subprocess.Popen(
                 [*options.command, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd, self._manifest),
+                pass_fds=(theirs.fileno(), options.buffer_pool.fd, options.cancel_flags_fd, self._manifest),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # stdout is the front's own
                 process_group=0,  # Ctrl-C in a terminal is the front's to handle

@@ -27,7 +27,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `buffer_pool`, `cancel_flags` and `manifest` are inherited descriptors, `parent` the front's process id;
+    `buffer_pool`, `cancel_flags` and `manifest` are inherited descriptors, to be closed before a clip is decoded;
+    of the pool this worker has the `part_bytes` at `part_offset`. `parent` is the front's process id;
     `index_folder` is "" when it is the root; `started_s` is when the server started, by the wall clock; `max_read_mib`
     and `max_decode_mpx` are what one clip may cost.
     """
@@ -39,6 +40,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     read_s: float
     cpus: tuple[int, ...]
     buffer_pool: int
+    part_offset: int
+    part_bytes: int
     cancel_flags: int
     manifest: int
     parent: int
@@ -48,7 +51,7 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
 
 
 class Task(Struct, frozen=True, array_like=True):
-    """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the buffer pool at `offset`.
+    """One of Tasks: decode `header`'s clip into `clip_bytes` bytes at `offset` of the worker's part of the pool.
 
     `received_s` is when the front got it: the monotonic clock is one for all processes. The byte `flag` of the cancel
     flags is set when the clip is not wanted any more.

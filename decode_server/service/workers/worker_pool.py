@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Buffer
+from decode_server.service.buffer_pool import BufferPool
+from decode_server.service.range_allocator import Buffer
 from decode_server.service.workers.cancel_flags import CancelFlags
 from decode_server.service.workers.job_table import JobTable, Running
 from decode_server.service.workers.read_depth import ReadDepth
@@ -35,10 +36,11 @@ class PoolLimits:
 
 
 class WorkerPool:
-    """Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`. What it is given is closed with it."""
+    """Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`. It closes supervisor and flags."""
 
-    def __init__(self, supervisor: Supervisor, flags: CancelFlags, limits: PoolLimits) -> None:
-        self._supervisor = supervisor
+    def __init__(self, supervisor: Supervisor, buffer_pool: BufferPool, flags: CancelFlags, limits: PoolLimits) -> None:
+        self._supervisor, self._buffer_pool = supervisor, buffer_pool
+        self._at: dict[int, WorkerProcess] = {}  # who takes tasks, by the part of the buffer pool
         self._flags = flags
         self._limits = limits
         self._table: JobTable[WorkerProcess] = JobTable(threads=limits.threads)
@@ -113,14 +115,20 @@ class WorkerPool:
         """How often `start` can be called now."""
         return self._table.room
 
-    def start(self, together: Sequence[tuple[Job, Buffer]]) -> None:
-        """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
-        them later.
+    def parts_with_room(self) -> Iterator[int]:
+        """Those parts of the buffer pool whose workers have room, the least loaded worker's first."""
+        return (worker.part for worker in self._table.roomiest())
+
+    def start(self, together: Sequence[tuple[Job, Buffer]], *, part: int) -> None:
+        """Have the worker of a part, which has room, decode jobs together into buffers of its part. A worker that died
+        meanwhile loses them later.
         """
+        worker = self._at[part]
         flagged = [(job, buffer, self._flags.take()) for job, buffer in together]
-        worker = self._table.start(flagged)
+        self._table.start(worker, flagged)
         self._next_due_s = min(self._next_due_s, *(job.due_s for job, _ in together))
-        tasks = [Task(j.id, b.offset, j.clip_bytes, j.received_s, flag, j.header) for j, b, flag in flagged]
+        start = self._buffer_pool.ranges.part(part).offset
+        tasks = [Task(j.id, b.offset - start, j.clip_bytes, j.received_s, flag, j.header) for j, b, flag in flagged]
         self._supervisor.send(worker, Tasks(tuple(tasks)))
 
     def cancel(self, client: bytes, attempt: int) -> Job | None:
@@ -171,6 +179,7 @@ class WorkerPool:
         match happening:
             case CameUp():
                 self._table.came_up(worker)
+                self._at[worker.part] = worker
             case Heard(_, Done() as done):
                 ended = self._table.done(worker, done.id)
                 if ended is None:
@@ -192,6 +201,7 @@ class WorkerPool:
                 for running in self._table.release(worker):
                     self._flags.give_back(running.flag)
                     events.append(Released(running.job, running.buffer))
+                self._buffer_pool.worker_ended(worker.part)
 
     def _learn(self, done: Done) -> None:
         """How far ahead workers should read."""

@@ -69,7 +69,7 @@ def _options() -> WorkerOptions:
         index_folder="",
         server="here",
         threads=1,
-        buffer_pool_fd=_memory(),
+        buffer_pool=BufferPool(1 << 20),
         cancel_flags_fd=_memory(),
         read_s=5.0,
         command=FAKE,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Buffer
+from decode_server.service.range_allocator import Buffer
 from decode_server.service.workers.job_table import JobTable, Running
 from decode_server.service.workers.read_depth import most_spare
 
@@ -68,8 +68,9 @@ class TableModel(RuleBasedStateMachine):
     def start(self, together: int) -> None:
         ids = range(self.ids, self.ids + together)
         self.ids += together
-        worker = self.table.start([(job(id), Buffer(id * 4096, 4096), id) for id in ids])
+        worker = next(self.table.roomiest())
         assert self.room(worker) == max(map(self.room, self.ready)), "another had more room"
+        self.table.start(worker, [(job(id), Buffer(id * 4096, 4096), id) for id in ids])
         self.tasks[worker][ids[0]] = set(ids)
         self.unanswered.update(ids)
 
@@ -158,6 +159,9 @@ class TableModel(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         there = self.ready | self.dying
         assert self.table.unanswered == len(self.unanswered)
+        roomiest = list(self.table.roomiest())
+        assert sorted(roomiest) == [worker for worker in sorted(self.ready) if self.room(worker)]
+        assert [self.room(worker) for worker in roomiest] == sorted(map(self.room, roomiest), reverse=True)
         assert self.table.ready == sum(map(self.usable, self.ready))
         assert self.table.room == sum(map(self.room, self.ready))
         assert self.table.busy == sum(bool(self.tasks[worker]) for worker in there)
