@@ -66,8 +66,9 @@ class ServeOptions:
     drain_s: float = 30.0
     """On the first signal, finish what is in flight for at most this long. A second signal stops at once."""
     hang_s: float = 30.0
-    """A worker is killed and replaced when a decode is this long past its deadline, or all its threads were stuck in
-    reads for this long."""
+    """A worker is killed and replaced when a decode is this long past its deadline, or when all threads that decode, or
+    half of those that read ahead, were stuck in reads for this long; and so is one of several fronts whose loop stood
+    for this long, and 5 s at least."""
     read_s: float = 5.0
     """A request whose read of storage lasts longer is sent elsewhere; its thread counts as stuck until it returns."""
     hold_s: float = 30.0

@@ -40,7 +40,7 @@ from decode_server.service.sandbox_report import SandboxReport
 from decode_server.service.serve_options import DEFAULT_BIND, ServeOptions
 from decode_server.service.siblings import Siblings
 from decode_server.service.workers.cancel_flags import CancelFlags
-from decode_server.service.workers.read_depth import most_spare
+from decode_server.service.workers.read_depth import most_tasks
 from decode_server.service.workers.sandbox import Sandbox
 from decode_server.service.workers.supervisor import ZOMBIES_A_SLOT, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import WorkerSlot
@@ -285,7 +285,7 @@ def _pool(
     sandbox_report: SandboxReport,
 ) -> WorkerPool:
     # Those of a slot that are killed and cannot go keep theirs.
-    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + most_spare(options.threads)) * TOGETHER
+    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * most_tasks(options.threads) * TOGETHER
     flags = CancelFlags(tasks)
     worker_options = WorkerOptions(
         root=str(options.root),

@@ -152,6 +152,7 @@ class Worker:
         self._server = server
         self._threads = threads
         self._tasks: dict[int, int] = {}  # by thread: the id of the first of those that it reads or decodes
+        self._readers: set[int] = set()  # threads
         self._hand_over: HandOver[_Read] = HandOver(tasks=_WAITING_TASKS * threads)
 
     def read(self) -> None:
@@ -160,6 +161,7 @@ class Worker:
 
         All threads wait on one socket and the kernel gives each task to one of them; a datagram is never split.
         """
+        self._readers.add(threading.get_ident())
         while True:
             self._hand_over.wait_for_room()
             datagram = self._channel.recv(MAX_MESSAGE_BYTES)
@@ -190,7 +192,8 @@ class Worker:
         for read in self._backend.watch.overdue(longer_than_s=longer_than_s):
             reason = f"a read of {read.path} has not returned for {longer_than_s:g} s"
             if read.thread in self._tasks:
-                self._channel.send(pack_message(Stuck(self._tasks[read.thread], reason)))
+                ahead = read.thread in self._readers
+                self._channel.send(pack_message(Stuck(self._tasks[read.thread], reason, ahead)))
 
     def _read(self, read: _Read) -> Iterator[Done]:
         """Read ahead and hand over; or the end of each, where that is certain. What is wrong with one of several is

@@ -103,7 +103,8 @@ class Effort(Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         known = _FAULTS.issuperset(self.storage) and _OPERATIONS.issuperset(name for name, _ in self.reads_s)
-        if not known or min(self.lookups) < 0 or not 0 <= self.busy_s < math.inf:
+        took_s = (self.busy_s, *(took_s for _, took_s in self.reads_s))
+        if not known or min(self.lookups) < 0 or not all(0 <= one_s < math.inf for one_s in took_s):
             raise ValueError("an effort of other faults, operations or times than there are")
 
 
@@ -127,17 +128,19 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
             raise ValueError(f"outcome is {show_value(self.outcome)}")
         if len(self.codec) > _MAX_CODEC_CHARS or not self.codec.isprintable():
             raise ValueError(f"codec is {show_value(self.codec)}")
-        if not _STAGES.issuperset(self.stage_s) or self.read_bytes < 0:
+        times = all(0 <= took_s < math.inf for took_s in self.stage_s.values())
+        if not _STAGES.issuperset(self.stage_s) or not times or self.read_bytes < 0:
             raise ValueError(f"it read {self.read_bytes} bytes in {len(self.stage_s)} stages, not all of {STAGES}")
 
 
 class Stuck(Struct, frozen=True, array_like=True, tag=5):
     """Worker to front: a read of the Tasks that begin with this id has not returned in time and their thread waits in
-    it. A Done of each may follow.
+    it, `ahead` if it is one that reads for those that decode. A Done of each may follow.
     """
 
     id: int
     reason: str
+    ahead: bool
 
 
 Message = Setup | Tasks | Hello | NoStart | Done | Stuck

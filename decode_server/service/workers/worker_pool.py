@@ -27,8 +27,8 @@ log = logging.getLogger("framefeed.serve")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """A worker of `threads` counts as hung `hang_s` after a decode's deadline, or after a read of each of its threads
-    was found to last too long.
+    """A worker of `threads` counts as hung `hang_s` after a decode's deadline, or after it was found to be stuck in
+    reads.
     """
 
     threads: int
@@ -211,7 +211,7 @@ class WorkerPool:
             self._table.allow(self._depth.spare)
 
     def _read_hangs(self, worker: WorkerProcess, message: Stuck, now_s: float, events: list[Event]) -> None:
-        hung = self._table.stuck(worker, message.id, now_s)
+        hung = self._table.stuck(worker, message.id, now_s, ahead=message.ahead)
         if not hung:
             return
         for running in hung:
@@ -220,7 +220,7 @@ class WorkerPool:
             events.append(Hung(job, f"{job.what}: {message.reason}", bool(before)))
         log.warning("worker %d: %s", worker.pid, message.reason)
         if self._table.all_stuck_s(worker) is not None:
-            log.warning("worker %d: all its threads are stuck in reads", worker.pid)
+            log.warning("worker %d: all its threads that decode, or too many that read, are stuck in reads", worker.pid)
             self._next_due_s = min(self._next_due_s, now_s + self._limits.hang_s)
             behind = [r for r in self._table.of(worker) if not r.answered]  # no thread is left that could begin them
             for running in behind:
@@ -239,7 +239,7 @@ class WorkerPool:
                 because = f"{running.job.what} was past its deadline for"
                 self._kill_when_hung(worker, running.job.due_s, now_s, because)
             elif (stuck_s := self._table.all_stuck_s(worker)) is not None:
-                self._kill_when_hung(worker, stuck_s, now_s, "all its threads were stuck in reads for")
+                self._kill_when_hung(worker, stuck_s, now_s, "its threads were stuck in reads for")
 
     def _kill_when_hung(self, worker: WorkerProcess, since_s: float, now_s: float, because: str) -> None:
         hung_s = since_s + self._limits.hang_s
