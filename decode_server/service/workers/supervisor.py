@@ -38,7 +38,6 @@ from decode_server.service.workers.worker_messages import (
     unpack_message,
 )
 from framefeed.errors import BadInput, FramefeedError
-from framefeed.mapped_manifest import new_memory
 from framefeed.show_value import show_value
 
 log = logging.getLogger("framefeed.serve")
@@ -106,7 +105,7 @@ class _Place:
 class WorkerOptions:
     """What every worker is told, the pool of which each slot has a part, and the command that starts one; `costs` are
     what one clip may cost, `started_s` is when the server started, by the wall clock. `came_up` is called with each
-    that serves: its name, and its sandbox.
+    that serves: its name, and its sandbox. The memory of the manifest is closed with the supervisor.
     """
 
     root: str
@@ -115,6 +114,7 @@ class WorkerOptions:
     threads: int
     buffer_pool: BufferPool
     cancel_flags_fd: int
+    manifest_fd: int
     read_s: float
     costs: CostLimits = field(default_factory=CostLimits)
     command: tuple[str, ...] = WORKER_COMMAND
@@ -181,7 +181,7 @@ class Supervisor:
         self._dying: list[WorkerProcess] = []
         self._happened: list[Happening] = []
         self._refused = ""
-        self._manifest = new_memory()  # shared by all workers, and filled by the first one
+        self._manifest = options.manifest_fd  # shared by all workers, and filled by the first one
         self._filled_bytes = 0  # of it, when a start last took long
         self._reserve = DescriptorReserve()
 
