@@ -1,7 +1,8 @@
 """A worker whose decoder was taken over: it tries what the video's name says and tells by a pixel whether it could.
 
 255: it could; 1: it was refused. `fill` takes memory until there is none; `who` says with which number the worker
-began, `scribble` writes over all that can be written for as far as a part of the buffer pool is long, both ways.
+began; `scribble` writes over all that can be written for as far as a part of the buffer pool is long, both ways; `lie`
+and `flood` say what is not so to the front.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fcntl
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,10 +21,11 @@ from decode_server.clips.clip_reader import ReadClips
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.service.workers.shared_map import map_shared
 from decode_server.service.workers.worker import DecodeBackend, main
-from decode_server.service.workers.worker_messages import Setup
+from decode_server.service.workers.worker_messages import Done, Effort, Setup, Stuck, pack_message
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box
 from framefeed.request import ClipRequest
+from framefeed.wire import ClipReply, pack_unsealed
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mremap.restype = ctypes.c_void_p
@@ -108,6 +111,23 @@ def scribble(out: memoryview, part_bytes: int) -> None:
             ctypes.memset(at, 0xEE, 4096)
 
 
+def lie() -> None:
+    """End the first job that the server had with a reply to another attempt."""
+    info = ClipInfo(
+        pts_s=(0.0,), box=Box(x_px=0, y_px=0, width_px=2, height_px=2), flipped=False, colour=Colour(), read_bytes=0,
+        fed_packets=1,
+    )  # fmt: skip
+    reply = pack_unsealed(ClipReply(attempt=12345, server="here", info=info))
+    effort = Effort(0.0, 1.0, {}, [], (0, 0))
+    os.write(int(sys.argv[1]), pack_message(Done(1, "clip", reply, "", 0, {}, effort)))
+
+
+def flood() -> None:
+    """Tell without end of a read of a job that this worker does not have."""
+    while True:
+        os.write(int(sys.argv[1]), pack_message(Stuck(1 << 40, "a read", True)))
+
+
 def allowed(root: Path) -> dict[str, Callable[[], object]]:
     """What decoding needs."""
     return {
@@ -136,6 +156,7 @@ class HostileEngine:
 
     def _decode(self, request: ClipRequest, out: memoryview) -> ClipInfo:
         tries = {**self._tries, **reaches(out), "scribble": lambda: scribble(out, self._part_bytes)}
+        tries |= {"lie": lie, "flood": flood}
         if request.video == "who":
             out[:] = bytes([self._number]) * len(out)
             return self._info(request)

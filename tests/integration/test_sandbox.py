@@ -120,6 +120,27 @@ def test_who_holds_secrets_cannot_be_looked_into_by_others_of_its_user() -> None
             assert [owner(pid) for pid in server.workers()] == [NOBODY], "they hold no secret"
 
 
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("lie", "it answered job 1 with a reply to another"),
+        ("flood", "it tells again and again of reads of jobs that it does not have"),
+    ],
+)
+def test_a_worker_that_lies_to_its_front_costs_itself(tmp_path: Path, what: str, why: str) -> None:
+    (tmp_path / "root").mkdir()
+    args = (str(tmp_path / "root"), "--workers", "1", "--threads", "1")
+    with Server(tmp_path, *args, program=HOSTILE_SERVE) as server:
+        with Client(server.endpoint) as client:
+            reply, _ = client.decode(request(what))
+        assert isinstance(reply, ErrorReply)
+        assert (reply.attempt, reply.code) == (1, "server_lost")
+        wait_until("the log says why", lambda: why in server.log())
+        wait_until("the next worker is up", lambda: server.get("/readyz")[0] == 200)
+        assert tried(server, "who") == 1, "the next worker has its place"
+        assert server.process.poll() is None
+
+
 class ShmClient:
     """Keeps what it is lent, and looks at it again and again."""
 

@@ -45,6 +45,7 @@ log = logging.getLogger("framefeed.serve")
 WORKER_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.workers.worker")
 START_S = 60.0  # a worker that is not up by then is killed, unless one has read on in the manifest meanwhile
 _MOST_STARTING = max(8, os.cpu_count() or 1)  # at a time: each takes a CPU, and reads the program from storage
+_MESSAGES_A_TURN = 256  # of one worker
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
 ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
@@ -71,6 +72,7 @@ class WorkerProcess:
     state: WorkerState = WorkerState.STARTING
     was_ready: bool = False
     killed_because: str = ""
+    crossed: int = 0  # messages of hung reads of jobs that it did not have
 
     @property
     def pid(self) -> int:
@@ -314,10 +316,15 @@ class Supervisor:
 
     def _receive(self, worker: WorkerProcess, now_s: float) -> None:
         try:
-            while datagram := worker.channel.recv(MAX_MESSAGE_BYTES):
+            for _ in range(_MESSAGES_A_TURN):
+                datagram = worker.channel.recv(MAX_MESSAGE_BYTES)
+                if not datagram:
+                    break
                 self._heard(worker, datagram, now_s)
                 if worker.state is WorkerState.DYING:
                     return
+            else:
+                return  # one that never stops keeps nobody else from being heard
         except BlockingIOError:
             return
         except OSError as error:

@@ -103,7 +103,7 @@ class Effort(Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         known = _FAULTS.issuperset(self.storage) and _OPERATIONS.issuperset(name for name, _ in self.reads_s)
-        took_s = (self.busy_s, *(took_s for _, took_s in self.reads_s))
+        took_s = (self.busy_s, self.finished_s, *(took_s for _, took_s in self.reads_s))
         if not known or min(self.lookups) < 0 or not all(0 <= one_s < math.inf for one_s in took_s):
             raise ValueError("an effort of other faults, operations or times than there are")
 

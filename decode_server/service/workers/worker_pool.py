@@ -21,8 +21,11 @@ from decode_server.service.workers.supervisor import CameUp, Dying, Ended, Happe
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_messages import Done, Stuck, Task, Tasks
 from framefeed.errors import FramefeedError
+from framefeed.wire import attempt_of_unsealed
 
 log = logging.getLogger("framefeed.serve")
+
+_MOST_CROSSED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +190,12 @@ class WorkerPool:
                     return
                 running, before = ended
                 self._flags.give_back(running.flag)
+                if attempt_of_unsealed(done.reply) != running.job.attempt:
+                    self._supervisor.condemn(worker, f"it answered job {done.id} with a reply to another", now_s)
+                    if not before:
+                        events.append(Lost(running.job, f"worker {worker.pid} answered another job with it"))
+                    events.append(Released(running.job, running.buffer))
+                    return
                 self._learn(done)
                 events.append(Finished(running.job, running.buffer, done, worker.socket_number, before))
             case Heard(_, Stuck() as stuck):
@@ -212,7 +221,12 @@ class WorkerPool:
 
     def _read_hangs(self, worker: WorkerProcess, message: Stuck, now_s: float, events: list[Event]) -> None:
         hung = self._table.stuck(worker, message.id, now_s, ahead=message.ahead)
-        if not hung:
+        if not hung:  # its end and this crossed, which is rare
+            worker.crossed += 1
+            if worker.crossed > _MOST_CROSSED:
+                self._supervisor.condemn(
+                    worker, "it tells again and again of reads of jobs that it does not have", now_s
+                )
             return
         for running in hung:
             before = running.answered

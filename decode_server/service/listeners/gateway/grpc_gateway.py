@@ -199,16 +199,12 @@ class GrpcGateway:
 
     async def _decode(self, _: object, context: grpc.aio.ServicerContext) -> None:
         """The calls of one stream, until its client ends it and all are answered, or it is cut off."""
-        peer = context.peer()
-        if self._unused.is_flood(peer, time.monotonic()):
-            self._refused.refuse("flood", peer, "it opens streams and ends them unused, again and again")
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "this connection's streams end unused")
-        used = False
+        address, used = _address(context), False
         try:
             used = await self._serve_stream(context)
         finally:
-            if not used:
-                self._unused.ended(peer, time.monotonic())
+            if not used and self._unused.ended(address, time.monotonic()):
+                self._refused.refuse("flood", address, "it opens streams and ends them unused, again and again")
 
     async def _serve_stream(self, context: grpc.aio.ServicerContext) -> bool:
         """Whether a message came over it."""
@@ -274,6 +270,11 @@ def _principal(context: grpc.aio.ServicerContext) -> str:
         return f"certificate {names[0].decode(errors='replace')}"
     if pems := shown.get("x509_pem_cert"):
         return f"certificate {hashlib.sha256(pems[0]).hexdigest()}"
+    return _address(context)
+
+
+def _address(context: grpc.aio.ServicerContext) -> str:
+    """Of a client, without its port."""
     return str(context.peer()).rpartition(":")[0]
 
 
