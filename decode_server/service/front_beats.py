@@ -12,7 +12,7 @@ _EVERY_S = 1.0
 
 
 class FrontBeats:
-    """Begins at once and ends at `close`, which is idempotent and blocks for no longer than `tell` does."""
+    """Begins at once and ends at `close`, which is idempotent and blocks for a second at most."""
 
     def __init__(self, tell: Callable[[float], None], turned_s: Callable[[], float]) -> None:
         """`turned_s` is when the loop last turned, by the monotonic clock, and `tell` may drop what it is told."""
@@ -24,7 +24,7 @@ class FrontBeats:
     def close(self) -> None:
         """Tell no more."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_EVERY_S)
 
     def _run(self) -> None:
         while not self._ended.wait(_EVERY_S):
