@@ -41,7 +41,6 @@ from decode_server.service.run_shares import RunShares, parse_run_shares
 from decode_server.service.sandbox_report import SandboxReport
 from decode_server.service.serve_options import DEFAULT_BIND, ServeOptions
 from decode_server.service.server_sizes import ServerSizes, server_sizes
-from decode_server.service.siblings import Siblings
 from decode_server.service.workers.cancel_flags import CancelFlags
 from decode_server.service.workers.read_depth import most_tasks
 from decode_server.service.workers.sandbox import Sandbox
@@ -88,7 +87,6 @@ def run_front(
     """Serve until a stop signal, with these workers; `worker_command` is what starts one. In the main thread only.
 
     `manifest` is the descriptor of the memory that the workers hold it in, where other fronts' do, too; it is closed.
-
     Raises BadInput for options or a root that cannot be used, FramefeedError if it could not end in good order.
     """
     _raise_descriptor_limit()
@@ -114,8 +112,7 @@ def run_front(
         urls = [listener.url for listener in listening]
         opened = _pool(
             options, worker_slots, buffer_pool,
-            server=_server_name(urls[0]), worker_command=worker_command, sandbox_report=sandbox_report,
-            manifest=new_memory() if manifest is None else manifest,
+            server=_server_name(urls[0]), worker_command=worker_command, sandbox_report=sandbox_report, manifest=manifest,
         )  # fmt: skip
         pool = stack.enter_context(contextlib.closing(opened))
         metrics.registry.register(ProcessCollector(pool.pids, _gateways(listening)))
@@ -130,7 +127,6 @@ def run_front(
             lifecycle=lifecycle,
             refusals=refusals,
             index_watch=stack.enter_context(contextlib.closing(_index_watch(options, pool))),
-            siblings=Siblings(),
         )
         announcement = stack.enter_context(
             contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
@@ -315,7 +311,7 @@ def _pool(
     server: str,
     worker_command: tuple[str, ...],
     sandbox_report: SandboxReport,
-    manifest: int,
+    manifest: int | None,
 ) -> WorkerPool:
     # Those of a slot that are killed and cannot go keep theirs.
     tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * most_tasks(options.threads) * TOGETHER
@@ -327,7 +323,7 @@ def _pool(
         threads=options.threads,
         buffer_pool=buffer_pool,
         cancel_flags_fd=flags.fd,
-        manifest_fd=manifest,
+        manifest_fd=new_memory() if manifest is None else manifest,
         read_s=options.read_s,
         costs=CostLimits(read_mib=options.max_read_mib, decode_mpx=options.max_decode_mpx),
         command=worker_command,
