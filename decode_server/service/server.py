@@ -108,12 +108,12 @@ def run_front(
             events=_gateway_events(metrics, sandbox_report),
             refusals=refusals,
         )
-        urls = [listener.url for listener in (listening := _listen_at(endpoints, listen, stack))]
-        opened = _pool(
+        listening = _listen_at(endpoints, listen, stack)
+        urls = [listener.url for listener in listening]
+        pool = stack.enter_context(contextlib.closing(_pool(
             options, worker_slots, buffer_pool, server=_server_name(urls[0]),
             worker_command=worker_command, sandbox_report=sandbox_report, manifest=manifest,
-        )  # fmt: skip
-        pool = stack.enter_context(contextlib.closing(opened))
+        )))  # fmt: skip
         metrics.registry.register(ProcessCollector(pool.pids, _gateways(listening)))
         parts = Parts(
             listeners=Listeners(listening),
