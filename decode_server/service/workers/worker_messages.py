@@ -104,7 +104,11 @@ class Effort(Struct, frozen=True, array_like=True):
     def __post_init__(self) -> None:
         known = _FAULTS.issuperset(self.storage) and _OPERATIONS.issuperset(name for name, _ in self.reads_s)
         took_s = (self.busy_s, self.finished_s, *(took_s for _, took_s in self.reads_s))
-        if not known or min(self.lookups) < 0 or not all(0 <= one_s < math.inf for one_s in took_s):
+        if (
+            not known
+            or min(*self.lookups, *self.storage.values()) < 0
+            or not all(0 <= one_s < math.inf for one_s in took_s)
+        ):
             raise ValueError("an effort of other faults, operations or times than there are")
 
 
