@@ -15,6 +15,7 @@ from decode_server.service.workers.sandbox import Sandbox
 from framefeed.clip import STAGES
 from framefeed.errors import WIRE_ERRORS, Permanent
 from framefeed.show_value import one_line, show_value
+from framefeed.wire import MAX_HEADER_BYTES
 
 MAX_MESSAGE_BYTES = 1 << 17
 _MAX_CODEC_CHARS = 40
@@ -132,6 +133,8 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
             raise ValueError(f"outcome is {show_value(self.outcome)}")
         if len(self.codec) > _MAX_CODEC_CHARS or not self.codec.isprintable():
             raise ValueError(f"codec is {show_value(self.codec)}")
+        if len(self.reply) > MAX_HEADER_BYTES // 2:
+            raise ValueError(f"its reply has {len(self.reply)} bytes, wanted at most {MAX_HEADER_BYTES // 2}")
         times = all(0 <= took_s < math.inf for took_s in self.stage_s.values())
         if not _STAGES.issuperset(self.stage_s) or not times or self.read_bytes < 0:
             raise ValueError(f"it read {self.read_bytes} bytes in {len(self.stage_s)} stages, not all of {STAGES}")
