@@ -65,7 +65,10 @@ $(VENV)/dev.installed: pyproject.toml requirements/dev.lock | $(VENV)/bin/python
 	$(call install,dev)
 	touch $@ $(VENV)/demo.installed
 
+# torch first from where pip looks beside its index, if a build for the CPU lies there: pip prefers the index's.
 define install
+	awk '/^torch==/,!/\\$$/' requirements/$(1).lock > $(VENV)/torch.lock
+	$(LOCKED) $(VENV)/torch.lock --no-index 2>$(VENV)/torch.log || true
 	$(LOCKED) requirements/$(1).lock
 	if [ "$$($(VENV)/bin/python -c '$(IS_CUDA)')" = True ]; then $(LOCKED) requirements/cuda.lock; fi
 	$(PIP_INSTALL) --no-build-isolation --editable .
