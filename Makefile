@@ -26,7 +26,8 @@ test-slow: $(VENV)/dev.installed
 test-calm: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -m calm --timeout=600 $(PYTEST_OPTIONS)
 
-# deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says why.
+# deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says
+# why, and in .ci/run it fails.
 test-bring-up: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -s -m bring_up $(PYTEST_OPTIONS)
 

@@ -116,6 +116,19 @@ class Composition:
         with _OPEN(url, timeout=10) as answer:
             return json.load(answer)["data"]
 
+    def firing(self, alert: str) -> set[str]:
+        """Wait until an alert fires; the names of all that do then."""
+        seen: set[str] = set()
+
+        def fires() -> bool:
+            alerts = self.prometheus("alerts")["alerts"]
+            seen.clear()
+            seen.update(one["labels"]["alertname"] for one in alerts if one["state"] == "firing")
+            return alert in seen
+
+        self.wait(f"{alert} fires", fires, patience_s=90)
+        return seen
+
     def targets(self) -> dict[str, set[str]]:
         """Addresses of the targets that answer, by job."""
         up: dict[str, set[str]] = {}
