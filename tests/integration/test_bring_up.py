@@ -84,7 +84,7 @@ def settings(run: str) -> dict[str, str]:
         "DECODE_S0_CPUS": str(CPUS[0]),
         "DECODE_S1_CPUS": str(CPUS[-1]),
         "DECODE_OPTIONS": "--threads 1",
-        "DEMO_OPTIONS": "--videos 3 --seconds 8",
+        "DEMO_OPTIONS": "--videos 2 --seconds 6",
         "TRAIN_OPTIONS": TRAINING,
         "RUN": run,
         "VIDEOS": VIDEOS,
