@@ -96,7 +96,7 @@ def draw(board: Mapping[str, Any], ask: Ask, window: Window) -> Figure:
         pad_x, pad_bottom, pad_top = 0.033, 0.3 / size[1], 0.36 / size[1]
         box = (left + pad_x, top - height + pad_bottom, width - pad_x - 0.008, height - pad_bottom - pad_top)
         axes = figure.add_axes(box)
-        axes.set_title(panel["title"], fontsize=9.5, loc="left", weight="bold")
+        axes.set_title(panel["title"], fontsize=9.5 if place["w"] > 4 else 8, loc="left", weight="bold")
         _draw_panel(axes, panel, ask, window)
     return figure
 
@@ -149,8 +149,9 @@ def _draw_numbers(axes: Axes, found: Sequence[tuple[str, Series]], unit: str) ->
     for number, (name, series) in enumerate(found):
         at = (number + 0.5) / len(found)
         last = in_unit(series.values[-1], unit)
-        axes.text(at, 0.62, last, ha="center", va="center", fontsize=19, color="#1f60c4", transform=axes.transAxes)
-        axes.text(at, 0.12, name, ha="center", va="center", fontsize=8, color="#555", transform=axes.transAxes)
+        size = {1: 19, 2: 14}.get(len(found), 9)
+        axes.text(at, 0.62, last, ha="center", va="center", fontsize=size, color="#1f60c4", transform=axes.transAxes)
+        axes.text(at, 0.12, name, ha="center", va="center", fontsize=7.5, color="#555", transform=axes.transAxes)
 
 
 def _draw_lines(axes: Axes, found: Sequence[tuple[str, Series]], unit: str, *, stacked: bool) -> None:
@@ -171,7 +172,7 @@ def _draw_lines(axes: Axes, found: Sequence[tuple[str, Series]], unit: str, *, s
     more = [f"… {len(labels) - _LEGEND_LINES} more"] if len(labels) > _LEGEND_LINES else []
     if more:
         handles, labels = handles[: _LEGEND_LINES + 1], labels[:_LEGEND_LINES] + more
-    axes.legend(handles, labels, fontsize=6.5, loc="upper left", framealpha=0.7, borderpad=0.3, labelspacing=0.2)
+    axes.legend(handles, labels, fontsize=6.5, loc="best", framealpha=0.6, borderpad=0.3, labelspacing=0.2)
 
 
 def _draw_heat(axes: Axes, found: Sequence[tuple[str, Series]]) -> None:

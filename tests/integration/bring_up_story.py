@@ -5,11 +5,13 @@ It asserts nothing. test_bring_up.py says what has to have been seen.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +24,10 @@ import yaml
 from docker.models.containers import Container
 
 from deploy.grafana.dashboards import BOARDS
+from deploy.grafana.panel import SOURCE_UID
 from deploy.grafana.preview import Window, committed, draw
 from framefeed.grace import STOP_GRACE_S
-from tests.integration.composition import Composition, address, file_of
+from tests.integration.composition import OPEN, Composition, address, file_of
 from tests.integration.engine import DECODE, ROOT, TRAIN
 
 EVERY_STEPS = 20
@@ -59,7 +62,10 @@ class Story:
     took_s: dict[str, float] = field(default_factory=dict)
     secrets_seen_in: list[str] = field(default_factory=list)
     published: set[str] = field(default_factory=set)
+    without_grafana: str = ""
+    grafana: dict[str, str] = field(default_factory=dict)
     step: int = 0
+    began_s: float = 0.0
     state: Any = None
     calm_state: Any = None
     calm_alerts: list[str] = field(default_factory=list)
@@ -73,6 +79,7 @@ class Story:
 
 
 def tell_start(told: Story, up: Composition) -> None:
+    told.began_s = time.time()
     tell_containers(told, up)
     up.train(5)
     up.wait("both servers feed it", lambda: len(up.fed_by()) == 2)
@@ -160,7 +167,7 @@ def tell_panels(told: Story, up: Composition) -> None:
         if not result or any(series["value"][1] == "NaN" for series in result):
             told.queries_without_data.append(f"{expression} gives {result}")
     end_s = time.time()
-    window = Window(start_s=end_s - 120, end_s=end_s)
+    window = Window(start_s=max(told.began_s, end_s - 120), end_s=end_s)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(os.environ.get("FRAMEFEED_PREVIEWS") or scratch)
         for board in BOARDS:
@@ -169,6 +176,33 @@ def tell_panels(told: Story, up: Composition) -> None:
             figure.savefig(path)
             without = [axes for axes in figure.axes if any(text.get_text() == "No data" for text in axes.texts)]
             told.pictures[board.uid] = path.stat().st_size if not without else 0
+
+
+def tell_grafana(told: Story, up: Composition) -> None:
+    """What a real Grafana says of its data source and dashboards; why there is none, where no image can be had."""
+    image = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]["grafana"]["image"]
+    name = image.removeprefix("${GRAFANA_IMAGE:-").removesuffix("}")
+    try:
+        if not up.client.images.list(name):
+            up.client.images.pull(name)
+    except docker.errors.APIError as error:
+        told.without_grafana = f"{name} cannot be had: {error.explanation}"
+        return
+    up.compose("up", "--detach", "grafana")
+
+    def ask(path: str) -> Any:
+        url = f"http://127.0.0.1:{up.env['GRAFANA_PORT']}/api/{path}"
+        login = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+        with OPEN(urllib.request.Request(url, headers={"Authorization": f"Basic {login}"}), timeout=10) as answer:
+            return json.load(answer)
+
+    up.wait("Grafana's database", lambda: ask("health")["database"] == "ok", patience_s=120)
+    told.grafana["data source"] = ask(f"datasources/uid/{SOURCE_UID}/health")["status"]
+    for board in BOARDS:
+        found = ask(f"dashboards/uid/{board.uid}")
+        told.grafana[board.uid] = (
+            f"{len(found['dashboard']['panels'])} panels, provisioned {found['meta']['provisioned']}"
+        )
 
 
 def tell_secrets(told: Story, up: Composition, folder: Path) -> None:

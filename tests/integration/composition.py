@@ -23,7 +23,7 @@ from tests.integration.serving import wait_until
 COMPOSE = shutil.which("docker-compose", path=str(Path(sys.executable).parent))
 _COMMAND_S = 300.0
 # By no proxy: these are containers of this machine.
-_OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 class Composition:
@@ -80,7 +80,7 @@ class Composition:
     def page(self, container: Container) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """A container's /metrics: value by (name, labels)."""
         port = 9556 if "trainer" in container.name else 9555
-        with _OPEN(f"http://{address(container)}:{port}/metrics", timeout=10) as answer:
+        with OPEN(f"http://{address(container)}:{port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -113,7 +113,7 @@ class Composition:
     def prometheus(self, path: str, **query: str) -> Any:
         """What Prometheus' API answers, from where a person on this machine would ask."""
         url = f"http://127.0.0.1:{self.env['PROMETHEUS_PORT']}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with _OPEN(url, timeout=10) as answer:
+        with OPEN(url, timeout=10) as answer:
             return json.load(answer)["data"]
 
     def firing(self, alert: str) -> set[str]:

@@ -72,15 +72,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def settings(run: str) -> dict[str, str]:
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return str(probe.getsockname()[1])
+
+
+def settings(run: str) -> dict[str, str]:
     return {
         "DECODE_IMAGE": DECODE,
         "TRAIN_IMAGE": TRAIN,
         "PROMETHEUS_IMAGE": PROMETHEUS,
-        "PROMETHEUS_PORT": str(port),
+        "PROMETHEUS_PORT": free_port(),
+        "GRAFANA_PORT": free_port(),
         "DECODE_S0_CPUS": str(CPUS[0]),
         "DECODE_S1_CPUS": str(CPUS[-1]),
         "DECODE_OPTIONS": "--threads 1",
@@ -112,7 +116,14 @@ def story(engine: docker.DockerClient, folder: Path, videos: str) -> Story:
             up.compose("run", "--rm", "demo-videos")
         with told.timed("up"):
             up.compose("up", "--detach", "--wait", *SERVICES)
-        for part in (tell.tell_start, tell.tell_scaling, tell.tell_faults, tell.tell_alerts, tell.tell_panels):
+        for part in (
+            tell.tell_start,
+            tell.tell_scaling,
+            tell.tell_faults,
+            tell.tell_alerts,
+            tell.tell_panels,
+            tell.tell_grafana,
+        ):
             with told.timed(part.__name__.removeprefix("tell_")):
                 part(told, up)
         tell.tell_secrets(told, up, folder)
@@ -194,8 +205,17 @@ def test_every_dashboard_is_drawn_with_data_in_each_panel(story: Story) -> None:
     assert all(size > 10_000 for size in story.pictures.values()), story.pictures
 
 
+def test_grafana_has_each_dashboard_and_reaches_prometheus(story: Story) -> None:
+    if story.without_grafana:
+        pytest.skip(story.without_grafana)
+    assert story.grafana.pop("data source") == "OK"
+    assert story.grafana == {
+        board.uid: f"{len(board.panels) + len(board.rows)} panels, provisioned True" for board in BOARDS
+    }
+
+
 def test_no_process_has_a_capability_may_gain_one_is_root_or_can_write_to_its_image(story: Story) -> None:
-    assert len(story.processes) >= 10  # two servers' fronts, gateways and workers, a trainer, Prometheus
+    assert len(story.processes) >= 8  # two servers' fronts, gateways and workers, a trainer, Prometheus
     for process in story.processes:
         kept = {name: int(process[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")}
         assert set(kept.values()) == {0}, process["Name"]
