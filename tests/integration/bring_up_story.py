@@ -126,7 +126,7 @@ def tell_faults(told: Story, up: Composition) -> None:
     before = up.steps
     up.servers[0].kill()
     up.train(20)
-    up.servers[-1].pause()
+    up.pause(up.servers[-1])
     up.train(60)
     told.steps_without = up.steps - before
     told.fired["one server hangs"] = up.firing("FramefeedServerGone")
@@ -141,11 +141,11 @@ def tell_alerts(told: Story, up: Composition) -> None:
     """Worse faults than a run of which the weights are compared should wait for."""
     running = [server for server in up.servers if server.status == "running"]
     for server in running:
-        server.pause()
+        up.pause(server)
     told.fired["all servers hang"] = up.firing("FramefeedStarving")
     for server in running:
         server.unpause()
-    up.trainer.pause()
+    up.pause(up.trainer)
     told.fired["the trainer hangs"] = up.firing("FramefeedTrainerGone")
     up.trainer.unpause()
     up.train(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -136,6 +137,17 @@ class Composition:
             if target["health"] == "up":
                 up.setdefault(target["labels"]["job"], set()).add(target["labels"]["instance"].rpartition(":")[0])
         return up
+
+    def pause(self, container: Container) -> None:
+        """Freeze all its processes; the engine gives up where one is in the kernel for long, and is asked again."""
+
+        def frozen() -> bool:
+            with contextlib.suppress(docker.errors.APIError):
+                container.pause()
+            container.reload()
+            return bool(container.status == "paused")
+
+        self.wait(f"{container.name} is paused", frozen)
 
     def wait(self, what: str, seen: Any, *, patience_s: float = 60.0) -> None:
         """As wait_until; what cannot be reached yet is not seen, and the logs are shown when time is over."""
