@@ -172,6 +172,18 @@ class Composition:
         self.compose("down", "--volumes", "--timeout", "5")
 
 
+def remove_leftovers(client: docker.DockerClient, *projects: str) -> None:
+    """Containers and volumes of projects whose test was killed: the engine starts them again, and a run would go on."""
+    for project in projects:
+        label = {"label": f"com.docker.compose.project={project}"}
+        for container in client.containers.list(all=True, filters=label):
+            if container.status == "paused":
+                container.unpause()
+            container.remove(force=True)
+        for volume in client.volumes.list(filters=label):
+            volume.remove(force=True)
+
+
 def address(container: Container) -> str:
     """A container's address on the network that servers and trainer share."""
     container.reload()

@@ -29,7 +29,7 @@ from deploy.images.build import Build
 from framefeed.grace import STOP_GRACE_S
 from tests.integration import bring_up_story as tell
 from tests.integration.bring_up_story import EVERY_STEPS, PASSWORD, Story
-from tests.integration.composition import Composition
+from tests.integration.composition import Composition, remove_leftovers
 from tests.integration.engine import BASE, DECODE, KEPT, PROMETHEUS, ROOT, TRAIN, build_images, docker_engine
 
 pytestmark = [pytest.mark.bring_up, pytest.mark.timeout(1800)]
@@ -48,6 +48,7 @@ _DRAINED = "drained: every request was answered"
 @pytest.fixture(scope="module")
 def engine() -> Iterator[docker.DockerClient]:
     with docker_engine() as client:
+        remove_leftovers(client, DISTURBED, CALM)
         build_images(client)
         yield client
 
@@ -100,6 +101,8 @@ SERVICES = ("decode-s0", "decode-s1", "trainer", "prometheus")
 
 @pytest.fixture(scope="module")
 def videos(engine: docker.DockerClient) -> Iterator[str]:
+    for left in engine.volumes.list(filters={"name": VIDEOS}):
+        left.remove(force=True)
     volume = engine.volumes.create(VIDEOS)
     yield volume.name
     volume.remove(force=True)
