@@ -167,7 +167,8 @@ def _draw_lines(axes: Axes, found: Sequence[tuple[str, Series]], unit: str, *, s
             alone = {"marker": "."} if len(series.values) == 1 else {}
             axes.plot(series.times_s, series.values, label=name, linewidth=1.1, **alone)
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0.0), high if high > max(low, 0.0) else 1.0)
+    some = any(value for _, series in found for value in series.values)
+    axes.set_ylim((min(low, 0.0), max(high, 0.0)) if some else (0.0, 1.0))
     handles, labels = axes.get_legend_handles_labels()
     more = [f"… {len(labels) - _LEGEND_LINES} more"] if len(labels) > _LEGEND_LINES else []
     if more:
