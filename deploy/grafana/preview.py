@@ -164,8 +164,8 @@ def _draw_lines(axes: Axes, found: Sequence[tuple[str, Series]], unit: str, *, s
         axes.stackplot(times_s, layers, labels=[name for name, _ in shown], alpha=0.6)
     else:
         for name, series in shown:
-            alone = {"marker": "."} if len(series.values) == 1 else {}
-            axes.plot(series.times_s, series.values, label=name, linewidth=1.1, **alone)
+            marker = "." if len(series.values) == 1 else ""  # a line of one point is not seen
+            axes.plot(series.times_s, series.values, label=name, linewidth=1.1, marker=marker)
     low, high = axes.get_ylim()
     some = any(value for _, series in found for value in series.values)
     axes.set_ylim((min(low, 0.0), max(high, 0.0)) if some else (0.0, 1.0))
@@ -210,9 +210,7 @@ class Preview:
         window = Window(start_s=end_s - 60 * self.minutes, end_s=end_s)
         for board in BOARDS:
             path = self.out / f"{board.uid}.png"
-            draw(json.loads((FOLDER / f"{board.uid}.json").read_text()), window.ask(self.prometheus), window).savefig(
-                path
-            )
+            draw(committed(board.uid), window.ask(self.prometheus), window).savefig(path)
             print(path)
 
 
