@@ -22,7 +22,6 @@ from framefeed.wire import WorkClass
 TOGETHER = 8  # jobs at most that one thread decodes together
 _LOOK_AHEAD = 4 * TOGETHER  # jobs of a client that may be overtaken by one that is decoded together with its first
 _LONG_HEADER_BYTES = 4096  # the tasks of TOGETHER jobs with shorter ones are one message to a worker
-MAX_DEADLINE_S = 60.0  # nothing waits for ever, whatever a client asks for
 FIRST_PLACES = 256  # of one principal's clients, beside the limit: more of them share the common places
 RUNS_OF_PRINCIPAL = 8  # names of runs, each with a share of its own, that one principal may use at a time
 EVALS_IN_A_ROW = 16  # of one run, while training of it waits

@@ -24,7 +24,7 @@ TRAINING = Board(
                 Panel(
                     title="What it waits for",
                     text="The cause with the largest share of time, of the rank that waits most for it. "
-                    "docs/operating.md says what to do about each.",
+                    "docs/operations.md says what to do about each.",
                     unit="percentunit",
                     kind="number",
                     queries=[("topk(1, cause:framefeed_trainer_starvation:ratio)", "{{cause}}")],
