@@ -1,7 +1,8 @@
 """A data set over columns and a manifest: which rows are used, and each as a Sample. It knows no published form.
 
-Every row is used or counted, by why it is not: its video is not in the manifest; it has no text where the others have
-one; its span is none, or lies past the end of its video. An end up to a second past that is rounding, and moved there.
+Every row is used or counted, by why it is not: its video is not in the manifest; it has neither text nor label where
+the others have one; its span is none, or lies past the end of its video. An end up to a second past that is rounding,
+and moved there.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def _reasons(columns: Columns, durations_s: npt.NDArray[np.float64], rows: slice
     of_row_s = durations_s[video_of]
     past = (start_s >= of_row_s) | (np.isfinite(end_s) & (end_s > of_row_s + PAST_END_S))
     reasons = {ABSENT: np.isnan(of_row_s), NO_SPAN: ~((start_s >= 0) & (end_s > start_s)), PAST_END: past}
-    if columns.head.has_text:
+    if columns.head.has_text and not columns.labels:
         ends = columns.text_at[rows.start + 1 : rows.stop + 1]
         reasons[NO_TEXT] = ends <= columns.text_at[rows]
     return reasons
