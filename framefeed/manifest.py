@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -27,6 +28,8 @@ from framefeed.ranges import MAX_BYTES, MAX_SECONDS, check_range, check_ranges, 
 from framefeed.record_map import RecordWriter
 from framefeed.regular_file import opened_regular
 from framefeed.show_value import one_line, show_value
+
+log = logging.getLogger("framefeed.manifest")
 
 MANIFEST_NAME = "framefeed.manifest.jsonl"
 PACKETS_NAME = "framefeed.packets"
@@ -122,10 +125,10 @@ class Manifest:
     refused: tuple[Refusal, ...] = ()
     identity: str = field(default="", compare=False)
 
-    def write(self, folder: Path, *, just_before: Callable[[], object] = lambda: None) -> str:
+    def write(self, folder: Path, *, just_before: Callable[[], object] = lambda: None, finished: bool = True) -> str:
         """Write FOLDER/framefeed.manifest.jsonl atomically, under the identity of what is written, and return that;
         `just_before` it takes its place, its packet indices can take theirs. Its map is written beside it, of no use
-        without it.
+        without it. Not `finished` is one of what was indexed so far, and says so.
         """
         identity = identity_of(self.videos)
         with NewFile(folder / MAP_NAME) as new_map, NewFile(folder / MANIFEST_NAME) as new:
@@ -138,6 +141,8 @@ class Manifest:
                 "identity": identity,
                 "map": digest,
             }
+            if not finished:
+                head["unfinished"] = True
             new.file.write(json.dumps(head).encode() + b"\n")
             for kind, values in ((_VIDEO, self.videos.values()), (_REFUSED, self.refused)):
                 for value in values:
@@ -171,6 +176,17 @@ def read_identity(folder: Path) -> str:
     Raises OSError if that cannot be read, BadInput if it is no header.
     """
     return read_map_note(folder).identity
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether there is a manifest of all that was to be indexed, and not one of a run that goes on or was ended; reads
+    one line.
+    """
+    try:
+        with opened_regular(folder / MANIFEST_NAME, limit_bytes=_MANIFEST_BYTES) as file:
+            return not _read_head(folder / MANIFEST_NAME, file).unfinished
+    except (OSError, BadInput):
+        return False
 
 
 def read_map_note(folder: Path) -> MapNote:
@@ -214,7 +230,10 @@ def opened_manifest(folder: Path) -> Iterator[ManifestLines]:
     check_indexed(folder)
     try:
         with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
-            yield ManifestLines(path, file)
+            lines = ManifestLines(path, file)
+            if lines.head.unfinished:
+                log.warning("%s lists what was indexed so far and not all: run 'framefeed index' to its end", path)
+            yield lines
     except OSError as error:
         raise BadInput(f"manifest {path} cannot be read: {error.strerror}") from None
 
@@ -224,6 +243,7 @@ class _Head(Struct):
     videos: int = 0
     identity: str = ""
     map: str = ""
+    unfinished: bool = False
 
     def __post_init__(self) -> None:
         check_text("identity", self.identity, most=64)

@@ -26,7 +26,8 @@ from decode_server.chunking.encoder_trial import try_encoder
 from decode_server.chunking.frame_rate import parse_rate
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.transcode import CHUNK_EXTENSION, ChunkRecord, ChunkSettings, finished_record, was_chunked
-from decode_server.indexing.index import VIDEO_SUFFIXES, build_index
+from decode_server.indexing.index import build_index
+from decode_server.sources.walk import VIDEO_SUFFIXES
 from framefeed.errors import BadInput, CorruptMedia, Retryable
 
 _STAGING_NAME = ".framefeed.parts"

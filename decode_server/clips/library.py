@@ -17,6 +17,7 @@ from decode_server.clips.index_files import IndexFiles, look, unpack_look
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.clips.storage import Seams, Storage
 from decode_server.media.packet_index import PacketIndex, unpack_index
+from decode_server.sources.file_names import as_path
 from framefeed.errors import BadInput, CorruptMedia, FramefeedError, NotHere, UnknownVideo
 from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, Manifest, VideoEntry, identity_of, read_manifest
 from framefeed.mapped_manifest import shared_manifest
@@ -218,7 +219,7 @@ def _changed_s(root: Path, index: PacketIndex) -> float:
     """When a media file was last written to or put in its place, by the storage's clock; if it is gone, when something
     was removed there. 0 if it is still the file that was indexed. Raises OSError.
     """
-    path = root / index.path
+    path = root / as_path(index.path)
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from decode_server.clips.media_files import DescriptorFile, MediaFile, MediaFiles, OpenFile
 from decode_server.clips.read_watch import RETRY, ReadWatch
+from decode_server.sources.file_names import as_path
 from framefeed.errors import CorruptMedia, ResourceExhausted, StorageFault
 
 PADDING_BYTES = 64  # FFmpeg's decoders may read this far past a packet (AV_INPUT_BUFFER_PADDING_SIZE)
@@ -105,7 +106,7 @@ class Storage:
             raise self._explained(path, error) from None
 
     def _open(self, path: str) -> MediaFile:
-        resolved = Path(os.path.realpath(self._root / path, strict=True))
+        resolved = Path(os.path.realpath(self._root / as_path(path), strict=True))
         if not resolved.is_relative_to(self._root):
             raise CorruptMedia(f"{path} leads out of the root")
         with self._watch.timed("open"):
