@@ -49,12 +49,17 @@ def for_people(path: str) -> str:
     return printable(spelled(path))
 
 
+def stem_of(path: str) -> str:
+    """What the video of a file is called if nothing else is: its path without the suffix, spelled."""
+    return spelled(str(PurePosixPath(path).with_suffix("")))
+
+
 def video_names(owners: Sequence[str], *, given: Mapping[str, str]) -> dict[str, str]:
     """What the video of each path (a file, or a folder of chunks) is called: the path without its suffix, with it where
     two would be called the same. A name that was `given` once, by path, stays, whatever lies beside it now; a path
     whose name would still be another's is left out.
     """
-    names = {owner: given.get(owner) or spelled(str(PurePosixPath(owner).with_suffix(""))) for owner in owners}
+    names = {owner: given.get(owner) or stem_of(owner) for owner in owners}
     settled = {owner for owner in owners if owner in given}
     while True:
         takers = Counter(names.values())
