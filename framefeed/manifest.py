@@ -205,13 +205,14 @@ def check_indexed(folder: Path) -> None:
         raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read FOLDER/framefeed.manifest.jsonl. Raises BadInput if it is missing, empty, damaged, of another version, or
-    says what cannot be of a video.
+def read_manifest(folder: Path, *, partial: bool = False) -> Manifest:
+    """Read FOLDER/framefeed.manifest.jsonl; of one that is not finished the log says so, unless `partial`.
+
+    Raises BadInput if it is missing, empty, damaged, of another version, or says what cannot be of a video.
     """
     if not isinstance(folder, Path):
         raise BadInput(f"root {shown(folder)} is no pathlib.Path; wanted read_manifest(Path(ROOT))")
-    with opened_manifest(folder) as lines:
+    with opened_manifest(folder, partial=partial) as lines:
         videos: dict[str, VideoEntry] = {}
         refused: list[Refusal] = []
         for value in lines.values():
@@ -224,14 +225,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 @contextlib.contextmanager
-def opened_manifest(folder: Path) -> Iterator[ManifestLines]:
-    """FOLDER's manifest, to be read line by line. Raises BadInput, also within `with`, as read_manifest does."""
+def opened_manifest(folder: Path, *, partial: bool = False) -> Iterator[ManifestLines]:
+    """FOLDER's manifest, to be read line by line; of one that is not finished the log says so, unless `partial`. Raises
+    BadInput, also within `with`, as read_manifest does.
+    """
     path = folder / MANIFEST_NAME
     check_indexed(folder)
     try:
         with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
             lines = ManifestLines(path, file)
-            if lines.head.unfinished:
+            if lines.head.unfinished and not partial:
                 log.warning("%s lists what was indexed so far and not all: run 'framefeed index' to its end", path)
             yield lines
     except OSError as error:

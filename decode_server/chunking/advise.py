@@ -34,6 +34,7 @@ from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput, CorruptMedia
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
+from framefeed.show_value import show_bytes
 
 USUAL_LENGTHS_S = (1, 2, 5, 10, 15, 30, 60)
 _LEAST_S = 15  # shorter chunks make files and chunk-crossing clips many, and the index needs none shorter
@@ -123,8 +124,8 @@ def advise(costs: Sequence[ProfileCost], load: Load) -> Advice:
 
 def amount(cost: ProfileCost, *, hours: float) -> str:
     """What chunking so many hours of video with a profile leaves and takes."""
-    gigabytes = hours * 3600 * cost.bits_per_s / 8 / 1e9
-    return f"your {hours:.3f} h → {gigabytes:.4f} GB, {hours * cost.code_s:.3f} core-hours"
+    chunk_bytes = hours * 3600 * cost.bits_per_s / 8
+    return f"your {hours:.3f} h → {show_bytes(chunk_bytes)}, {hours * cost.code_s:.3f} core-hours"
 
 
 def _why(load: Load, chosen: ProfileCost, *, limit_s: float, chunk_s: int) -> str:

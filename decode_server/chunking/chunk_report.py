@@ -17,6 +17,7 @@ from decode_server.sources.file_names import for_people
 from decode_server.sources.report import FileReport, Report
 from framefeed.new_file import write_whole
 from framefeed.quarantine import QuarantinedSpan, read_quarantine
+from framefeed.show_value import show_bytes
 
 REPORT_NAME = "framefeed.chunks.json"
 
@@ -98,15 +99,15 @@ def print_totals(outcomes: list[VideoOutcome], console: Console, *, took_s: floa
     """Print what the chunks of all videos come to, and what this run took."""
     records = [outcome.record for outcome in outcomes if outcome.record]
     kept = sum(outcome.kept for outcome in outcomes)
-    table = Table("videos", "already done", "chunks", "hours", "source GB", "chunk GB", "ratio", "minutes", box=None)
+    table = Table("videos", "already done", "chunks", "hours", "sources", "in chunks", "ratio", "minutes", box=None)
     source_bytes, media_bytes = sum(r.source_bytes for r in records), sum(r.media_bytes for r in records)
     table.add_row(
         f"{len(records)} of {len(outcomes)}",
         str(kept),
         str(sum(len(record.chunk_start_s) for record in records)),
         f"{sum(record.duration_s for record in records) / 3600:.3f}",
-        f"{source_bytes / 1e9:.4f}",
-        f"{media_bytes / 1e9:.4f}",
+        show_bytes(source_bytes),
+        show_bytes(media_bytes),
         f"{media_bytes / source_bytes:.2f}" if source_bytes else "-",
         f"{took_s / 60:.1f}",
     )

@@ -18,6 +18,7 @@ from decode_server.chunking.chunk_run import Running, size_of
 from decode_server.chunking.chunk_workers import ChunkTask
 from decode_server.chunking.sampled_cost import SampledCost, durations_s, sample_costs
 from decode_server.chunking.transcode import CHUNK_EXTENSION, ChunkSettings
+from framefeed.show_value import show_bytes
 
 _SAMPLE_VIDEOS, _SAMPLE_S = 12, 10
 _START_S = 2.0  # a run's own: its processes start, and its index is built
@@ -146,8 +147,8 @@ def print_forecast(told: Forecast, console: Console, *, kept: int, out: Path | N
     """Print a forecast, and whether there is room for it where `out` is to lie."""
     done = f", {kept} are done already" if kept else ""
     lines = [
-        f"would chunk {told.videos} videos of {told.hours:.3f} h, {told.source_bytes / 1e9:.4f} GB{done}",
-        f"chunks     {told.chunk_bytes / 1e9:.4f} GB",
+        f"would chunk {told.videos} videos of {told.hours:.3f} h, {show_bytes(told.source_bytes)}{done}",
+        f"chunks     {show_bytes(told.chunk_bytes)}",
         f"work       {told.core_s / 3600:.4f} core-hours ({told.core_s:.0f} s)",
         f"time       {told.took_s / 60:.1f} min with --jobs {told.jobs} on this machine",
         f"sampled    {told.sampled} videos" + (f", {told.unusable} cannot be used" if told.unusable else ""),
@@ -155,7 +156,7 @@ def print_forecast(told: Forecast, console: Console, *, kept: int, out: Path | N
     if out is not None:
         above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
         free_bytes = shutil.disk_usage(above).free
-        lines.append(f"free       {free_bytes / 1e9:.4f} GB at {out}")
+        lines.append(f"free       {show_bytes(free_bytes)} at {out}")
         if free_bytes < told.chunk_bytes * _SPARE:
             lines.append("warning: the chunks do not fit there")
     for line in lines:

@@ -44,7 +44,7 @@ def known_records(root: Path, folder: Path, *, check: bool) -> tuple[dict[str, P
     named: dict[str, str] = {}
     for index_folder in (folder / UNFINISHED_FOLDER, folder):
         try:
-            manifest = read_manifest(index_folder)
+            manifest = read_manifest(index_folder, partial=True)
             records = read_regular(index_folder / PACKETS_NAME, limit_bytes=_PACKETS_BYTES)
         except (BadInput, OSError):
             continue

@@ -10,6 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from framefeed.show_value import show_bytes
+
 LINE_EVERY_S = 30.0
 
 
@@ -64,7 +66,7 @@ class WorkProgress:
         return min(done / max(total, 1), 1.0)
 
     def _text(self) -> str:
-        read = f", {self._bytes / 1e9:.2f} of {self._total_bytes / 1e9:.2f} GB" if self._total_bytes else ""
+        read = f", {show_bytes(self._bytes)} of {show_bytes(self._total_bytes)}" if self._total_bytes else ""
         return f"{self._what} {self._done} of {self._total} files{read}"
 
     def _left(self, now_s: float) -> str:
