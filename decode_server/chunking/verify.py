@@ -172,7 +172,9 @@ def check_all(
 def check_file(task: CheckTask) -> FileCheck:
     """Check one file. What is damaged is in the result; nothing is raised for it."""
     av.logging.set_level(None)  # what FFmpeg has to say arrives as exceptions and reasons
-    with closing(Library(task.root, index_folder=task.index_folder, honour_quarantine=False)) as library:
+    with closing(
+        Library(task.root, index_folder=task.index_folder, honour_quarantine=False, follow_links=True)
+    ) as library:
         try:
             index = library.index(task.entry, task.chunk)
             return _check_packets(task, library, index)

@@ -28,6 +28,7 @@ from decode_server.media.media_use import MediaUse
 from decode_server.sources.file_names import as_text, for_people
 from decode_server.sources.index_records import UNFINISHED_FOLDER, IndexedFile, Probed, known_records, write_records
 from decode_server.sources.isolated import run_isolated
+from decode_server.sources.outside_links import write_outside
 from decode_server.sources.pace import Pace
 from decode_server.sources.progress import WorkProgress
 from decode_server.sources.report import FileReport, Report
@@ -120,6 +121,9 @@ def index_root(root: Path, *, index_folder: Path | None = None, build: Build) ->
     folder = index_folder or root
     _require_writable(folder, root)
     tree = walk(root, build.rules)
+    if not (tree.files or tree.refused):
+        wanted = f"wanted files ending in {' '.join(sorted(VIDEO_SUFFIXES))}, or --all-files"
+        raise BadInput(f"root {root} holds no video file; {wanted}")
     work = _Work(root, folder, build, tree)
     try:
         work.probe_all()
@@ -128,10 +132,11 @@ def index_root(root: Path, *, index_folder: Path | None = None, build: Build) ->
         raise _unwritable(folder, root, error) from None
     report = work.report()
     if not manifest.videos:
-        first = f"; first: {report.files[0].file}: {report.files[0].use.refused}" if report.files else ""
-        wanted = "" if report.files else f"; wanted files ending in {' '.join(sorted(VIDEO_SUFFIXES))}, or --all-files"
-        none = f"none of its {len(report.files)} files can be served" if report.files else "holds no video file"
-        raise BadInput(f"root {root}: {none}{first}{wanted}")
+        first = report.files[0]
+        raise BadInput(
+            f"root {root}: none of its {len(report.files)} files can be served; "
+            f"first: {first.file}: {first.use.refused}"
+        )
     drop_leftovers(folder)
     return manifest, report
 
@@ -159,6 +164,7 @@ class _Work:
         self._files, unnamed = root_files(tree.files, named=named)
         self._refused = tree.refused | unnamed
         self._ignored: Counter[str] = tree.ignored
+        self._outside = tree.outside
 
     def probe_all(self) -> None:
         """Read the files that are not known, and write what is done now and then. Raises OSError, StorageFault."""
@@ -192,6 +198,7 @@ class _Work:
         refused = tuple(_refusal(path, reason) for path, reason in self._refused.items())
         manifest = write_records(folder, self._videos(), refused, finished=finished)
         if finished:
+            write_outside(folder, self._outside)
             drop_sidecars(folder, keep={index.sidecar for index, _ in self._known.values()})
             shutil.rmtree(aside, ignore_errors=True)
         return manifest
