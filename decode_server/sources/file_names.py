@@ -68,8 +68,8 @@ def video_names(owners: Sequence[str], *, given: Mapping[str, str]) -> dict[str,
             break
         names |= {owner: spelled(owner) for owner in alike}
         settled.update(alike)
-    taken: set[str] = set()
-    return {owner: name for owner, name in names.items() if not (name in taken or taken.add(name))}
+    first_of = {name: owner for owner, name in reversed(names.items())}
+    return {owner: name for owner, name in names.items() if first_of[name] == owner}
 
 
 def fitting(name: str, *, suffix: str) -> str:

@@ -6,10 +6,9 @@ It finds what need not be read again; it reads no media, only its size and time 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
 
 from decode_server.media.media_use import MediaUse
 from decode_server.media.packet_index import PacketIndex, unpack_index
@@ -28,7 +27,8 @@ Probed = tuple[PacketIndex, MediaUse]
 """What is known of a file that is used: where its packets lie, and what of it is left out."""
 
 
-class IndexedFile(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
     """A media file with what is known of it."""
 
     file: MediaFile

@@ -51,7 +51,7 @@ class Report:
         """Print how many inputs became what, and a line for each of which there is something to say."""
         counts = Counter(report.use.state for report in self.files)
         table = Table(*_COLUMNS.values(), box=None)
-        used = [str(counts[state]) for state in ("whole", "in part", "refused")]  # type: ignore[index]
+        used = [str(counts[state]) for state in ("whole", "in part", "refused")]
         table.add_row(*used, str(sum(self.ignored.values())))
         console.print(table)
         lines = [line for report in self.files for line in _lines(report)]

@@ -26,7 +26,7 @@ from decode_server.clips.library import Library
 from decode_server.indexing.index import Build, Index, build_index, index_root
 from decode_server.sources.index_records import UNFINISHED_FOLDER
 from decode_server.sources.walk import WalkRules
-from framefeed.crops import ResizedCentreCrop
+from framefeed.crops import WholeFrame
 from framefeed.errors import BadInput, CorruptMedia, FramefeedError
 from framefeed.manifest import MANIFEST_NAME, is_finished, read_manifest
 from framefeed.request import ClipRequest
@@ -86,7 +86,7 @@ def _first_numbers(root: Path, videos: list[str], *, follow_links: bool = False)
                 start_s=0.1,
                 end_s=0.3,
                 sampling=Segments(frames=2),
-                crop=ResizedCentreCrop(),
+                crop=WholeFrame(),
                 width_px=128,
                 height_px=96,
             )
