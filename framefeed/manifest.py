@@ -202,7 +202,10 @@ def check_indexed(folder: Path) -> None:
     if not folder.is_dir():
         raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
     if not os.path.lexists(folder / MANIFEST_NAME):
-        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
+        raise BadInput(
+            f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first, or name the folder of its "
+            "index with --index"
+        )
 
 
 def read_manifest(folder: Path, *, partial: bool = False) -> Manifest:
