@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from decode_server.chunking.source import Damage
 from decode_server.chunking.transcode import ChunkRecord
 from framefeed.new_file import write_whole
 from framefeed.quarantine import QuarantinedSpan, read_quarantine
@@ -76,19 +75,10 @@ def notes_on(outcome: VideoOutcome) -> str:
     record = outcome.record
     if record is None:
         return outcome.reason
-    notes = [_note(damage) for damage in record.damages]
-    if record.skipped_packets:
-        notes.append(f"{record.skipped_packets} packets before the first keyframe left out")
-    if record.repeated_frames:
-        notes.append(f"{record.repeated_frames} frames that share a time with another left out")
+    notes = [*map(str, record.damages), *record.notes]
     if record.silenced_packets:
         notes.append(f"{record.silenced_packets} packets of sound do not decode and are silence")
     return "; ".join(notes)
-
-
-def _note(damage: Damage) -> str:
-    end = "its end" if damage.end_s is None else f"{damage.end_s:.2f} s"
-    return f"left out from {damage.start_s:.2f} s to {end}: {damage.reason}"
 
 
 def print_report(outcomes: list[VideoOutcome], console: Console) -> None:

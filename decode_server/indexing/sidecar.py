@@ -8,29 +8,27 @@ knows nothing of what is in a packet.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
-from decode_server.media.demux import Row
+from decode_server.media.demux import Demuxed
 from framefeed.new_file import NewFile, drop_leftovers
 
 SIDECAR_FOLDER = "framefeed.sidecars"
 
 
-def write_sidecar(
-    index_folder: Path, name: str, write: Callable[[BinaryIO], Sequence[Row]]
-) -> tuple[Sequence[Row], str]:
+def write_sidecar(index_folder: Path, name: str, write: Callable[[BinaryIO], Demuxed]) -> tuple[Demuxed, str]:
     """What `write` returns, the packets of the media file `name` as it wrote them one behind the other, and the path,
     relative to the index folder, of the sidecar that they lie in. There is none if it raises.
     """
     folder = index_folder / SIDECAR_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with NewFile(folder / _hash(name)) as new:
-        rows = write(new.file)
-        found = f"{_hash(name, *(f'{row.size} {row.crc32}' for row in rows))}.packets"
+        demuxed = write(new.file)
+        found = f"{_hash(name, *(f'{row.size} {row.crc32}' for row in demuxed.rows))}.packets"
         new.take_place(found)
-    return rows, f"{SIDECAR_FOLDER}/{found}"
+    return demuxed, f"{SIDECAR_FOLDER}/{found}"
 
 
 def drop_sidecars(index_folder: Path, *, keep: Collection[str]) -> None:
