@@ -20,7 +20,14 @@ BARS = np.array([(255, 255, 255), (200, 30, 30), (30, 200, 30), (30, 30, 200), (
 HARD = Path(__file__).parents[2] / "shared" / "data" / "hard"  # files of others; may be absent
 _BLOCKS = 12
 # (Kr, Kb) of ITU-T H.273 matrix coefficients; YCgCo (8) is spelled out.
-_LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+_LUMA = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -31,7 +31,7 @@ class ChunkEncoder:
         self._sound: av.AudioStream | None = None
         self._with_sound = sound
         self._last: av.Packet[av.VideoStream] | None = None
-        self._end_ticks = self._latest_ticks = 0
+        self._first_dts = self._first_ticks = self._end_ticks = 0
 
     def add(self, frame: av.VideoFrame, ticks: int, *, end_ticks: int) -> None:
         """Encode `frame`, on show from `ticks` to `end_ticks` from the chunk's start."""
@@ -47,12 +47,14 @@ class ChunkEncoder:
         self._mux(self._stream.encode(frame))
 
     def _mux(self, packets: list[av.Packet[av.VideoStream]]) -> None:
-        """Write packets, each once the next is there: MP4 holds how long the last one lasts, and nothing else does."""
+        """Write packets, each once the next is there: the last one's duration makes up the length of the chunk."""
         for packet in packets:
             if self._last is not None:
                 self._container.mux(self._last)
+            else:
+                self._first_dts = packet.dts or 0
+                self._first_ticks = packet.pts or 0
             self._last = packet
-            self._latest_ticks = max(self._latest_ticks, packet.pts or 0)
 
     def add_sound(self, samples: Samples) -> None:
         """Encode the whole chunk's sound."""
@@ -82,7 +84,8 @@ class ChunkEncoder:
         if self._stream is not None:
             self._mux(self._stream.encode(None))
         if self._last is not None:
-            self._last.duration = max(self._end_ticks - self._latest_ticks, 1)
+            decoded = (self._last.dts or 0) - self._first_dts
+            self._last.duration = max(self._end_ticks - self._first_ticks - decoded, 1)
             self._container.mux(self._last)
         self._container.close()
         return self._path.stat().st_size

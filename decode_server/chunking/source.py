@@ -298,4 +298,6 @@ def _refusal(error: FFmpegError | OSError) -> CorruptMedia | StorageFault | Unsu
         raise_storage_fault(error)
     except StorageFault:
         return StorageFault(text)
-    return UnsupportedMedia(text) if isinstance(error, (DecoderNotFoundError, PatchWelcomeError)) else CorruptMedia(text)
+    return (
+        UnsupportedMedia(text) if isinstance(error, (DecoderNotFoundError, PatchWelcomeError)) else CorruptMedia(text)
+    )

@@ -79,7 +79,11 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
             number += 1
             continue
         leap = 0 if last is None else at + shift - last - _step_before(stamps, number, rule)
-        if last is not None and _is_leap(leap, rule):
+        overlap = _overlap(stamps, number, shifts, rule) if leap <= 0 and rule.joinable else 0
+        if overlap:
+            leaps.append(Leap(packet=number, by=-overlap, joined=True))
+            shift, last = _shift_behind(stamps, number, shifts, rule), None
+        elif last is not None and _is_leap(leap, rule):
             back = _leaps_back(told, number, last - shift, rule.step)
             if back:
                 jitter = rule.reordered and abs(leap) <= _SMALL_STEPS * rule.step
@@ -129,6 +133,17 @@ def _leaps_back(told: Sequence[Ticks], number: int, last: int, step: int) -> int
             return later
         before = at
     return 0
+
+
+def _overlap(stamps: Sequence[Stamp], number: int, shifts: Sequence[int], rule: ClockRule) -> int:
+    """By how much a key frame would show before frames that are decoded before it, which only another recording's can:
+    how little the clock leaps where one is joined on. 0 where it does not.
+    """
+    key = stamps[number]
+    if not key.key or key.pts is None or not shifts:
+        return 0
+    behind = (_shift_behind(stamps, number, shifts, rule) - shifts[-1]) if number else 0
+    return behind if rule.step <= behind <= LOOK_PACKETS * rule.step else 0
 
 
 def _shift_behind(stamps: Sequence[Stamp], number: int, shifts: Sequence[int], rule: ClockRule) -> int:

@@ -19,6 +19,7 @@ from decode_server.media.soundness import LENIENT
 from decode_server.media.stream_choice import OpenVideo
 from framefeed.errors import UnsupportedMedia
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameOrder:
     """`emitted` are (number of its packet, number of the packet it came out with) of each whole frame in the order of
@@ -54,9 +55,7 @@ class PacketNumbers:
         return self._numbers[min(self._next, len(self._numbers)) - 1]
 
 
-def order_by_decoding(
-    video: OpenVideo, rows: Sequence[Row], *, options: Mapping[str, str] = LENIENT
-) -> FrameOrder:
+def order_by_decoding(video: OpenVideo, rows: Sequence[Row], *, options: Mapping[str, str] = LENIENT) -> FrameOrder:
     """Decode all of a stream from its beginning, with these decoder options. Raises UnsupportedMedia where frames cannot be told apart."""
     context = video.stream.codec_context
     context.thread_type, context.options = "NONE", dict(options)

@@ -195,7 +195,9 @@ class PictureFilter:
                 black = (f"pad={self.width_px}:{self.height_px}:{x_px}:{y_px}",)
         scale = f"scale={width_px}:{height_px}:flags=bicubic+accurate_rnd:out_range={range_}"
         if self._frame_matrix == _MATRIX_YCGCO:
-            convert = "colorspace=space=bt709:ispace=ycgco:iprimaries=bt709:itrc=bt709:primaries=bt709:trc=bt709:range=tv"
+            convert = (
+                "colorspace=space=bt709:ispace=ycgco:iprimaries=bt709:itrc=bt709:primaries=bt709:trc=bt709:range=tv"
+            )
             return (convert, scale, *black) if matrix in (_MATRIX_YCGCO, _MATRIX_BT709) else (
                 convert, f"{scale}:out_color_matrix={_MATRIX_NAMES[matrix]}", *black
             )  # fmt: skip

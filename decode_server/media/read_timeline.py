@@ -12,8 +12,8 @@ from typing import Any
 
 from decode_server.media.demux import Demuxed
 from decode_server.media.frame_order import order_by_decoding
-from decode_server.media.soundness import STRICT
 from decode_server.media.pictures import picture_changes
+from decode_server.media.soundness import STRICT, TELL_WHAT_IS_MISSING
 from decode_server.media.stream_choice import OpenVideo
 from decode_server.media.timeline import StreamFacts, Timeline, build_timeline, needs_order
 
@@ -32,11 +32,12 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
         else:
             pictures = picture_changes(fresh, demuxed.rows)
     timeline = build_timeline(demuxed, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)
-    if not timeline.doubtful:
+    doubtful = timeline.doubtful(at_keys=video.stream.codec_context.name in TELL_WHAT_IS_MISSING)
+    if not doubtful:
         return timeline
     with video.again(path) as fresh:
-        whole = {number for number, _ in order_by_decoding(fresh, demuxed.rows, options=STRICT).emitted}
-    rows = [replace(row, damaged=row.damaged and not (n in timeline.doubtful and n in whole)) for n, row in enumerate(demuxed.rows)]
+        doubtful &= {number for number, _ in order_by_decoding(fresh, demuxed.rows, options=STRICT).emitted}
+    rows = [replace(row, damaged=row.damaged and n not in doubtful) for n, row in enumerate(demuxed.rows)]
     sound = replace(demuxed, rows=rows)
     return build_timeline(sound, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)
 

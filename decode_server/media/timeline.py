@@ -8,7 +8,7 @@ the codec puts them out. It opens no files and decodes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -70,11 +70,13 @@ class Timeline:
     headless: int = 0
     seams: tuple[int, ...] = ()
 
-    @property
-    def doubtful(self) -> tuple[int, ...]:
-        """Packets beside a seam that the container calls damaged, perhaps only for the seam's sake."""
-        beside = {number for seam in self.seams for number in range(seam - 2, seam + 1)}
-        return tuple(number for number in sorted(beside) if self.rows[number].damaged)
+    def doubtful(self, *, at_keys: bool) -> set[int]:
+        """Packets that the container calls damaged, perhaps only because another recording is joined on behind them: at
+        a seam of the clock and, if `at_keys`, before key frames.
+        """
+        joints = set(self.seams) | set(np.flatnonzero(self.flags & KEY).tolist() if at_keys else ())
+        flagged = np.flatnonzero(self.flags & DAMAGED).tolist()
+        return {n for n in flagged if self.rows[n].damaged and joints & {n, n + 1, n + 2, len(self.rows)}}
 
     @cached_property
     def shown(self) -> Times:

@@ -231,7 +231,9 @@ def test_pictures_that_change_their_size_are_refused_with_the_second(tmp_path: P
     joined = tmp_path / "joined.h264"
     joined.write_bytes(one.read_bytes() + two.read_bytes())
     _remux_timed(joined, tmp_path / "root" / "v.ts")
-    with pytest.raises(UnsupportedMedia, match=r"v\.ts: .* changes at 0\.67 s: size from 96x64 to 128x64; chunk it instead"):
+    with pytest.raises(
+        UnsupportedMedia, match=r"v\.ts: .* changes at 0\.67 s: size from 96x64 to 128x64; chunk it instead"
+    ):
         _index(tmp_path / "root" / "v.ts")
 
 
