@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from decode_server.chunking.advise import Load, advise, measure_costs, print_advice
-from decode_server.chunking.chunk_report import print_totals, report_of, write_report
+from decode_server.chunking.chunk_report import print_totals, report_of
 from decode_server.chunking.chunk_run import Running, chunk_found, finished_videos, require_replaceable
 from decode_server.chunking.dry_run import forecast, print_forecast
 from decode_server.chunking.encoder_trial import try_encoder
@@ -24,6 +24,7 @@ from decode_server.chunking.frame_rate import parse_rate
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.transcode import ChunkSettings
 from decode_server.indexing.index import Build, index_root
+from decode_server.media.timeline import DEFAULT_MAX_GAP_S
 from decode_server.sources.report import Report
 from decode_server.sources.walk import WalkRules
 from framefeed.errors import BadInput, CorruptMedia
@@ -51,6 +52,8 @@ class Chunk:
     """Frames a second of the chunks, such as 30 or 29.97; the source's own frames and times if not given."""
     audio: bool = False
     """Keep the sound, as AAC."""
+    max_gap_s: float = DEFAULT_MAX_GAP_S
+    """A longer pause, in which one frame stays on show, is cut out; in seconds."""
     jobs: int | None = None
     """Videos at a time; the CPUs there are if not given."""
     dry_run: bool = False
@@ -103,19 +106,14 @@ class Chunk:
         assert self.out is not None
         began_s = time.monotonic()
         outcomes = chunk_found(sources, self.out, settings=settings, running=running)
-        report = report_of(outcomes, sources, longest_frame_s={})
-        if any(outcome.record for outcome in outcomes):
-            build = Build(jobs=running.processes, console=running.console)
-            manifest, indexed = index_root(self.out, build=build)
-            longest_frame_s = {row.video: row.use.longest_frame_s for row in indexed.files}
-            report = report_of(outcomes, sources, longest_frame_s=longest_frame_s)
-            write_report(self.out, report)
+        report = report_of(outcomes, sources)
         self._show(report)
         print_totals(outcomes, Console(), took_s=time.monotonic() - began_s)
         if not any(outcome.record for outcome in outcomes):
             first = report.files[0]
             raise CorruptMedia(f"none of {len(outcomes)} videos is usable; first: {first.file}: {first.use.refused}")
-        print(f"data set {manifest.identity}")
+        build = Build(jobs=running.processes, console=running.console)
+        print(f"data set {index_root(self.out, build=build)[0].identity}")
         report.require_mostly_used()
 
     def _show(self, report: Report) -> None:
@@ -130,7 +128,7 @@ class Chunk:
         if self.out:
             require_replaceable(left, self.out, settings, overwrite=self.overwrite)
         print_forecast(forecast(left, settings=settings, running=running), Console(), kept=len(kept), out=self.out)
-        self._show(report_of([], sources, longest_frame_s={}))
+        self._show(report_of([], sources))
 
     def _settings(self) -> ChunkSettings:
         profile = profile_named(self.profile, encoder=self.encoder, options=self.encoder_options)
@@ -141,6 +139,7 @@ class Chunk:
             chunk_s=self.chunk_s,
             fps=parse_rate(self.fps) if self.fps else None,
             audio=self.audio,
+            max_gap_s=self.max_gap_s,
         )
 
     def _load(self) -> Load | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from decode_server.chunking.find_sources import Sources
 from decode_server.chunking.transcode import ChunkRecord
-from decode_server.media.media_use import Loss, MediaUse
+from decode_server.media.media_use import MediaUse
 from decode_server.sources.file_names import for_people
 from decode_server.sources.report import FileReport, Report
 from framefeed.new_file import write_whole
@@ -39,29 +38,19 @@ class VideoOutcome:
     @property
     def use(self) -> MediaUse:
         """What of the source is used."""
-        record = self.record
-        if record is None:
+        if self.record is None:
             return MediaUse(refused=self.reason)
-        losses = [Loss(start_s=d.start_s, end_s=d.end_s, reason=d.reason) for d in record.damages]
-        return MediaUse(losses=tuple(losses), notes=_notes(record), used_s=record.duration_s)
+        use, silenced = self.record.use, self.record.silenced_packets
+        return replace(use, notes=(*use.notes, f"{silenced} packets of sound do not decode")) if silenced else use
 
 
-def _notes(record: ChunkRecord) -> tuple[str, ...]:
-    counts = {
-        "packets before the first keyframe left out": record.skipped_packets,
-        "frames that share a time with another left out": record.repeated_frames,
-        "packets of sound do not decode and are silence": record.silenced_packets,
-    }
-    return tuple(f"{count} {what}" for what, count in counts.items() if count)
-
-
-def report_of(outcomes: list[VideoOutcome], sources: Sources, *, longest_frame_s: Mapping[str, float]) -> Report:
-    """What became of every source; `longest_frame_s` is, by video, how long the frame is on show that stays longest."""
+def report_of(outcomes: list[VideoOutcome], sources: Sources) -> Report:
+    """What became of every source."""
     files = [
         FileReport(
             file=for_people(str(outcome.source)),
             video=outcome.video,
-            use=replace(outcome.use, longest_frame_s=longest_frame_s.get(outcome.video, 0.0)),
+            use=outcome.use,
             again=outcome.retry,
         )
         for outcome in outcomes

@@ -101,7 +101,7 @@ def chunk_found(sources: Sources, root: Path, *, settings: ChunkSettings, runnin
         for task, outcome in _with_progress(tasks, root, running):
             outcomes[task.video] = _outcome(task, outcome)
         ordered = [outcomes[video] for video in sources.videos]
-        write_report(root, report_of(ordered, sources, longest_frame_s={}))
+        write_report(root, report_of(ordered, sources))
         quarantine_losses(root, ordered)
     return ordered
 

@@ -99,13 +99,19 @@ class Library:
         return entry
 
     def chunks(self, entry: VideoEntry, start_s: float, end_s: float) -> list[tuple[float, PacketIndex]]:
-        """(start in the video in s, packet index) of the chunks that the span [start_s, end_s) touches, in time order.
+        """(start in the video in s, packet index) of the chunks that the span [start_s, end_s) touches, in time order,
+        from the one with the frame on show at its start: a pause may hold a frame over the ends of chunks.
 
         Raises CorruptMedia for a damaged record or a span that is quarantined, StorageFault when it cannot be read.
         """
         if bad := self.quarantine.touching(entry.video, start_s, end_s):
             raise CorruptMedia(f"{bad} (quarantined by 'framefeed {bad.found_by}')")
-        return [(entry.chunk_start_s[i], self.index(entry, i)) for i in _touched(entry, start_s, end_s)]
+        touched = _touched(entry, start_s, end_s)
+        found = [(entry.chunk_start_s[i], self.index(entry, i)) for i in touched]
+        if touched.start and found[0][0] + found[0][1].times_s[0] > start_s:
+            before = touched.start - 1
+            found.insert(0, (entry.chunk_start_s[before], self.index(entry, before)))
+        return found
 
     def index_bytes(self, entry: VideoEntry, start_s: float, end_s: float) -> int:
         """Bytes of the packet indices that `chunks` reads for a span, where none of them is in memory."""

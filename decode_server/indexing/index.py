@@ -7,7 +7,6 @@ report, whatever is wrong with it.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -22,11 +21,19 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from decode_server.indexing.probe import probe
-from decode_server.indexing.sidecar import drop_sidecars
-from decode_server.media.media_use import MediaUse
+from decode_server.indexing.probe import ProbeOptions, probe_file
+from decode_server.indexing.sidecar import NoRoom, drop_sidecars
+from decode_server.media.media_use import Loss, MediaUse
+from decode_server.media.timeline import DEFAULT_MAX_GAP_S
 from decode_server.sources.file_names import as_text, for_people
-from decode_server.sources.index_records import UNFINISHED_FOLDER, IndexedFile, Probed, known_records, write_records
+from decode_server.sources.index_records import (
+    UNFINISHED_FOLDER,
+    IndexedFile,
+    Probed,
+    known_records,
+    write_records,
+    write_uses,
+)
 from decode_server.sources.isolated import run_isolated
 from decode_server.sources.outside_links import write_outside
 from decode_server.sources.pace import Pace
@@ -34,13 +41,11 @@ from decode_server.sources.progress import WorkProgress
 from decode_server.sources.report import FileReport, Report
 from decode_server.sources.root_files import MediaFile, root_files
 from decode_server.sources.walk import VIDEO_SUFFIXES, Tree, WalkRules, walk
-from framefeed.errors import BadInput, FramefeedError, StorageFault
+from framefeed.errors import BadInput, StorageFault
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, is_finished
 from framefeed.new_file import NewFile, drop_leftovers
 from framefeed.ranges import MAX_NAME, check_text
 from framefeed.show_value import one_line
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,8 @@ class Index:
     check: bool = False
     """Decode all of each file three times, to find damage that its codec does not report (HEVC, VP8): for files that
     may have rotted. Without it only damage that shows in decoding is refused, when a clip is asked for."""
+    max_gap_s: float = DEFAULT_MAX_GAP_S
+    """A longer pause, in which one frame stays on show, is cut out; in seconds."""
     all_files: bool = False
     """Look into files of every suffix, not only into those of usual video suffixes."""
     follow_links: bool = False
@@ -72,7 +79,8 @@ class Index:
         if self.jobs < 1:
             raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
         rules = WalkRules(all_files=self.all_files, follow_links=self.follow_links)
-        build = Build(jobs=self.jobs, check=self.check, rules=rules, console=Console(stderr=True))
+        console = Console(stderr=True)
+        build = Build(jobs=self.jobs, check=self.check, rules=rules, max_gap_s=self.max_gap_s, console=console)
         manifest, report = index_root(self.root, index_folder=self.index, build=build)
         console = Console()
         report.show(console)
@@ -97,8 +105,13 @@ class Build:
     jobs: int = 0
     check: bool = False
     rules: WalkRules = field(default_factory=WalkRules)
+    max_gap_s: float = DEFAULT_MAX_GAP_S
     console: Console | None = None
     finished: bool = True
+
+    def options(self, folder: Path) -> ProbeOptions:
+        """How a file is indexed, its sidecar going to `folder`."""
+        return ProbeOptions(index_folder=folder, check=self.check, max_gap_s=self.max_gap_s)
 
 
 def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 0, check: bool = False) -> Manifest:
@@ -150,7 +163,7 @@ def _require_writable(folder: Path, root: Path) -> None:
         raise BadInput(str(_unwritable(folder, root, error))) from None
 
 
-def _unwritable(folder: Path, root: Path, error: OSError) -> StorageFault:
+def _unwritable(folder: Path, root: Path, error: OSError | NoRoom) -> StorageFault:
     wanted = f"wanted --index FOLDER, one that can, as 'framefeed index {root} --index FOLDER'"
     return StorageFault(f"the index cannot be written to {folder} ({error.strerror}); {wanted}")
 
@@ -160,7 +173,7 @@ class _Work:
 
     def __init__(self, root: Path, folder: Path, build: Build, tree: Tree) -> None:
         self._root, self._folder, self._build = root, folder, build
-        self._known, named = known_records(root, folder, check=build.check)
+        self._known, named = known_records(root, folder, check=build.check, max_gap_s=build.max_gap_s)
         self._files, unnamed = root_files(tree.files, named=named)
         self._refused = tree.refused | unnamed
         self._ignored: Counter[str] = tree.ignored
@@ -169,7 +182,7 @@ class _Work:
     def probe_all(self) -> None:
         """Read the files that are not known, and write what is done now and then. Raises OSError, StorageFault."""
         fresh = [file for file in self._files if as_text(file.path) not in self._known]
-        probe_one = partial(_probe_one, self._root, self._folder, self._build.check)
+        probe_one = partial(_probe_one, self._root, self._build.options(self._folder))
         pace = Pace(now_s=time.monotonic())
         with WorkProgress("indexing", total=len(fresh), console=self._build.console) as progress:
             for file, outcome in self._outcomes(fresh, probe_one):
@@ -196,6 +209,7 @@ class _Work:
             folder = aside
             folder.mkdir(exist_ok=True)
         refused = tuple(_refusal(path, reason) for path, reason in self._refused.items())
+        write_uses(folder, self._known, max_gap_s=self._build.max_gap_s)
         manifest = write_records(folder, self._videos(), refused, finished=finished)
         if finished:
             write_outside(folder, self._outside)
@@ -223,25 +237,26 @@ class _Work:
         return Report(files=(*used, *refused), ignored=self._ignored)
 
 
-def _probe_one(root: Path, folder: Path, check: bool, file: MediaFile) -> Probed | str:
+def _probe_one(root: Path, options: ProbeOptions, file: MediaFile) -> Probed | str:
     """The file's index and what of it is used, or the reason why nothing is. Raises StorageFault where the index folder
     has no room.
     """
     name, path = as_text(file.path), root / file.path
     try:
         check_text("its name", name)
-        index = probe(path, name=name, chunk=file.chunk, index_folder=folder, check=check)
+        probed = probe_file(path, name=name, chunk=file.chunk, options=options)
+        index = probed.index
+        if index is None:
+            return probed.use.refused
         status = path.stat()
-    except FramefeedError as error:
-        if isinstance(error.__context__, OSError) and error.__context__.errno in _NO_ROOM:
-            raise _unwritable(folder, root, error.__context__) from None
-        return str(error).removeprefix(f"{name}: ")
+    except NoRoom as error:
+        raise _unwritable(options.index_folder, root, error) from None
     except Exception as error:  # whatever is wrong with one file, the others are indexed
         return f"cannot be indexed ({type(error).__name__}: {error})"
     if (status.st_size, status.st_mtime_ns) != (index.media_bytes, index.mtime_ns):
         grown = f"{index.media_bytes} to {status.st_size} bytes"
         return f"changed while it was read ({grown}); index again when it is complete"
-    return index, MediaUse()
+    return index, probed.use
 
 
 def _refusal(path: str, reason: str) -> Refusal:
@@ -253,8 +268,12 @@ def _use(rows: list[IndexedFile]) -> MediaUse:
     end_s = rows[-1].file.start_s + rows[-1].index.duration_s
     shown_s = np.concatenate([row.file.start_s + row.index.times_s for row in rows])
     return MediaUse(
-        losses=tuple(replace(loss, start_s=row.file.start_s + loss.start_s) for row in rows for loss in row.use.losses),
+        losses=tuple(_shifted(loss, row.file.start_s) for row in rows for loss in row.use.losses),
         notes=tuple(note for row in rows for note in row.use.notes),
         used_s=end_s,
         longest_frame_s=float(np.diff(shown_s, append=end_s).max()),
     )
+
+
+def _shifted(loss: Loss, by_s: float) -> Loss:
+    return replace(loss, start_s=loss.start_s + by_s, end_s=None if loss.end_s is None else loss.end_s + by_s)

@@ -4,8 +4,11 @@ verb; it knows no verbs and opens no files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
+
+_TOUCHING_S = 1e-3  # times are rounded to microseconds
 
 State = Literal["whole", "in part", "refused"]
 
@@ -24,6 +27,19 @@ class Loss:
         end = "its end" if self.end_s is None else f"{self.end_s:.2f} s"
         where = f"at {self.start_s:.2f} s" if self.end_s == self.start_s else f"from {self.start_s:.2f} s to {end}"
         return f"left out {where}: {self.reason}"
+
+
+def joined(losses: Iterable[Loss]) -> tuple[Loss, ...]:
+    """Losses in order, those that touch made one under the reason of the first."""
+    found: list[Loss] = []
+    for loss in sorted(losses, key=lambda loss: loss.start_s):
+        last = found[-1] if found else None
+        if last is None or (last.end_s is not None and loss.start_s > last.end_s + _TOUCHING_S):
+            found.append(loss)
+        elif last.end_s is not None:
+            end_s = None if loss.end_s is None else max(loss.end_s, last.end_s)
+            found[-1] = replace(last, end_s=end_s)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

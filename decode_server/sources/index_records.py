@@ -10,17 +10,22 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
 from decode_server.media.media_use import MediaUse
 from decode_server.media.packet_index import PacketIndex, unpack_index
 from decode_server.sources.file_names import as_path
 from decode_server.sources.root_files import MediaFile
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
-from framefeed.new_file import NewFile
+from framefeed.new_file import NewFile, write_whole
 from framefeed.regular_file import read_regular
 
 UNFINISHED_FOLDER = "framefeed.unfinished"
 """Where, below the index folder, an index lies that was not finished, while there is a finished one."""
+USES_NAME = "framefeed.uses.json"
+_USES_BYTES = 1 << 32
 _PACKETS_BYTES = 1 << 36  # of all packet indices
 
 Probed = tuple[PacketIndex, MediaUse]
@@ -36,7 +41,9 @@ class IndexedFile:
     use: MediaUse
 
 
-def known_records(root: Path, folder: Path, *, check: bool) -> tuple[dict[str, Probed], dict[str, str]]:
+def known_records(
+    root: Path, folder: Path, *, check: bool, max_gap_s: float
+) -> tuple[dict[str, Probed], dict[str, str]]:
     """Records of the last index, and of one that was not finished, whose files have not changed since (if `check`, of
     those that were checked); and what the video of each file was called.
     """
@@ -46,6 +53,7 @@ def known_records(root: Path, folder: Path, *, check: bool) -> tuple[dict[str, P
         try:
             manifest = read_manifest(index_folder, partial=True)
             records = read_regular(index_folder / PACKETS_NAME, limit_bytes=_PACKETS_BYTES)
+            uses = _read_uses(index_folder, max_gap_s=max_gap_s)
         except (BadInput, OSError):
             continue
         for entry in manifest.videos.values():
@@ -58,10 +66,36 @@ def known_records(root: Path, folder: Path, *, check: bool) -> tuple[dict[str, P
                     status = (root / as_path(index.path)).stat()
                 except (FramefeedError, OSError, ValueError):
                     continue
-                whole = (not index.sidecar or (folder / index.sidecar).is_file()) and (index.checked or not check)
+                whole = (
+                    uses is not None
+                    and (not index.sidecar or (folder / index.sidecar).is_file())
+                    and (index.checked or not check)
+                )
                 if whole and (status.st_size, status.st_mtime_ns) == (index.media_bytes, index.mtime_ns):
-                    known[index.path] = index, MediaUse()
+                    known[index.path] = index, (uses or {}).get(index.path, MediaUse())
     return known, named
+
+
+class _Uses(Struct):
+    max_gap_s: float
+    uses: dict[str, MediaUse]
+
+
+def write_uses(folder: Path, probed: Mapping[str, Probed], *, max_gap_s: float) -> None:
+    """Write what of each file, by its path as text, is left out or noted, for the report of a later index, and the
+    longest pause that was not cut out. Raises OSError.
+    """
+    told = {path: use for path, (_, use) in probed.items() if use.losses or use.notes}
+    write_whole(folder / USES_NAME, msgspec.json.encode(_Uses(max_gap_s, told)))
+
+
+def _read_uses(folder: Path, *, max_gap_s: float) -> dict[str, MediaUse] | None:
+    """What was written for this longest pause; None where it was another, or cannot be read."""
+    try:
+        uses = msgspec.json.decode(read_regular(folder / USES_NAME, limit_bytes=_USES_BYTES), type=_Uses)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return None
+    return uses.uses if uses.max_gap_s == max_gap_s else None
 
 
 def write_records(
