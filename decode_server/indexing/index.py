@@ -208,7 +208,7 @@ class _Work:
         if not finished and is_finished(folder):
             folder = aside
             folder.mkdir(exist_ok=True)
-        refused = tuple(_refusal(path, reason) for path, reason in self._refused.items())
+        refused = tuple(_refusal(path, reason) for path, reason in sorted(self._refused.items()))
         write_uses(folder, self._known, max_gap_s=self._build.max_gap_s)
         manifest = write_records(folder, self._videos(), refused, finished=finished)
         if finished:
@@ -232,7 +232,7 @@ class _Work:
             for video, rows in self._videos().items()
         ]
         refused = [
-            FileReport(file=for_people(path), use=MediaUse(refused=reason)) for path, reason in self._refused.items()
+            FileReport(file=for_people(path), use=MediaUse(refused=reason)) for path, reason in sorted(self._refused.items())
         ]
         return Report(files=(*used, *refused), ignored=self._ignored)
 

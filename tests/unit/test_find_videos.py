@@ -77,7 +77,7 @@ def test_a_name_stays_whatever_comes_to_lie_beside_the_file(tmp_path: Path) -> N
 def _record(source: Path) -> dict[str, object]:
     whole = dict.fromkeys(("source_bytes", "source_mtime_ns", "width_px", "height_px", "frames", "repeated_frames"), 1)
     more = dict.fromkeys(("duration_s", "source_start_s", "skipped_packets", "silenced_packets"), 0)
-    lists: dict[str, object] = {"chunk_start_s": [0], "chunk_bytes": [1], "damages": []}
+    lists: dict[str, object] = {"chunk_start_s": [0], "chunk_bytes": [1], "damages": [], "notes": []}
     return {"framefeed_chunks": 4, "source": str(source), "settings": {}, "crf": None, **whole, **more, **lists}
 
 
