@@ -56,7 +56,10 @@ class PacketNumbers:
 
 
 def order_by_decoding(video: OpenVideo, rows: Sequence[Row], *, options: Mapping[str, str] = LENIENT) -> FrameOrder:
-    """Decode all of a stream from its beginning, with these decoder options. Raises UnsupportedMedia where frames cannot be told apart."""
+    """Decode all of a stream from its beginning, with these decoder options.
+
+    Raises UnsupportedMedia where frames cannot be told apart.
+    """
     context = video.stream.codec_context
     context.thread_type, context.options = "NONE", dict(options)
     seen = _Seen(sar=video.stream.sample_aspect_ratio)

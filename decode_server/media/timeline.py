@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,9 @@ class StreamFacts:
 class Timeline:
     """Packets in decode order, `flags` and times `pts` (packets,) of each in units of `time_base`, rising as frames
     show; `end` is when the last shown frame ends, in the same. `pictures` are the packets at which the kind of picture
-    changes. `losses` are stretches of which frames are left out before anything is decoded; `notes` are lines on what
-    was put right; `seams` are packets at which another recording may begin. `late` counts frames that share their time with the one before and are left out, `headless` packets
-    that no key frame precedes.
+    changes, `seams` those at which another recording may begin. `losses` are stretches of which frames are left out
+    before anything is decoded; `notes` are lines on what was put right. `late` counts frames that share their time with
+    the one before and are left out, `headless` packets that no key frame precedes.
     """
 
     rows: Sequence[Row]
@@ -154,7 +155,10 @@ def build_timeline(
     pictures: dict[int, SourcePicture] | None = None,
     max_gap_s: float = DEFAULT_MAX_GAP_S,
 ) -> Timeline:
-    """The timeline of what was demuxed; `order` is given where `needs_order`. Raises CorruptMedia if no frame is shown."""
+    """The timeline of what was demuxed; `order` is given where `needs_order`.
+
+    Raises CorruptMedia if no frame of it is shown.
+    """
     rows = demuxed.rows
     rule = ClockRule(
         step=_step(rows, facts),
@@ -198,7 +202,7 @@ class _Draft:
         self._seams = tuple(leap.packet for leap in leaps if leap.joined)
         seams = [0, *self._seams, len(self._rows)]
         lost: list[tuple[int, int, int]] = []
-        for start, end in zip(seams, seams[1:], strict=False):
+        for start, end in pairwise(seams):
             part = slice(start, end)
             hidden = undecodable(self._flags[part], self._pts[part]) & ((self._flags[part] & HIDDEN) == 0)
             self._flags[part][hidden] |= HIDDEN
