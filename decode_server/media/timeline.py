@@ -240,10 +240,10 @@ class _Draft:
     def tell_clock(self, clock: Clock) -> None:
         """Say which stamps were dropped and where the clock was joined."""
         base = self._facts.time_base
-        told = [
-            (n, f"a frame's time stamp is {abs(float(by * base)):.2f} s {'ahead of' if by > 0 else 'behind'} its neighbours'")
-            for n, by in sorted(clock.contradicted.items())
-        ]  # fmt: skip
+        told = []
+        for packet, by in sorted(clock.contradicted.items()):
+            where = "ahead of" if by > 0 else "behind"
+            told.append((packet, f"a frame's time stamp is {abs(float(by * base)):.2f} s {where} its neighbours'"))
         for packet, reason in told[:_MOST_LINES]:
             self._losses.append(self._single(packet, reason))
         if len(told) > _MOST_LINES:
