@@ -29,6 +29,7 @@ DEFAULT_MAX_GAP_S = 300.0
 # Containers that store the time of every frame. Others (AVI, program streams) store none or some, and FFmpeg guesses.
 _TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv", "asf"})
 _JOINABLE = frozenset({"mpegts", "mpeg", "flv", "h264", "hevc", "mpegvideo", "m4v", "dv", "obu", "mjpeg"})
+_UNCOUNTED = frozenset({"mpeg", "mpegvideo"})
 _END_TOLERANCE_S = 0.5
 _MOST_LINES = 8  # of one kind; more are told in one
 
@@ -70,6 +71,11 @@ class Timeline:
     late: int = 0
     headless: int = 0
     seams: tuple[int, ...] = ()
+
+    @cached_property
+    def breaks(self) -> frozenset[int]:
+        """As `stream_breaks`."""
+        return _breaks(self.rows, self.seams)
 
     def doubtful(self, *, at_keys: bool) -> set[int]:
         """Packets that the container calls damaged, perhaps only because another recording is joined on behind them: at
@@ -147,6 +153,14 @@ def needs_order(container: str, rows: Sequence[Row]) -> bool:
     return not (told and _stored(container, rows))
 
 
+def stream_breaks(demuxed: Demuxed, facts: StreamFacts, *, max_gap_s: float) -> frozenset[int]:
+    """Packets before which a codec is emptied when the whole stream is decoded, or it may drop what it holds: seams,
+    and key frames that bring other headers.
+    """
+    clock = unroll(_stamps(demuxed.rows), _rule(demuxed.rows, facts, max_gap_s))
+    return _breaks(demuxed.rows, tuple(leap.packet for leap in clock.leaps if leap.joined))
+
+
 def build_timeline(
     demuxed: Demuxed,
     facts: StreamFacts,
@@ -160,17 +174,8 @@ def build_timeline(
     Raises CorruptMedia if no frame of it is shown.
     """
     rows = demuxed.rows
-    rule = ClockRule(
-        step=_step(rows, facts),
-        max_gap=int(Fraction(max_gap_s) / facts.time_base),
-        reordered=_reordered(rows, facts),
-        joinable=facts.container in _JOINABLE,
-    )
-    stamps = [
-        Stamp(dts=row.dts, pts=row.pts, duration=row.duration, key=row.random_access, discard=row.discard)
-        for row in rows
-    ]
-    clock = unroll(stamps, rule)
+    rule = _rule(rows, facts, max_gap_s)
+    clock = unroll(_stamps(rows), rule)
     told = _times(rows, clock, order, facts, rule.step)
     flags = packet_flags(rows)
     if order is not None:
@@ -309,6 +314,42 @@ class _Draft:
 
     def _second(self, pts: int) -> float:
         return round(float((pts - self._origin) * self._facts.time_base), 6)
+
+
+def _rule(rows: Sequence[Row], facts: StreamFacts, max_gap_s: float) -> ClockRule:
+    return ClockRule(
+        step=_step(rows, facts),
+        max_gap=int(Fraction(max_gap_s) / facts.time_base),
+        reordered=_reordered(rows, facts),
+        joinable=facts.container in _JOINABLE,
+        seams_ahead=facts.container in _UNCOUNTED,
+    )
+
+
+def _stamps(rows: Sequence[Row]) -> list[Stamp]:
+    return [
+        Stamp(
+            dts=row.dts,
+            pts=row.pts,
+            duration=row.duration,
+            key=row.random_access,
+            discard=row.discard,
+            damaged=row.damaged,
+        )
+        for row in rows
+    ]
+
+
+def _breaks(rows: Sequence[Row], seams: Sequence[int]) -> frozenset[int]:
+    found = set(seams)
+    last: tuple[bytes, ...] | None = None
+    for number, row in enumerate(rows):
+        if row.random_access:
+            headers = row.headers
+            if last is not None and headers != last:
+                found.add(number)
+            last = headers
+    return frozenset(found)
 
 
 def _reordered(rows: Sequence[Row], facts: StreamFacts) -> bool:
