@@ -112,7 +112,8 @@ def coded(number: int, stretch: Stretch) -> av.VideoFrame:
             padded = np.zeros((plane.height, plane.line_size), np.uint8)
             padded[:, : plane.width] = values
             plane.update(padded.tobytes())
-        if stretch.pix_fmt not in ("yuv444p",):
+        frame.color_range = 2 if stretch.full_range else 1
+        if stretch.pix_fmt != "yuv444p":
             frame = frame.reformat(format=stretch.pix_fmt)
     frame.color_range = 2 if stretch.full_range else 1
     frame.colorspace = stretch.matrix

@@ -134,12 +134,12 @@ class SourceVideo:
         Raises:
             StorageFault: reading failed, which another attempt may not.
         """
-        seams = set(self.timeline.seams)
+        breaks = self.timeline.breaks
         numbers = PacketNumbers(self.timeline.rows)
         number = -1
         for packet in Faults().packets(self._video):
             before, number = number, numbers.of_next()
-            if number in seams and number != before:
+            if number in breaks and number != before:
                 yield from self._timed(self._finish())
             self._on_bytes(packet.size)
             if self._skips(number):

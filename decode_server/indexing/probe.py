@@ -88,7 +88,7 @@ def probe_file(path: Path, *, name: str, chunk: bool, options: ProbeOptions) -> 
 
 
 def probe(path: Path, *, name: str, chunk: bool, index_folder: Path, check: bool = False) -> PacketIndex:
-    """The index that `probe_file` gives. Raises CorruptMedia or UnsupportedMedia, naming the file, where it has none."""
+    """The index that `probe_file` gives. Raises CorruptMedia or UnsupportedMedia, naming the file, if it has none."""
     try:
         return _indexed(path, name=name, chunk=chunk, options=ProbeOptions(index_folder=index_folder, check=check))[1]
     except FramefeedError as error:

@@ -26,6 +26,7 @@ class Stamp:
     duration: int
     key: bool
     discard: bool
+    damaged: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +55,15 @@ class Clock:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockRule:
     """`step` is one frame's time; forward leaps past `max_gap` are cut out. `reordered` streams show frames in another
-    order than they decode. `joinable` containers can be joined end to end, so that a leap may be the seam of two.
+    order than they decode. `joinable` containers can be joined end to end, so that a leap back is the seam of two;
+    a leap ahead is in those that do not count their packets (`seams_ahead`), and where the count is wrong in others.
     """
 
     step: int
     max_gap: int
     reordered: bool
     joinable: bool
+    seams_ahead: bool
 
 
 def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
@@ -92,10 +95,10 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
                     continue
             elif leap < 0 or leap > rule.max_gap:
                 moved = _shift_behind(stamps, number, shifts, rule)
-                leaps.append(Leap(packet=number, by=leap, joined=leap < 0 or rule.joinable))
+                leaps.append(Leap(packet=number, by=leap, joined=leap < 0 or _is_seam_ahead(stamps, number, rule)))
                 shift = moved
                 last = None
-            elif rule.joinable:
+            elif _is_seam_ahead(stamps, number, rule):
                 leaps.append(Leap(packet=number, by=0, joined=True))
         last = at + shift if last is None else max(last, at + shift)
         shifts.append(shift)
@@ -114,6 +117,11 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
 
 def _is_leap(leap: int, rule: ClockRule) -> bool:
     return leap < -2 * rule.step or leap > (_SMALL_STEPS * rule.step if rule.reordered else 2 * rule.step)
+
+
+def _is_seam_ahead(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> bool:
+    flagged = any(stamp.damaged for stamp in stamps[max(number - 2, 0) : number + 1])
+    return rule.seams_ahead or (rule.joinable and flagged)
 
 
 def _step_before(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> int:

@@ -51,6 +51,11 @@ class Row:
     packets: int = 1
 
     @property
+    def headers(self) -> tuple[bytes, ...]:
+        """All headers that say what kind of pictures come from here on, as far as the packet brings them."""
+        return (self.header, *(self.kind.parameters if self.kind is not None else ()))
+
+    @property
     def random_access(self) -> bool:
         """Whether decoding may begin here, as the codec says, or the container where the codec is not known."""
         return self.key if self.kind is None else self.kind.random_access

@@ -6,7 +6,7 @@ decides no times and keeps no frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +55,23 @@ class PacketNumbers:
         return self._numbers[min(self._next, len(self._numbers)) - 1]
 
 
-def order_by_decoding(video: OpenVideo, rows: Sequence[Row], *, options: Mapping[str, str] = LENIENT) -> FrameOrder:
-    """Decode all of a stream from its beginning, with these decoder options. Raises UnsupportedMedia where frames cannot be told apart."""
+def order_by_decoding(
+    video: OpenVideo, rows: Sequence[Row], breaks: Collection[int], *, options: Mapping[str, str] = LENIENT
+) -> FrameOrder:
+    """Decode all of a stream from its beginning, with these decoder options; at `breaks` the codec is emptied.
+
+    Raises UnsupportedMedia where frames cannot be told apart.
+    """
     context = video.stream.codec_context
     context.thread_type, context.options = "NONE", dict(options)
     seen = _Seen(sar=video.stream.sample_aspect_ratio)
     numbers = PacketNumbers(rows)
     at = -1
     for packet in Faults().packets(video):
-        at = numbers.of_next()
+        before, at = at, numbers.of_next()
+        if at in breaks and at != before and context.is_open:
+            seen.feed(context, None, at)
+            context.flush_buffers()
         seen.feed(context, numbered(packet, at), at)
     seen.feed(context, None, at + 1)
     found = [number for number, _ in seen.emitted]

@@ -56,16 +56,12 @@ def picture_changes(video: OpenVideo, rows: Sequence[Row]) -> dict[int, SourcePi
     return _changes(rows, kinds)
 
 
-def _headers(row: Row) -> tuple[bytes, ...]:
-    return (row.header, *(row.kind.parameters if row.kind is not None else ()))
-
-
 def _probes(rows: Sequence[Row]) -> dict[tuple[bytes, ...], int]:
     """A packet at which decoding may begin for each kind of headers."""
     found: dict[tuple[bytes, ...], int] = {}
     for number, row in enumerate(rows):
         if row.random_access and len(found) < _MOST_PROBES:
-            found.setdefault(_headers(row), number)
+            found.setdefault(row.headers, number)
     return found
 
 
@@ -73,7 +69,7 @@ def _changes(rows: Sequence[Row], kinds: dict[tuple[bytes, ...], SourcePicture])
     last = next(iter(kinds.values()))
     changes = {0: last}
     for number, row in enumerate(rows):
-        picture = kinds.get(_headers(row), last) if row.random_access else last
+        picture = kinds.get(row.headers, last) if row.random_access else last
         if picture != last:
             changes[number] = last = picture
     return changes

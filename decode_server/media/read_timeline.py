@@ -15,7 +15,7 @@ from decode_server.media.frame_order import order_by_decoding
 from decode_server.media.pictures import picture_changes
 from decode_server.media.soundness import STRICT, TELL_WHAT_IS_MISSING
 from decode_server.media.stream_choice import OpenVideo
-from decode_server.media.timeline import StreamFacts, Timeline, build_timeline, needs_order
+from decode_server.media.timeline import StreamFacts, Timeline, build_timeline, needs_order, stream_breaks
 
 
 def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: float) -> Timeline:
@@ -28,7 +28,7 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     order = pictures = None
     with video.again(path) as fresh:
         if needs_order(facts.container, demuxed.rows):
-            order = order_by_decoding(fresh, demuxed.rows)
+            order = order_by_decoding(fresh, demuxed.rows, stream_breaks(demuxed, facts, max_gap_s=max_gap_s))
         else:
             pictures = picture_changes(fresh, demuxed.rows)
     timeline = build_timeline(demuxed, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)
@@ -36,7 +36,7 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     if not doubtful:
         return timeline
     with video.again(path) as fresh:
-        doubtful &= {number for number, _ in order_by_decoding(fresh, demuxed.rows, options=STRICT).emitted}
+        doubtful &= {number for number, _ in order_by_decoding(fresh, demuxed.rows, timeline.breaks, options=STRICT).emitted}
     rows = [replace(row, damaged=row.damaged and n not in doubtful) for n, row in enumerate(demuxed.rows)]
     sound = replace(demuxed, rows=rows)
     return build_timeline(sound, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)

@@ -17,7 +17,7 @@ STRICT = LENIENT | {"err_detect": "explode"}
 """Decoder options that, besides, turn every error into an exception, since not every codec marks what it conceals."""
 
 TELL_WHAT_IS_MISSING = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
-"""Decoders that notice a picture that ends early: of these, what a container calls damaged at a joint is tried first."""
+"""Decoders that notice where a picture ends early: what a container calls damaged at a joint is tried first."""
 
 _START_CODE = b"\0\0\0\1"
 

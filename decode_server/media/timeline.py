@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ DEFAULT_MAX_GAP_S = 300.0
 # Containers that store the time of every frame. Others (AVI, program streams) store none or some, and FFmpeg guesses.
 _TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv", "asf"})
 _JOINABLE = frozenset({"mpegts", "mpeg", "flv", "h264", "hevc", "mpegvideo", "m4v", "dv", "obu", "mjpeg"})
+_UNCOUNTED = frozenset({"mpeg", "mpegvideo"})
 _END_TOLERANCE_S = 0.5
 _MOST_LINES = 8  # of one kind; more are told in one
 
@@ -53,9 +55,9 @@ class StreamFacts:
 class Timeline:
     """Packets in decode order, `flags` and times `pts` (packets,) of each in units of `time_base`, rising as frames
     show; `end` is when the last shown frame ends, in the same. `pictures` are the packets at which the kind of picture
-    changes. `losses` are stretches of which frames are left out before anything is decoded; `notes` are lines on what
-    was put right; `seams` are packets at which another recording may begin. `late` counts frames that share their time with the one before and are left out, `headless` packets
-    that no key frame precedes.
+    changes, `seams` those at which another recording may begin. `losses` are stretches of which frames are left out
+    before anything is decoded; `notes` are lines on what was put right. `late` counts frames that share their time with
+    the one before and are left out, `headless` packets that no key frame precedes.
     """
 
     rows: Sequence[Row]
@@ -69,6 +71,11 @@ class Timeline:
     late: int = 0
     headless: int = 0
     seams: tuple[int, ...] = ()
+
+    @cached_property
+    def breaks(self) -> frozenset[int]:
+        """As `stream_breaks`."""
+        return _breaks(self.rows, self.seams)
 
     def doubtful(self, *, at_keys: bool) -> set[int]:
         """Packets that the container calls damaged, perhaps only because another recording is joined on behind them: at
@@ -146,6 +153,14 @@ def needs_order(container: str, rows: Sequence[Row]) -> bool:
     return not (told and _stored(container, rows))
 
 
+def stream_breaks(demuxed: Demuxed, facts: StreamFacts, *, max_gap_s: float) -> frozenset[int]:
+    """Packets before which a codec is emptied when the whole stream is decoded, or it may drop what it holds: seams,
+    and key frames that bring other headers.
+    """
+    clock = unroll(_stamps(demuxed.rows), _rule(demuxed.rows, facts, max_gap_s))
+    return _breaks(demuxed.rows, tuple(leap.packet for leap in clock.leaps if leap.joined))
+
+
 def build_timeline(
     demuxed: Demuxed,
     facts: StreamFacts,
@@ -154,19 +169,13 @@ def build_timeline(
     pictures: dict[int, SourcePicture] | None = None,
     max_gap_s: float = DEFAULT_MAX_GAP_S,
 ) -> Timeline:
-    """The timeline of what was demuxed; `order` is given where `needs_order`. Raises CorruptMedia if no frame is shown."""
+    """The timeline of what was demuxed; `order` is given where `needs_order`.
+
+    Raises CorruptMedia if no frame of it is shown.
+    """
     rows = demuxed.rows
-    rule = ClockRule(
-        step=_step(rows, facts),
-        max_gap=int(Fraction(max_gap_s) / facts.time_base),
-        reordered=_reordered(rows, facts),
-        joinable=facts.container in _JOINABLE,
-    )
-    stamps = [
-        Stamp(dts=row.dts, pts=row.pts, duration=row.duration, key=row.random_access, discard=row.discard)
-        for row in rows
-    ]
-    clock = unroll(stamps, rule)
+    rule = _rule(rows, facts, max_gap_s)
+    clock = unroll(_stamps(rows), rule)
     told = _times(rows, clock, order, facts, rule.step)
     flags = packet_flags(rows)
     if order is not None:
@@ -198,7 +207,7 @@ class _Draft:
         self._seams = tuple(leap.packet for leap in leaps if leap.joined)
         seams = [0, *self._seams, len(self._rows)]
         lost: list[tuple[int, int, int]] = []
-        for start, end in zip(seams, seams[1:], strict=False):
+        for start, end in pairwise(seams):
             part = slice(start, end)
             hidden = undecodable(self._flags[part], self._pts[part]) & ((self._flags[part] & HIDDEN) == 0)
             self._flags[part][hidden] |= HIDDEN
@@ -236,10 +245,10 @@ class _Draft:
     def tell_clock(self, clock: Clock) -> None:
         """Say which stamps were dropped and where the clock was joined."""
         base = self._facts.time_base
-        told = [
-            (n, f"a frame's time stamp is {abs(float(by * base)):.2f} s {'ahead of' if by > 0 else 'behind'} its neighbours'")
-            for n, by in sorted(clock.contradicted.items())
-        ]  # fmt: skip
+        told = []
+        for packet, by in sorted(clock.contradicted.items()):
+            where = "ahead of" if by > 0 else "behind"
+            told.append((packet, f"a frame's time stamp is {abs(float(by * base)):.2f} s {where} its neighbours'"))
         for packet, reason in told[:_MOST_LINES]:
             self._losses.append(self._single(packet, reason))
         if len(told) > _MOST_LINES:
@@ -305,6 +314,42 @@ class _Draft:
 
     def _second(self, pts: int) -> float:
         return round(float((pts - self._origin) * self._facts.time_base), 6)
+
+
+def _rule(rows: Sequence[Row], facts: StreamFacts, max_gap_s: float) -> ClockRule:
+    return ClockRule(
+        step=_step(rows, facts),
+        max_gap=int(Fraction(max_gap_s) / facts.time_base),
+        reordered=_reordered(rows, facts),
+        joinable=facts.container in _JOINABLE,
+        seams_ahead=facts.container in _UNCOUNTED,
+    )
+
+
+def _stamps(rows: Sequence[Row]) -> list[Stamp]:
+    return [
+        Stamp(
+            dts=row.dts,
+            pts=row.pts,
+            duration=row.duration,
+            key=row.random_access,
+            discard=row.discard,
+            damaged=row.damaged,
+        )
+        for row in rows
+    ]
+
+
+def _breaks(rows: Sequence[Row], seams: Sequence[int]) -> frozenset[int]:
+    found = set(seams)
+    last: tuple[bytes, ...] | None = None
+    for number, row in enumerate(rows):
+        if row.random_access:
+            headers = row.headers
+            if last is not None and headers != last:
+                found.add(number)
+            last = headers
+    return frozenset(found)
 
 
 def _reordered(rows: Sequence[Row], facts: StreamFacts) -> bool:

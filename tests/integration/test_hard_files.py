@@ -68,7 +68,8 @@ SAID = {
 REFUSED = {
     "06_vp8_resize__resize.webm": "its picture changes at 1.60 s: size from 160x120 to 320x240; chunk it instead",
     "06c_flv_resize__live.flv": "its picture changes at 1.60 s: size from 160x120 to 320x240; chunk it instead",
-    "31_aspect_changes_mid_stream__tv.ts": "its picture changes at 2.00 s: pixel aspect from 1:1 to 4:3; chunk it instead",
+    "31_aspect_changes_mid_stream__tv.ts": "its picture changes at 2.00 s: pixel aspect from 1:1 to 4:3; "
+    "chunk it instead",
 }
 GREY = "05c_gray_limited_hevc__gray_tv.mp4"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the hard files are not here")

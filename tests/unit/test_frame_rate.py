@@ -27,8 +27,8 @@ def _retimed(
     for number, (time_s, end_s) in enumerate(pairwise([*times_s, times_s[-1] + 1 / source_fps])):
         frame = av.VideoFrame(16, 16, "gray")
         frame.pts = number
-        end_s = lost[0] if lost and time_s < lost[0] < end_s else end_s
-        frames.append(TimedFrame(frame=frame, ticks=int(time_s * 90_000), end_ticks=int(end_s * 90_000)))
+        until_s = lost[0] if lost and time_s < lost[0] < end_s else end_s
+        frames.append(TimedFrame(frame=frame, ticks=int(time_s * 90_000), end_ticks=int(until_s * 90_000)))
     out = at_rate(frames, ticks_per_s=90_000, fps=fps)
     return [(timed.frame.pts or 0, timed.ticks // fps.denominator) for timed in out]
 

@@ -151,9 +151,7 @@ def test_a_stream_that_starts_in_mid_gop_starts_at_its_first_keyframe(tmp_path: 
 def test_recordings_joined_end_to_end_are_timed_one_behind_the_other(
     tmp_path: Path, name: str, frames: int, fields: dict[str, object]
 ) -> None:
-    first = make_numbered_video(
-        tmp_path / f"a.{name[-3:].strip('.')}", frames=frames, width_px=128, height_px=96, **fields
-    )
+    first = make_numbered_video(tmp_path / f"a{Path(name).suffix}", frames=frames, width_px=128, height_px=96, **fields)
     both = tmp_path / name
     both.write_bytes(first.read_bytes() * 2)
     with SourceVideo(both) as source:
