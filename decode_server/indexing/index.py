@@ -232,7 +232,7 @@ class _Work:
             for video, rows in self._videos().items()
         ]
         refused = [
-            FileReport(file=for_people(path), use=MediaUse(refused=reason)) for path, reason in sorted(self._refused.items())
+            FileReport(file=for_people(path), use=MediaUse(refused=why)) for path, why in sorted(self._refused.items())
         ]
         return Report(files=(*used, *refused), ignored=self._ignored)
 
