@@ -1,4 +1,4 @@
-"""Strange files, drawn by Hypothesis: containers, codecs, clocks, joins, cuts of the head, sizes and colours that change.
+"""Strange files, drawn by Hypothesis: containers, codecs, clocks, joins, pauses, sizes and colours that change.
 
 Each says which numbers a reader has to see, in order, and from when on by a player's clock, less what is named as lost.
 It knows how such files come about, and nothing of how they are read.
@@ -103,9 +103,7 @@ def _times(draw: st.DrawFn, frames: int) -> Sequence[float]:
 
 def make_strange(folder: Path, strange: Strange) -> Path:
     """Write the file."""
-    parts = [
-        write_video(folder / f"part{n}.{strange.suffix}", stretch) for n, stretch in enumerate(strange.stretches)
-    ]
+    parts = [write_video(folder / f"part{n}.{strange.suffix}", stretch) for n, stretch in enumerate(strange.stretches)]
     target = folder / f"v.{strange.suffix}"
     if strange.moved_s:
         _moved(parts[0], target, strange.moved_s)

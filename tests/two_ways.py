@@ -15,7 +15,7 @@ from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
 from framefeed.crops import WholeFrame
-from framefeed.request import ClipRequest
+from framefeed.request import ClipRequest, PixelFormat
 from framefeed.sampling import Segments
 from tests.barred import Pixels
 
@@ -54,7 +54,7 @@ def duration_s(root: Path) -> float:
         return library.entry("v").duration_s
 
 
-def shown_at(root: Path, instants_s: Sequence[float], *, pixel_format: str = "rgb24") -> Iterator[Shown]:
+def shown_at(root: Path, instants_s: Sequence[float], *, pixel_format: PixelFormat = "rgb24") -> Iterator[Shown]:
     """What video `v` shows at each instant, at 192x144."""
     with closing(Library(root)) as library, closing(Engine(library)) as engine:
         end_s = library.entry("v").duration_s

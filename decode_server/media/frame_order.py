@@ -86,6 +86,7 @@ class _Seen:
         self.damaged: dict[int, str] = {}
         self.pictures: dict[int, SourcePicture] = {}
         self._last: SourcePicture | None = None
+        self._glance: tuple[Any, ...] = ()
         self._sar = sar
 
     def feed(self, context: Any, packet: Any, at: int) -> None:
@@ -102,6 +103,14 @@ class _Seen:
                 continue
             self.emitted.append((number, at))
             at += packet is None
-            picture = describe_picture(frame, sar=self._sar)
-            if picture != self._last:
-                self.pictures[number] = self._last = picture
+            self._look(frame, number)
+
+    def _look(self, frame: Any, number: int) -> None:
+        """Note the kind of a picture where it changes; most are told to be of the last one's at a glance."""
+        glance = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.color_trc)
+        if glance == self._glance:
+            return
+        self._glance = glance
+        picture = describe_picture(frame, sar=self._sar)
+        if picture != self._last:
+            self.pictures[number] = self._last = picture

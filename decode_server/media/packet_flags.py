@@ -38,7 +38,8 @@ def undecodable(flags: Flags, times: np.ndarray[Any, np.dtype[np.int64]]) -> np.
     if not len(keys):
         return np.ones(len(flags), np.bool_)
     first = int(keys[0])
-    return (np.arange(len(flags)) < first) | (times < times[first])
+    lost: np.ndarray[Any, np.dtype[np.bool_]] = (np.arange(len(flags)) < first) | (times < times[first])
+    return lost
 
 
 def _kinds(rows: Sequence[Row]) -> list[PictureKind]:

@@ -36,7 +36,9 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     if not doubtful:
         return timeline
     with video.again(path) as fresh:
-        doubtful &= {number for number, _ in order_by_decoding(fresh, demuxed.rows, timeline.breaks, options=STRICT).emitted}
+        doubtful &= {
+            number for number, _ in order_by_decoding(fresh, demuxed.rows, timeline.breaks, options=STRICT).emitted
+        }
     rows = [replace(row, damaged=row.damaged and n not in doubtful) for n, row in enumerate(demuxed.rows)]
     sound = replace(demuxed, rows=rows)
     return build_timeline(sound, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)
