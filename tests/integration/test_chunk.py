@@ -19,8 +19,9 @@ import av
 import numpy as np
 import pytest
 
-from decode_server.chunking.chunk import Chunk, chunk_videos
+from decode_server.chunking.chunk import Chunk
 from decode_server.chunking.chunk_report import REPORT_NAME
+from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.chunk_workers import ChunkTask, run_chunk_tasks
 from decode_server.chunking.profiles import PROFILES, profile_named
 from decode_server.chunking.transcode import RECORD_NAME, ChunkRecord, ChunkSettings, chunk_video, read_record
@@ -263,7 +264,10 @@ def test_a_run_uses_what_it_can_reports_the_rest_and_repeats_only_what_changed(t
     again = chunk_videos([sources], root, settings=_settings(), jobs=1)
     assert [o.kept for o in again] == [False, False, False]
     assert _starts(root / "a.mp4") == [0, 2]
-    other = chunk_videos([sources / "a.mp4"], root, settings=_settings(chunk_s=1), jobs=1)
+    with pytest.raises(BadInput, match=r"a\.mp4 was made with other options: chunk_s 2, now 1; wanted .*--overwrite"):
+        chunk_videos([sources / "a.mp4"], root, settings=_settings(chunk_s=1), jobs=1)
+    assert _starts(root / "a.mp4") == [0, 2]
+    other = chunk_videos([sources / "a.mp4"], root, settings=_settings(chunk_s=1), jobs=1, overwrite=True)
     assert [o.kept for o in other] == [False]
     assert _starts(root / "a.mp4") == [0, 1, 2]
     assert sorted(path.name for path in root.iterdir()) == ["a.mp4", "deep", REPORT_NAME]
@@ -314,7 +318,7 @@ def test_the_verb_indexes_what_it_chunked(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_verb_fails_when_nothing_is_usable(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"nonsense")
-    with pytest.raises(CorruptMedia, match=r"none of 1 videos is usable; .*bad\.mp4 cannot be opened"):
+    with pytest.raises(CorruptMedia, match=r"none of 1 videos is usable; .*bad\.mp4: cannot be opened"):
         Chunk(src=(tmp_path / "bad.mp4",), out=tmp_path / "root").run()
 
 
