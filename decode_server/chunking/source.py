@@ -121,12 +121,22 @@ class SourceVideo:
                 reason = next((self._reasons[n] for n in sorted(self._reasons, reverse=True) if n <= last), "")
                 losses.append(
                     Loss(
-                        start_s=round(self.timeline.second(shown[places[0]]), 6),
+                        start_s=round(self._behind(places[0]), 6),
                         end_s=round(self.timeline.second(shown[end]), 6) if end < len(shown) else None,
                         reason=reason or "a packet gives no frame",
                     )
                 )
         return self.timeline.use(losses)
+
+    def _behind(self, place: int) -> float:
+        """From when on the frame at a place and what may have been lost before it are missing: damage can swallow a
+        packet whole, so that nothing tells of it but that the frame before was on show for two or three.
+        """
+        timeline = self.timeline
+        start_s = timeline.second(int(timeline.shown[place]))
+        before_s = timeline.second(int(timeline.shown[place - 1])) if place else start_s
+        step_s = float(1 / self.frames_per_s)
+        return before_s + step_s if step_s < start_s - before_s <= 3.5 * step_s else start_s
 
     def frames(self) -> Iterator[TimedFrame]:
         """Give every whole frame once, times strictly increasing; the others are in `damages`.

@@ -121,11 +121,16 @@ def _is_leap(leap: int, rule: ClockRule) -> bool:
 
 def _is_seam_ahead(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> bool:
     flagged = any(stamp.damaged for stamp in stamps[max(number - 2, 0) : number + 1])
-    return rule.seams_ahead or (rule.joinable and flagged)
+    at = stamps[number].dts or 0
+    restarts = any(stamp.dts is not None and stamp.dts < at for stamp in stamps[number + 1 : number + 4])
+    return rule.seams_ahead or (
+        rule.joinable and flagged and not restarts
+    )  # the flag is for the restart, if there is one
 
 
 def _step_before(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> int:
-    return stamps[number - 1].duration or rule.step
+    own = stamps[number - 1].duration
+    return own if rule.step // 4 <= own <= 4 * rule.step else rule.step
 
 
 def _leaps_back(told: Sequence[Ticks], number: int, last: int, step: int) -> int:

@@ -301,7 +301,8 @@ class _Draft:
         """How long the last frame shows: what is left of the durations that MP4 stores for all of its frames together,
         the packet's own, or one frame.
         """
-        own = self._rows[last].duration or self._rule.step
+        stored = self._facts.container in _TIMED
+        own = (stored and self._rows[last].duration) or self._rule.step
         if self._facts.container.startswith("mov"):
             kept = [row for row in self._rows if not row.discard]
             left = self._origin + sum(row.duration for row in kept) - int(self._pts[last])
@@ -416,11 +417,11 @@ def _next_key(flags: Flags, start: int) -> int:
 
 
 def _step(rows: Sequence[Row], facts: StreamFacts) -> int:
-    """One frame's time: the median of the packets' durations or of the steps between them, or the nominal rate's."""
-    durations = [row.duration for row in rows if row.duration > 0]
-    if 2 * len(durations) > len(rows):
-        return max(int(np.median(durations)), 1)
-    times = sorted(row.pts for row in rows if row.pts is not None)
-    if len(times) > 1 and (step := int(np.median(np.diff(times)))) > 0:
-        return step
-    return max(round(1 / (facts.frames_per_s * facts.time_base)), 1)
+    """One frame's time: the median of the steps between packets, or of their durations, or the nominal rate's. AVI's
+    durations are of its own making.
+    """
+    told = [row.pts if row.dts is None else row.dts for row in rows if not row.discard]
+    steps = [there - here for here, there in pairwise(at for at in told if at is not None) if there > here]
+    if not steps:
+        steps = [row.duration for row in rows if row.duration > 0]
+    return max(int(np.median(steps)), 1) if steps else max(round(1 / (facts.frames_per_s * facts.time_base)), 1)

@@ -100,7 +100,7 @@ def test_whole_frames_around_hurt_packets_are_used_and_no_others(tmp_path: Path,
     assert all(any(start_s <= n / 30 < end_s for start_s, end_s in spans) for n in lost)
     assert not any(start_s + 0.004 <= n / 30 < end_s - 0.004 for start_s, end_s in spans for n in numbers)
     ends_s = [timed.end_ticks / ticks_per_s for timed, _ in seen]
-    assert all(any(abs(end_s - start_s) < 0.004 for end_s in ends_s) or start_s < 0.004 for start_s, _ in spans)
+    assert all(any(-0.004 < end_s - start_s < 0.07 for end_s in ends_s) or start_s < 0.004 for start_s, _ in spans)
 
 
 def test_several_damages_are_listed_apart(tmp_path: Path) -> None:
