@@ -8,7 +8,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --no-deps
 LOCKED := $(PIP_INSTALL) --require-hashes --only-binary :all: --requirement
 IS_CUDA := import importlib.metadata as m; print(any("nvidia" in one or "cuda" in one for one in m.requires("torch")))
 
-.PHONY: demo test test-slow test-calm test-bring-up images lint bench stubs clean
+.PHONY: demo test test-slow test-calm test-bring-up images lint bench strange stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
@@ -39,6 +39,11 @@ images: $(VENV)/demo.installed
 # A million inputs for each front, reply path and file; FUZZ_OPTIONS="--seed 7 --first 500000" goes on where a run ended.
 fuzz: $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.fuzz $(FUZZ_OPTIONS)
+
+# Three thousand drawn media files, each right or named; the slow suite reads sixty.
+strange: $(VENV)/dev.installed
+	FRAMEFEED_STRANGE_FILES=3000 $(VENV)/bin/python -m pytest -q -m slow --timeout=7200 \
+		tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev.installed
 	$(VENV)/bin/ruff check .

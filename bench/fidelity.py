@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation
 
-from decode_server.media.demux import best_stream
+from decode_server.media.stream_choice import open_video
 from framefeed.crops import Box
 
 Pixels = npt.NDArray[np.uint8]
@@ -43,9 +43,9 @@ def ideal_clip(
 
 def all_frames(path: Path) -> list[Pixels]:
     """Every frame of a file by sequential decode, full-resolution RGB with FFmpeg's accurate conversion."""
-    with av.open(str(path)) as container:
-        best = best_stream(container)
-        frames = (f.reformat(format="rgb24", interpolation=_ACCURATE) for f in container.decode(best))
+    with open_video(path) as video:
+        decoded = video.container.decode(video.stream)
+        frames = (f.reformat(format="rgb24", interpolation=_ACCURATE) for f in decoded)
         return [np.asarray(frame.to_ndarray(), np.uint8) for frame in frames if isinstance(frame, av.VideoFrame)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.synthetic import make_videos
 from decode_server.chunking.transcode import ChunkSettings

@@ -26,7 +26,7 @@ from bench.one_core import run_on_core, two_cores
 from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, READY_SAMPLES, Decoding, Read, Reading, policy_of
 from bench.running_server import BINDS, READY_SERVER, check_transports, running_server
 from bench.tables import transport_table
-from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.synthetic import make_videos
 from decode_server.chunking.transcode import ChunkSettings

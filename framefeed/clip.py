@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from framefeed.crops import Box
 from framefeed.show_value import show_value
 
-Matrix = Literal["bt601", "bt709", "bt2020"]
+Matrix = Literal["bt601", "bt709", "bt2020", "smpte240m", "fcc"]
 STAGES = ("queue", "read", "decode", "scale")
 _STAGES = frozenset(STAGES)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -27,6 +28,8 @@ from framefeed.ranges import MAX_BYTES, MAX_SECONDS, check_range, check_ranges, 
 from framefeed.record_map import RecordWriter
 from framefeed.regular_file import opened_regular
 from framefeed.show_value import one_line, show_value
+
+log = logging.getLogger("framefeed.manifest")
 
 MANIFEST_NAME = "framefeed.manifest.jsonl"
 PACKETS_NAME = "framefeed.packets"
@@ -122,10 +125,10 @@ class Manifest:
     refused: tuple[Refusal, ...] = ()
     identity: str = field(default="", compare=False)
 
-    def write(self, folder: Path, *, just_before: Callable[[], object] = lambda: None) -> str:
+    def write(self, folder: Path, *, just_before: Callable[[], object] = lambda: None, finished: bool = True) -> str:
         """Write FOLDER/framefeed.manifest.jsonl atomically, under the identity of what is written, and return that;
         `just_before` it takes its place, its packet indices can take theirs. Its map is written beside it, of no use
-        without it.
+        without it. Not `finished` is one of what was indexed so far, and says so.
         """
         identity = identity_of(self.videos)
         with NewFile(folder / MAP_NAME) as new_map, NewFile(folder / MANIFEST_NAME) as new:
@@ -138,6 +141,8 @@ class Manifest:
                 "identity": identity,
                 "map": digest,
             }
+            if not finished:
+                head["unfinished"] = True
             new.file.write(json.dumps(head).encode() + b"\n")
             for kind, values in ((_VIDEO, self.videos.values()), (_REFUSED, self.refused)):
                 for value in values:
@@ -173,6 +178,17 @@ def read_identity(folder: Path) -> str:
     return read_map_note(folder).identity
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether there is a manifest of all that was to be indexed, and not one of a run that goes on or was ended; reads
+    one line.
+    """
+    try:
+        with opened_regular(folder / MANIFEST_NAME, limit_bytes=_MANIFEST_BYTES) as file:
+            return not _read_head(folder / MANIFEST_NAME, file).unfinished
+    except (OSError, BadInput):
+        return False
+
+
 def read_map_note(folder: Path) -> MapNote:
     """What is to be written on the map of FOLDER's manifest; reads one line of that. Raises as read_identity does."""
     path = folder / MANIFEST_NAME
@@ -186,16 +202,20 @@ def check_indexed(folder: Path) -> None:
     if not folder.is_dir():
         raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
     if not os.path.lexists(folder / MANIFEST_NAME):
-        raise BadInput(f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first")
+        raise BadInput(
+            f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first, or name the folder of its "
+            "index with --index"
+        )
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read FOLDER/framefeed.manifest.jsonl. Raises BadInput if it is missing, empty, damaged, of another version, or
-    says what cannot be of a video.
+def read_manifest(folder: Path, *, partial: bool = False) -> Manifest:
+    """Read FOLDER/framefeed.manifest.jsonl; of one that is not finished the log says so, unless `partial`.
+
+    Raises BadInput if it is missing, empty, damaged, of another version, or says what cannot be of a video.
     """
     if not isinstance(folder, Path):
         raise BadInput(f"root {shown(folder)} is no pathlib.Path; wanted read_manifest(Path(ROOT))")
-    with opened_manifest(folder) as lines:
+    with opened_manifest(folder, partial=partial) as lines:
         videos: dict[str, VideoEntry] = {}
         refused: list[Refusal] = []
         for value in lines.values():
@@ -208,13 +228,18 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 @contextlib.contextmanager
-def opened_manifest(folder: Path) -> Iterator[ManifestLines]:
-    """FOLDER's manifest, to be read line by line. Raises BadInput, also within `with`, as read_manifest does."""
+def opened_manifest(folder: Path, *, partial: bool = False) -> Iterator[ManifestLines]:
+    """FOLDER's manifest, to be read line by line; of one that is not finished the log says so, unless `partial`. Raises
+    BadInput, also within `with`, as read_manifest does.
+    """
     path = folder / MANIFEST_NAME
     check_indexed(folder)
     try:
         with opened_regular(path, limit_bytes=_MANIFEST_BYTES) as file:
-            yield ManifestLines(path, file)
+            lines = ManifestLines(path, file)
+            if lines.head.unfinished and not partial:
+                log.warning("%s lists what was indexed so far and not all: run 'framefeed index' to its end", path)
+            yield lines
     except OSError as error:
         raise BadInput(f"manifest {path} cannot be read: {error.strerror}") from None
 
@@ -224,6 +249,7 @@ class _Head(Struct):
     videos: int = 0
     identity: str = ""
     map: str = ""
+    unfinished: bool = False
 
     def __post_init__(self) -> None:
         check_text("identity", self.identity, most=64)

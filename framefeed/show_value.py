@@ -29,6 +29,14 @@ def show_value(value: object, *, chars: int = VALUE_CHARS) -> str:
     return f"{kind} of {len(value)}" if isinstance(value, list | tuple | dict | set | frozenset) else kind
 
 
+def show_bytes(count: float) -> str:
+    """A number of bytes for people, in three digits or so: 3.41 GB, 27.0 MB, 912 B."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
 def one_line(text: str, *, chars: int = LINE_CHARS) -> str:
     """Text as one printable line of at most `chars` characters: controls, escapes, line ends, bidirectional marks and
     lone surrogates as Python spells them, and the middle left out where it is too long, since both ends of a message

@@ -21,22 +21,27 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from decode_server.chunking.chunk_workers import ChunkTask, run_chunk_tasks
+from decode_server.chunking.chunk_run import Running
+from decode_server.chunking.chunk_workers import ChunkTask
 from decode_server.chunking.profiles import PROFILES
-from decode_server.chunking.transcode import CHUNK_EXTENSION, ChunkRecord, ChunkSettings
+from decode_server.chunking.sampled_cost import SampledCost, durations_s, sample_costs
+from decode_server.chunking.transcode import CHUNK_EXTENSION, ChunkSettings
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
+from decode_server.sources.file_names import for_people
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput, CorruptMedia
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
+from framefeed.show_value import show_bytes
 
 USUAL_LENGTHS_S = (1, 2, 5, 10, 15, 30, 60)
 _LEAST_S = 15  # shorter chunks make files and chunk-crossing clips many, and the index needs none shorter
 _SAMPLE_VIDEOS, _SAMPLE_S = 3, 10
 _SAMPLE_CLIPS, _ROUNDS = 24, 3
 _SIZE_PX = 224
+_SOURCE = "(Equation 3: Zhao and Krähenbühl, AVION, arXiv 2309.16669, section 4.3)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +65,15 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileCost:
-    """What a profile costs on the sample: bits a second of video, bytes read and CPU milliseconds spent a clip."""
+    """What a profile costs on the sample: bits a second of video, bytes read and CPU milliseconds spent a clip, and CPU
+    seconds to make the chunks of a second of video.
+    """
 
     profile: str
     bits_per_s: float
     clip_bytes: float
     clip_ms: float
+    code_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +122,12 @@ def advise(costs: Sequence[ProfileCost], load: Load) -> Advice:
     return Advice(profile=chosen.profile, chunk_s=chunk_s, why=why)
 
 
+def amount(cost: ProfileCost, *, hours: float) -> str:
+    """What chunking so many hours of video with a profile leaves and takes."""
+    chunk_bytes = hours * 3600 * cost.bits_per_s / 8
+    return f"your {hours:.3f} h → {show_bytes(chunk_bytes)}, {hours * cost.code_s:.3f} core-hours"
+
+
 def _why(load: Load, chosen: ProfileCost, *, limit_s: float, chunk_s: int) -> str:
     batch, step_s, storage = load.batch_clips, load.step_s, load.storage_bytes_per_s / 1e6
     rate, share = read_bytes_per_s(load, chosen) / 1e6, read_bytes_per_s(load, chosen) / load.storage_bytes_per_s
@@ -143,31 +157,40 @@ def _why(load: Load, chosen: ProfileCost, *, limit_s: float, chunk_s: int) -> st
 
 
 def measure_costs(
-    videos: dict[str, Path], load: Load, *, settings: ChunkSettings, jobs: int, console: Console
-) -> list[ProfileCost]:
-    """Encode the first seconds of some of the videos in each profile and decode clips of them with the real engine.
+    videos: dict[str, Path], load: Load, *, settings: ChunkSettings, running: Running
+) -> tuple[list[ProfileCost], float]:
+    """What each profile costs, and how many hours all videos are by their heads: encodes the first seconds of some of
+    the videos in each profile and decodes clips of them with the real engine.
 
     Blocks for some seconds of encoding and decoding a profile; writes to a temporary folder only.
 
     Raises CorruptMedia when none of the sample can be used, BadInput when it is shorter than the clips asked for.
     """
-    names = list(videos)
+    if not videos:
+        raise BadInput("advise: there is no video to sample")
+    names, jobs = list(videos), running.processes
+    told_s = durations_s(list(videos.values()), jobs=jobs)
     sample = dict.fromkeys(names[round(n * (len(names) - 1) / (_SAMPLE_VIDEOS - 1))] for n in range(_SAMPLE_VIDEOS))
     with tempfile.TemporaryDirectory(prefix="framefeed-advise-") as folder, ExitStack() as stack:
         engines: dict[str, tuple[Engine, list[ClipRequest]]] = {}
         bits_per_s: dict[str, float] = {}
+        code_s: dict[str, float] = {}
         for profile in PROFILES.values():
-            console.print(f"sampling {len(sample)} videos as {profile.name}…", highlight=False)
+            if running.console is not None:
+                running.console.print(f"sampling {len(sample)} videos as {profile.name}…", highlight=False)
             root = Path(folder) / profile.name
             own = replace(settings, profile=profile, chunk_s=_SAMPLE_S, limit_s=_SAMPLE_S)
-            records = _encode({name: videos[name] for name in sample}, root, own, jobs)
-            bits_per_s[profile.name] = 8 * sum(r.media_bytes for r in records) / sum(r.duration_s for r in records)
+            costs = _encode({name: videos[name] for name in sample}, root, own, jobs)
+            coded_s = sum(cost.record.duration_s for cost in costs)
+            bits_per_s[profile.name] = 8 * sum(cost.record.media_bytes for cost in costs) / coded_s
+            code_s[profile.name] = sum(cost.cpu_s for cost in costs) / coded_s
             library = stack.enter_context(closing(Library(root)))
             engines[profile.name] = stack.enter_context(closing(Engine(library))), _requests(library, load)
-        return _decode(engines, bits_per_s)
+        measured = [replace(cost, code_s=code_s[cost.profile]) for cost in _decode(engines, bits_per_s)]
+        return measured, sum(seconds or 0.0 for seconds in told_s.values()) / 3600
 
 
-def _encode(sample: dict[str, Path], root: Path, settings: ChunkSettings, jobs: int) -> list[ChunkRecord]:
+def _encode(sample: dict[str, Path], root: Path, settings: ChunkSettings, jobs: int) -> list[SampledCost]:
     staging = root.with_name(root.name + ".parts")
     tasks = [
         ChunkTask(
@@ -179,12 +202,12 @@ def _encode(sample: dict[str, Path], root: Path, settings: ChunkSettings, jobs: 
         )
         for number, (name, source) in enumerate(sample.items())
     ]
-    outcomes = [outcome for _, outcome in run_chunk_tasks(tasks, jobs=jobs, on_bytes=lambda _: None)]
-    records = [outcome for outcome in outcomes if isinstance(outcome, ChunkRecord)]
-    if not records:
-        raise CorruptMedia(f"advise: none of {len(sample)} sampled videos is usable; {outcomes[0]}")
+    costs = [cost for _, cost in sample_costs(tasks, jobs=jobs) if cost is not None]
+    if not costs:
+        files = ", ".join(for_people(str(source)) for source in sample.values())
+        raise CorruptMedia(f"advise: none of the {len(sample)} sampled videos can be used: {files}")
     build_index(root)
-    return records
+    return costs
 
 
 def _requests(library: Library, load: Load) -> list[ClipRequest]:
@@ -235,8 +258,8 @@ def _decode(engines: dict[str, tuple[Engine, list[ClipRequest]]], bits_per_s: di
     ]
 
 
-def print_advice(costs: Sequence[ProfileCost], load: Load, advice: Advice, console: Console) -> None:
-    """Print the table of profiles, the proposal and its reasons."""
+def print_advice(costs: Sequence[ProfileCost], load: Load, advice: Advice, console: Console, *, hours: float) -> None:
+    """Print the table of profiles, the proposal and its reasons, and what chunking `hours` of video so comes to."""
     table = Table(
         "profile", "Mb/s", "vs archive", "CPU ms/clip", "cores", "kB read/clip", "MB/s read", "Eq. 3: T ≤ s", box=None
     )
@@ -254,4 +277,5 @@ def print_advice(costs: Sequence[ProfileCost], load: Load, advice: Advice, conso
         )
     console.print(table)
     console.print(f"\nproposed: --profile {advice.profile} --chunk-s {advice.chunk_s}", highlight=False)
-    console.print(advice.why, markup=False, highlight=False)
+    chosen = next(cost for cost in costs if cost.profile == advice.profile)
+    console.print(f"{amount(chosen, hours=hours)}\n{advice.why}\n{_SOURCE}", markup=False, highlight=False)

@@ -7,29 +7,27 @@ found in, without suffix. ROOT/framefeed.chunks.json reports the last run: every
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from decode_server.chunking.advise import Load, advise, measure_costs, print_advice
-from decode_server.chunking.chunk_report import VideoOutcome, print_report, quarantine_losses, write_report
-from decode_server.chunking.chunk_workers import ChunkTask, Outcome, run_chunk_tasks
+from decode_server.chunking.chunk_report import print_totals, report_of
+from decode_server.chunking.chunk_run import Running, chunk_found, finished_videos, require_replaceable
+from decode_server.chunking.dry_run import forecast, print_forecast
 from decode_server.chunking.encoder_trial import try_encoder
+from decode_server.chunking.find_sources import Sources, find_videos
 from decode_server.chunking.frame_rate import parse_rate
 from decode_server.chunking.profiles import profile_named
-from decode_server.chunking.transcode import CHUNK_EXTENSION, ChunkRecord, ChunkSettings, finished_record, was_chunked
-from decode_server.indexing.index import VIDEO_SUFFIXES, build_index
-from framefeed.errors import BadInput, CorruptMedia, Retryable
-
-_STAGING_NAME = ".framefeed.parts"
+from decode_server.chunking.transcode import ChunkSettings
+from decode_server.indexing.index import Build, index_root
+from decode_server.media.timeline import DEFAULT_MAX_GAP_S
+from decode_server.sources.report import Report
+from decode_server.sources.walk import WalkRules
+from framefeed.errors import BadInput, CorruptMedia
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +52,20 @@ class Chunk:
     """Frames a second of the chunks, such as 30 or 29.97; the source's own frames and times if not given."""
     audio: bool = False
     """Keep the sound, as AAC."""
+    max_gap_s: float = DEFAULT_MAX_GAP_S
+    """A longer pause, in which one frame stays on show, is cut out; in seconds."""
     jobs: int | None = None
     """Videos at a time; the CPUs there are if not given."""
+    dry_run: bool = False
+    """Write nothing, but say what a run would take and leave: hours, GB, core-hours, time and free space."""
+    overwrite: bool = False
+    """Make videos again that lie in OUT and were made with other options or from another file of that name."""
+    all_files: bool = False
+    """Take files of every suffix, not only those of usual video suffixes."""
+    follow_links: bool = False
+    """Take files that links lead to outside of the folders named too."""
+    report: Path | None = None
+    """File for a JSON line about each input: used whole, in part, refused or ignored, and why."""
     advise: bool = False
     """Write nothing, but propose profile and chunk length for a training run from a sample of the videos."""
     batch_clips: int | None = None
@@ -74,25 +84,51 @@ class Chunk:
 
         Raises:
             BadInput: the sources or the options cannot be used.
-            CorruptMedia: not one video is usable.
+            CorruptMedia: not one video is usable, or fewer are than are refused; what is, is chunked and indexed.
             StorageFault: the root cannot be written.
         """
         load = self._load()
+        running = Running(jobs=self.jobs, overwrite=self.overwrite, console=Console(stderr=True))
         settings = self._settings()
-        jobs = self.jobs or len(os.sched_getaffinity(0))
-        if load:
-            videos = find_videos(self.src, None)
-            costs = measure_costs(videos, load, settings=settings, jobs=jobs, console=Console(stderr=True))
-            print_advice(costs, load, advise(costs, load), Console())
-            return
-        if self.out is None:
+        if self.out is None and not (load or self.dry_run):
             raise BadInput("chunk: --out is missing; wanted the root to write")
-        outcomes = chunk_videos(self.src, self.out, settings=settings, jobs=self.jobs, console=Console(stderr=True))
-        print_report(outcomes, Console())
+        rules = WalkRules(all_files=self.all_files, follow_links=self.follow_links)
+        sources = find_videos(self.src, self.out, rules)
+        if load:
+            costs, hours = measure_costs(sources.videos, load, settings=settings, running=running)
+            print_advice(costs, load, advise(costs, load), Console(), hours=hours)
+        elif self.dry_run:
+            self._forecast(sources, settings, running)
+        else:
+            self._chunk(sources, settings, running)
+
+    def _chunk(self, sources: Sources, settings: ChunkSettings, running: Running) -> None:
+        assert self.out is not None
+        began_s = time.monotonic()
+        outcomes = chunk_found(sources, self.out, settings=settings, running=running)
+        report = report_of(outcomes, sources)
+        self._show(report)
+        print_totals(outcomes, Console(), took_s=time.monotonic() - began_s)
         if not any(outcome.record for outcome in outcomes):
-            first = outcomes[0]
-            raise CorruptMedia(f"none of {len(outcomes)} videos is usable; {first.source} {first.reason}")
-        print(f"data set {build_index(self.out, jobs=jobs).identity}")
+            first = report.files[0]
+            raise CorruptMedia(f"none of {len(outcomes)} videos is usable; first: {first.file}: {first.use.refused}")
+        build = Build(jobs=running.processes, console=running.console)
+        print(f"data set {index_root(self.out, build=build)[0].identity}")
+        report.require_mostly_used()
+
+    def _show(self, report: Report) -> None:
+        report.show(Console())
+        if self.report:
+            report.write(self.report)
+
+    def _forecast(self, sources: Sources, settings: ChunkSettings, running: Running) -> None:
+        """What a run would do. Raises what that would raise before its work."""
+        kept = finished_videos(sources, self.out, settings) if self.out else {}
+        left = {video: source for video, source in sources.videos.items() if video not in kept}
+        if self.out:
+            require_replaceable(left, self.out, settings, overwrite=self.overwrite)
+        print_forecast(forecast(left, settings=settings, running=running), Console(), kept=len(kept), out=self.out)
+        self._show(report_of([], sources))
 
     def _settings(self) -> ChunkSettings:
         profile = profile_named(self.profile, encoder=self.encoder, options=self.encoder_options)
@@ -103,6 +139,7 @@ class Chunk:
             chunk_s=self.chunk_s,
             fps=parse_rate(self.fps) if self.fps else None,
             audio=self.audio,
+            max_gap_s=self.max_gap_s,
         )
 
     def _load(self) -> Load | None:
@@ -136,145 +173,3 @@ class Chunk:
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def chunk_videos(
-    sources: Sequence[Path],
-    root: Path,
-    *,
-    settings: ChunkSettings,
-    jobs: int | None = None,
-    console: Console | None = None,
-) -> list[VideoOutcome]:
-    """Chunk `sources` (files or folders) into `root`, skipping what is finished; a damaged video is an outcome.
-
-    Blocks until all are done, minutes to days, with a progress bar on `console` if one is given. A run that was
-    killed continues with the videos that it had not finished. The scripts that call it need a `__main__` guard, since
-    workers are spawned.
-
-    Raises:
-        BadInput: no video in `sources`, two of one name, a folder in `root` that this did not make, or a second run.
-        StorageFault: `root` cannot be written.
-    """
-    if jobs is not None and jobs < 1:
-        raise BadInput(f"jobs is {jobs}, wanted at least 1")
-    found = find_videos(sources, root)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"root {root} cannot be made: {error.strerror}") from None
-    outcomes: dict[str, VideoOutcome] = {}
-    with _sole_writer(root) as staging:
-        tasks = []
-        for number, (video, source) in enumerate(found.items()):
-            folder = root / f"{video}.{CHUNK_EXTENSION}"
-            if record := finished_record(source, folder, settings):
-                outcomes[video] = VideoOutcome(video=video, source=source, record=record, kept=True)
-                continue
-            _check_replaceable(folder)
-            tasks.append(
-                ChunkTask(video=video, source=source, folder=folder, staging=staging / str(number), settings=settings)
-            )
-        for task, outcome in _with_progress(tasks, jobs or len(os.sched_getaffinity(0)), console):
-            outcomes[task.video] = _outcome(task, outcome)
-        ordered = [outcomes[video] for video in found]
-        write_report(root, ordered)
-        quarantine_losses(root, ordered)
-    return ordered
-
-
-def find_videos(sources: Sequence[Path], root: Path | None) -> dict[str, Path]:
-    """Video name to file, in name order, of files and of folders searched recursively; `root`, if any, is left out.
-
-    Raises:
-        BadInput: a source that is missing or holds no video, or two files that would share a name or a folder.
-    """
-    if not sources:
-        raise BadInput("no source given; wanted video files or folders")
-    videos: dict[str, Path] = {}
-    for source in sources:
-        if not source.exists():
-            raise BadInput(f"source {source} does not exist")
-        below = source if source.is_dir() else source.parent
-        files = _video_files(source, root) if source.is_dir() else [source]
-        if not files:
-            raise BadInput(f"source {source} holds no video file (looked for {' '.join(sorted(VIDEO_SUFFIXES))})")
-        for file in files:
-            name = file.relative_to(below).with_suffix("").as_posix()
-            other = videos.setdefault(name, file)
-            if other.resolve() != file.resolve():
-                raise BadInput(f"{other} and {file} would both be video {name!r}; rename one or chunk them apart")
-    for name, file in videos.items():
-        for parent in Path(name).parents:
-            owner = videos.get(parent.with_suffix("").as_posix()) if parent.suffix == f".{CHUNK_EXTENSION}" else None
-            if owner:
-                raise BadInput(f"{file} would lie in the chunk folder of {owner}; chunk them apart")
-    return dict(sorted(videos.items()))
-
-
-def _video_files(folder: Path, root: Path | None) -> list[Path]:
-    if root and folder.resolve() == root.resolve():
-        raise BadInput(f"source and root are the same folder {folder}; wanted another --out")
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    return sorted(
-        path
-        for path in files
-        if path.is_file()
-        and not (root and path.resolve().is_relative_to(root.resolve()))
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
-def _lock(path: Path) -> int:
-    """The descriptor of an empty file; a link in its place is refused. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-
-
-@contextmanager
-def _sole_writer(root: Path) -> Iterator[Path]:
-    """The staging folder, held by this process alone; what a killed run left in it is removed first and last."""
-    staging = root / _STAGING_NAME
-    if staging.is_symlink():  # what lies where it leads is not this program's to remove
-        raise BadInput(f"root {root}: {_STAGING_NAME} is a link, wanted a folder or none; remove it")
-    try:
-        staging.mkdir(exist_ok=True)
-        lock = os.fdopen(_lock(staging / "lock"), "w")
-    except OSError as error:
-        raise BadInput(f"root {root} cannot be written: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however that ends
-        except BlockingIOError:
-            raise BadInput(f"another run is writing to {root}; wait for it or choose another --out") from None
-        for left in staging.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _check_replaceable(folder: Path) -> None:
-    if folder.exists() and not was_chunked(folder):
-        raise BadInput(f"{folder} exists and was not made by 'framefeed chunk'; move it away or choose another --out")
-
-
-def _with_progress(tasks: list[ChunkTask], jobs: int, console: Console | None) -> Iterator[tuple[ChunkTask, Outcome]]:
-    columns = (TextColumn("chunking {task.fields[done]}/{task.fields[videos]} videos"), BarColumn(), DownloadColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=console is None, transient=True
-    ) as progress:
-        total_bytes = sum(task.source.stat().st_size for task in tasks)
-        bar = progress.add_task("", total=total_bytes, done=0, videos=len(tasks))
-        work = run_chunk_tasks(tasks, jobs=jobs, on_bytes=lambda done: progress.update(bar, completed=done))
-        for done, (task, outcome) in enumerate(work, start=1):
-            progress.update(bar, done=done)
-            yield task, outcome
-
-
-def _outcome(task: ChunkTask, outcome: Outcome) -> VideoOutcome:
-    if isinstance(outcome, ChunkRecord):
-        return VideoOutcome(video=task.video, source=task.source, record=outcome)
-    retry = isinstance(outcome, Retryable)
-    return VideoOutcome(video=task.video, source=task.source, reason=str(outcome), retry=retry)

@@ -30,17 +30,31 @@ class ChunkEncoder:
         self._stream: av.VideoStream | None = None
         self._sound: av.AudioStream | None = None
         self._with_sound = sound
+        self._last: av.Packet[av.VideoStream] | None = None
+        self._first_dts = self._first_ticks = self._end_ticks = 0
 
-    def add(self, frame: av.VideoFrame, ticks: int) -> None:
-        """Encode `frame` at `ticks` from the chunk's start."""
+    def add(self, frame: av.VideoFrame, ticks: int, *, end_ticks: int) -> None:
+        """Encode `frame`, on show from `ticks` to `end_ticks` from the chunk's start."""
         if self._stream is None:
             self._stream = self._open_stream(frame)
             if self._with_sound:
                 self._sound = self._open_sound()
         frame.pts = ticks
         frame.time_base = Fraction(1, self._ticks_per_s)
+        frame.duration = end_ticks - ticks
         frame.pict_type = PictureType.NONE  # the source's I-frames must not force keyframes here
-        self._container.mux(self._stream.encode(frame))
+        self._end_ticks = end_ticks
+        self._mux(self._stream.encode(frame))
+
+    def _mux(self, packets: list[av.Packet[av.VideoStream]]) -> None:
+        """Write packets, each once the next is there: the last one's duration makes up the length of the chunk."""
+        for packet in packets:
+            if self._last is not None:
+                self._container.mux(self._last)
+            else:
+                self._first_dts = packet.dts or 0
+                self._first_ticks = packet.pts or 0
+            self._last = packet
 
     def add_sound(self, samples: Samples) -> None:
         """Encode the whole chunk's sound."""
@@ -68,7 +82,11 @@ class ChunkEncoder:
     def close(self) -> int:
         """Flush and close the file. Returns its size in bytes."""
         if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
+        if self._last is not None:
+            decoded = (self._last.dts or 0) - self._first_dts
+            self._last.duration = max(self._end_ticks - self._first_ticks - decoded, 1)
+            self._container.mux(self._last)
         self._container.close()
         return self._path.stat().st_size
 

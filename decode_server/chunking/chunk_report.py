@@ -1,18 +1,22 @@
-"""What became of the videos of a chunking run: as a file, as quarantined stretches and on the terminal."""
+"""What became of the videos of a chunking run: in the root, as quarantined stretches and in the words of all verbs."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from decode_server.chunking.source import Damage
+from decode_server.chunking.find_sources import Sources
 from decode_server.chunking.transcode import ChunkRecord
+from decode_server.media.media_use import MediaUse
+from decode_server.sources.file_names import for_people
+from decode_server.sources.report import FileReport, Report
 from framefeed.new_file import write_whole
 from framefeed.quarantine import QuarantinedSpan, read_quarantine
+from framefeed.show_value import show_bytes
 
 REPORT_NAME = "framefeed.chunks.json"
 
@@ -21,7 +25,7 @@ REPORT_NAME = "framefeed.chunks.json"
 class VideoOutcome:
     """What became of one video: its record if any frame is used (`kept` from an earlier run or new), else the reason.
 
-    `retry` is true where another run may succeed (the storage failed).
+    `retry` is true where another run may succeed (the storage failed, the source changed).
     """
 
     video: str
@@ -31,84 +35,69 @@ class VideoOutcome:
     reason: str = ""
     retry: bool = False
 
+    @property
+    def use(self) -> MediaUse:
+        """What of the source is used."""
+        if self.record is None:
+            return MediaUse(refused=self.reason)
+        use, silenced = self.record.use, self.record.silenced_packets
+        return replace(use, notes=(*use.notes, f"{silenced} packets of sound do not decode")) if silenced else use
 
-def write_report(root: Path, outcomes: list[VideoOutcome]) -> None:
-    """Write ROOT/framefeed.chunks.json, atomically."""
-    rows = [
-        {
-            "video": outcome.video,
-            "source": str(outcome.source),
-            "state": state_of(outcome),
-            "reason": notes_on(outcome),
-            "left_out": [asdict(damage) for damage in outcome.record.damages] if outcome.record else [],
-            "retry": outcome.retry,
-        }
+
+def report_of(outcomes: list[VideoOutcome], sources: Sources) -> Report:
+    """What became of every source."""
+    files = [
+        FileReport(
+            file=for_people(str(outcome.source)),
+            video=outcome.video,
+            use=outcome.use,
+            again=outcome.retry,
+        )
         for outcome in outcomes
     ]
-    write_whole(root / REPORT_NAME, json.dumps({"framefeed_chunk_report": 1, "videos": rows}, indent=1).encode())
+    files += [FileReport(file=for_people(path), use=MediaUse(refused=why)) for path, why in sources.refused.items()]
+    return Report(files=tuple(files), ignored=sources.ignored)
+
+
+def write_report(root: Path, report: Report) -> None:
+    """Write ROOT/framefeed.chunks.json, atomically. Raises OSError."""
+    rows = [row.as_row() for row in report.files]
+    body = {"framefeed_chunk_report": 2, "videos": rows, "ignored": dict(report.ignored)}
+    write_whole(root / REPORT_NAME, json.dumps(body, indent=1).encode())
 
 
 def quarantine_losses(root: Path, outcomes: list[VideoOutcome]) -> None:
-    """List the stretches that damaged sources lost within their videos; of videos made anew, forget older damage."""
+    """List the stretches that damaged sources lost within their videos; of videos made anew, forget older damage.
+
+    Raises OSError.
+    """
     made = {outcome.video for outcome in outcomes if not outcome.kept}
     spans = [
         QuarantinedSpan(
-            video=outcome.video, start_s=damage.start_s, end_s=damage.end_s, reason=damage.reason, found_by="chunk"
+            video=outcome.video, start_s=loss.start_s, end_s=loss.end_s, reason=loss.reason, found_by="chunk"
         )
         for outcome in outcomes
-        if outcome.record
-        for damage in outcome.record.damages
-        if damage.end_s is not None and damage.end_s > damage.start_s
+        for loss in outcome.use.losses
+        if loss.end_s is not None and loss.end_s > loss.start_s
     ]
     known = read_quarantine(root).replaced((), found_by="verify", videos=made)
     known.replaced(spans, found_by="chunk", videos={outcome.video for outcome in outcomes}).write(root)
 
 
-def state_of(outcome: VideoOutcome) -> str:
-    """One word: whole, salvaged (what is whole of it is used), refused, or failed (try again)."""
-    if outcome.record is None:
-        return "failed" if outcome.retry else "refused"
-    return "salvaged" if outcome.record.damages else "whole"
-
-
-def notes_on(outcome: VideoOutcome) -> str:
-    """What was left out of a video and why, empty if nothing was."""
-    record = outcome.record
-    if record is None:
-        return outcome.reason
-    notes = [_note(damage) for damage in record.damages]
-    if record.skipped_packets:
-        notes.append(f"{record.skipped_packets} packets before the first keyframe left out")
-    if record.repeated_frames:
-        notes.append(f"{record.repeated_frames} frames that share a time with another left out")
-    if record.silenced_packets:
-        notes.append(f"{record.silenced_packets} packets of sound do not decode and are silence")
-    return "; ".join(notes)
-
-
-def _note(damage: Damage) -> str:
-    end = "its end" if damage.end_s is None else f"{damage.end_s:.2f} s"
-    return f"left out from {damage.start_s:.2f} s to {end}: {damage.reason}"
-
-
-def print_report(outcomes: list[VideoOutcome], console: Console) -> None:
-    """Print totals, and a line for every video of which something was left out."""
+def print_totals(outcomes: list[VideoOutcome], console: Console, *, took_s: float) -> None:
+    """Print what the chunks of all videos come to, and what this run took."""
     records = [outcome.record for outcome in outcomes if outcome.record]
     kept = sum(outcome.kept for outcome in outcomes)
-    table = Table("videos", "already done", "chunks", "seconds", "source MB", "chunk MB", "ratio", box=None)
+    table = Table("videos", "already done", "chunks", "hours", "sources", "in chunks", "ratio", "minutes", box=None)
     source_bytes, media_bytes = sum(r.source_bytes for r in records), sum(r.media_bytes for r in records)
     table.add_row(
         f"{len(records)} of {len(outcomes)}",
         str(kept),
         str(sum(len(record.chunk_start_s) for record in records)),
-        f"{sum(record.duration_s for record in records):.1f}",
-        f"{source_bytes / 1e6:.1f}",
-        f"{media_bytes / 1e6:.1f}",
+        f"{sum(record.duration_s for record in records) / 3600:.3f}",
+        show_bytes(source_bytes),
+        show_bytes(media_bytes),
         f"{media_bytes / source_bytes:.2f}" if source_bytes else "-",
+        f"{took_s / 60:.1f}",
     )
     console.print(table)
-    for outcome in outcomes:
-        if notes := notes_on(outcome):
-            console.print(
-                f"{state_of(outcome)}: {outcome.video}: {notes}", markup=False, highlight=False, soft_wrap=True
-            )

@@ -7,8 +7,10 @@ video with it and no other: the videos in flight are tried again alone, and the 
 from __future__ import annotations
 
 import ctypes
+import errno
 import multiprocessing
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -31,13 +33,14 @@ _CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the parent'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkTask:
-    """One video to make: its source, its folder, and a staging path of its own on the same file system."""
+    """One video to make: its source and how large that is, its folder, and a staging path of its own beside that."""
 
     video: str
     source: Path
     folder: Path
     staging: Path
     settings: ChunkSettings
+    source_bytes: int = 0
 
 
 Outcome = ChunkRecord | FramefeedError
@@ -73,7 +76,7 @@ def run_chunk_tasks(
                     if died and not alone:
                         suspects.append(task)
                         continue
-                    read_bytes += task.source.stat().st_size if task.source.exists() else 0
+                    read_bytes += task.source_bytes
                     yield task, CorruptMedia("its decoder crashed, twice") if died else outcome
                 on_bytes(read_bytes + crew.bytes_in_flight())
 
@@ -151,10 +154,31 @@ def _work(task: ChunkTask, slot: int) -> Outcome:
             raise _Stopped
 
     try:
-        return chunk_video(task.source, task.folder, staging=task.staging, settings=task.settings, on_bytes=on_bytes)
+        record = chunk_video(task.source, task.folder, staging=task.staging, settings=task.settings, on_bytes=on_bytes)
+        return _if_unchanged(task, record)
+    except _Stopped:
+        raise
     except FramefeedError as error:
         return error
-    except OSError as error:
-        raise StorageFault(f"chunks of {task.video} cannot be written: {error.strerror or error}") from None
     except FFmpegError as error:
         return UnsupportedMedia(f"has pictures that cannot be converted or encoded: {error.strerror}")
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return UnsupportedMedia("its path is too long for a folder of chunks; give it a shorter name")
+        raise StorageFault(f"chunks of {task.video} cannot be written: {error.strerror or error}") from None
+    except Exception as error:  # whatever is wrong with one video, the others are chunked
+        return CorruptMedia(f"cannot be chunked ({type(error).__name__}: {error})")
+
+
+def _if_unchanged(task: ChunkTask, record: ChunkRecord) -> Outcome:
+    """The record, unless the source is not any more what it was when its reading began; then its chunks go."""
+    try:
+        now = task.source.stat()
+        size_bytes, mtime_ns = now.st_size, now.st_mtime_ns
+    except OSError:
+        size_bytes, mtime_ns = 0, 0
+    if (size_bytes, mtime_ns) == (record.source_bytes, record.source_mtime_ns):
+        return record
+    shutil.rmtree(task.folder, ignore_errors=True)
+    grown = f"{record.source_bytes} to {size_bytes} bytes"
+    return StorageFault(f"changed while it was read ({grown}); run again when it is complete")

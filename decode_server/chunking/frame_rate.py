@@ -13,6 +13,7 @@ from framefeed.errors import BadInput
 _NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001), "29.97": Fraction(30000, 1001)}
 _NTSC |= {"59.94": Fraction(60000, 1001), "119.88": Fraction(120000, 1001)}
 _SLACK_FRAMES = Fraction(1, 8)  # containers round times, so a frame may be this early for its instant
+_STEADY_FRAMES = 300  # so many times one frame is given before it is given once a second
 
 
 def parse_rate(text: str) -> Fraction:
@@ -26,28 +27,20 @@ def parse_rate(text: str) -> Fraction:
     return rate
 
 
-def at_rate(
-    frames: Iterable[TimedFrame], *, ticks_per_s: int, source_fps: Fraction, fps: Fraction
-) -> Iterator[TimedFrame]:
+def at_rate(frames: Iterable[TimedFrame], *, ticks_per_s: int, fps: Fraction) -> Iterator[TimedFrame]:
     """The frame on show at each n / fps, with times in ticks of 1 / fps.numerator s, which are exact.
 
-    A frame is on show until the next; the last one, and the last before damage, for one frame of `source_fps`.
+    Where frames are left out nothing is on show. Of a long pause the rest is given once a second: what is on show is
+    the same, and the chunks stay a small multiple of their source.
     """
-    slack, hold = _SLACK_FRAMES / fps, 1 / source_fps
-    shown: TimedFrame | None = None
-    shown_s = Fraction(0)
+    slack, step = _SLACK_FRAMES / fps, fps.denominator
+    rest = max(int(fps), 1)
     number = 0
-    resumed = False
     for timed in frames:
-        time_s = Fraction(timed.ticks, ticks_per_s)
-        if shown is not None:
-            until_s = min(time_s, shown_s + hold) if timed.resumed else time_s
-            while number / fps < until_s - slack:
-                yield replace(shown, ticks=number * fps.denominator, resumed=resumed)
-                number, resumed = number + 1, False
-        if timed.resumed:
-            number, resumed = max(number, math.ceil((time_s - slack) * fps)), True
-        shown, shown_s = timed, time_s
-    while shown is not None and number / fps < shown_s + hold - slack:
-        yield replace(shown, ticks=number * fps.denominator, resumed=resumed)
-        number, resumed = number + 1, False
+        begin_s, end_s = Fraction(timed.ticks, ticks_per_s), Fraction(timed.end_ticks, ticks_per_s)
+        first = number = max(number, math.ceil((begin_s - slack) * fps))
+        end = math.ceil((end_s - slack) * fps)
+        while number < end:
+            until = min(number + (1 if number - first < _STEADY_FRAMES else rest), end)
+            yield replace(timed, ticks=number * step, end_ticks=until * step)
+            number = until

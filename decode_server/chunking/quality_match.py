@@ -19,10 +19,9 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 
 from decode_server.chunking.profiles import PROFILES, EncodingProfile
-from decode_server.chunking.source import usable_stream
 from decode_server.chunking.steady_encoder import steady_options
-from decode_server.media.container import open_container
 from decode_server.media.picture import PictureFilter, describe_picture
+from decode_server.media.stream_choice import open_video
 from framefeed.errors import UnsupportedMedia
 
 _PARTS = 3
@@ -70,8 +69,8 @@ def _sample(source: Path, *, short_side_px: int, pix_fmt: str, fps: Fraction | N
     """Parts of the source as the chunker's pictures; without those that cannot be sought or decoded."""
     parts: list[Part] = []
     try:
-        with open_container(source) as container:
-            stream = usable_stream(container)
+        with open_video(source) as video:
+            container, stream = video.container, video.stream
             rate = stream.average_rate or Fraction(30)
             step = max(round(rate / fps), 1) if fps else 1
             duration_s = Fraction(container.duration or 0, av.time_base)

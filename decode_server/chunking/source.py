@@ -1,150 +1,88 @@
-"""The whole frames of one source file, in order and exactly timed, with the damaged stretches left out and listed.
+"""The whole frames of one source file, in order and timed by its timeline; what is damaged is left out and listed.
 
-Damage is detected rather than concealed: decoders run with `err_detect=explode` and one thread (with frame threads
-libavcodec loses the corrupt flag, and errors arrive out of step). What the decoder has not yet put in display order
-when damage shows is not given out, and reading resumes at the next key frame, with an empty decoder and without the
-pictures that lead it (they may depend on what is lost). So every frame that is given out was whole, and all that it
-depends on too. Bits that flip into other valid symbols are beyond any decoder: H.264 and HEVC carry no checksum.
-
-Time is counted from the first frame of the file, in exact ticks of 1 / `ticks_per_s`; it knows nothing of chunks.
+Damage is detected rather than concealed: errors are exceptions, decoded by one thread (with frame threads libavcodec
+loses the corrupt flag, and errors arrive out of step). A frame is given out once all packets before its own in decode
+order have given theirs whole, since it depends on those only; after damage reading resumes at the next key frame, with
+an empty decoder and without the pictures that lead it (they may depend on what is lost). So every frame that is given
+out was whole, and all that it depends on too. Bits that flip into other valid symbols are beyond any decoder: H.264
+and HEVC carry no checksum.
 """
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
-from av.container import InputContainer
-from av.error import FFmpegError
+import numpy as np
+from av.error import DecoderNotFoundError, FFmpegError, PatchWelcomeError
 
-from decode_server.media.container import check_codec, open_container
-from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
+from decode_server.media.demux import Faults, demux_rows, raise_storage_fault
+from decode_server.media.frame_order import PacketNumbers, numbered
+from decode_server.media.media_use import Loss, MediaUse
+from decode_server.media.packet_index import DAMAGED, HIDDEN, KEY
+from decode_server.media.picture import SourcePicture
+from decode_server.media.read_timeline import read_timeline
+from decode_server.media.soundness import STRICT, slices_alone
+from decode_server.media.stream_choice import open_video
+from decode_server.media.timeline import DEFAULT_MAX_GAP_S, Timeline
+from framefeed.errors import CorruptMedia, StorageFault, UnsupportedMedia
 
-_STORAGE_ERRNOS = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES, errno.ENOENT, errno.ENOMEM})
-_FORMATS_WITHOUT_PTS = frozenset({"avi"})
-_END_TOLERANCE_S = 0.5
-_DEMUX_FAULTS = 16  # so many in a row without a packet are the end
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
-    """A stretch of a source, in seconds from its first frame, of which no frame is used, and why; `end_s` is None where
-    it lasts to the source's end.
-    """
-
-    start_s: float
-    end_s: float | None
-    reason: str
+_FINEST_TICKS_PER_S = 1_000_000  # MP4 and encoders count no finer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedFrame:
-    """A decoded frame and its time in ticks since the source's first frame; `resumed` if damage lies before it."""
+    """A decoded frame, on show from `ticks` to `end_ticks` since the source's first frame, and what kind it is of."""
 
     frame: av.VideoFrame
     ticks: int
-    resumed: bool = False
-
-
-class _Debts:
-    """Which packets of a part owe a frame. A frame depends on packets before its own in decode order only, so it is
-    safe once all of those have given theirs whole.
-
-    Known for H.264 and HEVC of whole pictures, where each packet is one frame; elsewhere frames are held for as many
-    others as the codec reorders.
-    """
-
-    def __init__(self, codec: str) -> None:
-        self._known = codec in ("h264", "hevc")
-        self._fed = 0
-        self._owed: dict[int, int] = {}
-
-    def owe(self, pts: int | None) -> None:
-        """A packet was fed; its frame is awaited."""
-        self._known = self._known and pts is not None and pts not in self._owed
-        self._fed += 1
-        if pts is not None:
-            self._owed[pts] = self._fed
-
-    def paid(self, frame: av.VideoFrame) -> tuple[int, int | None]:
-        """The decode-order number of a frame's packet, and that of the first one lost, which its coming shows."""
-        self._known = self._known and not frame.interlaced_frame  # a packet may be one field
-        ordinal = self._owed.pop(frame.pts, self._fed) if frame.pts is not None else self._fed
-        if not self._known:
-            return ordinal, 0 if frame.is_corrupt else None
-        overdue = [number for pts, number in self._owed.items() if frame.pts is not None and pts < frame.pts]
-        lost = [*overdue, ordinal] if frame.is_corrupt else overdue
-        return ordinal, min(lost, default=None)
-
-    def settled(self, ordinal: int, surplus: int) -> bool:
-        """Whether a frame is safe; `surplus` is how many more are held than the codec reorders."""
-        if not self._known:
-            return surplus > 0
-        return all(number > ordinal for number in self._owed.values())
-
-    def left(self) -> bool:
-        """Whether packets still owe frames, which is damage once the decoder is drained."""
-        return self._known and bool(self._owed)
-
-
-def usable_stream(container: InputContainer) -> av.VideoStream:
-    """The video stream to chunk: the first that is no cover picture. Raises UnsupportedMedia if it cannot be used."""
-    streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
-    if not streams:
-        raise UnsupportedMedia("has no video stream")
-    try:
-        decodable = bool(streams[0].codec_context.codec.name)
-    except (FFmpegError, AttributeError, RuntimeError):
-        decodable = False
-    if not decodable or not streams[0].time_base:
-        raise UnsupportedMedia("has a video stream that no decoder here reads")
-    check_codec(streams[0].codec_context.name)
-    return streams[0]
+    end_ticks: int
+    picture: SourcePicture | None = None
 
 
 class SourceVideo:
     """An open source file; `with` closes it. One thread; reading blocks on the file and the decoder."""
 
-    def __init__(self, path: Path, *, on_bytes: Callable[[int], None] = lambda _: None) -> None:
-        """Open `path`; `on_bytes` is called with the size of every video packet read.
+    def __init__(
+        self, path: Path, *, on_bytes: Callable[[int], None] = lambda _: None, max_gap_s: float = DEFAULT_MAX_GAP_S
+    ) -> None:
+        """Open `path` and read its timeline; `on_bytes` is called with the size of every video packet decoded, and
+        before that with 0 for each that is read. Pauses of more than `max_gap_s` are cut out.
 
         Raises:
             UnsupportedMedia: no container, video stream or decoder for it.
-            CorruptMedia: the container's head is damaged.
+            CorruptMedia: the container's head is damaged, or no frame can be shown.
             StorageFault: the file cannot be read.
         """
         self._on_bytes = on_bytes
+        self._open = ExitStack()
         try:
-            self._container = open_container(path)
+            with open_video(path) as video:
+                demuxed = demux_rows(video, self._nowhere)
+                self.timeline = read_timeline(video, path, demuxed, max_gap_s=max_gap_s)
+                self.frames_per_s = Fraction(video.stream.average_rate or video.stream.base_rate or 30)
+                self._video = self._open.enter_context(video.again(path))
         except (FFmpegError, OSError) as error:
-            raise _classified(error, "cannot be opened") from None
-        try:
-            self._stream = usable_stream(self._container)
-        except FramefeedError:
-            self._container.close()
-            raise
-        context = self._stream.codec_context
-        context.thread_count = 1
-        context.options = {"err_detect": "explode"}
-        self._time_base = Fraction(self._stream.time_base or 1)
-        self._by_dts = self._container.format.name in _FORMATS_WITHOUT_PTS
-        self._demuxed = self._container.demux(self._stream)
-        self._demux_faults = self._packets = self._packets_end = 0
+            raise _refusal(error) from None
+        except (ArithmeticError, LookupError, ValueError) as error:  # what a damaged head says can be any number
+            raise CorruptMedia(f"its head is damaged ({type(error).__name__}: {error})") from None
+        self._context = self._video.stream.codec_context
+        self._context.thread_count, self._context.options = 1, STRICT
+        self._parts = _Parts(self.timeline)
+        self._ends = np.zeros(len(self.timeline.pts), np.int64)
+        self._ends[self.timeline.shown] = self.timeline.ends
+        self._given = -1
+        self._whole: set[int] = set()
+        self._reasons: dict[int, str] = {}
         self._ended = False
-        self._debts = _Debts("")
-        self._first_time: int | None = None
-        self._last_time = 0
-        self._given = False
-        self._damages: list[Damage] = []
-        self.repeated_frames = 0
-        self.skipped_packets = 0
 
     def __enter__(self) -> Self:
         return self
@@ -152,37 +90,53 @@ class SourceVideo:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._container.close()
+        self._open.close()
 
     @property
     def ticks_per_s(self) -> int:
-        """Denominator of every frame time; the file's own time base decides it, so no time is rounded."""
-        return self._time_base.denominator
-
-    @property
-    def start_s(self) -> float:
-        """The file's own time of its first frame (a player's clock starts there or before it); 0 before reading."""
-        return float((self._first_time or 0) * self._time_base)
+        """Denominator of every frame time: the file's own time base, so no time is rounded, up to a microsecond."""
+        return min(self.timeline.time_base.denominator, _FINEST_TICKS_PER_S)
 
     @property
     def origin_s(self) -> Fraction:
-        """`start_s`, exactly."""
-        return (self._first_time or 0) * self._time_base
+        """The file's own time of its first frame (a player's clock starts there or before it)."""
+        return self.timeline.origin * self.timeline.time_base
 
     @property
-    def sar(self) -> Fraction | None:
-        """Width : height of a pixel as the container or the stream says it, None where neither does."""
-        return self._stream.sample_aspect_ratio
-
-    @property
-    def frames_per_s(self) -> Fraction:
-        """Nominal rate, for rate control only; frame times are the truth."""
-        return self._stream.average_rate or self._stream.base_rate or Fraction(30)
-
-    @property
-    def damages(self) -> tuple[Damage, ...]:
+    def damages(self) -> tuple[Loss, ...]:
         """The stretches left out so far, in order; none for a whole source."""
-        return tuple(self._damages)
+        return self.use.losses
+
+    @property
+    def use(self) -> MediaUse:
+        """What is used of the file, as far as it has been read."""
+        shown = self.timeline.shown.tolist()
+        losses: list[Loss] = []
+        for lost, group in groupby(range(len(shown)), key=lambda place: shown[place] not in self._whole):
+            places = list(group)
+            read = self._ended or int(self.timeline.pts[shown[places[0]]]) < self._given
+            if lost and read:
+                end = places[-1] + 1
+                last = max(shown[place] for place in places)
+                reason = next((self._reasons[n] for n in sorted(self._reasons, reverse=True) if n <= last), "")
+                losses.append(
+                    Loss(
+                        start_s=round(self._behind(places[0]), 6),
+                        end_s=round(self.timeline.second(shown[end]), 6) if end < len(shown) else None,
+                        reason=reason or "a packet gives no frame",
+                    )
+                )
+        return self.timeline.use(losses)
+
+    def _behind(self, place: int) -> float:
+        """From when on the frame at a place and what may have been lost before it are missing: damage can swallow a
+        packet whole, so that nothing tells of it but that the frame before was on show for two or three.
+        """
+        timeline = self.timeline
+        start_s = timeline.second(int(timeline.shown[place]))
+        before_s = timeline.second(int(timeline.shown[place - 1])) if place else start_s
+        step_s = float(1 / self.frames_per_s)
+        return before_s + step_s if step_s < start_s - before_s <= 3.5 * step_s else start_s
 
     def frames(self) -> Iterator[TimedFrame]:
         """Give every whole frame once, times strictly increasing; the others are in `damages`.
@@ -190,157 +144,170 @@ class SourceVideo:
         Raises:
             StorageFault: reading failed, which another attempt may not.
         """
-        while not self._ended:
-            try:
-                yield from self._whole_part()
-            except CorruptMedia as fault:
-                self._open_damage(str(fault))
-                self._stream.codec_context.flush_buffers()
-
-    def _open_damage(self, reason: str) -> None:
-        """Begin a damaged stretch behind the last frame given out; one that has begun goes on."""
-        if self._damages and self._damages[-1].end_s is None:
-            return
-        last_s = float((self._last_time - (self._first_time or 0)) * self._time_base)
-        start_s = last_s + float(1 / self.frames_per_s) if self._given else 0.0
-        self._damages.append(Damage(start_s=round(start_s, 6), end_s=None, reason=reason))
-
-    def _close_damage(self, time: int) -> bool:
-        """End the open damaged stretch, if there is one, at a frame of this time."""
-        if not self._damages or self._damages[-1].end_s is not None:
-            return False
-        opened = self._damages[-1]
-        end_s = round(float((time - (self._first_time or 0)) * self._time_base), 6)
-        start_s = min(opened.start_s, end_s)
-        self._damages[-1] = Damage(start_s=start_s, end_s=end_s, reason=opened.reason)
-        return True
-
-    def _whole_part(self) -> Iterator[TimedFrame]:
-        """From the next key frame to the next damage, which raises CorruptMedia, or to the end."""
-        held: deque[tuple[int, av.VideoFrame]] = deque()
-        try:
-            for frame in self._decoded():
-                ordinal, lost = self._debts.paid(frame)
-                if lost is not None:  # frames shown before a lost one may be predicted from it
-                    held = deque(pair for pair in held if pair[0] < lost)
-                    raise CorruptMedia("a frame decodes with errors" if frame.is_corrupt else "a packet gives no frame")
-                held.append((ordinal, frame))
-                while held and self._debts.settled(held[0][0], len(held) - self._stream.codec_context.reorder_depth):
-                    yield from self._timed(held.popleft()[1])
-            if self._debts.left():
-                raise CorruptMedia("a packet gives no frame")
-        except CorruptMedia:
-            while held and self._debts.settled(held[0][0], 1):
-                yield from self._timed(held.popleft()[1])
-            raise
-        while held:
-            yield from self._timed(held.popleft()[1])
-
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Frames in display order from the next key frame on. Raises CorruptMedia at damage, without draining."""
-        key: av.Packet[av.VideoStream] | None = None
-        self._debts = _Debts(self._stream.codec_context.name)
-        for packet in self._read_packets():
-            if key is None:
-                if not packet.is_keyframe or packet.is_corrupt:
-                    self.skipped_packets += not self._damages
-                    continue
-                key = packet
-                self._first_time = self._time_of(packet) if self._first_time is None else self._first_time
-            if self._damages and packet.pts is not None and key.pts is not None and packet.pts < key.pts:
-                continue  # it leads the key frame at which reading resumed
-            if packet.is_corrupt:
-                raise CorruptMedia("the container marks a packet as corrupt")
-            leads = packet.pts is None or key.pts is None or packet.pts < key.pts
-            if not (leads or packet.is_discard):
-                self._debts.owe(packet.pts)
-            yield from self._decode(packet)
-        if early := self._ends_early(self._packets, self._packets_end):
-            raise CorruptMedia(early)
-        if key is not None:
-            yield from self._decode(None)
-
-    def _time_of(self, packet: av.Packet[av.VideoStream]) -> int | None:
-        return packet.dts if self._by_dts else packet.pts
-
-    def _decode(self, packet: av.Packet[av.VideoStream] | None) -> Iterator[av.VideoFrame]:
-        try:
-            yield from self._stream.codec_context.decode(packet)
-        except FFmpegError as error:
-            raise _damage_or_storage_fault(error) from None
-
-    def _read_packets(self) -> Iterator[av.Packet[av.VideoStream]]:
-        """The stream's packets; `_ended` is set behind the last. Raises CorruptMedia where the container is damaged."""
-        while not self._ended:
-            try:
-                packet = next(self._demuxed, None)
-            except FFmpegError as error:
-                self._demux_faults += 1
-                self._ended = self._demux_faults > _DEMUX_FAULTS
-                self._demuxed = self._container.demux(self._stream)
-                raise _damage_or_storage_fault(error) from None
-            if packet is None or (packet.size == 0 and packet.pts is None and packet.dts is None):  # the end mark
-                self._ended = True
-                return
-            self._demux_faults = 0
-            self._packets += 1
-            self._packets_end = max(self._packets_end, (packet.pts or 0) + (packet.duration or 0))
+        breaks = self.timeline.breaks
+        numbers = PacketNumbers(self.timeline.rows)
+        number = -1
+        for packet in Faults().packets(self._video):
+            before, number = number, numbers.of_next()
+            if number in breaks and number != before:
+                yield from self._timed(self._finish())
             self._on_bytes(packet.size)
-            yield packet
+            if self._skips(number):
+                continue
+            try:
+                if self.timeline.flags[number] & DAMAGED:
+                    raise CorruptMedia("damaged in its file")
+                yield from self._timed(self._parts.take(self._decoded(packet, number), number))
+            except _Damaged as damage:
+                yield from self._timed(self._break(damage.number, str(damage)))
+            except CorruptMedia as damage:
+                yield from self._timed(self._break(number, str(damage)))
+        yield from self._timed(self._finish())
+        self._ended = True
 
-    def _timed(self, frame: av.VideoFrame) -> Iterator[TimedFrame]:
-        """`frame` with its time; nothing where it shares it with the frame before. Raises CorruptMedia."""
-        time = frame.dts if self._by_dts else frame.pts
-        if time is None and self._by_dts and self._given:
-            time = self._last_time + 1  # drained frames have no dts; a tick of such a format is one frame
-        if time is None:
-            raise CorruptMedia("a frame has no time")
-        if not self._given:
-            if self._first_time is None or not self._damages:
-                self._first_time = time
-            if time < self._first_time:
-                return
-        elif time < self._last_time:
-            back_s = float((self._last_time - time) * self._time_base)
-            raise CorruptMedia(f"frame times go back by {back_s:.3f} s")
-        elif time == self._last_time:
-            self.repeated_frames += 1
-            return
-        assert self._first_time is not None
-        self._given, self._last_time = True, time
-        resumed = self._close_damage(time)
-        ticks = (time - self._first_time) * self._time_base.numerator
-        yield TimedFrame(frame=frame, ticks=ticks, resumed=resumed)
+    def _skips(self, number: int) -> bool:
+        """Whether a packet is not decoded: no key frame precedes it, or it leads the one that does."""
+        flags, pts = self.timeline.flags, self.timeline.pts
+        if self._parts.key is None:
+            if not flags[number] & KEY or flags[number] & DAMAGED:
+                return True
+            self._parts.begin(number)
+        assert self._parts.key is not None
+        return bool(pts[number] < pts[self._parts.key]) and (self._parts.resumed or bool(flags[number] & HIDDEN))
 
-    def _ends_early(self, packets: int, end: int) -> str:
-        """Why the file is short of what its head promises, empty if it is not; `end` is the last packet's end."""
-        stream = self._stream
-        if stream.frames and stream.duration:
-            missing_s = float((stream.duration + (stream.start_time or 0) - end) * self._time_base)
-            short = packets < stream.frames and missing_s > _END_TOLERANCE_S
-            return f"ends after {packets} of {stream.frames} frames" if short else ""
-        missing_s = _tagged_duration_s(stream.metadata.get("DURATION", "")) - float(end * self._time_base)
-        return f"ends {missing_s:.1f} s before the time in its head" if missing_s > _END_TOLERANCE_S else ""
+    def _decoded(self, packet: Any, number: int) -> list[av.VideoFrame]:
+        """Frames that come out with a packet, or with its slices alone where something else in it is at fault."""
+        data = numbered(packet, number)
+        try:
+            return list(self._context.decode(data))
+        except FFmpegError as error:
+            raise_storage_fault(error)
+            alone = slices_alone(self._context.name, self.timeline.rows[number].header, bytes(data))
+            if alone is None:
+                raise CorruptMedia(f"does not decode: {error.strerror}") from None
+        try:
+            return list(self._context.decode(numbered(av.Packet(alone), number)))
+        except FFmpegError as error:
+            raise CorruptMedia(f"does not decode: {error.strerror}") from None
+
+    def _break(self, number: int, reason: str) -> list[av.VideoFrame]:
+        """End a part at a damaged packet; returns the frames that do not depend on it."""
+        self._reasons.setdefault(number, reason)
+        return self._parts.end(self._drained(), number)
+
+    def _finish(self) -> list[av.VideoFrame]:
+        """End a part where nothing is damaged; returns the frames that the codec still holds."""
+        if self._parts.key is None:
+            return []
+        return self._parts.end(self._drained(), len(self.timeline.rows))
+
+    def _drained(self) -> list[av.VideoFrame]:
+        """What is left in the codec, which is empty then."""
+        frames: list[av.VideoFrame] = []
+        if self._context.is_open:
+            try:
+                frames = list(self._context.decode(None))
+            except FFmpegError as error:
+                raise_storage_fault(error)
+            self._context.flush_buffers()
+        return frames
+
+    def _timed(self, frames: list[av.VideoFrame]) -> Iterator[TimedFrame]:
+        timeline = self.timeline
+        for frame in frames:
+            packet = int(frame.pts or 0)
+            pts = int(timeline.pts[packet])
+            if pts <= self._given and self._whole:
+                continue
+            self._given = pts
+            self._whole.add(packet)
+            yield TimedFrame(
+                frame=frame,
+                ticks=self._ticks(pts),
+                end_ticks=max(self._ticks(int(self._ends[packet])), self._ticks(pts) + 1),
+                picture=timeline.picture(packet),
+            )
+
+    def _nowhere(self, position: int | None, data: bytes) -> int:
+        """Where packets lie, which is asked of who keeps an index only."""
+        del position, data
+        self._on_bytes(0)
+        return 0
+
+    def _ticks(self, pts: int) -> int:
+        since = (pts - self.timeline.origin) * self.timeline.time_base
+        return round(since * self.ticks_per_s)
 
 
-def _tagged_duration_s(tag: str) -> float:
-    """Seconds of Matroska's per-stream DURATION tag, 0 where there is none to read."""
+class _Damaged(CorruptMedia):
+    """A frame of an earlier packet turns out not to be whole."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class _Parts:
+    """Which frames of a part, from a key frame to damage or the end, are safe to give out. A frame depends on packets
+    before its own in decode order only, so it is safe once all of those have given theirs whole.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._flags, self._pts = timeline.flags, timeline.pts
+        self.key: int | None = None
+        self.resumed = False
+        self._owed: dict[int, None] = {}
+        self._held: deque[av.VideoFrame] = deque()
+        self._latest = 0
+
+    def begin(self, key: int) -> None:
+        """A part begins at a key packet."""
+        self.key = key
+        self._latest = -(1 << 62)
+
+    def take(self, frames: list[av.VideoFrame], fed: int) -> list[av.VideoFrame]:
+        """The frames that are safe, after those came out with a packet. Raises _Damaged."""
+        if not self._flags[fed] & HIDDEN:
+            self._owed.setdefault(fed)
+        for frame in frames:
+            number = -1 if frame.pts is None else frame.pts
+            if frame.is_corrupt:
+                raise _Damaged("a frame decodes with errors", number if number >= 0 else fed)
+            if number in self._owed:
+                if self._pts[number] <= self._latest:
+                    raise _Damaged("frames come in another order than their times", number)
+                self._latest = int(self._pts[number])
+                del self._owed[number]
+                self._held.append(frame)
+                overdue = [n for n in self._owed if n < number and self._pts[n] < self._pts[number]]
+                if overdue:
+                    raise _Damaged("a packet gives no frame", overdue[0])
+        bound = next(iter(self._owed), fed + 1)
+        safe = []
+        while self._held and (self._held[0].pts or 0) < bound:
+            safe.append(self._held.popleft())
+        return safe
+
+    def end(self, drained: list[av.VideoFrame], damaged: int) -> list[av.VideoFrame]:
+        """The frames that show before that of a damaged packet and do not depend on it; the part is over."""
+        for frame in drained:
+            if not frame.is_corrupt and frame.pts in self._owed:
+                del self._owed[frame.pts]
+                self._held.append(frame)
+        bound = min(next(iter(self._owed), damaged), damaged)
+        safe = [frame for frame in self._held if (frame.pts or 0) < bound]
+        if bound < len(self._pts):
+            safe = [frame for frame in safe if self._pts[frame.pts or 0] < self._pts[bound]]
+        self.key, self._owed, self._held, self.resumed = None, {}, deque(), True
+        return safe
+
+
+def _refusal(error: FFmpegError | OSError) -> CorruptMedia | StorageFault | UnsupportedMedia:
+    text = f"cannot be opened: {error.strerror or error}"
     try:
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        return 0.0
-
-
-def _damage_or_storage_fault(error: FFmpegError) -> CorruptMedia | StorageFault:
-    fault = _classified(error, "does not decode")
-    return fault if isinstance(fault, StorageFault) else CorruptMedia(str(fault))
-
-
-def _classified(error: FFmpegError | OSError, what: str) -> FramefeedError:
-    text = f"{what}: {error.strerror or error}"
-    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
+        raise_storage_fault(error)
+    except StorageFault:
         return StorageFault(text)
-    if isinstance(error, (av.error.DecoderNotFoundError, av.error.PatchWelcomeError)):
-        return UnsupportedMedia(text)
-    return CorruptMedia(text)
+    return (
+        UnsupportedMedia(text) if isinstance(error, (DecoderNotFoundError, PatchWelcomeError)) else CorruptMedia(text)
+    )

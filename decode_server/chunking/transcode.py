@@ -22,15 +22,18 @@ from decode_server.chunking.chunk_encoder import ChunkEncoder
 from decode_server.chunking.frame_rate import at_rate
 from decode_server.chunking.profiles import EncodingProfile
 from decode_server.chunking.quality_match import matched
-from decode_server.chunking.source import Damage, SourceVideo, TimedFrame
-from decode_server.media.picture import PictureFilter, SourcePicture, describe_picture
+from decode_server.chunking.source import SourceVideo, TimedFrame
+from decode_server.media.media_use import Loss, MediaUse
+from decode_server.media.picture import PictureFilter, SourcePicture, chunk_size_px, describe_picture
+from decode_server.media.timeline import DEFAULT_MAX_GAP_S
 from framefeed.errors import BadInput, CorruptMedia, StorageFault
 from framefeed.regular_file import read_regular
 
 CHUNK_EXTENSION = "mp4"
 RECORD_NAME = "chunks.json"
-_RECORD_VERSION = 3
+_RECORD_VERSION = 4
 _MAX_RECORD_BYTES = 1 << 26
+_MOST_NOTES = 8
 _USUAL_RATES_FPS = (Fraction(1), Fraction(240))
 
 
@@ -38,7 +41,8 @@ _USUAL_RATES_FPS = (Fraction(1), Fraction(240))
 class ChunkSettings:
     """How to cut and code: what a finished video was made with, and is made again for when it changes.
 
-    `fps` None keeps the source's frames and times. `limit_s` ends the video there, for samples.
+    `fps` None keeps the source's frames and times. `limit_s` ends the video there, for samples. Pauses of more than
+    `max_gap_s` are cut out.
     """
 
     profile: EncodingProfile
@@ -47,6 +51,7 @@ class ChunkSettings:
     fps: Fraction | None = None
     audio: bool = False
     limit_s: int | None = None
+    max_gap_s: float = DEFAULT_MAX_GAP_S
 
     def __post_init__(self) -> None:
         if self.chunk_s < 1:
@@ -58,7 +63,8 @@ class ChunkSettings:
         """Plain values that are equal exactly when the settings are."""
         profile: dict[str, object] = {"name": self.profile.name, "codec": self.profile.codec}
         profile |= {"options": self.profile.encoder_options, "match_archive": self.profile.match_archive}
-        cut = {"short_side_px": self.short_side_px, "chunk_s": self.chunk_s, "limit_s": self.limit_s}
+        cut: dict[str, object] = {"short_side_px": self.short_side_px, "chunk_s": self.chunk_s}
+        cut |= {"limit_s": self.limit_s, "max_gap_s": self.max_gap_s}
         return {"profile": profile, **cut, "fps": str(self.fps) if self.fps else None, "audio": self.audio}
 
 
@@ -69,7 +75,8 @@ class ChunkRecord:
     `crf` is what the chunks were coded at where the profile is matched to the source, else None.
     `source_start_s` is the container's time of the frame that is second 0 here. `damages` are the stretches, in order,
     of which no frame is used. `repeated_frames` shared their time with the frame before and were left out;
-    `skipped_packets` came before the first keyframe; `silenced_packets` of sound did not decode.
+    `skipped_packets` came before the first keyframe; `silenced_packets` of sound did not decode. `notes` are lines on
+    what is used but was not as it should be, `longest_frame_s` is for how long one frame stays on show at most.
     """
 
     source: str
@@ -84,10 +91,19 @@ class ChunkRecord:
     source_start_s: float
     chunk_start_s: tuple[int, ...]
     chunk_bytes: tuple[int, ...]
-    damages: tuple[Damage, ...]
+    damages: tuple[Loss, ...]
     repeated_frames: int
     skipped_packets: int
     silenced_packets: int
+    notes: tuple[str, ...] = ()
+    longest_frame_s: float = 0.0
+
+    @property
+    def use(self) -> MediaUse:
+        """What is used of the source, in the words of every verb."""
+        return MediaUse(
+            losses=self.damages, notes=self.notes, used_s=self.duration_s, longest_frame_s=self.longest_frame_s
+        )
 
     @property
     def media_bytes(self) -> int:
@@ -101,7 +117,8 @@ def read_record(folder: Path) -> ChunkRecord | None:
         body: dict[str, Any] = json.loads(read_regular(folder / RECORD_NAME, limit_bytes=_MAX_RECORD_BYTES))
         if body.pop("framefeed_chunks") != _RECORD_VERSION:
             return None
-        body["damages"] = tuple(Damage(**damage) for damage in body["damages"])
+        body["damages"] = tuple(Loss(**damage) for damage in body["damages"])
+        body["notes"] = tuple(body["notes"])
         body["chunk_start_s"], body["chunk_bytes"] = tuple(body["chunk_start_s"]), tuple(body["chunk_bytes"])
         return ChunkRecord(**body)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -155,7 +172,7 @@ def chunk_video(
     try:
         profile = matched(settings.profile, source, short_side_px=settings.short_side_px, fps=settings.fps)
         with (
-            SourceVideo(source, on_bytes=on_bytes) as video,
+            SourceVideo(source, on_bytes=on_bytes, max_gap_s=settings.max_gap_s) as video,
             _Cutter(video, source, staging, replace(settings, profile=profile)) as cutter,
         ):
             for timed in _retimed(video, settings):
@@ -175,15 +192,15 @@ def chunk_video(
 def _retimed(video: SourceVideo, settings: ChunkSettings) -> Iterator[TimedFrame]:
     if settings.fps is None:
         return video.frames()
-    return at_rate(video.frames(), ticks_per_s=video.ticks_per_s, source_fps=video.frames_per_s, fps=settings.fps)
+    return at_rate(video.frames(), ticks_per_s=video.ticks_per_s, fps=settings.fps)
 
 
 def _record(
     source: Path, stat: os.stat_result, video: SourceVideo, cutter: _Cutter, settings: ChunkSettings
 ) -> ChunkRecord:
-    damages = tuple(sorted((*video.damages, *cutter.damages), key=lambda damage: damage.start_s))
+    use = video.use
     if not cutter.chunk_bytes:
-        raise CorruptMedia(damages[0].reason if damages else "has no frame that decodes")
+        raise CorruptMedia(use.losses[0].reason if use.losses else "has no frame that decodes")
     return ChunkRecord(
         source=str(source),
         source_bytes=stat.st_size,
@@ -193,14 +210,16 @@ def _record(
         width_px=cutter.size_px[0],
         height_px=cutter.size_px[1],
         frames=cutter.frames,
-        duration_s=round(float(Fraction(cutter.last_ticks, cutter.ticks_per_s) + 1 / cutter.frames_per_s), 6),
-        source_start_s=video.start_s,
+        duration_s=round(cutter.end_ticks / cutter.ticks_per_s, 6),
+        source_start_s=float(video.origin_s),
         chunk_start_s=tuple(cutter.chunk_bytes),
         chunk_bytes=tuple(cutter.chunk_bytes.values()),
-        damages=damages,
-        repeated_frames=video.repeated_frames,
-        skipped_packets=video.skipped_packets,
+        damages=use.losses,
+        repeated_frames=video.timeline.late,
+        skipped_packets=video.timeline.headless,
         silenced_packets=cutter.silenced_packets,
+        notes=(*use.notes, *cutter.notes),
+        longest_frame_s=use.longest_frame_s,
     )
 
 
@@ -231,22 +250,23 @@ def _sync(path: Path) -> None:
 
 
 class _Cutter:
-    """Sends each frame through the picture filter to the encoder of its chunk; one chunk is open at a time.
-
-    A frame whose picture is of another kind than the first one's is left out and becomes part of `damages`.
+    """Sends each frame through the filter of its kind of picture to the encoder of its chunk; one chunk is open at a
+    time. All come out as those of the kind that is on show for longest.
     """
 
     def __init__(self, video: SourceVideo, source: Path, staging: Path, settings: ChunkSettings) -> None:
         self._video, self._source, self._staging, self._settings = video, source, staging, settings
-        self._filter: PictureFilter | None = None
+        self._main = video.timeline.main_picture
+        self._filters: dict[SourcePicture, PictureFilter] = {}
+        self._last_picture: SourcePicture | None = None
         self._encoder: ChunkEncoder | None = None
-        self._audio: SourceAudio | None = None
+        self._audio = self._sound() if settings.audio else None
         self.ticks_per_s = settings.fps.numerator if settings.fps else video.ticks_per_s
         self.frames_per_s = settings.fps or video.frames_per_s
         self.chunk_bytes: dict[int, int] = {}
-        self.damages: list[Damage] = []
-        self.frames = self.last_ticks = 0
-        self.size_px = (0, 0)
+        self.notes: list[str] = []
+        self.frames = self.end_ticks = 0
+        self.size_px = chunk_size_px(self._main, short_side_px=settings.short_side_px)
 
     def __enter__(self) -> Self:
         return self
@@ -270,14 +290,9 @@ class _Cutter:
         return self._audio.damaged_packets if self._audio else 0
 
     def add(self, timed: TimedFrame) -> None:
-        """Encode one frame, if its picture is of the kind of the first one's."""
-        picture = describe_picture(timed.frame, sar=self._video.sar)
-        if self._filter is None:
-            self._start(picture)
-        assert self._filter is not None
-        if not self._same_kind(picture, timed.ticks):
-            return
+        """Encode one frame."""
         start_s = timed.ticks // (self._settings.chunk_s * self.ticks_per_s) * self._settings.chunk_s
+        picture = self._filter(timed).apply(timed.frame)
         if self._encoder is None or self._encoder.start_s != start_s:
             self.finish()
             path = self._staging / f"{start_s}.{CHUNK_EXTENSION}"
@@ -286,42 +301,43 @@ class _Cutter:
             self._encoder = ChunkEncoder(
                 path, start_s, profile=self._settings.profile, ticks_per_s=self.ticks_per_s, rate=rate, sound=sound
             )
-        self._encoder.add(self._filter.apply(timed.frame), timed.ticks - start_s * self.ticks_per_s)
+        start_ticks = start_s * self.ticks_per_s
+        self._encoder.add(picture, timed.ticks - start_ticks, end_ticks=timed.end_ticks - start_ticks)
         self.frames += 1
-        self.last_ticks = timed.ticks
+        self.end_ticks = timed.end_ticks
 
-    def _start(self, picture: SourcePicture) -> None:
-        self._filter = PictureFilter(
-            picture,
-            time_base=Fraction(1, self.ticks_per_s),
-            short_side_px=self._settings.short_side_px,
-            pix_fmt=self._settings.profile.pix_fmt,
-        )
-        self.size_px = (self._filter.width_px, self._filter.height_px)
-        if self._settings.audio:
-            self._audio = SourceAudio(self._source, origin_s=self._video.origin_s)
-            if not self._audio.present:
-                self._audio.close()
-                self._audio = None
+    def _filter(self, timed: TimedFrame) -> PictureFilter:
+        """The filter for a frame's kind of picture; a change of it is noted."""
+        known = timed.picture or self._main
+        picture = describe_picture(timed.frame, sar=known.sar)
+        if picture not in self._filters:
+            self._filters[picture] = PictureFilter(
+                picture,
+                time_base=Fraction(1, self.ticks_per_s),
+                short_side_px=self._settings.short_side_px,
+                pix_fmt=self._settings.profile.pix_fmt,
+                like=None if picture == self._main else self._main,
+            )
+        last, self._last_picture = self._last_picture, picture
+        if last is not None and last != picture and len(self.notes) < _MOST_NOTES:
+            at_s = timed.ticks / self.ticks_per_s
+            self.notes.append(
+                f"its picture changes at {at_s:.2f} s: {last.change_to(picture)}; all is made like {self._main}"
+            )
+        return self._filters[picture]
 
-    def _same_kind(self, picture: SourcePicture, ticks: int) -> bool:
-        """Whether a picture is of the first one's kind; begins and ends the damaged stretch of those that are not."""
-        assert self._filter is not None
-        time_s = round(ticks / self.ticks_per_s, 6)
-        changed = bool(self.damages) and self.damages[-1].end_s is None
-        same = picture == self._filter.picture
-        if same and changed:
-            self.damages[-1] = replace(self.damages[-1], end_s=time_s)
-        if not same and not changed:
-            reason = f"picture changes from {self._filter.picture} to {picture}"
-            self.damages.append(Damage(start_s=time_s, end_s=None, reason=reason))
-        return same
+    def _sound(self) -> SourceAudio | None:
+        audio = SourceAudio(self._source, origin_s=self._video.origin_s)
+        if audio.present:
+            return audio
+        audio.close()
+        return None
 
     def finish(self) -> None:
         """Close the open chunk, if there is one."""
         if self._encoder is not None:
             if self._audio is not None:
-                end_s = Fraction(self.last_ticks, self.ticks_per_s) + 1 / self.frames_per_s - self._encoder.start_s
+                end_s = Fraction(self.end_ticks, self.ticks_per_s) - self._encoder.start_s
                 samples = round(min(end_s, Fraction(self._settings.chunk_s)) * SAMPLES_PER_S)
                 self._encoder.add_sound(self._audio.span(self._encoder.start_s, samples))
             self.chunk_bytes[self._encoder.start_s] = self._encoder.close()

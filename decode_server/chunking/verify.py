@@ -7,14 +7,10 @@ decodes clean. The unit of damage is the stretch between key frames that depends
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -22,19 +18,23 @@ import av
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from decode_server.clips.decoder import Decoder
 from decode_server.clips.library import Library
 from decode_server.clips.packet_bytes import PacketBytes
 from decode_server.clips.plan import Run
+from decode_server.media.media_use import Loss, MediaUse
 from decode_server.media.packet_index import HIDDEN, PacketIndex
-from framefeed.cli.parent_death import end_with_parent
+from decode_server.sources.file_names import as_path
+from decode_server.sources.isolated import run_isolated
+from decode_server.sources.progress import WorkProgress
+from decode_server.sources.report import FileReport, Report
 from framefeed.errors import BadInput, CorruptMedia, NotHere, StorageFault, UnsupportedMedia
 from framefeed.manifest import VideoEntry, identity_of, read_manifest
 from framefeed.quarantine import QUARANTINE_NAME, QuarantinedSpan, read_quarantine
 
+_LEAST_LEFT_S = 0.05  # what is left of a video that is shorter is none
 _TOUCHED = "changed on disk since it was indexed, with the same packets"
 
 
@@ -50,6 +50,8 @@ class Verify:
     """Decode every frame as well; without it only the bytes are compared."""
     jobs: int = len(os.sched_getaffinity(0))
     """Files checked at once."""
+    report: Path | None = None
+    """File for a JSON line about each video: used whole, in part or refused, and why."""
 
     def run(self) -> None:
         """Check, write the quarantine list and print a summary.
@@ -59,7 +61,11 @@ class Verify:
         """
         console = Console(stderr=True)
         checks = verify_root(self.root, index_folder=self.index, deep=self.deep, jobs=self.jobs, console=console)
-        _print_summary(checks, Console(), deep=self.deep)
+        report = report_of(checks, read_manifest(self.index or self.root).videos)
+        report.show(Console())
+        if self.report:
+            report.write(self.report)
+        _print_totals(checks, Console(), deep=self.deep)
         print(f"data set {_checked_identity(self.index or self.root) or 'unknown: index the root again'}")
         spans = [span for check in checks for span in check.spans]
         unread = [check.unread for check in checks if check.unread]
@@ -136,20 +142,22 @@ def verify_root(
         for entry in read_manifest(folder).videos.values()
         for chunk in range(len(entry.chunk_start_s))
     ]
-    shown = track(
-        check_all(tasks, jobs=max(jobs, 1)),
-        description="verifying",
-        total=len(tasks),
-        console=console,
-        disable=console is None or not console.is_terminal,
-    )
-    checks = sorted(shown, key=lambda check: check.video)
+    checks = []
+    with WorkProgress("verifying", total=len(tasks), console=console) as progress:
+        for check in check_all(tasks, jobs=max(jobs, 1)):
+            checks.append(check)
+            progress.one_done()
+    checks.sort(key=lambda check: check.video)
     unread = {check.video for check in checks if check.unread}
     known = read_quarantine(folder)
     fresh = {span.video for span in known.spans} - unread | {task.entry.video for task in tasks} - unread
     spans = [span for check in checks for span in check.spans if span.video not in unread]
     stuck = [span for check in checks for span in check.spans if span.video in unread and span not in known.spans]
-    known.replaced([*spans, *stuck], found_by="verify", videos=fresh).write(folder)
+    try:
+        known.replaced([*spans, *stuck], found_by="verify", videos=fresh).write(folder)
+    except OSError as error:
+        wanted = "wanted --index FOLDER, one that can be"
+        raise StorageFault(f"{folder / QUARANTINE_NAME} cannot be written ({error.strerror}); {wanted}") from None
     return checks
 
 
@@ -157,42 +165,16 @@ def check_all(
     tasks: list[CheckTask], *, jobs: int, check: Callable[[CheckTask], FileCheck] | None = None
 ) -> Iterator[FileCheck]:
     """Check files, `jobs` at a time, in any order. A file whose decoder crashes, twice, is damaged."""
-    waiting, suspects = deque(tasks), deque[CheckTask]()
-    while waiting or suspects:
-        alone = bool(suspects)
-        queue = deque([suspects.popleft()]) if alone else waiting
-        with ProcessPoolExecutor(
-            1 if alone else min(jobs, len(queue)),
-            mp_context=get_context("spawn"),
-            initializer=end_with_parent,
-            initargs=(os.getpid(),),
-        ) as pool:
-            running: dict[Future[FileCheck], CheckTask] = {}
-            broken = False
-            while (queue and not broken) or running:
-                while queue and not broken and len(running) < 2 * jobs:
-                    try:
-                        running[pool.submit(check or check_file, queue[0])] = queue[0]
-                        queue.popleft()
-                    except BrokenProcessPool:
-                        broken = True
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    task = running.pop(future)
-                    try:
-                        yield future.result()
-                    except BrokenProcessPool:
-                        broken = True
-                        if alone:
-                            spans = (task.span("its decoder crashes"),)
-                            yield FileCheck(video=task.entry.video, spans=spans)
-                        else:
-                            suspects.append(task)
+    for task, found in run_isolated(tasks, check or check_file, jobs=jobs):
+        yield found or FileCheck(video=task.entry.video, spans=(task.span("its decoder crashes"),))
 
 
 def check_file(task: CheckTask) -> FileCheck:
     """Check one file. What is damaged is in the result; nothing is raised for it."""
     av.logging.set_level(None)  # what FFmpeg has to say arrives as exceptions and reasons
-    with closing(Library(task.root, index_folder=task.index_folder, honour_quarantine=False)) as library:
+    with closing(
+        Library(task.root, index_folder=task.index_folder, honour_quarantine=False, follow_links=True)
+    ) as library:
         try:
             index = library.index(task.entry, task.chunk)
             return _check_packets(task, library, index)
@@ -286,7 +268,7 @@ def _joined(spans: list[QuarantinedSpan]) -> Iterator[QuarantinedSpan]:
 def _touched(task: CheckTask, index: PacketIndex) -> str:
     """A note if the file is not of the size and time that were indexed. Raises CorruptMedia if it is gone."""
     try:
-        status = (task.root / index.path).stat()
+        status = (task.root / as_path(index.path)).stat()
     except FileNotFoundError:
         raise CorruptMedia(f"{index.path} is gone") from None
     except OSError as error:
@@ -295,11 +277,31 @@ def _touched(task: CheckTask, index: PacketIndex) -> str:
     return "" if same else f"{index.path} {_TOUCHED}"
 
 
-def _print_summary(checks: list[FileCheck], console: Console, *, deep: bool) -> None:
+def report_of(checks: list[FileCheck], videos: Mapping[str, VideoEntry]) -> Report:
+    """What of each video can be used, in the words of all verbs."""
+    found: dict[str, list[FileCheck]] = {}
+    for check in checks:
+        found.setdefault(check.video, []).append(check)
+    rows = []
+    for video, of_video in found.items():
+        unread = next((check.unread for check in of_video if check.unread), "")
+        spans = [span for check in of_video for span in check.spans]
+        lost_s = sum(span.end_s - span.start_s for span in spans)
+        all_lost = bool(spans) and lost_s >= videos[video].duration_s - _LEAST_LEFT_S
+        use = MediaUse(
+            losses=() if all_lost else tuple(Loss(start_s=s.start_s, end_s=s.end_s, reason=s.reason) for s in spans),
+            notes=tuple(f"{check.note}; 'framefeed index' notes it" for check in of_video if check.note),
+            refused=unread or (spans[0].reason if all_lost else ""),
+            used_s=videos[video].duration_s,
+        )
+        rows.append(FileReport(file=video, video=video, use=use, again=bool(unread)))
+    return Report(files=tuple(rows), ignored={})
+
+
+def _print_totals(checks: list[FileCheck], console: Console, *, deep: bool) -> None:
     spans = [span for check in checks for span in check.spans]
-    table = Table("videos", "files", "MB", "frames decoded", "quarantined", "seconds", "unread", "touched", box=None)
+    table = Table("files", "MB", "frames decoded", "quarantined", "seconds", "unread", "touched", box=None)
     table.add_row(
-        str(len({check.video for check in checks})),
         str(len(checks)),
         f"{sum(check.checked_bytes for check in checks) / 1e6:.1f}",
         str(sum(check.checked_frames for check in checks)) if deep else "-",
@@ -309,8 +311,3 @@ def _print_summary(checks: list[FileCheck], console: Console, *, deep: bool) -> 
         str(sum(bool(check.note) for check in checks)),
     )
     console.print(table)
-    lines = [f"quarantined  {span}" for span in spans]
-    lines += [f"unread  {check.video}: {check.unread}" for check in checks if check.unread]
-    lines += [f"touched  {check.video}: {check.note}; 'framefeed index' notes it" for check in checks if check.note]
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -16,14 +16,17 @@ from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 
 from decode_server.clips.plan import Run
+from decode_server.media.codec_headers import tells_size
 from decode_server.media.container import check_codec
 from decode_server.media.packet_index import DAMAGED, HIDDEN, PacketIndex
+from decode_server.media.soundness import LENIENT
 from framefeed.errors import Cancelled, CorruptMedia, ResourceExhausted, UnsupportedMedia
 
 _CODECS = 8
 _PADDING = bytes(64)  # AV_INPUT_BUFFER_PADDING_SIZE
 
 Payload = Callable[[int], memoryview]
+_Key = tuple[str | bytes | int, ...]
 
 
 def wanted() -> bool:
@@ -35,7 +38,7 @@ class Decoder:
     """Codec contexts of recently decoded streams, one decoding thread each. One Decoder per thread."""
 
     def __init__(self) -> None:
-        self._contexts: OrderedDict[tuple[str, str, bytes], VideoCodecContext] = OrderedDict()
+        self._contexts: OrderedDict[_Key, VideoCodecContext] = OrderedDict()
 
     def frames(
         self, index: PacketIndex, run: Run, payload: Payload, *, cancelled: Callable[[], bool] = wanted
@@ -78,7 +81,7 @@ class Decoder:
         key = _key(index)
         context = self._contexts.get(key)
         if context is None:
-            context = open_decoder(index.decoder, index.extradata, index.codec_tag)
+            context = open_decoder(index)
             self._contexts[key] = context
             if len(self._contexts) > _CODECS:
                 self._contexts.popitem(last=False)
@@ -94,29 +97,36 @@ class Decoder:
             self._contexts.pop(_key(index), None)
 
 
-def open_decoder(decoder: str, extradata: bytes, codec_tag: str) -> VideoCodecContext:
-    """A codec context of one thread that outputs every frame. Raises UnsupportedMedia if there is no such decoder."""
-    check_codec(decoder)
+def open_decoder(index: PacketIndex) -> VideoCodecContext:
+    """A codec context of one thread that outputs every frame, opened as the container says.
+
+    Raises UnsupportedMedia if there is no such decoder.
+    """
+    check_codec(index.decoder)
     try:
-        context = CodecContext.create(decoder, "r")
+        context = CodecContext.create(index.decoder, "r")
     except av.FFmpegError as error:
         if error.errno == errno.ENOMEM:
-            raise ResourceExhausted(f"decoder {decoder!r}: no memory to open it") from None
-        raise UnsupportedMedia(f"decoder {decoder!r} cannot be opened ({error})") from None
+            raise ResourceExhausted(f"decoder {index.decoder!r}: no memory to open it") from None
+        raise UnsupportedMedia(f"decoder {index.decoder!r} cannot be opened ({error})") from None
     if not isinstance(context, VideoCodecContext):
-        raise UnsupportedMedia(f"decoder {decoder!r} is not a video decoder")
-    context.extradata = extradata or None
-    if codec_tag.strip("\0"):
-        context.codec_tag = codec_tag
+        raise UnsupportedMedia(f"decoder {index.decoder!r} is not a video decoder")
+    context.extradata = index.extradata or None
+    if index.codec_tag.strip("\0"):
+        context.codec_tag = index.codec_tag
+    if not tells_size(index.decoder):
+        context.width, context.height, context.pix_fmt = index.width_px, index.height_px, index.pixel_format
+        if index.sample_bits:
+            context.bits_per_coded_sample = index.sample_bits
     context.thread_count = 1
-    # 'strict' makes the H.264 decoder assume the greatest reordering where the stream does not say, so that it never
-    # drops a frame that it thinks comes too late.
-    context.options = {"strict": "1"}
+    context.options = LENIENT
     return context
 
 
-def _key(index: PacketIndex) -> tuple[str, str, bytes]:
-    return index.decoder, index.codec_tag, index.extradata
+def _key(index: PacketIndex) -> _Key:
+    if tells_size(index.decoder):
+        return index.decoder, index.codec_tag, index.extradata
+    return index.decoder, index.codec_tag, index.extradata, index.width_px, index.height_px, index.pixel_format
 
 
 def _packets(index: PacketIndex, run: Run, payload: Payload) -> Iterator[av.Packet[Any] | None]:

@@ -22,7 +22,7 @@ from decode_server.clips.orient import blacken
 from decode_server.clips.packet_bytes import PacketBytes
 from decode_server.clips.plan import ChunkPlan, ClipPlan
 from decode_server.clips.swscale import Scaler
-from framefeed.clip import ClipInfo
+from framefeed.clip import ClipInfo, Colour
 from framefeed.errors import BadRequest, Cancelled, CorruptMedia
 from framefeed.request import ClipRequest
 
@@ -135,7 +135,8 @@ class Engine:
     ) -> None:
         index, stage_s = chunk.index, course.stage_s
         targets = [(number, frame) for number, clip in enumerate(clips) for frame in clip]  # by place
-        framings: dict[int, Framing] = {}
+        framings: dict[tuple[int, Colour], Framing] = {}
+        colour = index.colour
         scale_s, began, read_s = 0.0, perf_counter(), stage_s["read"]
         for places, frame in self.frames(chunk, stage_s, packets=packets, cancelled=course.cancelled):
             if (frame.width, frame.height, frame.format.name) != (index.width_px, index.height_px, index.pixel_format):
@@ -144,15 +145,19 @@ class Engine:
                     f"{frame.format.name}, and indexed as {index.width_px}x{index.height_px} {index.pixel_format}"
                 )
             scaling = perf_counter()
+            if index.colours:
+                colour = index.colour_of(frame.pts or 0)
             clip, written = -1, targets[places[0]][1]
             for place in places:  # clip by clip
                 number, target = targets[place]
                 if number == clip:
                     target[...] = written
                     continue
-                if number not in framings:
-                    framings[number] = Framing(self._scaler, plans[number], index, frame_shape=target.shape)
-                framings[number].write(frame, target)
+                framing = framings.get((number, colour))
+                if framing is None:
+                    framing = Framing(self._scaler, plans[number], index, colour=colour, frame_shape=target.shape)
+                    framings[number, colour] = framing
+                framing.write(frame, target)
                 clip, written = number, target
             scale_s += perf_counter() - scaling
         stage_s["scale"] += scale_s

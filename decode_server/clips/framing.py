@@ -12,13 +12,16 @@ from decode_server.clips.orient import Orientation, Pixels, blacken, i420_planes
 from decode_server.clips.plan import ClipPlan
 from decode_server.clips.swscale import Picture, Scaler
 from decode_server.media.packet_index import PacketIndex
+from framefeed.clip import Colour
 
 
 class Framing:
     """How the frames of one chunk come into a clip of frames (Y, X, 3) RGB or (Y*3/2, X) I420. For one thread."""
 
-    def __init__(self, scaler: Scaler, plan: ClipPlan, index: PacketIndex, *, frame_shape: tuple[int, ...]) -> None:
-        """Raises UnsupportedMedia if the picture cannot be scaled."""
+    def __init__(
+        self, scaler: Scaler, plan: ClipPlan, index: PacketIndex, *, colour: Colour, frame_shape: tuple[int, ...]
+    ) -> None:
+        """`colour` is the frames' own. Raises UnsupportedMedia if the picture cannot be scaled."""
         self._scaler, self._placed, self._full_range = scaler, plan.placed, index.colour.full_range
         self._orientation = Orientation(rotation_deg=index.rotation_deg, flipped=plan.flipped != index.mirrored)
         self._rgb = len(frame_shape) == 3
@@ -27,10 +30,10 @@ class Framing:
             height_px, width_px = plan.placed.height_px, plan.placed.width_px
         coded_height_px, coded_width_px = self._orientation.coded_shape((height_px, width_px))
         self._cut = scaler.cut(
-            Picture(decoder=index.decoder, pixel_format=index.pixel_format, colour=index.colour),
+            Picture(decoder=index.decoder, pixel_format=index.pixel_format, colour=colour),
             index.grid.coded_box(plan.box),
             (coded_width_px, coded_height_px),
-            rgb=self._rgb,
+            colour=None if self._rgb else plan.colour,
             interpolation=plan.interpolation,
         )
         steps = (1, 1, 1) if self._rgb else (1, 2, 2)

@@ -17,6 +17,8 @@ from decode_server.clips.index_files import IndexFiles, look, unpack_look
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.clips.storage import Seams, Storage
 from decode_server.media.packet_index import PacketIndex, unpack_index
+from decode_server.sources.file_names import as_path
+from decode_server.sources.outside_links import read_outside
 from framefeed.errors import BadInput, CorruptMedia, FramefeedError, NotHere, UnknownVideo
 from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, Manifest, VideoEntry, identity_of, read_manifest
 from framefeed.mapped_manifest import shared_manifest
@@ -35,7 +37,8 @@ class Library:
     `index_folder` is where the manifest lies when that is not the root itself. The quarantine lists of both folders are
     read once too and honoured, unless told not to. What was changed after `since_s`, by the wall clock and by default
     now, was replaced and not damaged. `memory`, a descriptor that several processes share, is where the manifest is
-    held then, once for all of them. `identity` is the data set's: for a manifest of version 1 it is found by reading
+    held then, once for all of them. Files that links lead to outside of the root are read only if `follow_links`;
+    `folders` are all that it reads in. `identity` is the data set's: for a manifest of version 1 it is found by reading
     all packet indices, and "" where these are too large for that. Raises BadInput when the manifest is missing, empty
     or damaged.
     """
@@ -49,14 +52,22 @@ class Library:
         seams: Seams | None = None,
         since_s: float | None = None,
         memory: int | None = None,
+        follow_links: bool = False,
     ) -> None:
         self._root, self._folder = root, index_folder or root
         self._since_s = time.time() if since_s is None else since_s
         self.manifest, self._opened = self._opened_manifest(memory)
+        outside = read_outside(self._folder)
+        if outside and not follow_links:
+            raise BadInput(
+                f"root {root} was indexed with --follow-links, and files of it lie in {outside[0]}: wanted "
+                "'framefeed serve --follow-links', or an index without such files"
+            )
+        self.folders = (root, self._folder, *outside)
         folders = dict.fromkeys((root, index_folder or root))
         self.quarantine = read_quarantine(*folders) if honour_quarantine else Quarantine()
         self.watch = ReadWatch()
-        self.media = Storage(root, watch=self.watch, seams=seams)
+        self.media = Storage(root, watch=self.watch, seams=seams, outside=outside)
         self._records = Storage(index_folder or root, watch=self.watch, seams=seams)
         self._lock = threading.Lock()
         self._indices: OrderedDict[int, tuple[PacketIndex, int]] = OrderedDict()
@@ -88,13 +99,19 @@ class Library:
         return entry
 
     def chunks(self, entry: VideoEntry, start_s: float, end_s: float) -> list[tuple[float, PacketIndex]]:
-        """(start in the video in s, packet index) of the chunks that the span [start_s, end_s) touches, in time order.
+        """(start in the video in s, packet index) of the chunks that the span [start_s, end_s) touches, in time order,
+        from the one with the frame on show at its start: a pause may hold a frame over the ends of chunks.
 
         Raises CorruptMedia for a damaged record or a span that is quarantined, StorageFault when it cannot be read.
         """
         if bad := self.quarantine.touching(entry.video, start_s, end_s):
             raise CorruptMedia(f"{bad} (quarantined by 'framefeed {bad.found_by}')")
-        return [(entry.chunk_start_s[i], self.index(entry, i)) for i in _touched(entry, start_s, end_s)]
+        touched = _touched(entry, start_s, end_s)
+        found = [(entry.chunk_start_s[i], self.index(entry, i)) for i in touched]
+        if touched.start and found[0][0] + found[0][1].times_s[0] > start_s:
+            before = touched.start - 1
+            found.insert(0, (entry.chunk_start_s[before], self.index(entry, before)))
+        return found
 
     def index_bytes(self, entry: VideoEntry, start_s: float, end_s: float) -> int:
         """Bytes of the packet indices that `chunks` reads for a span, where none of them is in memory."""
@@ -218,7 +235,7 @@ def _changed_s(root: Path, index: PacketIndex) -> float:
     """When a media file was last written to or put in its place, by the storage's clock; if it is gone, when something
     was removed there. 0 if it is still the file that was indexed. Raises OSError.
     """
-    path = root / index.path
+    path = root / as_path(index.path)
     try:
         status = path.stat()
     except FileNotFoundError:

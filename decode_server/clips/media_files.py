@@ -1,5 +1,7 @@
 """Opened media files, the most recently used ones: lent to reads, closed when no read has them.
 
+However many files are read, those that are open are a small part of the descriptors that the process may have.
+
 It knows no faults and no retries. No file is opened or closed under its lock, since a hung storage can hold up both.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
@@ -15,7 +18,8 @@ from typing import Protocol
 
 from framefeed.regular_file import open_regular
 
-_OPEN_FILES = 256
+_MOST_OPEN, _LEAST_OPEN = 256, 4
+_SHARE = 8  # of the descriptors that a process may have, one in so many is a media file of one root
 
 
 class MediaFile(Protocol):
@@ -61,10 +65,13 @@ class DescriptorFile:
 
 
 class MediaFiles:
-    """Up to 256 open files by path. Thread-safe; `close` closes them, those that a read has when it ends."""
+    """Up to 256 open files by path, fewer where the process may have few. Thread-safe; `close` closes them, those that
+    a read has when it ends.
+    """
 
     def __init__(self, open_path: Callable[[str], MediaFile]) -> None:
         self._open = open_path
+        self._most = most_open(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._lock = threading.Lock()
         self._files: OrderedDict[str, MediaFile] = OrderedDict()
         self._lent: Counter[MediaFile] = Counter()
@@ -92,9 +99,13 @@ class MediaFiles:
         _close(dropped)
 
     def close(self) -> None:
-        """Close what no read has. Idempotent."""
+        """Close what no read has, and keep nothing from now on. Idempotent."""
+        self._closed = True
+        self.release()
+
+    def release(self) -> None:
+        """Close what no read has, where descriptors are needed for something else."""
         with self._lock:
-            self._closed = True
             unused = [file for file in self._files.values() if not self._lent[file]]
             self._files.clear()
         _close(unused)
@@ -107,7 +118,7 @@ class MediaFiles:
             self._lent[file] += 1
             if file is not opened:
                 unused.append(opened)
-            while len(self._files) > _OPEN_FILES:
+            while len(self._files) > self._most:
                 oldest = self._files.popitem(last=False)[1]
                 if not self._lent[oldest]:
                     unused.append(oldest)
@@ -123,6 +134,11 @@ class MediaFiles:
             if not self._closed and self._files.get(path) is file:
                 return
         _close([file])
+
+
+def most_open(limit: int) -> int:
+    """How many files are kept open in a process that may have so many descriptors; -1 is no limit. Pure."""
+    return _MOST_OPEN if limit < 0 else max(min(limit // _SHARE, _MOST_OPEN), _LEAST_OPEN)
 
 
 def _close(files: list[MediaFile]) -> None:

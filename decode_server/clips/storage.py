@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from decode_server.clips.media_files import DescriptorFile, MediaFile, MediaFiles, OpenFile
 from decode_server.clips.read_watch import RETRY, ReadWatch
+from decode_server.sources.file_names import as_path
 from framefeed.errors import CorruptMedia, ResourceExhausted, StorageFault
 
 PADDING_BYTES = 64  # FFmpeg's decoders may read this far past a packet (AV_INPUT_BUFFER_PADDING_SIZE)
@@ -52,11 +53,16 @@ class Seams:
 
 
 class Storage:
-    """The files under `root`. Thread-safe; `close` closes them."""
+    """The files under `root`, and those in folders `outside` of it that links in it lead to. Thread-safe; `close`
+    closes them.
+    """
 
-    def __init__(self, root: Path, *, watch: ReadWatch, seams: Seams | None = None) -> None:
+    def __init__(
+        self, root: Path, *, watch: ReadWatch, seams: Seams | None = None, outside: Sequence[Path] = ()
+    ) -> None:
         seams = seams or Seams()
         self._root = Path(os.path.realpath(root))
+        self._outside = tuple(Path(os.path.realpath(folder)) for folder in outside)
         self._mount = next(path for path in (self._root, *self._root.parents) if os.path.ismount(path))
         self._files = MediaFiles(self._open)
         self._watch, self._open_file, self._sleep = watch, seams.open_file, seams.sleep
@@ -102,11 +108,13 @@ class Storage:
             raise
         except OSError as error:
             self._files.drop(path)
+            if error.errno in _RESOURCES:
+                self._files.release()
             raise self._explained(path, error) from None
 
     def _open(self, path: str) -> MediaFile:
-        resolved = Path(os.path.realpath(self._root / path, strict=True))
-        if not resolved.is_relative_to(self._root):
+        resolved = Path(os.path.realpath(self._root / as_path(path), strict=True))
+        if not any(resolved.is_relative_to(folder) for folder in (self._root, *self._outside)):
             raise CorruptMedia(f"{path} leads out of the root")
         with self._watch.timed("open"):
             return self._open_file(resolved)

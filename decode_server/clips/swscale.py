@@ -27,12 +27,13 @@ from framefeed.request import Interpolation
 _FLAGS = 0x40000 | 0x2000 | 0x4000
 _KERNELS: dict[Interpolation, int] = {"bilinear": 2, "bicubic": 4}  # SWS_BILINEAR, SWS_BICUBIC
 _CATMULL_ROM = {"param0": 0.0, "param1": 0.5}  # B and C of Mitchell and Netravali; libswscale's own C is 0.6
-_COEFFICIENTS = {"bt601": 5, "bt709": 1, "bt2020": 9}  # SWS_CS_*
+_COEFFICIENTS = {"bt601": 5, "bt709": 1, "bt2020": 9, "smpte240m": 7, "fcc": 4}  # SWS_CS_*
 _SUBSAMPLING = {"420": (1, 1), "422": (1, 0), "444": (0, 0), "440": (0, 1)}
 # Where chroma samples lie between luma columns, in 1/256 of one: H.264, HEVC and the MPEGs put them on the left one.
 _SITED_LEFT = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "vc1"})
 _LEFT, _CENTRE = 0, 128
 _CONTEXTS = 64
+_GREY, _GREY_AS = "gray", "yuv420p"
 
 _Pointers, _Strides = ctypes.c_void_p * 4, ctypes.c_int * 4
 Plane = npt.NDArray[np.uint8]
@@ -94,7 +95,7 @@ class _Job:
     picture: Picture
     size_px: tuple[int, int]
     out_size_px: tuple[int, int]
-    rgb: bool
+    colour: Colour | None
     interpolation: Interpolation
 
 
@@ -105,18 +106,22 @@ class Cut:
     _context: int
     _job: _Job
     _starts: tuple[tuple[int, int], ...]  # rows, and bytes of a row, before the box in each plane
+    _neutral: npt.NDArray[np.generic] | None = None  # the chroma plane that grey lacks
 
     def write(self, frame: av.VideoFrame, planes: Sequence[Plane]) -> None:
         """Write the box of a coded frame into planes of the output size, uint8 (Y, X), C-contiguous.
 
         Three full planes green, blue, red for RGB (full range, by the picture's colour), else Y, U, V of I420 with the
-        picture's own matrix and range and chroma sited at the centre, so that a mirror image needs no other siting.
+        wanted matrix and range and chroma sited at the centre, so that a mirror image needs no other siting.
         Planar because libswscale writes that with SIMD, interleaved RGB without.
         """
         pointers, strides = _Pointers(), _Strides()
         for i, ((row, column_bytes), plane) in enumerate(zip(self._starts, frame.planes, strict=True)):
             stride = plane.line_size
             pointers[i], strides[i] = plane.buffer_ptr + row * stride + column_bytes, stride
+        if self._neutral is not None:
+            for i in (1, 2):
+                pointers[i], strides[i] = self._neutral.ctypes.data, self._neutral.strides[0]
         target = _Pointers(*(plane.ctypes.data for plane in planes))
         target_strides = _Strides(*(plane.shape[1] for plane in planes))
         rows = _FFMPEG.sws_scale(self._context, pointers, strides, 0, self._job.size_px[1], target, target_strides)
@@ -138,15 +143,18 @@ class Scaler:
         box: Box,
         out_size_px: tuple[int, int],
         *,
-        rgb: bool,
+        colour: Colour | None,
         interpolation: Interpolation = "bilinear",
     ) -> Cut:
-        """What writes the box of coded frames, scaled to (width, height). Raises UnsupportedMedia if it cannot be."""
-        job = _Job(picture, (box.width_px, box.height_px), out_size_px, rgb, interpolation)
+        """What writes the box of coded frames, scaled to (width, height), as I420 of a colour, as RGB without one.
+
+        Raises UnsupportedMedia if it cannot be.
+        """
+        job = _Job(picture, (box.width_px, box.height_px), out_size_px, colour, interpolation)
         layout = planar_layout(picture.pixel_format)
         shifts = [(0, 0)] if layout.chroma is None else [(0, 0), layout.chroma, layout.chroma]
         starts = tuple((box.y_px >> y, (box.x_px >> x) * layout.sample_bytes) for x, y in shifts)
-        return Cut(self._context(job), job, starts)
+        return Cut(self._context(job), job, starts, None if layout.chroma else _neutral_plane(picture, box))
 
     def interleave(self, planes: Sequence[Plane], rgb: Plane) -> None:
         """Copy full planes green, blue, red, C-contiguous (Y, X), into RGB pixels (Y, X, 3), contiguous within rows."""
@@ -186,21 +194,22 @@ def _new_interleaver(width_px: int, height_px: int) -> int:
 def _new_context(job: _Job) -> int:
     picture = job.picture
     chroma = planar_layout(picture.pixel_format).chroma or (0, 0)
+    rgb = job.colour is None
     context: int = _FFMPEG.sws_alloc_context()
     options = {
         "srcw": job.size_px[0],
         "srch": job.size_px[1],
-        "src_format": _FFMPEG.av_get_pix_fmt(picture.pixel_format.encode()),
+        "src_format": _FFMPEG.av_get_pix_fmt(picture.pixel_format.replace(_GREY, _GREY_AS).encode()),
         "dstw": job.out_size_px[0],
         "dsth": job.out_size_px[1],
-        "dst_format": _FFMPEG.av_get_pix_fmt(b"gbrp" if job.rgb else b"yuv420p"),
+        "dst_format": _FFMPEG.av_get_pix_fmt(b"gbrp" if rgb else b"yuv420p"),
         "sws_flags": _FLAGS | _KERNELS[job.interpolation],
     }
     if chroma[0]:
         options["src_h_chr_pos"] = _LEFT if picture.decoder in _SITED_LEFT else _CENTRE
     if chroma[1]:
         options["src_v_chr_pos"] = _CENTRE
-    if not job.rgb:
+    if not rgb:
         options |= {"dst_h_chr_pos": _CENTRE, "dst_v_chr_pos": _CENTRE}
     for name, value in options.items():
         refused = _FFMPEG.av_opt_set_int(context, name.encode(), value, 0)
@@ -214,12 +223,22 @@ def _new_context(job: _Job) -> int:
         raise UnsupportedMedia(
             f"libswscale cannot scale {picture.pixel_format} from {job.size_px} to {job.out_size_px}"
         )
-    table = _FFMPEG.sws_getCoefficients(_COEFFICIENTS[picture.colour.matrix])
-    full_range = int(picture.colour.full_range)
+    colours = picture.colour, job.colour or picture.colour
+    table, out_table = (_FFMPEG.sws_getCoefficients(_COEFFICIENTS[colour.matrix]) for colour in colours)
+    out_full = rgb or colours[1].full_range
     _FFMPEG.sws_setColorspaceDetails(
-        context, table, full_range, table, 1 if job.rgb else full_range, 0, 1 << 16, 1 << 16
+        context, table, int(colours[0].full_range), out_table, int(out_full), 0, 1 << 16, 1 << 16
     )
     return context
+
+
+def _neutral_plane(picture: Picture, box: Box) -> npt.NDArray[np.generic]:
+    """Chroma of no colour for the box of a grey picture, which libswscale then takes for what it is: FFmpeg has no
+    grey of limited range.
+    """
+    bits = int("".join(filter(str.isdecimal, picture.pixel_format)) or 8)
+    shape = (box.height_px + 1) // 2, (box.width_px + 1) // 2
+    return np.full(shape, 1 << (bits - 1), np.uint16 if bits > 8 else np.uint8)
 
 
 def _chroma_filter(job: _Job, chroma: tuple[int, int]) -> _Filter | None:
@@ -230,7 +249,7 @@ def _chroma_filter(job: _Job, chroma: tuple[int, int]) -> _Filter | None:
     has variance 2a, which makes up the difference. It lifts saturated edges from 35 to 40 dB. Catmull-Rom's kernel has
     none at any width, so bicubic lacks that of one chroma sample.
     """
-    if not job.rgb or chroma == (0, 0):
+    if job.colour is not None or chroma == (0, 0):
         return None
     vectors = []
     for shift, length, out in zip(chroma, job.size_px, job.out_size_px, strict=True):

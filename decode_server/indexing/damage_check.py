@@ -31,11 +31,11 @@ def flags_after_check(index: PacketIndex, read: Read) -> Flags:
     `read(ordinal)` gives a packet's bytes. Costs three decodes of the whole stream.
     """
     flags = index.flags.copy()
-    used = open_decoder(index.decoder, index.extradata, index.codec_tag)
+    used = open_decoder(index)
     first_key = int(index.keys[0])
     _hashes(used, [first_key] * _WARMING_PACKETS, read, hold=0)
     for stretch in _stretches(index):
-        fresh = open_decoder(index.decoder, index.extradata, index.codec_tag)
+        fresh = open_decoder(index)
         outcomes = [_hashes(fresh, stretch, read, hold=_HELD_PICTURES)]
         for _ in range(2):  # after other pictures, and after these
             used.flush_buffers()

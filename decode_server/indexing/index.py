@@ -1,38 +1,51 @@
 """Builds the manifest and the packet indices of a root: the verb `framefeed index`, and what `chunk` ends with.
 
-The one place that lists directories. It re-encodes nothing and leaves media files as they are; files whose size and
-time of change are those of the last index are not read again.
+It re-encodes nothing and leaves media files as they are; files whose size and time of change are those of the last
+index are not read again, those of an index that was not finished neither. A file that cannot be used is a line in the
+report, whatever is wrong with it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import track
 
-from decode_server.indexing.probe import probe
-from decode_server.indexing.sidecar import drop_sidecars
-from decode_server.media.packet_index import PacketIndex, unpack_index
-from framefeed.cli.parent_death import end_with_parent
-from framefeed.errors import BadInput, FramefeedError
-from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
-from framefeed.new_file import NewFile, drop_leftovers
-from framefeed.ranges import check_text
-from framefeed.regular_file import read_regular
-
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
+from decode_server.indexing.probe import ProbeOptions, probe_file
+from decode_server.indexing.sidecar import NoRoom, drop_sidecars
+from decode_server.media.media_use import Loss, MediaUse
+from decode_server.media.timeline import DEFAULT_MAX_GAP_S
+from decode_server.sources.file_names import as_text, for_people
+from decode_server.sources.index_records import (
+    UNFINISHED_FOLDER,
+    IndexedFile,
+    Probed,
+    known_records,
+    write_records,
+    write_uses,
 )
-_PACKETS_BYTES = 1 << 36  # of all packet indices
+from decode_server.sources.isolated import run_isolated
+from decode_server.sources.outside_links import write_outside
+from decode_server.sources.pace import Pace
+from decode_server.sources.progress import WorkProgress
+from decode_server.sources.report import FileReport, Report
+from decode_server.sources.root_files import MediaFile, root_files
+from decode_server.sources.walk import VIDEO_SUFFIXES, Tree, WalkRules, walk
+from framefeed.errors import BadInput, StorageFault
+from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, is_finished
+from framefeed.new_file import NewFile, drop_leftovers
+from framefeed.ranges import MAX_NAME, check_text
+from framefeed.show_value import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,60 +54,104 @@ class Index:
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of chunk folders or video files, searched recursively."""
-    to: Path | None = None
+    index: Annotated[Path | None, tyro.conf.arg(aliases=["--to"])] = None
     """Folder for the manifest and the index when ROOT is not writable; default ROOT."""
     jobs: int = len(os.sched_getaffinity(0))
     """Files read at once."""
     check: bool = False
     """Decode all of each file three times, to find damage that its codec does not report (HEVC, VP8): for files that
     may have rotted. Without it only damage that shows in decoding is refused, when a clip is asked for."""
+    max_gap_s: float = DEFAULT_MAX_GAP_S
+    """A longer pause, in which one frame stays on show, is cut out; in seconds."""
+    all_files: bool = False
+    """Look into files of every suffix, not only into those of usual video suffixes."""
+    follow_links: bool = False
+    """Take files that links lead to outside of ROOT too; 'framefeed serve' then needs --follow-links as well."""
+    report: Path | None = None
+    """File for a JSON line about each input: used whole, in part, refused or ignored, and why."""
 
     def run(self) -> None:
-        manifest = build_index(self.root, index_folder=self.to, jobs=self.jobs, check=self.check)
+        """Index, and print what became of each file.
+
+        Raises BadInput for what cannot be indexed at all, StorageFault where the index cannot be written, and, with the
+        index written, CorruptMedia when more files are refused than used.
+        """
+        if self.jobs < 1:
+            raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
+        rules = WalkRules(all_files=self.all_files, follow_links=self.follow_links)
+        console = Console(stderr=True)
+        build = Build(jobs=self.jobs, check=self.check, rules=rules, max_gap_s=self.max_gap_s, console=console)
+        manifest, report = index_root(self.root, index_folder=self.index, build=build)
         console = Console()
-        for refusal in manifest.refused:
-            console.print(f"refused  {refusal.path}: {refusal.reason}", markup=False, highlight=False, soft_wrap=True)
+        report.show(console)
+        if self.report:
+            report.write(self.report)
         hours = sum(entry.duration_s for entry in manifest.videos.values()) / 3600
         chunks = sum(len(entry.chunk_start_s) for entry in manifest.videos.values())
-        console.print(f"indexed {len(manifest.videos)} videos, {chunks} files, {hours:.2f} h in {self.to or self.root}")
+        where = for_people(str(self.index or self.root))
+        console.print(
+            f"indexed {len(manifest.videos)} videos, {chunks} files, {hours:.2f} h in {where}", soft_wrap=True
+        )
         console.print(f"data set {manifest.identity}", highlight=False)
+        report.require_mostly_used()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """One media file: the video it belongs to, and its start in it if it is a chunk."""
+class Build:
+    """How to index: in so many processes (0 is this one), decoding all if `check`, what of the folder is taken, and
+    where progress is told. Not `finished` is an index of what is there so far, of a root that still grows.
+    """
 
-    path: str
-    video: str
-    start_s: float
-    chunk: bool
+    jobs: int = 0
+    check: bool = False
+    rules: WalkRules = field(default_factory=WalkRules)
+    max_gap_s: float = DEFAULT_MAX_GAP_S
+    console: Console | None = None
+    finished: bool = True
+
+    def options(self, folder: Path) -> ProbeOptions:
+        """How a file is indexed, its sidecar going to `folder`."""
+        return ProbeOptions(index_folder=folder, check=self.check, max_gap_s=self.max_gap_s)
 
 
-def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 1, check: bool = False) -> Manifest:
-    """Index every media file under `root` and write manifest and packet records, atomically, into `index_folder`.
+def build_index(root: Path, *, index_folder: Path | None = None, jobs: int = 0, check: bool = False) -> Manifest:
+    """Index every media file under `root` in so many processes (0 is this one), as `index_root` does. Returns the
+    manifest.
+    """
+    return index_root(root, index_folder=index_folder, build=Build(jobs=jobs, check=check))[0]
 
-    Shows a progress bar on a terminal. Returns the manifest. Raises BadInput when the root is missing or holds no file
-    that can be served, or the folder cannot be written to.
+
+def index_root(root: Path, *, index_folder: Path | None = None, build: Build) -> tuple[Manifest, Report]:
+    """Write manifest and packet records of every media file under `root`, atomically, into `index_folder`.
+
+    What is done so far is written about every half minute: as a manifest that says that it is not finished or, where
+    there is a finished one, to a folder beside it. Blocks until all is done. Returns the manifest and what became of
+    each file. Raises BadInput when the root is missing or holds no file that can be served, or the folder cannot be
+    written to, StorageFault where that fills up.
     """
     if not root.is_dir():
         raise BadInput(f"root {root} is not a folder; wanted a folder of chunk folders or video files")
     folder = index_folder or root
     _require_writable(folder, root)
-    files = _find_files(root)
-    if not files:
-        raise BadInput(f"root {root} holds no video file; wanted files ending in {' '.join(sorted(VIDEO_SUFFIXES))}")
-    known = _known_records(root, folder, check=check)
-    fresh = [file for file in files if file.path not in known]
-    refused: list[Refusal] = []
-    for file, outcome in zip(fresh, _probe_all(partial(_probe_one, root, folder, check), fresh, jobs), strict=True):
-        if isinstance(outcome, PacketIndex):
-            known[file.path] = outcome
-        else:
-            refused.append(Refusal(path=os.fsencode(file.path).decode(errors="backslashreplace"), reason=outcome))
-    manifest = _write(folder, [(file, known[file.path]) for file in files if file.path in known], refused)
+    tree = walk(root, build.rules)
+    if not (tree.files or tree.refused):
+        wanted = f"wanted files ending in {' '.join(sorted(VIDEO_SUFFIXES))}, or --all-files"
+        raise BadInput(f"root {root} holds no video file; {wanted}")
+    work = _Work(root, folder, build, tree)
+    try:
+        work.probe_all()
+        manifest = work.write(folder, finished=build.finished)
+    except OSError as error:
+        raise _unwritable(folder, root, error) from None
+    report = work.report()
     if not manifest.videos:
-        raise BadInput(f"root {root}: none of its {len(files)} files can be served; first: {refused[0].reason}")
-    return manifest
+        first = report.files[0]
+        raise BadInput(
+            f"root {root}: none of its {len(report.files)} files can be served; "
+            f"first: {first.file}: {first.use.refused}"
+        )
+    drop_leftovers(folder)
+    return manifest, report
 
 
 def _require_writable(folder: Path, root: Path) -> None:
@@ -103,118 +160,120 @@ def _require_writable(folder: Path, root: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         NewFile(folder / PACKETS_NAME).close()
     except OSError as error:
-        wanted = f"wanted --to FOLDER, one that can, as 'framefeed index {root} --to FOLDER'"
-        raise BadInput(f"the index cannot be written to {folder} ({error.strerror}); {wanted}") from None
+        raise BadInput(str(_unwritable(folder, root, error))) from None
 
 
-def _find_files(root: Path) -> list[_File]:
-    """Media files in path order; names of plain files lose their suffix unless two would then be called the same."""
-    found: list[tuple[PurePosixPath, str, float, bool]] = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file_name in sorted(names):
-            path = PurePosixPath(Path(folder, file_name).relative_to(root))
-            if path.suffix.lower() in VIDEO_SUFFIXES and not file_name.startswith("."):
-                parent = path.parent
-                chunk = parent.suffix == path.suffix and path.stem.isdecimal()
-                video = parent.with_suffix("") if chunk else path.with_suffix("")
-                found.append((path, str(video), float(path.stem) if chunk else 0.0, chunk))
-    owners: dict[str, set[str]] = {}
-    for path, name, _, chunk in found:
-        owners.setdefault(name, set()).add(str(path.parent if chunk else path))
-    return [
-        _File(
-            path=str(path),
-            video=name if len(owners[name]) == 1 else str(path.parent if chunk else path),
-            start_s=start_s,
-            chunk=chunk,
-        )
-        for path, name, start_s, chunk in found
-    ]
+def _unwritable(folder: Path, root: Path, error: OSError | NoRoom) -> StorageFault:
+    wanted = f"wanted --index FOLDER, one that can, as 'framefeed index {root} --index FOLDER'"
+    return StorageFault(f"the index cannot be written to {folder} ({error.strerror}); {wanted}")
 
 
-def _known_records(root: Path, folder: Path, *, check: bool) -> dict[str, PacketIndex]:
-    """Records of the last index whose files have not changed since; if `check`, of those that were checked."""
-    known: dict[str, PacketIndex] = {}
+class _Work:
+    """One run: what is known of each file so far, by its path as text."""
+
+    def __init__(self, root: Path, folder: Path, build: Build, tree: Tree) -> None:
+        self._root, self._folder, self._build = root, folder, build
+        self._known, named = known_records(root, folder, check=build.check, max_gap_s=build.max_gap_s)
+        self._files, unnamed = root_files(tree.files, named=named)
+        self._refused = tree.refused | unnamed
+        self._ignored: Counter[str] = tree.ignored
+        self._outside = tree.outside
+
+    def probe_all(self) -> None:
+        """Read the files that are not known, and write what is done now and then. Raises OSError, StorageFault."""
+        fresh = [file for file in self._files if as_text(file.path) not in self._known]
+        probe_one = partial(_probe_one, self._root, self._build.options(self._folder))
+        pace = Pace(now_s=time.monotonic())
+        with WorkProgress("indexing", total=len(fresh), console=self._build.console) as progress:
+            for file, outcome in self._outcomes(fresh, probe_one):
+                if isinstance(outcome, tuple):
+                    self._known[as_text(file.path)] = outcome
+                else:
+                    self._refused[file.path] = outcome or "ended the process that read it, twice"
+                progress.one_done()
+                if pace.is_due(began_s := time.monotonic()):
+                    self.write(self._folder, finished=False)
+                    pace.wrote(began_s=began_s, ended_s=time.monotonic())
+
+    def _outcomes(
+        self, files: Sequence[MediaFile], probe_one: Callable[[MediaFile], Probed | str]
+    ) -> Iterator[tuple[MediaFile, Probed | str | None]]:
+        if self._build.jobs and files:
+            return run_isolated(files, probe_one, jobs=self._build.jobs)
+        return ((file, probe_one(file)) for file in files)
+
+    def write(self, folder: Path, *, finished: bool) -> Manifest:
+        """Write what is known: the packet records, then the manifest that points into them. Raises OSError."""
+        aside = folder / UNFINISHED_FOLDER
+        if not finished and is_finished(folder):
+            folder = aside
+            folder.mkdir(exist_ok=True)
+        refused = tuple(_refusal(path, reason) for path, reason in sorted(self._refused.items()))
+        write_uses(folder, self._known, max_gap_s=self._build.max_gap_s)
+        manifest = write_records(folder, self._videos(), refused, finished=finished)
+        if finished:
+            write_outside(folder, self._outside)
+            drop_sidecars(folder, keep={index.sidecar for index, _ in self._known.values()})
+            shutil.rmtree(aside, ignore_errors=True)
+        return manifest
+
+    def _videos(self) -> dict[str, list[IndexedFile]]:
+        """The files of each video that are known, in time order."""
+        videos: dict[str, list[IndexedFile]] = {}
+        for file in self._files:
+            if probed := self._known.get(as_text(file.path)):
+                videos.setdefault(file.video, []).append(IndexedFile(file, *probed))
+        return {video: sorted(videos[video], key=lambda row: row.file.start_s) for video in sorted(videos)}
+
+    def report(self) -> Report:
+        """What became of each video's file or folder, and of each that is refused."""
+        used = [
+            FileReport(file=for_people(rows[0].file.owner), video=video, use=_use(rows))
+            for video, rows in self._videos().items()
+        ]
+        refused = [
+            FileReport(file=for_people(path), use=MediaUse(refused=why)) for path, why in sorted(self._refused.items())
+        ]
+        return Report(files=(*used, *refused), ignored=self._ignored)
+
+
+def _probe_one(root: Path, options: ProbeOptions, file: MediaFile) -> Probed | str:
+    """The file's index and what of it is used, or the reason why nothing is. Raises StorageFault where the index folder
+    has no room.
+    """
+    name, path = as_text(file.path), root / file.path
     try:
-        manifest = read_manifest(folder)
-        records = read_regular(folder / PACKETS_NAME, limit_bytes=_PACKETS_BYTES)
-    except (BadInput, OSError):
-        return known
-    for entry in manifest.videos.values():
-        for offset, size in zip(entry.record_offset, entry.record_bytes, strict=True):
-            try:
-                index = unpack_index(records[offset : offset + size], where=f"{folder / PACKETS_NAME}:{offset}")
-                status = (root / index.path).stat()
-            except (FramefeedError, OSError):
-                continue
-            whole = (not index.sidecar or (folder / index.sidecar).is_file()) and (index.checked or not check)
-            if whole and (status.st_size, status.st_mtime_ns) == (index.media_bytes, index.mtime_ns):
-                known[index.path] = index
-    return known
+        check_text("its name", name)
+        probed = probe_file(path, name=name, chunk=file.chunk, options=options)
+        index = probed.index
+        if index is None:
+            return probed.use.refused
+        status = path.stat()
+    except NoRoom as error:
+        raise _unwritable(options.index_folder, root, error) from None
+    except Exception as error:  # whatever is wrong with one file, the others are indexed
+        return f"cannot be indexed ({type(error).__name__}: {error})"
+    if (status.st_size, status.st_mtime_ns) != (index.media_bytes, index.mtime_ns):
+        grown = f"{index.media_bytes} to {status.st_size} bytes"
+        return f"changed while it was read ({grown}); index again when it is complete"
+    return index, probed.use
 
 
-def _probe_all(
-    probe_one: Callable[[_File], PacketIndex | str], files: list[_File], jobs: int
-) -> Iterator[PacketIndex | str]:
-    console = Console(stderr=True)
-    bar = {"description": "indexing", "console": console, "total": len(files), "disable": not console.is_terminal}
-    if jobs <= 1 or len(files) <= 1:
-        yield from track(map(probe_one, files), **bar)  # type: ignore[arg-type]
-        return
-    with ProcessPoolExecutor(
-        min(jobs, len(files)),
-        mp_context=get_context("spawn"),
-        initializer=end_with_parent,
-        initargs=(os.getpid(),),
-    ) as pool:
-        outcomes = pool.map(probe_one, files, chunksize=4)
-        yield from track(outcomes, **bar)  # type: ignore[arg-type]
+def _refusal(path: str, reason: str) -> Refusal:
+    return Refusal(path=one_line(for_people(path), chars=MAX_NAME), reason=reason)
 
 
-def _probe_one(root: Path, folder: Path, check: bool, file: _File) -> PacketIndex | str:
-    """The file's index, or the reason why it has none."""
-    try:
-        check_text("its name", file.path)
-    except ValueError as error:
-        return str(error)
-    try:
-        return probe(root / file.path, name=file.path, chunk=file.chunk, index_folder=folder, check=check)
-    except FramefeedError as error:
-        return str(error).removeprefix(f"{file.path}: ")
-
-
-def _write(folder: Path, indexed: list[tuple[_File, PacketIndex]], refused: list[Refusal]) -> Manifest:
-    """Write the packet records, then the manifest that points into them; sidecars of older versions go."""
-    videos: dict[str, list[tuple[_File, PacketIndex, int, int]]] = {}
-    with NewFile(folder / PACKETS_NAME) as new:
-        for file, index in indexed:
-            record = index.pack()
-            videos.setdefault(file.video, []).append((file, index, new.file.tell(), len(record)))
-            new.file.write(record)
-        entries = {name: _entry(name, sorted(videos[name], key=lambda row: row[0].start_s)) for name in sorted(videos)}
-        manifest = Manifest(videos=entries, refused=tuple(refused))
-        identity = manifest.write(folder, just_before=new.take_place)
-    drop_leftovers(folder)
-    drop_sidecars(folder, keep={index.sidecar for _, index in indexed})
-    return replace(manifest, identity=identity)
-
-
-def _entry(name: str, rows: list[tuple[_File, PacketIndex, int, int]]) -> VideoEntry:
-    last_file, last = rows[-1][0], rows[-1][1]
-    duration_s = last_file.start_s + last.duration_s
-    frames = sum(len(index.shown) for _, index, _, _ in rows)
-    width_px, height_px = last.display_px
-    return VideoEntry(
-        video=name,
-        codec=last.decoder,
-        duration_s=duration_s,
-        fps=frames / sum(index.duration_s for _, index, _, _ in rows),
-        width_px=width_px,
-        height_px=height_px,
-        media_bytes=sum(index.media_bytes for _, index, _, _ in rows),
-        chunk_start_s=tuple(file.start_s for file, _, _, _ in rows),
-        record_offset=tuple(offset for _, _, offset, _ in rows),
-        record_bytes=tuple(size for _, _, _, size in rows),
-        record_digest=tuple(index.digest for _, index, _, _ in rows),
+def _use(rows: list[IndexedFile]) -> MediaUse:
+    """What of a video's files is used, in seconds of the video."""
+    end_s = rows[-1].file.start_s + rows[-1].index.duration_s
+    shown_s = np.concatenate([row.file.start_s + row.index.times_s for row in rows])
+    return MediaUse(
+        losses=tuple(_shifted(loss, row.file.start_s) for row in rows for loss in row.use.losses),
+        notes=tuple(note for row in rows for note in row.use.notes),
+        used_s=end_s,
+        longest_frame_s=float(np.diff(shown_s, append=end_s).max()),
     )
+
+
+def _shifted(loss: Loss, by_s: float) -> Loss:
+    return replace(loss, start_s=loss.start_s + by_s, end_s=None if loss.end_s is None else loss.end_s + by_s)

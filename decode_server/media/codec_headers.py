@@ -11,6 +11,7 @@ from functools import partial
 
 from decode_server.media.av1_headers import av1_kind, sequence_header
 from decode_server.media.h264_fields import FieldPairs
+from decode_server.media.jpeg_headers import jpeg_kind
 from decode_server.media.mpeg_headers import mpeg2_kind, mpeg4_kind
 from decode_server.media.nal import h264_kind, hevc_kind, nal_length_bytes, nal_units
 from decode_server.media.picture_kind import PictureKind
@@ -26,7 +27,7 @@ _PLAIN: dict[str, KindReader] = {
     "libvpx": vp8_kind,
     "vp9": vp9_kind,
     "libvpx-vp9": vp9_kind,
-    "mjpeg": lambda _: PictureKind(random_access=True, reference=False),
+    "mjpeg": jpeg_kind,
 }
 _NAL = frozenset({"h264", "hevc"})
 _AV1 = frozenset({"libdav1d", "av1", "libaom-av1"})
@@ -39,6 +40,11 @@ def kind_reader(decoder: str, extradata: bytes) -> KindReader | None:
     if decoder == "hevc":
         return partial(hevc_kind, length_bytes=nal_length_bytes(decoder, extradata))
     return _av1_reader(extradata) if decoder in _AV1 else _PLAIN.get(decoder)
+
+
+def tells_size(decoder: str) -> bool:
+    """Whether the stream itself says how large its pictures are; of other codecs the container has to."""
+    return decoder in _PLAIN or decoder in _NAL or decoder in _AV1
 
 
 def parameters_outside(decoder: str, extradata: bytes) -> frozenset[bytes]:

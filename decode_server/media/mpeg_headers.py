@@ -28,6 +28,7 @@ def mpeg2_kind(packet: bytes) -> PictureKind:
     return PictureKind(
         random_access=types[:1] == [_MPEG2_I],
         reference=not types or set(types) != {_MPEG2_B} or bool(parameters),
+        shown=bool(types),
         parameters=parameters,
     )
 
@@ -44,6 +45,7 @@ def mpeg4_kind(packet: bytes) -> PictureKind:
     return PictureKind(
         random_access=types[:1] == [_MPEG4_I],
         reference=types != [_MPEG4_B] or bool(parameters),
+        shown=bool(types),
         parameters=parameters,
         packed=len(types) > 1,
     )

@@ -52,7 +52,10 @@ def h264_kind(packet: bytes, length_bytes: int) -> PictureKind:
             parameters.append(unit.rstrip(b"\0"))
     random_access = idr or (recovery and intra and slices)
     return PictureKind(
-        random_access=random_access, reference=reference or not slices or bool(parameters), parameters=tuple(parameters)
+        random_access=random_access,
+        reference=reference or not slices or bool(parameters),
+        shown=slices,
+        parameters=tuple(parameters),
     )
 
 
@@ -73,6 +76,7 @@ def hevc_kind(packet: bytes, length_bytes: int) -> PictureKind:
     return PictureKind(
         random_access=irap,
         reference=reference or not slices or bool(parameters),
+        shown=slices,
         sublayer=sublayer,
         parameters=tuple(parameters),
     )

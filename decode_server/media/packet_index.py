@@ -45,7 +45,9 @@ class PacketIndex:
     file. The bytes lie in the media file `path`, or in `sidecar` of the index folder where that is not empty. `stream`
     is the number of the stream among the container's. `sar` is width : height of a coded sample; stretched to square
     pixels, the coded frame turned counter-clockwise by `rotation_deg` and then `mirrored` is the displayed one. When
-    `checked`, all frames have been decoded, and packets that do not decode to a whole one are DAMAGED.
+    `checked`, all frames have been decoded, and packets that do not decode to a whole one are DAMAGED. `colour` is that
+    of most frames; where it changes on the way `colours` are the packets from which on it is which. `sample_bits` of a
+    coded sample are what some codecs are opened with, 0 where the container says nothing.
     """
 
     path: str
@@ -72,6 +74,12 @@ class PacketIndex:
     pts: npt.NDArray[np.int64]
     flags: npt.NDArray[np.uint8]
     crc32: npt.NDArray[np.uint32]
+    colours: tuple[tuple[int, Colour], ...] = ()
+    sample_bits: int = 0
+
+    def colour_of(self, ordinal: int) -> Colour:
+        """How the frame of a packet spells colour."""
+        return next((colour for first, colour in reversed(self.colours) if first <= ordinal), self.colour)
 
     @cached_property
     def shown(self) -> npt.NDArray[np.int64]:
@@ -130,6 +138,10 @@ class PacketIndex:
     def _body(self) -> dict[str, Any]:
         body: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         body["colour"] = [self.colour.matrix, self.colour.full_range]
+        body["colours"] = [[first, colour.matrix, colour.full_range] for first, colour in self.colours]
+        for name in ("colours", "sample_bits"):  # records of files without are those of older versions
+            if not body[name]:
+                del body[name]
         for name, dtype in _ARRAYS.items():
             body[name] = body[name].astype(dtype).tobytes()
         return body
@@ -162,6 +174,8 @@ class _Record(Struct, forbid_unknown_fields=True):
     pts: bytes
     flags: bytes
     crc32: bytes
+    colours: tuple[tuple[int, str, bool], ...] = ()
+    sample_bits: int = 0
 
     def __post_init__(self) -> None:
         for name, most in (("path", MAX_NAME), ("sidecar", MAX_NAME), ("decoder", 64), ("pixel_format", 64)):
@@ -177,6 +191,7 @@ class _Record(Struct, forbid_unknown_fields=True):
             ("height_px", 1, _MAX_SIDE_PX),
             ("origin_pts", -_MAX_TICKS, _MAX_TICKS),
             ("duration_s", 0, MAX_SECONDS),
+            ("sample_bits", 0, 1 << 10),
         ):
             check_range(name, getattr(self, name), low, high)
         if self.rotation_deg not in (0, 90, 180, 270):
@@ -201,8 +216,12 @@ def unpack_index(record: bytes, *, where: str) -> PacketIndex:
         body: dict[str, Any] = {f.name: getattr(spelled, f.name) for f in fields(PacketIndex)}
         for name, dtype in _ARRAYS.items():
             body[name] = np.frombuffer(body[name], dtype=dtype)
-        matrix, full_range = spelled.colour
-        index = PacketIndex(**body | {"colour": Colour(matrix=matrix, full_range=full_range)})  # type: ignore[arg-type]
+        body["colour"] = Colour(matrix=spelled.colour[0], full_range=spelled.colour[1])  # type: ignore[arg-type]
+        body["colours"] = tuple(
+            (first, Colour(matrix=matrix, full_range=full_range))  # type: ignore[arg-type]
+            for first, matrix, full_range in spelled.colours
+        )
+        index = PacketIndex(**body)
         _check_packets(index)
     except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         why = str(error).partition("\n")[0][:160]

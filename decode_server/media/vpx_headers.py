@@ -15,7 +15,9 @@ def vp8_kind(packet: bytes) -> PictureKind:
     """The kind of a VP8 frame. What its frames refresh is arithmetic-coded, so all count as references."""
     if not packet:
         return PictureKind(random_access=False, shown=False)
-    return PictureKind(random_access=not packet[0] & 1, shown=bool(packet[0] & 0x10))
+    key = not packet[0] & 1
+    parameters = (packet[6:10],) if key else ()  # width and height, with how a player scales them
+    return PictureKind(random_access=key, shown=bool(packet[0] & 0x10), parameters=parameters)
 
 
 def vp9_kind(packet: bytes) -> PictureKind:
@@ -26,6 +28,7 @@ def vp9_kind(packet: bytes) -> PictureKind:
         reference=any(kind.reference for kind in kinds),
         inherits=any(kind.inherits for kind in kinds),
         shown=any(kind.shown for kind in kinds),
+        parameters=kinds[0].parameters,
     )
 
 
@@ -45,7 +48,7 @@ def _frames(packet: bytes) -> list[bytes]:
 
 def _frame_kind(frame: bytes) -> PictureKind:
     unknown = PictureKind(random_access=False, inherits=True)
-    bits = Bits(frame[:16])
+    bits = Bits(frame[:24])
     try:
         if bits.read(2) != 2:
             return unknown
@@ -56,7 +59,7 @@ def _frame_kind(frame: bytes) -> PictureKind:
             return PictureKind(random_access=False, reference=False)
         inter, shown, resilient = bits.flag(), bits.flag(), bits.flag()
         if not inter:
-            return PictureKind(random_access=True, shown=shown)
+            return PictureKind(random_access=True, shown=shown, parameters=_key_parameters(bits, profile))
         intra_only = False if shown else bits.flag()
         if not resilient:
             return PictureKind(random_access=False, inherits=True, shown=shown)
@@ -64,3 +67,15 @@ def _frame_kind(frame: bytes) -> PictureKind:
     except EOFError:
         return unknown
     return PictureKind(random_access=False, reference=bool(refreshed), shown=shown)
+
+
+def _key_parameters(bits: Bits, profile: int) -> tuple[bytes, ...]:
+    """Colour and size of a key frame (§6.2.2 and §6.2.3), as bytes that are equal when they are."""
+    try:
+        bits.read(24)  # frame_sync_code
+        depth = bits.read(1) if profile >= 2 else 0
+        space = bits.read(3)
+        colour = bits.read(4 if profile in (1, 3) else 1) if space != 7 else bits.read(2 if profile in (1, 3) else 0)
+        return (bytes((profile, depth, space, colour)) + bits.read(32).to_bytes(4, "big"),)
+    except EOFError:
+        return ()

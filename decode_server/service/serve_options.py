@@ -38,6 +38,8 @@ class ServeOptions:
     """Address of that port; it has no authentication, so '*' or a public one is for private networks."""
     index: Path | None = None
     """Folder of the manifest and packet indices, if they do not lie in the root."""
+    follow_links: bool = False
+    """Read what links in the root lead to outside of it, of a root that was indexed with --follow-links."""
     workers: int | None = None
     """Worker processes on each CPU socket. Default: one for each --threads of the CPUs this process may use there."""
     threads: int = 2

@@ -318,6 +318,7 @@ def _pool(
     worker_options = WorkerOptions(
         root=str(options.root),
         index_folder=str(options.index or ""),
+        follow_links=options.follow_links,
         server=server,
         threads=options.threads,
         buffer_pool=buffer_pool,

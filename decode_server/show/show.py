@@ -84,7 +84,10 @@ class Show:
             raise BadInput(f"show: out is {self.out}, wanted a file ending in .png or .mp4")
         if not 16 <= self.tile_px <= 2000 or not 0.1 <= self.fps <= 240:
             raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
-        with closing(Library(self.root, index_folder=self.index_folder)) as library, closing(Engine(library)) as engine:
+        with (
+            closing(Library(self.root, index_folder=self.index_folder, follow_links=True)) as library,
+            closing(Engine(library)) as engine,
+        ):
             shown = [_decode(engine, library, request, self.tile_px) for request in self.wanted(library)]
             print(f"data set {library.identity or 'unknown: index the root again'}")
         for item in shown:

@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from framefeed.cli.children import Child, Children, require_success
 from framefeed.cli.demo_report import Numbers, parse_metrics, print_summary
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.manifest import MANIFEST_NAME
 
 FRAMEFEED = (sys.executable, "-c", "from framefeed.cli.command import main; raise SystemExit(main())")
 MARKER = "framefeed-demo.json"
@@ -54,6 +55,10 @@ class Demo:
     """Training time in seconds, at most; all else takes about half a minute."""
     out: Path = Path("framefeed-demo")
     """Folder for the contact sheet, the curves, the summary and the logs."""
+    all_files: bool = False
+    """With --videos: take files of every suffix, not only those of usual video suffixes."""
+    follow_links: bool = False
+    """With --videos: take files that links lead to outside of the folder too."""
     keep: bool = False
     """Keep the chunks, the synthetic videos and the checkpoints as well."""
 
@@ -85,6 +90,10 @@ class Demo:
             raise FramefeedError(f"the loss did not fall: {body['loss_first']:.4f} to {body['loss_last']:.4f}")
 
     @property
+    def _source_flags(self) -> dict[str, bool]:
+        return {"--all-files": self.all_files, "--follow-links": self.follow_links}
+
+    @property
     def _steps(self) -> int:
         return max(round(self.seconds * _STEPS_PER_S), 20)
 
@@ -93,8 +102,15 @@ class Demo:
         if self.videos is None:
             console.print("making three minutes of video")
             children.run("synthetic", (sys.executable, "-m", "decode_server.chunking.synthetic", str(source)))
-        console.print(f"chunking {source}", highlight=False)
-        children.run("chunk", (*FRAMEFEED, "chunk", str(source), "--out", str(self.out / "root")), quiet=False)
+        console.print(f"chunking {source}", markup=False, highlight=False)
+        options = ("--out", str(self.out / "root"), "--report", str(self.out / "videos.jsonl"))
+        flags = [flag for flag, is_set in self._source_flags.items() if is_set]
+        chunk = children.start("chunk", (*FRAMEFEED, "chunk", str(source), *options, *flags), quiet=False)
+        code = None
+        while code is None:
+            code = chunk.wait(60.0)
+        if not (self.out / "root" / MANIFEST_NAME).exists():  # what is not refused can be trained on
+            require_success(chunk, code)
 
     def _chunk_report(self) -> list[dict[str, str]]:
         rows: list[dict[str, str]] = json.loads((self.out / "root" / "framefeed.chunks.json").read_text())["videos"]

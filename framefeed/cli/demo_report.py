@@ -50,7 +50,7 @@ def print_summary(
     states = Counter(row["state"] for row in chunks)
     waits = sorted(body["wait_s"].items(), key=lambda item: -item[1])[:_CAUSES]
     for name, text in (
-        ("videos used", f"{states['whole'] + states['salvaged']} of {len(chunks)}{_others(states)}"),
+        ("videos used", f"{states['whole'] + states['in part']} of {len(chunks)}{_others(states)}"),
         ("steps", f"{body['steps']} of {body['clips'] // max(body['steps'], 1)} clips in {body['seconds']:.1f} s"),
         ("videos/s", f"{body['videos_per_s']:.1f}"),
         ("starvation", f"{body['starvation_percent']:.1f} % of the time waited for data"),

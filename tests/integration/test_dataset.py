@@ -349,5 +349,5 @@ def test_an_index_that_cannot_be_written_is_one_line_that_says_where_to(
     assert main(["index", str(made / "crf18"), "--to", str(tmp_path / "file" / "index")]) == 2
     line = capsys.readouterr().err
     assert "cannot be written to" in line
-    assert "wanted --to FOLDER" in line
+    assert "wanted --index FOLDER" in line
     assert line.count("\n") == 1

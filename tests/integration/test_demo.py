@@ -42,7 +42,7 @@ def test_it_trains_through_the_death_of_a_server(videos: Path, tmp_path: Path) -
     assert summary["loss_last"] < summary["loss_first"]
     assert sorted(summary["servers"].values()) == ["offline", "up"]
     assert (out / "run" / "contact_sheet.png").stat().st_size > 10_000
-    assert "refused: notes:" in said
+    assert f"refused: {videos}/notes.mp4:" in said
     assert "2 of 3 (1 refused)" in said
     assert "by SIGKILL after step" in said
     assert not (out / "root").exists()

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from bench.fidelity import all_frames, ideal_clip, psnr_db
-from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.synthetic import make_videos
 from decode_server.chunking.transcode import ChunkSettings

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from msgspec.structs import replace
 
 from decode_server.clips.engine import Engine
@@ -205,39 +206,35 @@ def test_a_file_cut_at_its_start_shows_from_where_its_edit_list_says(tmp_path: P
     assert all(number - first == round(at_s * 30) for number, at_s in numbers)
 
 
-def test_the_best_of_several_streams_is_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("default", [None, 0])
+def test_the_container_s_default_of_several_streams_is_served_else_the_largest(
+    tmp_path: Path, default: int | None
+) -> None:
     small = make_numbered_video(tmp_path / "small.mp4", frames=10, width_px=96, height_px=64)
     large = make_numbered_video(tmp_path / "large.mp4", frames=20, width_px=256, height_px=144)
     with av.open(str(small)) as a, av.open(str(large)) as b, av.open(str(tmp_path / "both.mkv"), "w") as writer:
         streams = [writer.add_stream_from_template(r.streams.video[0]) for r in (a, b)]
+        if default is not None:
+            streams[default].disposition = Disposition.default
         for reader, stream in zip((a, b), streams, strict=True):
             for packet in reader.demux(video=0):
                 if packet.size:
                     packet.stream = stream
                     writer.mux(packet)
     index = _index(tmp_path / "both.mkv")
-    with av.open(str(tmp_path / "both.mkv")) as container:
-        best = container.streams.best("video")
-        assert best is not None
-        assert (index.stream, index.width_px) == (best.index, best.width)
+    assert (index.stream, index.width_px) == ((1, 256) if default is None else (0, 96))
 
 
-def test_parameter_sets_that_change_only_sometimes_are_refused(tmp_path: Path) -> None:
+def test_pictures_that_change_their_size_are_refused_with_the_second(tmp_path: Path) -> None:
     one = make_numbered_video(tmp_path / "a.h264", frames=20, width_px=96, height_px=64)
     two = make_numbered_video(tmp_path / "b.h264", frames=20, width_px=128, height_px=64)
     joined = tmp_path / "joined.h264"
     joined.write_bytes(one.read_bytes() + two.read_bytes())
     _remux_timed(joined, tmp_path / "root" / "v.ts")
-    build_index(tmp_path / "root")
-    library = Library(tmp_path / "root")
-    request = ClipRequest(
-        video="v", start_s=0, end_s=0.5, sampling=Segments(frames=2), crop=WholeFrame(), width_px=32, height_px=32
-    )
-    engine = Engine(library)
-    engine.decode(request, np.empty(request.shape, np.uint8))
-    late = replace(request, start_s=1.0, end_s=1.2)
-    with pytest.raises(CorruptMedia, match=r"v\.ts at 1\.\d+ s .*: the frame is 128x64 yuv420p, and indexed as 96x64"):
-        engine.decode(late, np.empty(request.shape, np.uint8))
+    with pytest.raises(
+        UnsupportedMedia, match=r"v\.ts: .* changes at 0\.67 s: size from 96x64 to 128x64; chunk it instead"
+    ):
+        _index(tmp_path / "root" / "v.ts")
 
 
 def _remux_timed(source: Path, target: Path) -> None:

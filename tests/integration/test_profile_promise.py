@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import PROFILES
 from decode_server.chunking.synthetic import make_videos
 from decode_server.chunking.transcode import ChunkSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.transcode import ChunkSettings
 from decode_server.chunking.verify import CheckTask, FileCheck, Verify, check_all, check_file, gop_runs, verify_root
@@ -231,7 +231,9 @@ def test_the_verb_says_what_it_found_and_fails(root: Path, capsys: pytest.Captur
     _hurt(root, "a", 1, 20)
     with pytest.raises(CorruptMedia, match=rf"1 stretches of 1 videos are quarantined, listed in .*{QUARANTINE_NAME}"):
         Verify(root=root, jobs=1).run()
-    assert "quarantined  a from 2.500 to 3.000 s: a.mp4/2.mp4 at 0.633 s (packet 20)" in capsys.readouterr().out
+    assert (
+        "used in part: a: left out from 2.50 s to 3.00 s: a.mp4/2.mp4 at 0.633 s (packet 20)" in capsys.readouterr().out
+    )
 
 
 def test_the_list_lies_with_the_index_when_the_root_is_not_to_be_written(root: Path, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ MAY_IMPORT = {
 # Within a package: each folder may import those before it in its line.
 INNER_ORDERS = {
     "decode_server": (
-        ("media", "clips", "indexing", "chunking"),
-        ("media", "clips", "service"),
-        ("media", "clips", "show"),
+        ("media", "sources", "clips", "indexing", "chunking"),
+        ("media", "sources", "clips", "service"),
+        ("media", "sources", "clips", "show"),
     ),
     "trainer_client": (
         ("measures", "fleet", "transports", "feed", "training", "adapters"),

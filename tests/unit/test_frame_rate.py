@@ -17,14 +17,19 @@ from framefeed.errors import BadInput
 FRAME = av.VideoFrame(16, 16, "gray")
 
 
-def _retimed(times_s: list[Fraction], source_fps: Fraction, fps: Fraction, resumed: int = -1) -> list[tuple[int, int]]:
-    """(number of the source frame, slot) of what comes out, for source frames at `times_s`."""
+def _retimed(
+    times_s: list[Fraction], source_fps: Fraction, fps: Fraction, lost: tuple[Fraction, Fraction] | None = None
+) -> list[tuple[int, int]]:
+    """(number of the source frame, slot) of what comes out, for source frames at `times_s`, of which those between two
+    times are lost: the one before is on show until the first of them.
+    """
     frames = []
-    for number, time_s in enumerate(times_s):
+    for number, (time_s, end_s) in enumerate(pairwise([*times_s, times_s[-1] + 1 / source_fps])):
         frame = av.VideoFrame(16, 16, "gray")
         frame.pts = number
-        frames.append(TimedFrame(frame=frame, ticks=int(time_s * 90_000), resumed=number == resumed))
-    out = at_rate(frames, ticks_per_s=90_000, source_fps=source_fps, fps=fps)
+        until_s = lost[0] if lost and time_s < lost[0] < end_s else end_s
+        frames.append(TimedFrame(frame=frame, ticks=int(time_s * 90_000), end_ticks=int(until_s * 90_000)))
+    out = at_rate(frames, ticks_per_s=90_000, fps=fps)
     return [(timed.frame.pts or 0, timed.ticks // fps.denominator) for timed in out]
 
 
@@ -43,7 +48,14 @@ def test_half_the_rate_keeps_every_second_frame_and_twice_the_rate_shows_each_tw
 def test_a_pause_holds_its_frame_but_damage_leaves_a_gap() -> None:
     times_s = [Fraction(0), Fraction(1, 10), Fraction(8, 10)]
     assert _retimed(times_s, Fraction(10), Fraction(10)) == [(0, 0), *((1, n) for n in range(1, 8)), (2, 8)]
-    assert _retimed(times_s, Fraction(10), Fraction(10), resumed=2) == [(0, 0), (1, 1), (2, 8)]
+    lost = (Fraction(2, 10), Fraction(8, 10))
+    assert _retimed(times_s, Fraction(10), Fraction(10), lost=lost) == [(0, 0), (1, 1), (2, 8)]
+
+
+def test_a_long_pause_is_given_once_a_second_after_ten() -> None:
+    out = _retimed([Fraction(0), Fraction(100)], Fraction(30), Fraction(30))
+    assert [slot for _, slot in out] == [*range(300), *range(300, 3000, 30), 3000]
+    assert [number for number, _ in out] == [0] * 390 + [1]
 
 
 @given(st.lists(st.integers(1, 20_000), min_size=1, max_size=60), st.sampled_from(["24", "29.97", "30", "59.94"]))

@@ -9,12 +9,13 @@ from pathlib import Path
 import av
 import pytest
 
-from decode_server.chunking.source import Damage, SourceVideo
+from decode_server.chunking.source import SourceVideo
+from decode_server.media.media_use import Loss
 from framefeed.errors import CorruptMedia, StorageFault, UnsupportedMedia
 from tests.videos import luma, make_numbered_video, read_frame_number
 
 
-def _read(path: Path) -> tuple[list[tuple[int, Fraction]], tuple[Damage, ...]]:
+def _read(path: Path) -> tuple[list[tuple[int, Fraction]], tuple[Loss, ...]]:
     with SourceVideo(path) as source:
         seen = [
             (read_frame_number(luma(timed.frame)), Fraction(timed.ticks, source.ticks_per_s))
@@ -98,7 +99,8 @@ def test_whole_frames_around_hurt_packets_are_used_and_no_others(tmp_path: Path,
     spans = [(d.start_s - 0.002, 9.0 if d.end_s is None else d.end_s - 0.002) for d in damages]
     assert all(any(start_s <= n / 30 < end_s for start_s, end_s in spans) for n in lost)
     assert not any(start_s + 0.004 <= n / 30 < end_s - 0.004 for start_s, end_s in spans for n in numbers)
-    assert any(timed.resumed for timed, _ in seen)
+    ends_s = [timed.end_ticks / ticks_per_s for timed, _ in seen]
+    assert all(any(-0.004 < end_s - start_s < 0.07 for end_s in ends_s) or start_s < 0.004 for start_s, _ in spans)
 
 
 def test_several_damages_are_listed_apart(tmp_path: Path) -> None:
@@ -132,19 +134,32 @@ def test_a_stream_that_starts_in_mid_gop_starts_at_its_first_keyframe(tmp_path: 
     cut.write_bytes(payload[len(payload) // 188 // 2 * 188 :])
     with SourceVideo(cut) as source:
         seen = [(read_frame_number(luma(timed.frame)), timed.ticks) for timed in source.frames()]
-        assert source.skipped_packets > 0
+        assert source.timeline.headless > 0
         assert source.damages == ()
     assert seen == [(80 + n, n * 3000) for n in range(40)]
 
 
-def test_times_that_go_back_end_the_clean_part(tmp_path: Path) -> None:
-    first = make_numbered_video(tmp_path / "a.ts", frames=30, width_px=128, height_px=96)
-    both = tmp_path / "b.ts"
+@pytest.mark.parametrize("frames", [12, 30])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("b.ts", {}),
+        ("b.ts", {"codec": "mpeg2video", "options": {"bf": "2", "g": "9"}}),
+        ("b.mpg", {"codec": "mpeg2video"}),
+    ],
+)
+def test_recordings_joined_end_to_end_are_timed_one_behind_the_other(
+    tmp_path: Path, name: str, frames: int, fields: dict[str, object]
+) -> None:
+    first = make_numbered_video(tmp_path / f"a{Path(name).suffix}", frames=frames, width_px=128, height_px=96, **fields)
+    both = tmp_path / name
     both.write_bytes(first.read_bytes() * 2)
-    seen, damages = _read(both)
-    assert [number for number, _ in seen] == list(range(len(seen)))
-    assert 20 <= len(seen) <= 30
-    assert [damage.end_s for damage in damages] == [None]
+    with SourceVideo(both) as source:
+        seen = [(read_frame_number(luma(t.frame)), t.ticks / source.ticks_per_s) for t in source.frames()]
+        assert source.damages == ()
+        assert any("its clock goes back by" in note for note in source.use.notes)
+    assert [number for number, _ in seen] == [*range(frames)] * 2
+    assert [at_s for _, at_s in seen] == pytest.approx([n / 30 for n in range(2 * frames)], abs=0.002)
 
 
 def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ class WorkerOptions:
     command: tuple[str, ...] = WORKER_COMMAND
     started_s: float = field(default_factory=time.time)
     came_up: Callable[[str, Sandbox], None] = lambda _name, _sandbox: None
+    follow_links: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +297,7 @@ class Supervisor:
             options.started_s,
             options.costs.read_mib,
             options.costs.decode_mpx,
+            options.follow_links,
         )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, contextlib.ExitStack() as undo:

@@ -306,7 +306,12 @@ def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBacken
     """The backend that decodes the videos of a root, opened through `seams`. Raises BadInput."""
     index_folder = Path(setup.index_folder) if setup.index_folder else None
     library = Library(
-        Path(setup.root), index_folder=index_folder, seams=seams, since_s=setup.started_s, memory=setup.manifest
+        Path(setup.root),
+        index_folder=index_folder,
+        seams=seams,
+        since_s=setup.started_s,
+        memory=setup.manifest,
+        follow_links=setup.follow_links,
     )
     costs = CostLimits(read_mib=setup.max_read_mib, decode_mpx=setup.max_decode_mpx)
     return DecodeBackend(
@@ -318,7 +323,7 @@ def library_backend(setup: Setup, *, seams: Seams | None = None) -> DecodeBacken
         videos=len(library.manifest.videos),
         dataset=library.identity,
         outdated=library.outdated,
-        readable=(Path(setup.root), index_folder or Path(setup.root)),
+        readable=library.folders,
     )
 
 

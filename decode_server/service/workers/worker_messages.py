@@ -31,7 +31,7 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     `buffer_pool`, `cancel_flags` and `manifest` are inherited descriptors, to be closed before a clip is decoded;
     of the pool this worker has the `part_bytes` at `part_offset`. `parent` is the front's process id;
     `index_folder` is "" when it is the root; `started_s` is when the server started, by the wall clock; `max_read_mib`
-    and `max_decode_mpx` are what one clip may cost.
+    and `max_decode_mpx` are what one clip may cost; links out of the root are followed if `follow_links`.
     """
 
     root: str
@@ -49,6 +49,7 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     started_s: float
     max_read_mib: int
     max_decode_mpx: int
+    follow_links: bool = False
 
 
 class Task(Struct, frozen=True, array_like=True):

@@ -31,7 +31,7 @@ SEI, IDR, P_REF, B_NONREF = b"\x06\x05\x01", b"\x65\x88", b"\x41\x9a", b"\x01\x9
 def test_h264(units: tuple[bytes, ...], key: bool, reference: bool, slices: bool, length_bytes: int) -> None:
     packet = _avcc(*units, length_bytes=length_bytes) if length_bytes else _annex_b(*units)
     kind = h264_kind(packet, length_bytes)
-    assert kind == PictureKind(random_access=key, reference=reference or not slices)
+    assert kind == PictureKind(random_access=key, reference=reference or not slices, shown=slices)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """From what packets' headers say to the flags of the packet index: where decoding may begin and what may be left out.
 
-Pure. Where it cannot be sure it lets packets be fed, or refuses the video: a flag that is wrong is a wrong picture.
+Pure. Where it cannot be sure it lets packets be fed: a flag that is wrong is a wrong picture.
 """
 
 from __future__ import annotations
@@ -20,31 +20,30 @@ from framefeed.errors import UnsupportedMedia
 Flags = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def packet_flags(rows: Sequence[Row], outside: frozenset[bytes]) -> Flags:
-    """Flags, uint8 (packets,); `outside` are the parameter sets that the decoder is opened with.
-
-    Raises UnsupportedMedia when parameter sets change in such a way that what a run decodes to would depend on what
-    was decoded before it.
-    """
-    kinds = _careful([row.kind or PictureKind(random_access=row.key) for row in rows])
+def packet_flags(rows: Sequence[Row]) -> Flags:
+    """Flags, uint8 (packets,), by what headers and container say."""
+    kinds = _careful(_kinds(rows))
     flags = np.zeros(len(rows), np.uint8)
     for i, (row, kind) in enumerate(zip(rows, kinds, strict=True)):
         flags[i] |= KEY * kind.random_access
         flags[i] |= DISPOSABLE * (not kind.reference)
         flags[i] |= HIDDEN * (row.discard or not kind.shown)
         flags[i] |= DAMAGED * row.damaged
-    _check_parameters(kinds, outside)
     return flags
 
 
-def hide_undecodable(flags: Flags, times: np.ndarray[Any, np.dtype[np.int64]]) -> Flags:
-    """Hide what comes before the first key packet, or shows before it and may depend on what is missing."""
+def undecodable(flags: Flags, times: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which packets come before the first key packet, or show before it and may depend on what is missing."""
     keys = np.flatnonzero(flags & KEY)
     if not len(keys):
-        return flags | np.uint8(HIDDEN)
+        return np.ones(len(flags), np.bool_)
     first = int(keys[0])
-    lost = (np.arange(len(flags)) < first) | (times < times[first])
-    return np.where(lost, flags | HIDDEN, flags).astype(np.uint8)
+    lost: np.ndarray[Any, np.dtype[np.bool_]] = (np.arange(len(flags)) < first) | (times < times[first])
+    return lost
+
+
+def _kinds(rows: Sequence[Row]) -> list[PictureKind]:
+    return [row.kind or PictureKind(random_access=row.key) for row in rows]
 
 
 def _careful(kinds: list[PictureKind]) -> list[PictureKind]:
@@ -60,11 +59,13 @@ def _careful(kinds: list[PictureKind]) -> list[PictureKind]:
     ]
 
 
-def _check_parameters(kinds: Sequence[PictureKind], outside: frozenset[bytes]) -> None:
-    """Raise unless each run meets the same parameter sets, whatever the decoder was fed before.
+def check_parameters(rows: Sequence[Row], outside: frozenset[bytes]) -> None:
+    """Raise UnsupportedMedia unless each run meets the same parameter sets, whatever the decoder was fed before.
 
-    That holds when there are none but those it is opened with, or when each key packet brings all of its own.
+    That holds when there are none but those it is opened with, `outside`, or when each key packet brings all of its
+    own.
     """
+    kinds = _kinds(rows)
     if all(unit in outside for kind in kinds for unit in kind.parameters):
         return
     expected = len(next((kind.parameters for kind in kinds if kind.random_access), ()))

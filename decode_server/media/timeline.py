@@ -1,0 +1,427 @@
+"""The one timeline of a file: which packets make frames, when each is on show and for how long, and what cannot be used
+and why. Index, chunk, verify and show go by it; nothing else decides times.
+
+Pure: it is built from what was demuxed and, where the container does not say when frames show, from the order in which
+the codec puts them out. It opens no files and decodes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from decode_server.media.clock import Clock, ClockRule, Leap, Stamp, Ticks, unroll
+from decode_server.media.demux import Demuxed, Row
+from decode_server.media.frame_order import FrameOrder
+from decode_server.media.media_use import Loss, MediaUse, joined
+from decode_server.media.packet_flags import Flags, packet_flags, undecodable
+from decode_server.media.packet_index import DAMAGED, DISPOSABLE, HIDDEN, KEY
+from decode_server.media.picture import SourcePicture
+from framefeed.errors import CorruptMedia
+
+DEFAULT_MAX_GAP_S = 300.0
+# Containers that store the time of every frame. Others (AVI, program streams) store none or some, and FFmpeg guesses.
+_TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv", "asf"})
+_JOINABLE = frozenset({"mpegts", "mpeg", "flv", "h264", "hevc", "mpegvideo", "m4v", "dv", "obu", "mjpeg"})
+_UNCOUNTED = frozenset({"mpeg", "mpegvideo"})
+_END_TOLERANCE_S = 0.5
+_MOST_LINES = 8  # of one kind; more are told in one
+
+Times = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFacts:
+    """What container and codec say of a stream as a whole. `end` and `frames` are what the head promises, 0 where it
+    promises nothing; `note` is about the choice of the stream.
+    """
+
+    container: str
+    time_base: Fraction
+    frames_per_s: Fraction
+    reordered: bool
+    frames: int
+    end: int
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """Packets in decode order, `flags` and times `pts` (packets,) of each in units of `time_base`, rising as frames
+    show; `end` is when the last shown frame ends, in the same. `pictures` are the packets at which the kind of picture
+    changes, `seams` those at which another recording may begin. `losses` are stretches of which frames are left out
+    before anything is decoded; `notes` are lines on what was put right. `late` counts frames that share their time with
+    the one before and are left out, `headless` packets that no key frame precedes.
+    """
+
+    rows: Sequence[Row]
+    flags: Flags
+    pts: Times
+    end: int
+    time_base: Fraction
+    pictures: dict[int, SourcePicture]
+    losses: tuple[Loss, ...] = ()
+    notes: tuple[str, ...] = ()
+    late: int = 0
+    headless: int = 0
+    seams: tuple[int, ...] = ()
+
+    @cached_property
+    def breaks(self) -> frozenset[int]:
+        """As `stream_breaks`."""
+        return _breaks(self.rows, self.seams)
+
+    def doubtful(self, *, at_keys: bool) -> set[int]:
+        """Packets that the container calls damaged, perhaps only because another recording is joined on behind them: at
+        a seam of the clock and, if `at_keys`, before key frames.
+        """
+        joints = set(self.seams) | set(np.flatnonzero(self.flags & KEY).tolist() if at_keys else ())
+        flagged = np.flatnonzero(self.flags & DAMAGED).tolist()
+        return {n for n in flagged if self.rows[n].damaged and joints & {n, n + 1, n + 2, len(self.rows)}}
+
+    @cached_property
+    def shown(self) -> Times:
+        """Packets, int64 (frames,), in the order in which their frames show."""
+        visible = np.flatnonzero((self.flags & HIDDEN) == 0)
+        return visible[np.argsort(self.pts[visible], kind="stable")]
+
+    @cached_property
+    def ends(self) -> Times:
+        """When each frame of `shown` stops being on show, int64 (frames,)."""
+        return np.append(self.pts[self.shown][1:], self.end)
+
+    @property
+    def origin(self) -> int:
+        """When the first frame shows."""
+        return int(self.pts[self.shown[0]])
+
+    def second(self, packet: int) -> float:
+        """When a packet's frame shows, in seconds from the first frame."""
+        return float((int(self.pts[packet]) - self.origin) * self.time_base)
+
+    def picture(self, packet: int) -> SourcePicture:
+        """The kind of picture of a packet's frame."""
+        return self.pictures[max(number for number in self.pictures if number <= packet)]
+
+    @cached_property
+    def main_picture(self) -> SourcePicture:
+        """The kind that is on show for longest."""
+        shown_for: dict[SourcePicture, int] = {}
+        starts = sorted(self.pictures)
+        kinds = np.searchsorted(starts, self.shown, side="right") - 1
+        for kind, start in enumerate(starts):
+            ticks = int((self.ends - self.pts[self.shown])[kinds == kind].sum())
+            picture = self.pictures[start]
+            shown_for[picture] = shown_for.get(picture, 0) + ticks
+        return max(shown_for, key=lambda picture: shown_for[picture])
+
+    @cached_property
+    def damaged(self) -> tuple[Loss, ...]:
+        """The stretches, from a packet that is damaged to the next key frame, that cannot be decoded for it."""
+        found: list[Loss] = []
+        keys = np.flatnonzero(self.flags & KEY)
+        for packet in np.flatnonzero(self.flags & DAMAGED).tolist():
+            if self.flags[packet] & DISPOSABLE:
+                after = int(np.searchsorted(self.pts[self.shown], self.pts[packet], side="right"))
+                end = self.shown[after] if after < len(self.shown) else -1
+            else:
+                later = keys[keys > packet]
+                end = int(later[0]) if len(later) else -1
+            start_s, end_s = max(self.second(packet), 0.0), self.second(end) if end >= 0 else None
+            found.append(Loss(start_s=start_s, end_s=end_s, reason="damaged in its file"))
+        return joined(found)
+
+    def use(self, losses: Sequence[Loss] | None = None) -> MediaUse:
+        """What a verb used of the file; `losses` are those that it found while decoding, else what is known without."""
+        return MediaUse(
+            losses=joined([*self.losses, *(self.damaged if losses is None else losses)]),
+            notes=self.notes,
+            used_s=float((self.end - self.origin) * self.time_base),
+            longest_frame_s=float(int((self.ends - self.pts[self.shown]).max()) * self.time_base),
+        )
+
+
+def needs_order(container: str, rows: Sequence[Row]) -> bool:
+    """Whether the stream has to be decoded to know which packets show, and when."""
+    told = all(row.kind is not None and not row.kind.packed for row in rows)
+    return not (told and _stored(container, rows))
+
+
+def stream_breaks(demuxed: Demuxed, facts: StreamFacts, *, max_gap_s: float) -> frozenset[int]:
+    """Packets before which a codec is emptied when the whole stream is decoded, or it may drop what it holds: seams,
+    and key frames that bring other headers.
+    """
+    clock = unroll(_stamps(demuxed.rows), _rule(demuxed.rows, facts, max_gap_s))
+    return _breaks(demuxed.rows, tuple(leap.packet for leap in clock.leaps if leap.joined))
+
+
+def build_timeline(
+    demuxed: Demuxed,
+    facts: StreamFacts,
+    *,
+    order: FrameOrder | None = None,
+    pictures: dict[int, SourcePicture] | None = None,
+    max_gap_s: float = DEFAULT_MAX_GAP_S,
+) -> Timeline:
+    """The timeline of what was demuxed; `order` is given where `needs_order`.
+
+    Raises CorruptMedia if no frame of it is shown.
+    """
+    rows = demuxed.rows
+    rule = _rule(rows, facts, max_gap_s)
+    clock = unroll(_stamps(rows), rule)
+    told = _times(rows, clock, order, facts, rule.step)
+    flags = packet_flags(rows)
+    if order is not None:
+        flags[list(order.damaged)] |= DAMAGED
+    for fault in demuxed.faults:
+        flags[fault : _next_key(flags, fault)] |= DAMAGED
+    flags[[at is None for at in told]] |= HIDDEN
+    draft = _Draft(rows, flags, _filled(told), facts, rule)
+    draft.hide_headless(clock.leaps)
+    draft.hide_late()
+    draft.tell_clock(clock)
+    draft.tell_end(demuxed)
+    return draft.timeline(pictures if pictures is not None else order.pictures if order is not None else {})
+
+
+class _Draft:
+    """A timeline while it is decided what is hidden and what is said about it."""
+
+    def __init__(self, rows: Sequence[Row], flags: Flags, pts: Times, facts: StreamFacts, rule: ClockRule) -> None:
+        self._rows, self._flags, self._pts, self._facts, self._rule = rows, flags, pts, facts, rule
+        self._losses: list[Loss] = []
+        self._notes = [facts.note] if facts.note else []
+        self._headless = self._late = 0
+        self._origin = 0
+        self._seams: tuple[int, ...] = ()
+
+    def hide_headless(self, leaps: Sequence[Leap]) -> None:
+        """Hide what no key frame precedes, at the beginning and behind each seam."""
+        self._seams = tuple(leap.packet for leap in leaps if leap.joined)
+        seams = [0, *self._seams, len(self._rows)]
+        lost: list[tuple[int, int, int]] = []
+        for start, end in pairwise(seams):
+            part = slice(start, end)
+            hidden = undecodable(self._flags[part], self._pts[part]) & ((self._flags[part] & HIDDEN) == 0)
+            self._flags[part][hidden] |= HIDDEN
+            if start == 0:
+                self._headless = int(hidden.sum())
+            elif hidden.any():
+                lost.append((start, int(hidden.sum()), _next_key(self._flags, start)))
+        if not ((self._flags & HIDDEN) == 0).any():
+            raise CorruptMedia("no frame of it follows a key frame")
+        self._origin = int(self._pts[(self._flags & HIDDEN) == 0].min())
+        for start, count, key in lost:
+            end_s = self._second(int(self._pts[key])) if key < len(self._rows) else None
+            reason = f"behind a break of its clock {count} frames come before a key frame"
+            self._losses.append(Loss(start_s=self._second(int(self._pts[start])), end_s=end_s, reason=reason))
+        if self._headless:
+            self._notes.append(f"{self._headless} packets before the first key frame left out")
+
+    def hide_late(self) -> None:
+        """Hide frames that share their time with the one before or, where none are reordered, are behind it."""
+        visible = np.flatnonzero((self._flags & HIDDEN) == 0)
+        if self._rule.reordered:
+            visible = visible[np.argsort(self._pts[visible], kind="stable")]
+            late = visible[1:][np.diff(self._pts[visible]) == 0]
+        else:
+            highest = np.maximum.accumulate(self._pts[visible])
+            late = visible[1:][self._pts[visible][1:] <= highest[:-1]]
+        self._flags[late] |= HIDDEN
+        self._late = len(late)
+        if self._late:
+            at_s = self._second(int(self._pts[late[0]]))
+            self._notes.append(
+                f"{self._late} frames that share a time with another left out, the first at {at_s:.2f} s"
+            )
+
+    def tell_clock(self, clock: Clock) -> None:
+        """Say which stamps were dropped and where the clock was joined."""
+        base = self._facts.time_base
+        told = []
+        for packet, by in sorted(clock.contradicted.items()):
+            where = "ahead of" if by > 0 else "behind"
+            told.append((packet, f"a frame's time stamp is {abs(float(by * base)):.2f} s {where} its neighbours'"))
+        for packet, reason in told[:_MOST_LINES]:
+            self._losses.append(self._single(packet, reason))
+        if len(told) > _MOST_LINES:
+            reason = f"{len(told) - _MOST_LINES} more frames have time stamps that their neighbours contradict"
+            self._losses.append(self._single(told[_MOST_LINES][0], reason))
+        leaps = [leap for leap in clock.leaps if leap.by]
+        for leap in leaps[:_MOST_LINES]:
+            at_s = self._second(int(self._pts[leap.packet]))
+            by_s = abs(float(leap.by * base))
+            what = f"a pause of {by_s:.1f} s is cut out" if leap.by > 0 else f"its clock goes back by {by_s:.2f} s"
+            self._notes.append(f"{what} at {at_s:.2f} s; what follows is timed on from there")
+        if len(leaps) > _MOST_LINES:
+            self._notes.append(f"its clock leaps {len(leaps) - _MOST_LINES} times more")
+
+    def tell_end(self, demuxed: Demuxed) -> None:
+        """Say where the file is short of what its head promises."""
+        ends = [row.pts + row.duration for row in self._rows if row.pts is not None]
+        packets = sum(row.packets for row in self._rows)
+        missing_s = float((self._facts.end - max(ends, default=0)) * self._facts.time_base)
+        if missing_s <= _END_TOLERANCE_S or packets >= self._facts.frames > 0:
+            return
+        frames = self._facts.frames
+        reason = f"ends after {packets} of {frames} frames" if frames else f"ends {missing_s:.1f} s early"
+        reason += f", and {demuxed.fault}" if demuxed.fault else " of what its head says"
+        at_s = self._second(int(self._pts[(self._flags & HIDDEN) == 0].max()) + self._rule.step)
+        self._losses.append(Loss(start_s=at_s, end_s=None, reason=reason))
+
+    def timeline(self, pictures: dict[int, SourcePicture]) -> Timeline:
+        """The timeline as decided."""
+        visible = np.flatnonzero((self._flags & HIDDEN) == 0)
+        last = visible[np.argmax(self._pts[visible])]
+        hdr = sorted({picture.hdr for picture in pictures.values() if picture.hdr})
+        if hdr:
+            self._notes.append(f"its transfer is {' and '.join(hdr)} (HDR), which is passed on and not tone-mapped")
+        return Timeline(
+            rows=self._rows,
+            flags=self._flags,
+            pts=self._pts,
+            end=int(self._pts[last]) + self._last_duration(int(last)),
+            time_base=self._facts.time_base,
+            pictures=pictures,
+            losses=tuple(sorted(self._losses, key=lambda loss: loss.start_s)),
+            notes=tuple(self._notes),
+            late=self._late,
+            headless=self._headless,
+            seams=self._seams,
+        )
+
+    def _last_duration(self, last: int) -> int:
+        """How long the last frame shows: what is left of the durations that MP4 stores for all of its frames together,
+        the packet's own, or one frame.
+        """
+        stored = self._facts.container in _TIMED
+        own = (stored and self._rows[last].duration) or self._rule.step
+        if self._facts.container.startswith("mov"):
+            kept = [row for row in self._rows if not row.discard]
+            left = self._origin + sum(row.duration for row in kept) - int(self._pts[last])
+            own = left if left > own // 2 else own
+        return max(min(own, self._rule.max_gap), 1)
+
+    def _single(self, packet: int, reason: str) -> Loss:
+        at_s = max(self._second(int(self._pts[packet])), 0.0)
+        return Loss(start_s=at_s, end_s=at_s, reason=reason)
+
+    def _second(self, pts: int) -> float:
+        return round(float((pts - self._origin) * self._facts.time_base), 6)
+
+
+def _rule(rows: Sequence[Row], facts: StreamFacts, max_gap_s: float) -> ClockRule:
+    return ClockRule(
+        step=_step(rows, facts),
+        max_gap=int(Fraction(max_gap_s) / facts.time_base),
+        reordered=_reordered(rows, facts),
+        joinable=facts.container in _JOINABLE,
+        seams_ahead=facts.container in _UNCOUNTED,
+    )
+
+
+def _stamps(rows: Sequence[Row]) -> list[Stamp]:
+    return [
+        Stamp(
+            dts=row.dts,
+            pts=row.pts,
+            duration=row.duration,
+            key=row.random_access,
+            discard=row.discard,
+            damaged=row.damaged,
+        )
+        for row in rows
+    ]
+
+
+def _breaks(rows: Sequence[Row], seams: Sequence[int]) -> frozenset[int]:
+    found = set(seams)
+    last: tuple[bytes, ...] | None = None
+    for number, row in enumerate(rows):
+        if row.random_access:
+            headers = row.headers
+            if last is not None and headers != last:
+                found.add(number)
+            last = headers
+    return frozenset(found)
+
+
+def _reordered(rows: Sequence[Row], facts: StreamFacts) -> bool:
+    """Whether frames show in another order than they decode, as the codec's head says or as their times do."""
+    times = np.array([row.pts for row in rows if row.pts is not None and not row.discard], np.int64)
+    behind = int((times < np.maximum.accumulate(times)).sum()) if len(times) else 0
+    return facts.reordered or behind > max(len(times) // 50, 2)
+
+
+def _stored(container: str, rows: Sequence[Row]) -> bool:
+    return container in _TIMED and all(row.pts is not None for row in rows)
+
+
+def _times(
+    rows: Sequence[Row], clock: Clock, order: FrameOrder | None, facts: StreamFacts, step: int
+) -> Sequence[Ticks]:
+    """When each packet's frame shows, None for one that shows nothing or at no time that can be believed."""
+    if order is None:
+        return clock.pts
+    emitted = [number for number, _ in order.emitted]
+    packed = any(row.kind is not None and row.kind.packed for row in rows)
+    if _stored(facts.container, rows) and not packed:
+        shown = set(emitted)
+        return [at if number in shown else None for number, at in enumerate(clock.pts)]
+    slots = _slots(clock, len(rows), step)
+    result: list[Ticks] = [None] * len(rows)
+    for number, place in zip(emitted, _places(order, len(rows)), strict=True):
+        result[number] = slots[place]
+    return result
+
+
+def _places(order: FrameOrder, packets: int) -> list[int]:
+    """Which packet's place in time each frame takes: that of the one that it comes out with, less the codec's delay."""
+    if len(order.emitted) == packets or not order.emitted:
+        return list(range(len(order.emitted)))
+    delay = order.emitted[0][1] - order.emitted[0][0]
+    places = [max(at - delay, 0) for _, at in order.emitted]
+    if len(set(places)) != len(places) or max(places) >= packets:
+        return sorted(number for number, _ in order.emitted)
+    return places
+
+
+def _slots(clock: Clock, packets: int, step: int) -> list[int]:
+    """A rising time for each packet: the container's, where each has one of its own, else one frame after the other."""
+    for times in (clock.dts, clock.pts):
+        known = sorted(at for at in times if at is not None)
+        if len(set(known)) == packets:
+            return known
+    return [number * step for number in range(packets)]
+
+
+def _filled(times: Sequence[Ticks]) -> Times:
+    """Times as an array, int64; a packet that shows nothing gets the latest time before it."""
+    known = np.array([-(2**62) if at is None else at for at in times], np.int64)
+    latest = np.maximum.accumulate(known)
+    first = min((at for at in times if at is not None), default=0)
+    return np.where([at is None for at in times], np.maximum(latest, first), known)
+
+
+def _next_key(flags: Flags, start: int) -> int:
+    """The first packet from `start` on at which decoding may begin; the number of packets without one."""
+    keys = np.flatnonzero(flags[start:] & KEY)
+    return start + int(keys[0]) if len(keys) else len(flags)
+
+
+def _step(rows: Sequence[Row], facts: StreamFacts) -> int:
+    """One frame's time: the median of the steps between packets, or of their durations, or the nominal rate's. AVI's
+    durations are of its own making.
+    """
+    told = [row.pts if row.dts is None else row.dts for row in rows if not row.discard]
+    steps = [there - here for here, there in pairwise(at for at in told if at is not None) if there > here]
+    if not steps:
+        steps = [row.duration for row in rows if row.duration > 0]
+    return max(int(np.median(steps)), 1) if steps else max(round(1 / (facts.frames_per_s * facts.time_base)), 1)
