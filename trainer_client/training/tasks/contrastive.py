@@ -22,7 +22,7 @@ from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.task import ClipInputs, Losses
 
-TextOf = Callable[[Sample], str]
+TextOf = Callable[[Sample, int], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,14 +34,16 @@ class PairInputs(ClipInputs):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """How a sample becomes tokens: its text, by `text_of`, through a tokenizer that fits the text tower."""
+    """How a sample becomes tokens: one of its texts, which `text_of` draws by the clip's seed, through a tokenizer that
+    fits the text tower."""
 
     text_of: TextOf
     tokenizer: Tokenizer
 
     def tokens(self, batch: DeviceBatch) -> Tensor:
         """The batch's tokens (B, L) on its device, without columns that are padding in all: causal towers see none."""
-        rows = self.tokenizer.encode([self.text_of(sample) for sample in batch.batch.samples])
+        samples, seeds = batch.batch.samples, batch.batch.seeds.tolist()
+        rows = self.tokenizer.encode([self.text_of(one, seed) for one, seed in zip(samples, seeds, strict=True)])
         longest = max(int(rows.any(axis=0).sum()), 1)
         return torch.from_numpy(rows[:, :longest].copy()).to(batch.seeds_B.device, non_blocking=True)
 
