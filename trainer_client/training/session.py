@@ -32,6 +32,7 @@ from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoo
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.saver import Rhythm, Saver
 from trainer_client.training.tasks.task import InputsT
+from trainer_client.training.watch.curves import Curves
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
 from trainer_client.training.watch.train_log import TrainLog
 from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
@@ -71,6 +72,8 @@ class SessionOptions:
     max:NAME of a part of the loss."""
     log_every: int = 20
     """Steps between two lines of the log and two points of the curves."""
+    wandb: str | None = None
+    """Project of Weights & Biases that gets the curves as well. Default: none; TensorBoard's are in --out."""
     metrics_port: int = 9556
     """Port of /metrics, of rank 0; the others have those behind it. 0 takes a free one (it is in OUT/run.json)."""
     metrics_host: str = "127.0.0.1"
@@ -177,7 +180,8 @@ class Session:
         try:
             with ExitStack() as stack:
                 if self._ranks.rank == 0:
-                    loop.on_record.append(stack.enter_context(self._log(loop)).record)
+                    curves = stack.enter_context(self._curves(loop.steps_done))
+                    loop.on_record.append(stack.enter_context(self._log(loop, curves)).record)
                 ended = loop.run(options.limits(self._config.steps), stops=self._stops, saves=saver)
             ending = ended.value
             saver.finish()
@@ -195,10 +199,14 @@ class Session:
             raise KeyboardInterrupt
         return ended
 
-    def _log(self, loop: TrainLoop[InputsT]) -> TrainLog:
+    def _curves(self, first_step: int) -> Curves:
+        options = self._options
+        return Curves(options.out, first_step=first_step, project=options.wandb, config=self._config.said)
+
+    def _log(self, loop: TrainLoop[InputsT], curves: Curves) -> TrainLog:
         options = self._options
         return TrainLog(
-            options.out / "tensorboard",
+            curves,
             total_steps=self._config.steps,
             every=options.log_every,
             first_step=loop.steps_done,

@@ -1,4 +1,4 @@
-"""Recipes as files and changes: what is read is what was written, any field can be changed, what is none is one line."""
+"""Recipes as files and changes: what is read was written, any field can be changed, and what is none is one line."""
 
 from __future__ import annotations
 

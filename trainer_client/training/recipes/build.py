@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -108,7 +109,9 @@ def build(what: What, data: RunData) -> Built:
     if isinstance(task, ClassifySpec) and isinstance(model, ClassifierModel):
         if not (model.heads or data.classes):
             raise BadInput("recipe: heads are {} and the data set names no classes, wanted --heads NAME CLASSES …")
-        return Built(what=what, data=data, tokenizer=None, model=model.config(data.classes))
+        config = model.config(data.classes)
+        _check_labels(config.heads, data)
+        return Built(what=what, data=data, tokenizer=None, model=config)
     if isinstance(task, ContrastiveSpec | RankingSpec) and isinstance(model, TowersModel):
         tokenizer = _tokenizer(task.text, data)
         return Built(what=what, data=data, tokenizer=tokenizer, model=model.config(tokenizer.layout))
@@ -124,6 +127,18 @@ def fill(model: nn.Module, init: Init, *, norm: PixelNorm) -> InitReport | None:
         return init_from(init.init_from, model, pixels=norm, accept=init.accept, averaged=init.averaged)
     except ValueError as error:
         raise BadInput(str(error)) from None
+
+
+def _check_labels(heads: Mapping[str, int], data: RunData) -> None:
+    for name, classes in heads.items():
+        largest = data.labels(name)
+        if largest is None:
+            known = ", ".join(data.classes) or "none"
+            raise BadInput(f"recipe: heads have {name!r}, which is no label of the data set; it has {known}")
+        if largest >= classes:
+            raise BadInput(
+                f"label {name!r} of the data set goes up to {largest}, wanted 0 to {classes - 1}, as heads say"
+            )
 
 
 def _tokenizer(text: TextSpec, data: RunData) -> Tokenizer:

@@ -10,12 +10,34 @@ from functools import partial
 import tyro
 
 from framefeed.errors import BadInput
+from trainer_client.training.recipes.ego4d import ego4d_contrastive_vitb, ego4d_contrastive_vitl, lavila_tsf_baseline
+from trainer_client.training.recipes.epic_kitchens import ek100_cls_finetune, ek100_mir_finetune
+from trainer_client.training.recipes.kinetics import k400_finetune, k400_mae_pretrain, k700_finetune
 from trainer_client.training.recipes.mae import mae
+from trainer_client.training.recipes.masked_pretraining import cmae_pretrain, ssv2_mae_pretrain
 from trainer_client.training.recipes.recipe import Recipe
+from trainer_client.training.recipes.tiny import classify_tiny, cmae_tiny, contrastive_tiny, mae_tiny, ranking_tiny
 
 Maker = Callable[..., Recipe]
 
-_ALL: tuple[Maker, ...] = (mae,)
+_ALL: tuple[Maker, ...] = (
+    mae,
+    ego4d_contrastive_vitb,
+    ego4d_contrastive_vitl,
+    lavila_tsf_baseline,
+    ek100_mir_finetune,
+    ek100_cls_finetune,
+    k400_mae_pretrain,
+    k400_finetune,
+    k700_finetune,
+    ssv2_mae_pretrain,
+    cmae_pretrain,
+    mae_tiny,
+    cmae_tiny,
+    contrastive_tiny,
+    ranking_tiny,
+    classify_tiny,
+)
 RECIPES: Mapping[str, Maker] = {make.__name__: make for make in _ALL}
 
 

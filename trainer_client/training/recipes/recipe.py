@@ -116,14 +116,19 @@ class Recipe:
     how: Annotated[How, _bare]
 
 
+# Of WHAT, where annotations lie: what they say is known by their fingerprint, wherever that is.
+_PLACES = frozenset({"path", "extra", "cache"})
+
+
 def decides(recipe: Recipe) -> dict[str, object]:
     """The fields of WHAT by their short names, in what JSON can say: a checkpoint of others is refused."""
-    return _short(recipe.what)
+    return {name: value for name, value in _short(recipe.what).items() if name not in _PLACES}
 
 
 def runs(recipe: Recipe) -> dict[str, object]:
-    """The fields of HOW likewise: what may be otherwise when a run goes on."""
-    return _short(recipe.how)
+    """The fields of HOW likewise, and places: what may be otherwise when a run goes on."""
+    places = {name: value for name, value in _short(recipe.what).items() if name in _PLACES}
+    return {**places, **_short(recipe.how)}
 
 
 def _short(part: object) -> dict[str, object]:

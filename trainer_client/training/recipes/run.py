@@ -96,6 +96,7 @@ def run_config(recipe: Recipe, built: Built, *, steps: int) -> RunConfig:
     what = decides(recipe) | {
         "recipe": recipe.name,
         "samples": len(built.data.dataset),
+        "annotations": built.data.fingerprint,
         "steps": steps,
         **_model_fields("model", config_to_json(decided(built.model))),
     }

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from framefeed.manifest import read_manifest
 from framefeed.quarantine import read_quarantine
+from trainer_client.datasets.annotated import AnnotatedDataset
+from trainer_client.datasets.annotation import Annotation
+from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.samples import Dataset, VideoWindows
 from trainer_client.training.recipes.recipe import Windows
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
-    """A data set; `texts` gives all of its texts, to learn a tokenizer from, and `classes` are how many each of its
-    labels has, by name."""
+    """A data set; `texts` gives all of its texts, to learn a tokenizer from, `labels` the largest number of each of its
+    labels by name, `classes` how many there are, and `fingerprint` is a digest of the annotations."""
 
     dataset: Dataset
     texts: Callable[[], Iterable[str]] = tuple
+    labels: Callable[[str], int | None] = {}.get
     classes: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: str = ""
 
 
 def open_data(data: DataSpec | Windows, root: Path) -> RunData:
@@ -28,6 +36,27 @@ def open_data(data: DataSpec | Windows, root: Path) -> RunData:
 
     Raises BadInput for a root that is not indexed, and for annotations that are not what they are said to be.
     """
-    manifest, quarantine = read_manifest(root), read_quarantine(root)
-    assert isinstance(data, Windows)
-    return RunData(dataset=VideoWindows(manifest, window_s=data.window_s, quarantine=quarantine))
+    manifest = read_manifest(root)
+    if isinstance(data, Windows):
+        windows = VideoWindows(manifest, window_s=data.window_s, quarantine=read_quarantine(root))
+        return RunData(dataset=windows)
+    annotated = open_dataset(data, manifest)
+    if annotated.left_out:
+        left_out = ", ".join(f"{count} {why}" for why, count in annotated.left_out.items())
+        _log.warning(
+            "%s: %d of %d rows used; left out: %s", annotated.name, len(annotated), annotated.annotated, left_out
+        )
+    return RunData(
+        dataset=annotated,
+        texts=lambda: _texts(annotated),
+        labels=lambda name: int(annotated.label_array(name).max()) if name in annotated.classes else None,
+        classes={name: len(names) for name, names in annotated.classes.items()},
+        fingerprint=annotated.fingerprint,
+    )
+
+
+def _texts(annotated: AnnotatedDataset) -> Iterator[str]:
+    for index in range(len(annotated)):
+        target = annotated[index].target
+        assert isinstance(target, Annotation)
+        yield from target.texts
