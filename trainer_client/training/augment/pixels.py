@@ -6,6 +6,7 @@ Axes: B clips, T frames, Y rows, X columns, C channels, R rows of an I420 buffer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -70,11 +71,11 @@ def yuv_to_rgb(i420_BTRX: Tensor, *, colours: Sequence[Colour], siting: Siting) 
     chroma_BT2yx = frames_BTV[:, :, height * width :].reshape(b, t, 2, height // 2, width // 2)
     chroma_B2Tyx = chroma_BT2yx.transpose(1, 2).float()
     chroma_B2TYX = _upsample(chroma_B2Tyx, siting)
-    matrix_B33111, offset_B3111 = _conversions(colours, i420_BTRX.device)
+    maps_B34111 = colour_maps(colours).to(i420_BTRX.device)[..., None, None, None]
     # Sums of products, not a matrix product: that would run in bf16 under autocast and in TF32 where it is allowed.
-    rgb_B3TYX = offset_B3111 + matrix_B33111[:, :, 0] * luma_BTYX[:, None]
+    rgb_B3TYX = maps_B34111[:, :, 3] + maps_B34111[:, :, 0] * luma_BTYX[:, None]
     for plane in (0, 1):
-        rgb_B3TYX = rgb_B3TYX.addcmul_(matrix_B33111[:, :, plane + 1], chroma_B2TYX[:, plane, None])
+        rgb_B3TYX = rgb_B3TYX.addcmul_(maps_B34111[:, :, plane + 1], chroma_B2TYX[:, plane, None])
     return rgb_B3TYX.clamp_(0.0, 255.0)
 
 
@@ -93,13 +94,16 @@ def _double(samples: Tensor, *, before: float, after: float) -> Tensor:
     return torch.stack(pair, dim=-1).flatten(-2)
 
 
-# The affine maps rgb = matrix · yuv + offset of each clip, in units of 8-bit codes.
-def _conversions(colours: Sequence[Colour], device: torch.device) -> tuple[Tensor, Tensor]:
-    matrices = torch.stack([_conversion(colour) for colour in colours])
-    zeros = torch.tensor([(0.0 if c.full_range else 16.0, 128.0, 128.0) for c in colours], dtype=torch.float64)
-    offsets = -(matrices @ zeros[:, :, None])[:, :, 0]
-    shape = (len(colours), 3, 3, 1, 1, 1)
-    return matrices.float().to(device).view(shape), offsets.float().to(device).view(shape[:2] + shape[3:])
+def colour_maps(colours: Sequence[Colour]) -> Tensor:
+    """The affine maps from YUV to RGB of each clip, rgb = map[:, :3] yuv + map[:, 3] in 8-bit codes, float32 (B, 3, 4)."""
+    return torch.stack([_colour_map(colour) for colour in colours])
+
+
+@lru_cache(maxsize=64)
+def _colour_map(colour: Colour) -> Tensor:
+    matrix_33 = _conversion(colour)
+    zero = torch.tensor((0.0 if colour.full_range else 16.0, 128.0, 128.0), dtype=torch.float64)
+    return torch.cat((matrix_33, -(matrix_33 @ zero)[:, None]), dim=1).float()
 
 
 def _conversion(colour: Colour) -> Tensor:
