@@ -23,7 +23,11 @@ INNER_ORDERS = {
         ("media", "clips", "service"),
         ("media", "clips", "show"),
     ),
-    "trainer_client": (("measures", "fleet", "transports", "feed", "training", "adapters"), ("text", "training")),
+    "trainer_client": (
+        ("measures", "fleet", "transports", "feed", "training", "evaluate", "adapters"),
+        ("text", "training", "evaluate"),
+        ("datasets", "training", "evaluate"),
+    ),
     "models": (("weights",),),
 }
 OURS = set(MAY_IMPORT) | {"bench", "tests"}
