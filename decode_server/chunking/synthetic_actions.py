@@ -122,7 +122,7 @@ def _pictures(action: Action, rng: np.random.Generator) -> Iterator[Pixels]:
         share = number / (_FRAMES - 1)
         centre = middle + step * (share - 0.5)
         mask = _mask(action.shape, centre, first + (last - first) * share)
-        yield np.where(mask[:, :, None], np.uint8(COLOURS[action.colour]), ground)
+        yield np.where(mask[:, :, None], np.array(COLOURS[action.colour], np.uint8), ground)
 
 
 def _mask(shape: str, centre: npt.NDArray[np.float64], size: float) -> npt.NDArray[np.bool_]:
@@ -147,7 +147,8 @@ def _ground(rng: np.random.Generator) -> Pixels:
     noise = np.fft.irfft2(spectrum, s=(SIDE_PX, SIDE_PX))
     grey = noise / noise.std() * 25 + rng.uniform(70, 150)
     tint = rng.uniform(-12, 12, 3)
-    return (grey[:, :, None] + tint).clip(0, 255).astype(np.uint8)
+    picture: Pixels = (grey[:, :, None] + tint).clip(0, 255).astype(np.uint8)
+    return picture
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import io
 import os
 import re
@@ -103,13 +104,11 @@ def parse_options(
     `name` is the verb's, behind "framefeed", `about` what its help says first; None: the dataclass's words.
     Raises BadInput, in one line, for what does not parse.
     """
-    given = {} if default is None else {"default": default}
+    cli = functools.partial(tyro.cli, kind, prog=f"framefeed {name}", args=args, use_underscores=False)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed = tyro.cli(
-                kind, prog=f"framefeed {name}", args=args, use_underscores=False, description=about, **given
-            )
+            parsed = cli(description=about) if default is None else cli(description=about, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -68,7 +68,9 @@ def uniforms(seeds: U64, *, stream: int, draws: int) -> npt.NDArray[np.float64]:
 def _frames(options: AugmentOptions, seeds: U64, shape: ClipShape) -> npt.NDArray[np.int32]:
     frames = shape.frames - options.shift_frames
     if frames < 1:
-        raise BadInput(f"augment: clips have {shape.frames} frames, wanted more than shift_frames {options.shift_frames}")
+        raise BadInput(
+            f"augment: clips have {shape.frames} frames, wanted more than shift_frames {options.shift_frames}"
+        )
     u = uniforms(seeds, stream=_FRAMES, draws=1 + frames)
     first_B1 = np.floor(u[:, :1] * (options.shift_frames + 1))
     moved_BT = np.floor(u[:, 1:] * (2 * options.jitter_frames + 1)) - options.jitter_frames

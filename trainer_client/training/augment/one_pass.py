@@ -104,9 +104,7 @@ class _Taken:
         """The plane with what lies outside the picture filled."""
         if not self.moved:
             return plane
-        is_inside = (
-            (self.row > -1) & (self.row < self.height) & (self.column > -1) & (self.column < self.width)
-        )
+        is_inside = (self.row > -1) & (self.row < self.height) & (self.column > -1) & (self.column < self.width)
         return torch.where(is_inside, plane, FILL)
 
 
@@ -125,8 +123,7 @@ class _YUV:
             y = taken.nearest(first=0, pitch=1)
         row, column, half = (taken.row - 0.5) / 2, (taken.column - 0.5) / 2, (height // 2) * (width // 2)
         u, v = (
-            taken.between(row, column, (height * width + plane * half, height // 2, width // 2, 1))
-            for plane in (0, 1)
+            taken.between(row, column, (height * width + plane * half, height // 2, width // 2, 1)) for plane in (0, 1)
         )
         maps = self._to_rgb_B34[:, :, :, None, None, None]
         red, green, blue = (

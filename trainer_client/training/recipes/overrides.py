@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -138,7 +138,7 @@ def _leaves(
 
 def _with(recipe: RecipeT, values: Mapping[str, object], *, what: str) -> RecipeT:
     """Built from the inside out, each group once, so that fields that only fit together may change together."""
-    hints, own = _hints(type(recipe)), dict[str, object]()
+    hints, own = _hints(cast(Hashable, type(recipe))), dict[str, object]()
     groups: dict[str, dict[str, object]] = {}
     for path, value in values.items():
         name, dot, rest = path.partition(".")
@@ -182,7 +182,7 @@ def _path(kind: type, value: object) -> object:
 
 
 @cache
-def _hints(kind: type) -> dict[str, object]:
+def _hints(kind: Hashable) -> dict[str, object]:
     return get_type_hints(kind)
 
 

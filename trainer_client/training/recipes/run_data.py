@@ -19,6 +19,11 @@ from trainer_client.training.recipes.recipe import Windows
 _log = logging.getLogger(__name__)
 
 
+def _none(name: str) -> None:
+    """Windows have no labels."""
+    del name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
     """A data set; `texts` gives all of its texts, to learn a tokenizer from, `labels` the largest number of each of its
@@ -26,7 +31,7 @@ class RunData:
 
     dataset: Dataset
     texts: Callable[[], Iterable[str]] = tuple
-    labels: Callable[[str], int | None] = {}.get
+    labels: Callable[[str], int | None] = _none
     classes: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
 

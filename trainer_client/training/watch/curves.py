@@ -6,6 +6,7 @@ The package wandb is imported here alone, and only for a run that names a projec
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,7 +70,7 @@ def _wandb_run(folder: Path, project: str, config: Mapping[str, object]) -> _Run
     except ModuleNotFoundError:
         raise BadInput(f"--wandb is {project!r} and the package is missing; pip install 'framefeed[wandb]'") from None
     kept = folder / RUN_ID
-    run_id = kept.read_text().strip() if kept.is_file() else wandb.util.generate_id()
+    run_id = kept.read_text().strip() if kept.is_file() else secrets.token_hex(4)
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
         run: _Run = wandb.init(
