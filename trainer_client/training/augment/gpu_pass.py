@@ -39,7 +39,16 @@ def gpu_pass(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, wh
     keys = clip_keys(fold(seeds_B, NOISE)) if noise else nothing
     given = (
         draws.get(name, nothing)
-        for name in ("frames_BT", "map_B23", "to_rgb_B34", "matrix_BS33", "offset_BS3", "pivot_BS", "points_BS4", "box_B4")
+        for name in (
+            "frames_BT",
+            "map_B23",
+            "to_rgb_B34",
+            "matrix_BS33",
+            "offset_BS3",
+            "pivot_BS",
+            "points_BS4",
+            "box_B4",
+        )
     )
     (mean_r, mean_g, mean_b), (std_r, std_g, std_b) = what.norm.mean, what.norm.std
     _pass_kernel[triton.cdiv(height * width, _PIXELS), b * frames](

@@ -42,7 +42,7 @@ def one_pass(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, wh
     colours = _YUV(taken, draws["to_rgb_B34"]) if pixels.ndim == 4 else _RGB(taken)
     planes = colours.planes()
     if "matrix_BS33" in draws:
-        planes = _step_colours(planes, colours.mean_B3(), draws)
+        planes = _step_colours(planes, colours.mean_colour(), draws)
     out = [
         ((plane - 255.0 * mean) / (255.0 * std))
         for plane, mean, std in zip(planes, what.norm.mean, what.norm.std, strict=True)
@@ -104,9 +104,7 @@ class _Taken:
         """The plane with what lies outside the picture filled."""
         if not self.moved:
             return plane
-        is_inside = (
-            (self.row > -1) & (self.row < self.height) & (self.column > -1) & (self.column < self.width)
-        )
+        is_inside = (self.row > -1) & (self.row < self.height) & (self.column > -1) & (self.column < self.width)
         return torch.where(is_inside, plane, FILL)
 
 
@@ -125,8 +123,7 @@ class _YUV:
             y = taken.nearest(first=0, pitch=1)
         row, column, half = (taken.row - 0.5) / 2, (taken.column - 0.5) / 2, (height // 2) * (width // 2)
         u, v = (
-            taken.between(row, column, (height * width + plane * half, height // 2, width // 2, 1))
-            for plane in (0, 1)
+            taken.between(row, column, (height * width + plane * half, height // 2, width // 2, 1)) for plane in (0, 1)
         )
         maps = self._to_rgb_B34[:, :, :, None, None, None]
         red, green, blue = (
@@ -135,7 +132,7 @@ class _YUV:
         )
         return red, green, blue
 
-    def mean_B3(self) -> Tensor:
+    def mean_colour(self) -> Tensor:
         taken = self._taken
         luma = taken.height * taken.width
         parts = (slice(0, luma), slice(luma, luma + luma // 4), slice(luma + luma // 4, None))
@@ -158,7 +155,7 @@ class _RGB:
             red, green, blue = (taken.nearest(first=c, pitch=3) for c in range(3))
         return red, green, blue
 
-    def mean_B3(self) -> Tensor:
+    def mean_colour(self) -> Tensor:
         taken = self._taken
         return taken.bytes_BFV.reshape(taken.clips, -1, 3).float().mean(dim=1)
 
