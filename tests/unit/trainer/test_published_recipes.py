@@ -17,9 +17,10 @@ from models.videomae import PRESETS
 from models.weights.traits import encoder_of
 from trainer_client.samples import Sample
 from trainer_client.text.tokens import TokenLayout
+from trainer_client.training.augment.rule import AugmentOptions
 from trainer_client.training.recipes.catalogue import RECIPES, find_recipe
 from trainer_client.training.recipes.model_spec import ClassifierModel, CmaeModel, MaeModel, TowersModel
-from trainer_client.training.recipes.overrides import changed
+from trainer_client.training.recipes.overrides import changed, fields_of
 from trainer_client.training.recipes.recipe import Recipe, decides
 
 Said = tuple[object, str]
@@ -120,6 +121,19 @@ MIXING: dict[str, Said] = {
     "mixup_alpha": (0.8, DEFAULTS),
     "cutmix_alpha": (1.0, DEFAULTS),
     "cutmix_share": (0.5, DEFAULTS),
+}
+# What the device does to clips beside normalising them: nothing, but in fine-tuning on Kinetics.
+PLAIN: dict[str, Said] = {
+    name: (value, OFF) for name, value in fields_of(AugmentOptions()).items() if not isinstance(value, tuple)
+}
+RAND: dict[str, Said] = {
+    "rand_ops": (4, "rand-m7-n4-mstd0.5-inc1"),
+    "rand_magnitude": (7.0, "rand-m7-n4-mstd0.5-inc1"),
+    "rand_std": (0.5, "rand-m7-n4-mstd0.5-inc1"),
+    "rand_share": (0.5, "timm's default"),
+    "erase": (0.25, DEFAULTS),
+    "erase_area": ([0.02, 1 / 3], "timm's RandomErasing, as VideoMAE and AVION call it"),
+    "erase_noise": (True, "VideoMAE: --remode pixel"),
 }
 EGO4D = TOWERS | SPARSE | FIXED
 EGO4D |= {
@@ -226,6 +240,7 @@ TABLE: dict[str, dict[str, Said]] = {
     },
     "k400_finetune": FINETUNE
     | MIXING
+    | RAND
     | {
         "heads": ({"label": 400}, "Kinetics-400"),
         "lr": (None, "1.5e-3 x B / 256"),
@@ -250,6 +265,7 @@ TABLE: dict[str, dict[str, Said]] = {
         "clip_norm": (1.0, TUTORIAL),
         "sampling": ("segments", f"{TUTORIAL}: uniform, with temporal jitter"),
         "mixup": (False, f"not in the {TUTORIAL}"),
+        "jitter": (1.0, f"{TUTORIAL}: colour jitter"),
     },
 }
 PUBLISHED = [name for name in RECIPES if name != "mae" and not name.endswith("_tiny")]
@@ -264,6 +280,10 @@ def unused(said: dict[str, object]) -> set[str]:
         off |= {"stride_frames"}
     if said["crop"] != "random_resized":
         off |= {"crop_scale", "crop_ratio"}
+    if not said["erase"]:
+        off |= {"erase_area"}
+    if not said["blur"]:
+        off |= {"blur_px"}
     if said.get("mixup") is False:
         off |= {"mixup_alpha", "cutmix_alpha", "cutmix_share"}
     return off
@@ -272,7 +292,7 @@ def unused(said: dict[str, object]) -> set[str]:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_each_number_is_its_sources(name: str) -> None:
     said = decides(find_recipe(name))
-    table = TABLE[name]
+    table = PLAIN | TABLE[name]
     assert {field: value for field, value in said.items() if field in table} == {
         field: value for field, (value, _) in table.items()
     }

@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 

@@ -26,10 +26,10 @@ _FLIP, _JITTER, _GREY, _BLUR, _RAND, _ERASE, _FRAMES = range(201, 208)
 def draw_augmentations(options: AugmentOptions, seeds: U64, shape: ClipShape) -> dict[str, Tensor]:
     """The draws of clips with these 64-bit seeds, float32 and int32 on the host, by name:
 
-    `frames_BT`, which frames to take; `map_B23`, from a pixel (x, y, 1) that goes on to where it is taken; `matrix_BS33`,
-    `offset_BS3`, `pivot_BS` and `points_BS4`, the colour steps (see ColourSteps); `box_B4`, left, top, right, bottom of
-    what is erased; `blur_rows_M`, int64, which clips to blur, and `blur_taps_MK`, with what. What the options leave out
-    is not there. Raises BadInput for clips with too few frames for the shift.
+    `frames_BT`, which frames to take; `map_B23`, from a pixel (x, y, 1) that goes on to where it is taken;
+    `matrix_BS33`, `offset_BS3`, `pivot_BS` and `points_BS4`, the colour steps (see ColourSteps); `box_B4`, left, top,
+    right, bottom of what is erased; `blur_rows_M`, int64, which clips to blur, and `blur_taps_MK`, with what. What the
+    options leave out is not there. Raises BadInput for clips with too few frames for the shift.
     """
     b = len(seeds)
     found = dict[str, npt.NDArray[np.generic]]()
@@ -68,9 +68,8 @@ def uniforms(seeds: U64, *, stream: int, draws: int) -> npt.NDArray[np.float64]:
 def _frames(options: AugmentOptions, seeds: U64, shape: ClipShape) -> npt.NDArray[np.int32]:
     frames = shape.frames - options.shift_frames
     if frames < 1:
-        raise BadInput(
-            f"augment: clips have {shape.frames} frames, wanted more than shift_frames {options.shift_frames}"
-        )
+        seen = f"clips have {shape.frames} frames and shift_frames is {options.shift_frames}"
+        raise BadInput(f"augment: {seen}, wanted more frames than that")
     u = uniforms(seeds, stream=_FRAMES, draws=1 + frames)
     first_B1 = np.floor(u[:, :1] * (options.shift_frames + 1))
     moved_BT = np.floor(u[:, 1:] * (2 * options.jitter_frames + 1)) - options.jitter_frames

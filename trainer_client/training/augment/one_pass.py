@@ -42,7 +42,7 @@ def one_pass(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, wh
     colours = _YUV(taken, draws["to_rgb_B34"]) if pixels.ndim == 4 else _RGB(taken)
     planes = colours.planes()
     if "matrix_BS33" in draws:
-        planes = _step_colours(planes, colours.mean_B3(), draws)
+        planes = _step_colours(planes, colours.mean_colour(), draws)
     out = [
         ((plane - 255.0 * mean) / (255.0 * std))
         for plane, mean, std in zip(planes, what.norm.mean, what.norm.std, strict=True)
@@ -132,7 +132,7 @@ class _YUV:
         )
         return red, green, blue
 
-    def mean_B3(self) -> Tensor:
+    def mean_colour(self) -> Tensor:
         taken = self._taken
         luma = taken.height * taken.width
         parts = (slice(0, luma), slice(luma, luma + luma // 4), slice(luma + luma // 4, None))
@@ -155,7 +155,7 @@ class _RGB:
             red, green, blue = (taken.nearest(first=c, pitch=3) for c in range(3))
         return red, green, blue
 
-    def mean_B3(self) -> Tensor:
+    def mean_colour(self) -> Tensor:
         taken = self._taken
         return taken.bytes_BFV.reshape(taken.clips, -1, 3).float().mean(dim=1)
 

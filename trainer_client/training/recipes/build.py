@@ -61,7 +61,7 @@ class Built:
     def policy(self) -> ClipPolicy:
         """The clips that the task takes. Raises BadRequest for a size or stride out of its limits."""
         grid, task = encoder_of(self.model).grid, self.what.task
-        longer = task.longest_shift if isinstance(task, CmaeSpec) else 0
+        longer = self.what.augment.shift_frames + (task.longest_shift if isinstance(task, CmaeSpec) else 0)
         return self.what.clips.policy(frames=grid.frames + longer, height_px=grid.height_px, width_px=grid.width_px)
 
     def task(self, *, kernels: Kernels, device: torch.device) -> Task[ClipInputs]:

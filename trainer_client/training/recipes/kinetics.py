@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer_client.datasets.spec import DataSpec
+from trainer_client.training.augment.rule import AugmentOptions
 from trainer_client.training.learning import LearningOptions
 from trainer_client.training.recipes.clip_spec import ClipSpec
 from trainer_client.training.recipes.model_spec import ClassifierModel, MaeModel, VideoEncoder
@@ -16,6 +17,11 @@ from trainer_client.training.recipes.task_spec import ClassifySpec, MaeSpec
 from trainer_client.training.session import SessionOptions
 
 VIDEOMAE_HEAD_STD = 2e-5  # its 0.02, times its init_scale of 0.001
+# rand-m7-n4-mstd0.5-inc1, each operation with timm's probability, and its erasing with noise in 2 to 33 % of a picture.
+_AVIONS = AugmentOptions(
+    rand_ops=4, rand_magnitude=7.0, rand_std=0.5, rand_share=0.5, erase=0.25, erase_area=(0.02, 1 / 3), erase_noise=True
+)
+_TUTORIALS = AugmentOptions(jitter=1.0)
 
 
 def k400_mae_pretrain(root: Path, out: Path, annotations: Path) -> Recipe:
@@ -66,10 +72,11 @@ def k400_finetune(root: Path, out: Path, annotations: Path) -> Recipe:
 
     Sources: AVION docs/MODEL_ZOO.md and scripts/main_videomae_finetune.py. AdamW (.9, .999), decay .05, 1.5e-3 x B/256
     after 5 epochs from 1e-6 x B/256, cosine to 1e-6 x B/256, each layer at .75 of the rate of the one above, 8 x 32
-    clips, 100 epochs, 16 frames 4 apart, drop path 0 to .1, crop .08 to 1, flip .5, mixup .8 or CutMix 1, half each,
-    smoothing .1, head from N(0, 2e-5), no moving average, no clipping. Sources differ: VideoMAE has 1e-3, 8 x 64 GPU
-    clips and repeated augmentation in its best runs. Deviations: bf16 for fp16; partners of mixup are neighbours of
-    the plan and CutMix cuts rows and columns (AVION: frames and rows).
+    clips, 100 epochs, 16 frames 4 apart, drop path 0 to .1, crop .08 to 1, flip .5, RandAugment of 4 operations of
+    strength 7 ± .5, a quarter of the clips erased in a box of noise, mixup .8 or CutMix 1, half each, smoothing .1,
+    head from N(0, 2e-5), no moving average, no clipping. Sources differ: VideoMAE has 1e-3, 8 x 64 GPU clips and
+    repeated augmentation in its best runs. Deviations: bf16 for fp16; partners of mixup are neighbours of the plan and
+    CutMix cuts rows and columns (AVION: frames and rows).
     """
     return _finetune("k400_finetune", How(root=root, session=SessionOptions(out=out)), annotations, classes=400)
 
@@ -83,8 +90,9 @@ def k700_finetune(root: Path, out: Path, annotations: Path) -> Recipe:
 
     Source: the tutorial (seed document): AdamW, 1.5e-4, decay .05, 10 epochs of warm-up, cosine to 1e-6, 200 to 400
     epochs (200 here), batches of 8 to 16 (16 here), gradients clipped to norm 1, 16 frames over the whole clip at 224
-    px, random crop, flip and temporal jitter. What it does not say is k400_finetune's: layer-wise rates, drop path,
-    smoothing and head. Deviations: no mixup, which it does not have; bf16 with fp32 weights for its mixed precision.
+    px, random crop, flip, colour jitter and temporal jitter. What it does not say is k400_finetune's: layer-wise rates,
+    drop path, smoothing and head. Deviations: strengths of the colour jitter are ours (.4, .4, .4, .1), it says none;
+    no mixup, which it does not have; bf16 with fp32 weights for its mixed precision.
     """
     epochs = 200
     return _finetune(
@@ -134,6 +142,7 @@ def _finetune(
                 crop_ratio=(0.75, 4 / 3),
                 hflip=0.5,
             ),
+            augment=_TUTORIALS if tutorial else _AVIONS,
             learning=learning
             or LearningOptions(
                 base_lr=1.5e-3,

@@ -15,6 +15,7 @@ import tyro
 from framefeed.errors import BadInput
 from models.weights.init_from import Accepted
 from trainer_client.datasets.spec import DataSpec
+from trainer_client.training.augment.rule import AugmentOptions
 from trainer_client.training.compute import ComputeOptions
 from trainer_client.training.feed_options import FeedOptions
 from trainer_client.training.learning import LearningOptions
@@ -91,6 +92,7 @@ class What:
     clips: Annotated[ClipSpec, _bare]
     learning: Annotated[LearningOptions, _bare]
     length: Annotated[Length, _bare]
+    augment: Annotated[AugmentOptions, _bare] = field(default_factory=AugmentOptions)
     init: Annotated[Init, _bare] = field(default_factory=Init)
 
 

@@ -59,7 +59,7 @@ def _train(recipe: Recipe, compute: Compute) -> None:
     with Session(how.session, config=run_config(recipe, built, steps=plan.steps), ranks=compute.ranks) as session:
         run = _begin(recipe, built, compute=compute, session=session, steps=plan.steps)
         with how.feed.open(plan, compute=compute, registry=session.registry) as loader:
-            loop = TrainLoop(run, loader, device=compute.device)
+            loop = TrainLoop(run, loader, device=compute.device, augment=what.augment)
             ending = session.train(loop, loader)
         task: object = run.task
         if ending is not Ending.STOPPED and loop.last_batch is not None and isinstance(task, MaeTask):
