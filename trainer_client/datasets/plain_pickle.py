@@ -117,7 +117,11 @@ def _encode(text: object, codec: object = "latin1") -> bytes:
 _CODE = re.compile(r"[biuf][1248]|[SU]\d{1,6}|[?]")
 _NDARRAY = object()
 _CORES = ("numpy.core", "numpy._core")
+_BUILTINS = ("builtins", "__builtin__")
 _KNOWN: dict[tuple[str, str], object] = {
+    **{(module, "set"): _Named(set) for module in _BUILTINS},
+    **{(module, "frozenset"): _Named(frozenset) for module in _BUILTINS},
+    ("collections", "OrderedDict"): _Named(dict),
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Named(_dtype),
     ("_codecs", "encode"): _Named(_encode),
