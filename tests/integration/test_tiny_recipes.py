@@ -51,7 +51,7 @@ def words(scenes: Path, server: Server, out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_tiny_recipe_trains_and_its_file_goes_on_and_its_model_is_exported(
+def test_a_tiny_recipe_learns_and_its_model_is_exported(
     scenes: Path, server: Server, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -60,15 +60,6 @@ def test_a_tiny_recipe_trains_and_its_file_goes_on_and_its_model_is_exported(
     assert len(seen) == STEPS
     assert all(math.isfinite(loss) for loss in seen)
     assert sum(seen[-8:]) < sum(seen[:8]), "it learns"
-    again = ["train", str(out / "recipe.json"), f"out={tmp_path / 'again'}"]
-    assert main(again) == 0, capsys.readouterr().err
-    assert losses(tmp_path / "again") == seen, "its file is the same run"
-    assert main([*again, "resume=true", "smoothing=0.3" if name == "classify_tiny" else "hflip=0.5"]) == 2
-    assert "is of another run" in capsys.readouterr().err
-    assert main([*again, "resume=true", "micro_clips=4", "skip_step=[3]"]) == 0
-    assert f"resuming after step {STEPS}" in capsys.readouterr().out
-    line = json.loads((tmp_path / "again" / "changes.jsonl").read_text())
-    assert "micro_clips was None and is 4" in line["changes"]
     Export(checkpoint=out, out=tmp_path / "exported").run()
     _, config = load_model(tmp_path / "exported")
     said = json.loads((out / f"step_{STEPS:09d}" / "config.json").read_text())["config"]
@@ -76,6 +67,24 @@ def test_a_tiny_recipe_trains_and_its_file_goes_on_and_its_model_is_exported(
     if name in ("contrastive_tiny", "ranking_tiny"):
         tokenizer = NarrationTokenizer.load(out / "tokenizer.json")
         assert said["text"]["vocabulary"] == tokenizer.layout.vocabulary
+
+
+def test_a_runs_file_is_the_run_and_what_may_not_change_does_not(
+    scenes: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file makes the same losses; resumed, WHAT is refused by name, and HOW is recorded."""
+    steps = ("--steps", "6")
+    assert main(["train", "contrastive_tiny", *words(scenes, server, tmp_path / "run", *steps)]) == 0
+    again = ["train", str(tmp_path / "run" / "recipe.json"), f"out={tmp_path / 'again'}"]
+    assert main(again) == 0
+    assert losses(tmp_path / "again") == losses(tmp_path / "run")
+    capsys.readouterr()
+    assert main([*again, "resume=true", "hflip=0.5"]) == 2
+    assert "is of another run: hflip was 0.0 and is 0.5" in capsys.readouterr().err
+    assert main([*again, "resume=true", "micro_clips=4", "skip_step=[3]"]) == 0
+    assert "resuming after step 6" in capsys.readouterr().out
+    line = json.loads((tmp_path / "again" / "changes.jsonl").read_text())
+    assert (line["changes"], line["skip_steps"]) == ("micro_clips was None and is 4", [3])
 
 
 def test_a_recipe_begins_from_another_recipes_run(
