@@ -77,6 +77,8 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
         write_recipe(out / RECIPE_NAME, recipe)
         if isinstance(built.tokenizer, NarrationTokenizer):
             built.tokenizer.save(out / TOKENIZER_NAME)
+    if built.data.note:
+        session.tell(built.data.note)
     torch.manual_seed(what.length.seed)
     task = built.task(kernels=recipe.how.kernels, device=compute.device)
     if not session.resumes and (report := fill(task.model, what.init, norm=built.norm)) is not None:

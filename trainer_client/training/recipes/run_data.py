@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,6 @@ from trainer_client.datasets.spec import DataSpec
 from trainer_client.samples import Dataset, VideoWindows
 from trainer_client.training.recipes.recipe import Windows
 
-_log = logging.getLogger(__name__)
-
 
 def _none(name: str) -> None:
     """Windows have no labels."""
@@ -26,14 +23,19 @@ def _none(name: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
-    """A data set; `texts` gives all of its texts, to learn a tokenizer from, `labels` the largest number of each of its
-    labels by name, `classes` how many there are, and `fingerprint` is a digest of the annotations."""
+    """A data set, and what is said of all of it.
+
+    `texts` gives all of its texts, to learn a tokenizer from, `labels` the largest number of each of its labels by
+    name, `classes` how many there are; `fingerprint` is a digest of the annotations, `note` a line about rows that are
+    not used, if there are any.
+    """
 
     dataset: Dataset
     texts: Callable[[], Iterable[str]] = tuple
     labels: Callable[[str], int | None] = _none
     classes: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
+    note: str = ""
 
 
 def open_data(data: DataSpec | Windows, root: Path) -> RunData:
@@ -46,18 +48,21 @@ def open_data(data: DataSpec | Windows, root: Path) -> RunData:
         windows = VideoWindows(manifest, window_s=data.window_s, quarantine=read_quarantine(root))
         return RunData(dataset=windows)
     annotated = open_dataset(data, manifest)
-    if annotated.left_out:
-        left_out = ", ".join(f"{count} {why}" for why, count in annotated.left_out.items())
-        _log.warning(
-            "%s: %d of %d rows used; left out: %s", annotated.name, len(annotated), annotated.annotated, left_out
-        )
     return RunData(
         dataset=annotated,
         texts=lambda: _texts(annotated),
         labels=lambda name: int(annotated.label_array(name).max()) if name in annotated.classes else None,
         classes={name: len(names) for name, names in annotated.classes.items()},
         fingerprint=annotated.fingerprint,
+        note=_left_out(annotated),
     )
+
+
+def _left_out(annotated: AnnotatedDataset) -> str:
+    if not annotated.left_out:
+        return ""
+    why = ", ".join(f"{count} {why}" for why, count in annotated.left_out.items())
+    return f"{annotated.name}: {len(annotated)} of {annotated.annotated} rows are used; left out: {why}"
 
 
 def _texts(annotated: AnnotatedDataset) -> Iterator[str]:
