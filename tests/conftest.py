@@ -1,8 +1,8 @@
 """What all tests have alike, however they are started.
 
 Property tests have no deadline of their own: on a shared machine it fails at random; pytest-timeout bounds them. A
-shell's background jobs ignore Ctrl-C and so would all that they start: tests send it to themselves and to others. Where there is no GPU, Triton's kernels are interpreted,
-which it decides when it is imported.
+shell's background jobs ignore Ctrl-C and so would all that they start: tests send it to themselves and to others. Where
+there is no GPU, Triton's kernels are interpreted, which it decides when it is imported.
 """
 
 import os
