@@ -189,9 +189,10 @@ class DeviceFeed:
             self._send(next(self._source))
 
     def take(self) -> DeviceBatch:
-        """The batch whose turn it is, on the device, after fetch(). Blocks for as long as it is still being prepared, milliseconds.
+        """The batch whose turn it is, on the device, after fetch().
 
-        Raises BadInput if its task refuses it, HostFailure if it is not prepared within 600 s.
+        Blocks for as long as it is still being prepared, milliseconds; does not wait for the copy. Raises BadInput if
+        its task refuses it, HostFailure if it is not prepared within 600 s.
         """
         future = self._sent.popleft()
         began_s = self._clock()

@@ -31,7 +31,7 @@ class TimedEvent(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class IdleSpan:
-    """From the end of one step to the begin of the next on the device, and what was waited for meanwhile, in seconds."""
+    """From the end of a step to the begin of the next on the device, and what was waited for meanwhile, in seconds."""
 
     ended: TimedEvent
     began: TimedEvent

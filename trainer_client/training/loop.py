@@ -24,6 +24,7 @@ from trainer_client.training.augment.rule import AugmentOptions
 from trainer_client.training.device_feed import DeviceFeed, Preparing
 from trainer_client.training.gpu_idle import IdleClock, IdleSpan
 from trainer_client.training.meeting import Agreed, Asks, Meeting
+from trainer_client.training.out_of_memory import told
 from trainer_client.training.precision import DTYPES
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.run_state import Stored, TrainState, load_run, state_of
@@ -173,7 +174,7 @@ class TrainLoop(Generic[InputsT]):
         """Train. Blocks until the end; each wait for data is bounded by the loader.
 
         One rank that is asked to stop, or out of time, ends all of them after the same step, also while they wait for
-        data. Raises NonFiniteStep when too many steps were not finite, RankLost when another rank is gone, and what
+        data. Raises OutOfMemory, which says what would fit, NonFiniteStep when too many steps were not finite, RankLost when another rank is gone, and what
         next(loader) raises.
         """
         began_s = clock()
@@ -236,7 +237,8 @@ class TrainLoop(Generic[InputsT]):
         batch = self._ahead.take()
         self._feed.count_copy_wait(self._ahead.waited_s)
         idle = None if self._idle is None else self._idle.begin_step(self._feed.waited_s)
-        tensors = train_step(self._run, batch)
+        with told(self._run, batch):
+            tensors = train_step(self._run, batch)
         if self._idle is not None:
             self._idle.end_step()
         self.last_batch = batch.batch
@@ -272,14 +274,14 @@ class TrainLoop(Generic[InputsT]):
             parts=seen.parts,
             idle_s=None if taken.idle is None else taken.idle.by_cause(),
         )
-        for told in self.on_record:
-            told(record)
+        for hear in self.on_record:
+            hear(record)
         if seen.skipped and seen.scale <= 1.0:  # with a larger one float16 overflowed, which the scale will cure
             self._count_skip(taken.batch, record, limits)
 
     def _count_skip(self, batch: Batch, record: StepRecord, limits: Limits) -> None:
-        for told in self.on_skipped:
-            told(batch, record)
+        for hear in self.on_skipped:
+            hear(batch, record)
         self._skips += 1
         if self._skips > limits.skips:
             raise NonFiniteStep(

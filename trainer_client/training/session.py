@@ -175,7 +175,8 @@ class Session:
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
         loop.on_skipped.append(SkippedSteps(self._own(SKIPPED_NAME)).record)
-        loop.on_record += [summary.record, saver.record, TrainMetrics(self.registry, rank=self._ranks.rank).record]
+        metrics = TrainMetrics(self.registry, rank=self._ranks.rank, on_gpu=loop.device.type == "cuda")
+        loop.on_record += [summary.record, saver.record, metrics.record]
         ending = "failed"
         try:
             with ExitStack() as stack:

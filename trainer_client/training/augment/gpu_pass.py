@@ -68,8 +68,8 @@ def gpu_pass(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, wh
     return out_BCTYX
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _mean_kernel(pixels, means, fed, height, width, YUV: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit
+def _mean_kernel(pixels, means, fed, height, width, YUV: tl.constexpr, BLOCK: tl.constexpr):
     """The mean of one plane of a clip, over all its frames."""
     clip, plane = tl.program_id(0), tl.program_id(1)
     area = height * width
@@ -90,15 +90,15 @@ def _mean_kernel(pixels, means, fed, height, width, YUV: tl.constexpr, BLOCK: tl
     tl.store(means + clip * 3 + plane, tl.sum(total, axis=0) / (fed * count))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _byte(frame, row, column, rows, columns, pitch, live):  # type: ignore[no-untyped-def]
+@triton.jit
+def _byte(frame, row, column, rows, columns, pitch, live):
     row = tl.minimum(tl.maximum(row, 0), rows - 1)
     column = tl.minimum(tl.maximum(column, 0), columns - 1)
     return tl.load(frame + (row * columns + column) * pitch, mask=live, other=0).to(tl.float32)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _between(frame, row, column, rows, columns, pitch, live):  # type: ignore[no-untyped-def]
+@triton.jit
+def _between(frame, row, column, rows, columns, pitch, live):
     top, left = tl.floor(row), tl.floor(column)
     down, right = row - top, column - left
     y, x = top.to(tl.int32), left.to(tl.int32)
@@ -108,18 +108,18 @@ def _between(frame, row, column, rows, columns, pitch, live):  # type: ignore[no
     return upper + down * (lower - upper)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _code(x):  # type: ignore[no-untyped-def]
+@triton.jit
+def _code(x):
     return tl.minimum(tl.maximum(x, 0.0), 255.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _row_of(matrix, c: tl.constexpr, r, g, b):  # type: ignore[no-untyped-def]
+@triton.jit
+def _row_of(matrix, c: tl.constexpr, r, g, b):
     return tl.load(matrix + 3 * c) * r + tl.load(matrix + 3 * c + 1) * g + tl.load(matrix + 3 * c + 2) * b
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _points(x, points):  # type: ignore[no-untyped-def]
+@triton.jit
+def _points(x, points):
     step, threshold = tl.load(points), tl.load(points + 1)
     added, below = tl.load(points + 2), tl.load(points + 3)
     x = tl.where(x < below, tl.minimum(x + added, 255.0), x)
@@ -127,51 +127,32 @@ def _points(x, points):  # type: ignore[no-untyped-def]
     return tl.where(step > 1, tl.floor(x / tl.maximum(step, 1.0)) * step, x)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _mix(x):  # type: ignore[no-untyped-def]
+@triton.jit
+def _mix(x):
     x = (x ^ (x >> 16)) * 0x7FEB352D
     x = (x ^ (x >> 15)) * 0x846CA68B
     return x ^ (x >> 16)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _normal(counter, keys):  # type: ignore[no-untyped-def]
+@triton.jit
+def _normal(counter, keys):
     low, high = tl.load(keys).to(tl.uint32, bitcast=True), tl.load(keys + 1).to(tl.uint32, bitcast=True)
     bits = _mix(_mix(counter.to(tl.uint32) ^ low) ^ high) & 0x7FFFFFFF
     radius = tl.sqrt(-2.0 * tl.log(((bits >> 15).to(tl.float32) + 1.0) / 65536.0))
     return radius * tl.cos((bits & 0x7FFF).to(tl.float32) * (2 * 3.141592653589793 / 32768.0))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _map_rgb(maps, c: tl.constexpr, y, u, v):  # type: ignore[no-untyped-def]
+@triton.jit
+def _map_rgb(maps, c: tl.constexpr, y, u, v):
     maps += 4 * c
     return tl.load(maps) * y + tl.load(maps + 1) * u + tl.load(maps + 2) * v + tl.load(maps + 3)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _pass_kernel(  # type: ignore[no-untyped-def]
-    pixels, out, means, keys, frame_of, map_of, to_rgb, matrix, offset, pivot, points, box,
-    fed, height, width, frames, mean_r, mean_g, mean_b, std_r, std_g, std_b,
-    YUV: tl.constexpr, TAKES: tl.constexpr, MOVES: tl.constexpr, STEPS: tl.constexpr,
-    ERASES: tl.constexpr, NOISE: tl.constexpr, FILL: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    clip, t = tl.program_id(1) // frames, tl.program_id(1) % frames
+@triton.jit
+def _rgb(frame, maps, row, column, height, width, live, YUV: tl.constexpr, MOVES: tl.constexpr, FILL: tl.constexpr):
+    """Red, green and blue of places in a frame, in codes."""
     area = height * width
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    live = place < area
-    y, x = place // width, place % width
-    taken = t
-    if TAKES:
-        taken = tl.load(frame_of + clip * frames + t)
-    row, column = y.to(tl.float32), x.to(tl.float32)
-    if MOVES:
-        m = map_of + clip * 6
-        row, column = (
-            tl.load(m + 3) * x + tl.load(m + 4) * y + tl.load(m + 5),
-            tl.load(m) * x + tl.load(m + 1) * y + tl.load(m + 2),
-        )
-    maps = to_rgb + clip * 12
-    frame = pixels + (clip.to(tl.int64) * fed + taken) * (area * 3 // 2 if YUV else area * 3)
+    place = row.to(tl.int32) * width + column.to(tl.int32)
     if YUV:
         u_row, u_column, u_rows, u_columns = (row - 0.5) / 2, (column - 0.5) / 2, height // 2, width // 2
         if MOVES:
@@ -180,11 +161,8 @@ def _pass_kernel(  # type: ignore[no-untyped-def]
             luma = tl.load(frame + place, mask=live, other=0).to(tl.float32)
         u = _between(frame + area, u_row, u_column, u_rows, u_columns, 1, live)
         v = _between(frame + area + area // 4, u_row, u_column, u_rows, u_columns, 1, live)
-        r, g, b = (
-            _code(_map_rgb(maps, 0, luma, u, v)),
-            _code(_map_rgb(maps, 1, luma, u, v)),
-            _code(_map_rgb(maps, 2, luma, u, v)),
-        )
+        r, g, b = _map_rgb(maps, 0, luma, u, v), _map_rgb(maps, 1, luma, u, v), _map_rgb(maps, 2, luma, u, v)
+        r, g, b = _code(r), _code(g), _code(b)
     elif MOVES:
         r = _between(frame, row, column, height, width, 3, live)
         g = _between(frame + 1, row, column, height, width, 3, live)
@@ -196,38 +174,73 @@ def _pass_kernel(  # type: ignore[no-untyped-def]
     if MOVES:
         inside = (row > -1) & (row < height) & (column > -1) & (column < width)
         r, g, b = tl.where(inside, r, FILL), tl.where(inside, g, FILL), tl.where(inside, b, FILL)
+    return r, g, b
+
+
+@triton.jit
+def _step_colours(r, g, b, mr, mg, mb, matrix, offset, pivot, points, STEPS: tl.constexpr):
+    """The colour steps of a clip whose mean colour is (mr, mg, mb), one after another."""
+    for step in range(STEPS):
+        n, o, p = matrix + step * 9, offset + step * 3, points + step * 4
+        around = tl.load(pivot + step) * (0.299 * mr + 0.587 * mg + 0.114 * mb)
+        o_r, o_g, o_b = tl.load(o) + around, tl.load(o + 1) + around, tl.load(o + 2) + around
+        m_r, m_g, m_b = _row_of(n, 0, mr, mg, mb), _row_of(n, 1, mr, mg, mb), _row_of(n, 2, mr, mg, mb)
+        mr, mg, mb = m_r + o_r, m_g + o_g, m_b + o_b
+        s_r, s_g, s_b = _row_of(n, 0, r, g, b), _row_of(n, 1, r, g, b), _row_of(n, 2, r, g, b)
+        r, g, b = _points(_code(s_r + o_r), p), _points(_code(s_g + o_g), p), _points(_code(s_b + o_b), p)
+    return r, g, b
+
+
+@triton.jit
+def _erased(r, g, b, x, y, at, channel, box, keys, NOISE: tl.constexpr):
+    """The clip's box filled."""
+    inside = (x >= tl.load(box)) & (y >= tl.load(box + 1)) & (x < tl.load(box + 2)) & (y < tl.load(box + 3))
+    if NOISE:
+        r = tl.where(inside, _normal(at, keys), r)
+        g = tl.where(inside, _normal(at + channel, keys), g)
+        b = tl.where(inside, _normal(at + 2 * channel, keys), b)
+    else:
+        r, g, b = tl.where(inside, 0.0, r), tl.where(inside, 0.0, g), tl.where(inside, 0.0, b)
+    return r, g, b
+
+
+@triton.jit
+def _pass_kernel(
+    pixels, out, means, keys, frame_of, map_of, to_rgb, matrix, offset, pivot, points, box,
+    fed, height, width, frames, mean_r, mean_g, mean_b, std_r, std_g, std_b,
+    YUV: tl.constexpr, TAKES: tl.constexpr, MOVES: tl.constexpr, STEPS: tl.constexpr,
+    ERASES: tl.constexpr, NOISE: tl.constexpr, FILL: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Some pixels of one frame that goes on."""
+    clip, t = tl.program_id(1) // frames, tl.program_id(1) % frames
+    area = height * width
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = place < area
+    y, x = place // width, place % width
+    taken = t
+    if TAKES:
+        taken = tl.load(frame_of + clip * frames + t)
+    row, column = y.to(tl.float32), x.to(tl.float32)
+    if MOVES:
+        m = map_of + clip * 6
+        row = tl.load(m + 3) * x + tl.load(m + 4) * y + tl.load(m + 5)
+        column = tl.load(m) * x + tl.load(m + 1) * y + tl.load(m + 2)
+    maps = to_rgb + clip * 12
+    frame = pixels + (clip.to(tl.int64) * fed + taken) * (area * 3 // 2 if YUV else area * 3)
+    r, g, b = _rgb(frame, maps, row, column, height, width, live, YUV, MOVES, FILL)
     if STEPS > 0:
-        mr, mg, mb = tl.load(means + clip * 3), tl.load(means + clip * 3 + 1), tl.load(means + clip * 3 + 2)
+        m0, m1, m2 = tl.load(means + clip * 3), tl.load(means + clip * 3 + 1), tl.load(means + clip * 3 + 2)
+        mr, mg, mb = m0, m1, m2
         if YUV:
-            mr, mg, mb = (
-                _map_rgb(maps, 0, mr, mg, mb), _map_rgb(maps, 1, mr, mg, mb), _map_rgb(maps, 2, mr, mg, mb)
-            )  # fmt: skip
-        for step in range(STEPS):
-            s = clip * STEPS + step
-            n, o, p = matrix + s * 9, offset + s * 3, points + s * 4
-            around = tl.load(pivot + s) * (0.299 * mr + 0.587 * mg + 0.114 * mb)
-            o_r, o_g, o_b = tl.load(o) + around, tl.load(o + 1) + around, tl.load(o + 2) + around
-            mr, mg, mb = (
-                _row_of(n, 0, mr, mg, mb) + o_r, _row_of(n, 1, mr, mg, mb) + o_g, _row_of(n, 2, mr, mg, mb) + o_b
-            )  # fmt: skip
-            r, g, b = (
-                _points(_code(_row_of(n, 0, r, g, b) + o_r), p),
-                _points(_code(_row_of(n, 1, r, g, b) + o_g), p),
-                _points(_code(_row_of(n, 2, r, g, b) + o_b), p),
-            )
+            mr, mg, mb = _map_rgb(maps, 0, m0, m1, m2), _map_rgb(maps, 1, m0, m1, m2), _map_rgb(maps, 2, m0, m1, m2)
+        s = clip * STEPS
+        r, g, b = _step_colours(
+            r, g, b, mr, mg, mb, matrix + s * 9, offset + s * 3, pivot + s, points + s * 4, STEPS
+        )  # fmt: skip
     r, g, b = (r - mean_r) / std_r, (g - mean_g) / std_g, (b - mean_b) / std_b
-    channel = frames * area
-    at = t * area + place
+    channel, at = frames * area, t * area + place
     if ERASES:
-        e = box + clip * 4
-        erased = (x >= tl.load(e)) & (y >= tl.load(e + 1)) & (x < tl.load(e + 2)) & (y < tl.load(e + 3))
-        if NOISE:
-            k = keys + clip * 2
-            r = tl.where(erased, _normal(at, k), r)
-            g = tl.where(erased, _normal(at + channel, k), g)
-            b = tl.where(erased, _normal(at + 2 * channel, k), b)
-        else:
-            r, g, b = tl.where(erased, 0.0, r), tl.where(erased, 0.0, g), tl.where(erased, 0.0, b)
+        r, g, b = _erased(r, g, b, x, y, at, channel, box + clip * 4, keys + clip * 2, NOISE)
     into = out + clip.to(tl.int64) * 3 * channel + at
     tl.store(into, r.to(out.dtype.element_ty), mask=live)
     tl.store(into + channel, g.to(out.dtype.element_ty), mask=live)
