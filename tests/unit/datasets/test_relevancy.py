@@ -1,4 +1,4 @@
-"""Relevancies of EPIC-Kitchens-100, from the real CSVs where they are at hand, and in training's draws of a sentence."""
+"""Relevancies of EPIC-Kitchens-100, from the real CSVs where they are at hand, and in training's draws."""
 
 from __future__ import annotations
 
@@ -67,19 +67,20 @@ def test_sentences_of_another_split_and_wrong_matrices_are_refused(folder: Path,
         path.write_bytes(pickle.dumps(value))
         with pytest.raises(BadInput, match=line):
             load_relevancy(path, shape=shape)
-    with pytest.raises(BadInput, match="missing.pkl cannot be read: No such file"):
+    with pytest.raises(BadInput, match=r"missing\.pkl cannot be read: No such file"):
         load_relevancy(tmp_path / "missing.pkl", shape=(4, 3))
     sentences.write_text("narration_id,narration\nz,Z\n")
-    with pytest.raises(BadInput, match="has z and 0 other sentences of clips that .* has not"):
+    with pytest.raises(BadInput, match=r"has z and 0 other sentences of clips that .* has not"):
         relevancy_of(clips, sentences)
     sentences.write_text("narration_id,narration\n")
     with pytest.raises(BadInput, match="has no row: an empty split"):
         relevancy_of(clips, sentences)
     sentences.unlink()
-    with pytest.raises(BadInput, match="has none of EPIC_100_retrieval_train_sentence.csv"):
+    with pytest.raises(BadInput, match=r"has none of EPIC_100_retrieval_train_sentence\.csv"):
         open_dataset(DataSpec(kind="ek100_mir", path=folder, cache=folder / "cache"), manifest_of({"P01/P01_1": 5.0}))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not EPIC.is_dir(), reason="EPIC-Kitchens-100's annotations are not at hand")
 def test_the_real_validation_set_has_the_published_densities() -> None:
     clips, sentences = EPIC / "EPIC_100_validation.csv", EPIC / "EPIC_100_retrieval_test_sentence.csv"
