@@ -1,6 +1,7 @@
 """`framefeed bench training`: what feeding costs the training thread a step, and a fed run beside a resident one.
 
-Without a GPU the first is measured against a device that computes nothing (torch's `meta`). It knows tasks and feeds; servers are `gpu_fed`'s.
+Without a GPU the first is measured against a device that computes nothing (torch's `meta`). It knows feeds; servers
+are `gpu_fed`'s.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class TrainingBench:
 def thread_ms(clips: int, *, steps: int) -> dict[str, float]:
     """Median CPU milliseconds of this thread a step for its batch, and of the preparing thread for the same.
 
-    4 frames of 224 px, YUV, with all augmentations and mixup. On a GPU from a batch that is ready to the launches of its
-    augmentation; without one the copies go nowhere and the launches, two kernels and the blur's, are not in it.
+    4 frames of 224 px, YUV, with all augmentations and mixup. On a GPU from a batch that is ready to the launches of
+    its augmentation; without one copies go nowhere and the launches, two kernels and the blur's, are not in it.
     """
     on_gpu = torch.cuda.is_available()
     batch = _made(clips)
@@ -77,12 +78,8 @@ def thread_ms(clips: int, *, steps: int) -> dict[str, float]:
 
     preparing = Preparing(work=on_host, augment=_STRONG, dtype=torch.bfloat16)
     times, prepared = list[float](), list[float]()
-    with DeviceFeed(
-        _Endless(batch),
-        preparing,
-        device=torch.device("cuda" if on_gpu else "cpu"),
-        copying=None if on_gpu else _NoDevice(),
-    ) as feed:
+    device, copying = torch.device("cuda" if on_gpu else "cpu"), None if on_gpu else _NoDevice()
+    with DeviceFeed(_Endless(batch), preparing, device=device, copying=copying) as feed:
         for _ in range(steps):
             feed.fetch()
             feed.fill(most=3)
