@@ -174,8 +174,8 @@ class TrainLoop(Generic[InputsT]):
         """Train. Blocks until the end; each wait for data is bounded by the loader.
 
         One rank that is asked to stop, or out of time, ends all of them after the same step, also while they wait for
-        data. Raises OutOfMemory, which says what would fit, NonFiniteStep when too many steps were not finite, RankLost when another rank is gone, and what
-        next(loader) raises.
+        data. Raises OutOfMemory, which says what would fit, NonFiniteStep when too many steps were not finite, RankLost
+        when another rank is gone, and what next(loader) raises.
         """
         began_s = clock()
         late = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from framefeed.errors import BadInput, CorruptMedia
+from models.pixel_norm import IMAGENET
 from tests.unit.trainer.small_run import MadeFeed, make_batch
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.slots import SlotPool
@@ -50,8 +52,6 @@ class _Late:
         return self.done
 
     def happen(self, *, only: str) -> None:
-        import ctypes
-
         address, size = self._addresses[only]
         flat = self._into[only].view(torch.uint8).flatten()
         flat.copy_(torch.frombuffer(bytearray(ctypes.string_at(address, size)), dtype=torch.uint8))
@@ -181,8 +181,6 @@ def _augmented(seeds: list[int], **options: object) -> Iterator[Tensor]:
     batch = make_batch(0, clips=4, frames=3, side_px=16)
     batch = dataclasses.replace(batch, seeds=np.array(seeds, np.uint64))
     preparing = Preparing(augment=AugmentOptions(**options))  # type: ignore[arg-type]
-    from models.pixel_norm import IMAGENET
-
     sent = preparing.begin(batch, NoCopies())
     yield from preparing.finish(sent, NoCopies()).normalised(IMAGENET)
 
@@ -197,7 +195,7 @@ def _augmented(seeds: list[int], **options: object) -> Iterator[Tensor]:
         {"erase": 0.5, "erase_noise": True},
         {"shift_frames": 1, "jitter_frames": 1},
     ],
-    ids=lambda options: "-".join(options),
+    ids="-".join,
 )
 def test_an_augmentation_follows_the_clips_seed_wherever_it_is_and_changes_some(options: dict[str, object]) -> None:
     seeds = [11, 12, 13, 14]
