@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +92,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options(made: Path, root: Path, server: Server, *, model: str, table: str, out: Path) -> list[str]:
-    data = ["--data.kind", "table", "--data.path", str(made / table), "--data.cache", str(made / "cache")]
-    how = ["--servers", server.endpoint, "--batch-clips", "4", "--threads", "1", "--device", "cpu"]
-    return [str(made / model), str(root), *data, *how, "--out", str(out)]
+Command = Callable[[str, str, str], list[str]]
+
+
+@pytest.fixture
+def command(made: Path, root: Path, server: Server, tmp_path: Path) -> Command:
+    """(model, table, name of the JSON) → the options of a verb that scores them."""
+
+    def options(model: str, table: str, out: str) -> list[str]:
+        data = ["--data.kind", "table", "--data.path", str(made / table), "--data.cache", str(made / "cache")]
+        how = ["--servers", server.endpoint, "--batch-clips", "4", "--threads", "1", "--device", "cpu"]
+        return [str(made / model), str(root), *data, *how, "--out", str(tmp_path / out)]
+
+    return options
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -106,12 +114,12 @@ def read(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", ["dual", "classifier"])
 def test_two_processes_say_what_one_says(
-    made: Path, root: Path, server: Server, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+    command: Command, root: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = "texts.jsonl" if model == "dual" else "labels.jsonl"
-    assert main(["eval", *options(made, root, server, model=model, table=table, out=tmp_path / "one.json")]) == 0
+    assert main(["eval", *command(model, table, "one.json")]) == 0
     told = capsys.readouterr().out
-    two = options(made, root, server, model=model, table=table, out=tmp_path / "two.json")
+    two = command(model, table, "two.json")
     ended = subprocess.run(
         [sys.executable, *TORCHRUN, *two],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -133,10 +141,9 @@ def test_two_processes_say_what_one_says(
 
 
 def test_a_clip_that_nobody_can_give_is_in_no_score_and_in_every_line(
-    made: Path, root: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = options(made, root, server, model="classifier", table="labels.jsonl", out=tmp_path / "whole.json")
-    lost = options(made, root, server, model="classifier", table="lost.jsonl", out=tmp_path / "lost.json")
+    whole, lost = command("classifier", "labels.jsonl", "whole.json"), command("classifier", "lost.jsonl", "lost.json")
     assert main(["eval", *whole]) == 0
     assert main(["eval", *lost]) == 2, "a row of a video that is not there is refused"
     assert "'gone'" in capsys.readouterr().err
@@ -184,15 +191,9 @@ def test_five_by_three_views_are_averaged_plainly(root: Path, server: Server) ->
     ],
 )
 def test_what_cannot_be_scored_is_told_in_one_line(
-    made: Path,
-    root: Path,
-    server: Server,
-    tmp_path: Path,
-    change: tuple[str, ...],
-    line: str,
-    capsys: pytest.CaptureFixture[str],
+    command: Command, made: Path, change: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = options(made, root, server, model="dual", table="texts.jsonl", out=tmp_path / "x.json")
+    base = command("dual", "texts.jsonl", "x.json")
     changed = [part.replace("FOLDER", str(made)) for part in change]
     assert main(["eval", *base, *changed]) in (1, 2)
     said = capsys.readouterr().err.strip()
@@ -200,13 +201,8 @@ def test_what_cannot_be_scored_is_told_in_one_line(
     assert re.search(line, said), said
 
 
-def test_weights_without_a_part_and_models_without_a_score_are_refused(
-    made: Path, root: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "made"
-    shutil.copytree(made, folder)
+def test_a_model_without_a_score_is_refused(command: Command, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoder = ViTConfig(grid=GRID, stack=STACK)
-    save_model(folder / "encoder", VideoViT(encoder).state_dict(), encoder)
-    base = options(folder, root, server, model="encoder", table="labels.jsonl", out=tmp_path / "x.json")
-    assert main(["eval", *base]) == 2
+    save_model(made / "encoder", VideoViT(encoder).state_dict(), encoder)
+    assert main(["eval", *command("encoder", "labels.jsonl", "x.json")]) == 2
     assert "wanted a classifier or a dual encoder" in capsys.readouterr().err

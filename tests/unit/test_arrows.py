@@ -24,9 +24,10 @@ INNER_ORDERS = {
         ("media", "clips", "show"),
     ),
     "trainer_client": (
-        ("measures", "fleet", "transports", "feed", "training", "evaluate", "adapters"),
+        ("measures", "fleet", "transports", "feed", "training", "adapters"),
         ("text", "training", "evaluate"),
-        ("datasets", "training", "evaluate"),
+        ("datasets", "training"),
+        ("feed", "datasets", "evaluate"),
     ),
     "models": (("weights",),),
 }
