@@ -24,7 +24,7 @@ INNER_ORDERS = {
         ("media", "clips", "show"),
     ),
     "trainer_client": (
-        ("measures", "fleet", "transports", "feed", "training", "adapters"),
+        ("measures", "fleet", "transports", "feed", "training", "evaluate", "adapters"),
         ("text", "training", "evaluate"),
         ("datasets", "training"),
         ("feed", "datasets", "evaluate"),
