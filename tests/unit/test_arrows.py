@@ -27,7 +27,7 @@ INNER_ORDERS = {
         ("measures", "fleet", "transports", "feed", "training", "evaluate", "adapters"),
         ("text", "training", "evaluate"),
         ("datasets", "training"),
-        ("feed", "datasets", "evaluate"),
+        ("fleet", "transports", "feed", "datasets", "evaluate"),
     ),
     "models": (("weights",),),
 }
