@@ -78,12 +78,13 @@ def shared_manifest(folder: Path, memory: int, about: Callable[[], bytes]) -> tu
     Blocks on the storage. Raises BadInput as read_manifest does, and what `about` raises.
     """
     check_indexed(folder)
-    fcntl.lockf(memory, fcntl.LOCK_EX)  # let go by the kernel when its holder ends, however it does
-    try:
-        if not is_filled(memory):
-            _fill(folder, memory, about())
-    finally:
-        fcntl.lockf(memory, fcntl.LOCK_UN)
+    if not is_filled(memory):  # so nobody who holds on to the lock can keep others from one that is
+        fcntl.lockf(memory, fcntl.LOCK_EX)  # let go by the kernel when its holder ends, however it does
+        try:
+            if not is_filled(memory):
+                _fill(folder, memory, about())
+        finally:
+            fcntl.lockf(memory, fcntl.LOCK_UN)
     records = RecordMap(memoryview(mmap.mmap(memory, 0, prot=mmap.PROT_READ)))
     identity, said = _NOTE.decode(records.note)
     return Manifest(videos=MappedVideos(records), identity=identity), said

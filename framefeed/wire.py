@@ -189,6 +189,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _CALLS = msgspec.msgpack.Decoder(_CallEnvelope)
 _REPLIES = msgspec.msgpack.Decoder(_ReplyEnvelope)
 _ANY = msgspec.msgpack.Decoder(_AnyEnvelope)
+_NAMED = msgspec.msgpack.Decoder(_Named)
 _ONE = msgspec.msgpack.Decoder(_VersionOne)
 
 
@@ -232,6 +233,14 @@ def pack_reply(reply: Reply) -> bytes:
 def pack_unsealed(reply: Reply) -> bytes:
     """A reply without its load, for add_load: what a worker hands to its front."""
     return _ENCODER.encode(reply if reply.load is _UNSAID else replace(reply, load=_UNSAID))
+
+
+def attempt_of_unsealed(packed: bytes) -> int | None:
+    """The attempt that a reply is to, as a worker packed it; None if it is none."""
+    try:
+        return _NAMED.decode(packed).attempt
+    except Exception:  # of whatever a worker may have made
+        return None
 
 
 def add_load(packed: bytes, load: Load) -> bytes:

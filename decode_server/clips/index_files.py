@@ -42,7 +42,8 @@ class IndexFiles:
 
         An index that was made again and says the same is the same.
         """
-        if now.manifest == self.manifest:
+        same = identity in ("", now.identity) or not now.identity  # else it was opened before from others
+        if same and now.manifest == self.manifest:
             return ""
         if identity and now.identity == identity and now.packets.size_bytes == self.packets.size_bytes:
             return ""

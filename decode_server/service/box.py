@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from decode_server.service.box_front import BoxFront
+from decode_server.service.box_front import BoxFront, BoxManifest
 from decode_server.service.box_messages import FrontSetup
 from decode_server.service.membership.registry import Registration
 from decode_server.service.process_end import describe_end
@@ -29,6 +29,7 @@ log = logging.getLogger("framefeed.serve")
 _TURN_S = 0.5
 _END_S = 20.0  # past the drain's time, for fronts to see to their parts
 _FORCED_S = 5.0  # after a second signal, or when the box ends over an error
+_LEAST_HANG_S = 5.0
 _FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row: of one front that was never ready, of each front
 
 
@@ -43,19 +44,30 @@ class BoxEntries:
         return "".join(entry.pack() for entry in self.entries)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxLimits:
+    """How long a drain may take, how long a front's loop may stand, and how long what names the fronts is good for."""
+
+    drain_s: float
+    hang_s: float
+    lease_s: float
+
+
 class Box:
     """`run` returns when all fronts have drained after a stop signal."""
 
-    def __init__(self, setups: Sequence[FrontSetup], *, announce: Path | None, lease_s: float, drain_s: float) -> None:
-        """`announce` names all fronts once each was ready, written anew as an entry of a `lease_s` is.
+    def __init__(self, setups: Sequence[FrontSetup], *, announce: Path | None, limits: BoxLimits) -> None:
+        """`announce` names all fronts once each was ready, written anew as an entry of a lease is.
 
         Raises BadInput if it cannot be written.
         """
         self._fronts = [BoxFront(number, setup) for number, setup in enumerate(setups)]
-        self._drain_s = drain_s
+        self._limits = limits
+        self._manifest = BoxManifest()
+        self._waited_s = time.monotonic()
         self._registration: Registration | None = None
         if announce is not None:
-            self._registration = Registration(announce, self._entries, sweep=False, lease_s=lease_s)
+            self._registration = Registration(announce, self._entries, sweep=False, lease_s=limits.lease_s)
         self._announced = False
         self._stops_told = 0
         self._end_by_s = 0.0
@@ -77,6 +89,7 @@ class Box:
                         self._ended(front, code, now_s, stopping=stops.count > 0)
                 if not stops.count:
                     self._start_missing(now_s)
+                self._kill_hung(now_s)
                 self._tell()
         if self._unclean:
             raise FramefeedError("; ".join(self._unclean))
@@ -98,6 +111,7 @@ class Box:
                 front.kill()
         if self._registration is not None:
             self._registration.close()
+        self._manifest.close()
 
     def _wait(self, stops: StopSignals) -> None:
         now_s = time.monotonic()
@@ -113,7 +127,7 @@ class Box:
         """Pass each signal on to every front; kill those that take too long over it."""
         while self._stops_told < min(stops.count, 2):
             self._stops_told += 1
-            self._end_by_s = now_s + (self._drain_s + _END_S if self._stops_told == 1 else _FORCED_S)
+            self._end_by_s = now_s + (self._limits.drain_s + _END_S if self._stops_told == 1 else _FORCED_S)
             log.info("%s: %d fronts are asked to end", stops.last, sum(front.alive for front in self._fronts))
             if self._registration is not None:
                 self._registration.end()
@@ -127,9 +141,17 @@ class Box:
         for front in self._fronts:
             if not front.alive and now_s >= front.start_at_s:
                 try:
-                    front.start()
+                    front.start(self._manifest)
                 except OSError as error:
                     self._died(front, f"front {front.number} cannot be started ({error})", now_s, was_ready=False)
+
+    def _kill_hung(self, now_s: float) -> None:
+        """Kill fronts whose loop stands. What the box itself stood counts against none."""
+        ran_s, self._waited_s = min(now_s - self._waited_s, 2 * _TURN_S), now_s
+        for front in self._fronts:
+            if front.alive and (stood_s := front.stood_s(ran_s)) > max(self._limits.hang_s, _LEAST_HANG_S):
+                log.warning("front %d is killed: its loop has stood for %.1f s", front.number, stood_s)
+                front.kill()
 
     def _tell(self) -> None:
         """Each front where the others are, once all are known; and the world, once all are ready."""
@@ -150,6 +172,9 @@ class Box:
             return
         if failure and not front.was_ready:
             raise (BadInput if failure.bad_input else FramefeedError)(failure.reason)
+        if failure and front.memory is self._manifest:  # it may be of a root that was indexed again since
+            self._manifest.close()
+            self._manifest = BoxManifest()
         self._died(front, f"front {front.number}: {how}", now_s, was_ready=front.took_requests)
 
     def _died(self, front: BoxFront, end: str, now_s: float, *, was_ready: bool) -> None:

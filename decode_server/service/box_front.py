@@ -26,13 +26,32 @@ from decode_server.service.box_messages import (
     Listening,
     Ready,
     SiblingUrls,
+    Turned,
     pack,
     unpack_from_front,
 )
 from decode_server.service.workers.restarts import Restarts
+from framefeed.mapped_manifest import new_memory
 from framefeed.server_entry import ServerEntry
 
 log = logging.getLogger("framefeed.serve")
+
+
+class BoxManifest:
+    """Memory that one manifest is held in, once for all workers of a box. `close` is idempotent. Raises OSError."""
+
+    def __init__(self) -> None:
+        self.fd = new_memory()
+
+    def close(self) -> None:
+        """Leave it to those who have it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __repr__(self) -> str:
+        return f"BoxManifest({self.fd})"
+
 
 _COMMAND = (sys.executable, "-P", "-m", "decode_server.service.front_process")
 
@@ -48,9 +67,12 @@ class BoxFront:
         self.took_requests = False  # the last one did
         self.failure: Failed | None = None  # why the last process ended, if it said so
         self.start_at_s = -math.inf
+        self.memory: BoxManifest | None = None  # which the last process was given
         self.restarts = Restarts()
         self._setup = msgspec.structs.replace(setup, box=os.getpid())
         self._untold = False  # it waits to be told its siblings
+        self._turned_s: float | None = None  # when the loop of the process last did, once it has begun
+        self._stood_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._pidfd = -1
@@ -65,22 +87,26 @@ class BoxFront:
         channel = [] if self._channel is None else [self._channel.fileno()]
         return channel if self._process is None else [*channel, self._pidfd]
 
-    def start(self) -> None:
-        """Start a process. Raises OSError, with nothing left, if that cannot be done."""
+    def start(self, memory: BoxManifest) -> None:
+        """Start a process, whose workers have their manifest in this memory. Raises OSError, with nothing left, if that
+        cannot be done.
+        """
+        setup = msgspec.structs.replace(self._setup, manifest=memory.fd)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, contextlib.ExitStack() as undo:
             undo.enter_context(ours)
             ours.setblocking(False)
-            ours.send(pack(self._setup))  # before the process is there: it cannot be gone
+            ours.send(pack(setup))  # before the process is there: it cannot be gone
             self._process = subprocess.Popen(
                 [*_COMMAND, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), memory.fd),
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C in a terminal is the box's to pass on
             )
             self._pidfd = os.pidfd_open(self._process.pid)
             undo.pop_all()
         self._channel, self.failure, self.took_requests = ours, None, False
+        self.memory, self._turned_s, self._stood_s = memory, None, 0.0
         log.info("front %d is process %d on CPUs %s", self.number, self._process.pid, self._setup.cpus)
 
     def hear(self) -> None:
@@ -97,6 +123,11 @@ class BoxFront:
                 self._channel = None
                 return
             self._take_in(datagram)
+
+    def stood_s(self, ran_s: float) -> float:
+        """For how long its loop has stood, while the box ran: for `ran_s` more since the last call."""
+        self._stood_s += 0.0 if self._turned_s is None else ran_s
+        return self._stood_s
 
     def tell_siblings(self, fronts: Sequence[tuple[str, ...]]) -> None:
         """Tell a process that waits for it where the others are."""
@@ -142,6 +173,9 @@ class BoxFront:
             case Ready(entry=entry):
                 self.entry, self.was_ready, self.took_requests = entry, True, True
                 self.restarts.came_up()
+            case Turned(at_s=at_s):
+                if self._turned_s != at_s:
+                    self._turned_s, self._stood_s = at_s, 0.0
             case Failed():
                 self.failure = message
 

@@ -26,6 +26,7 @@ class FrontSetup(Struct, frozen=True, kw_only=True, tag=True):
     worker_slots: tuple[WorkerSlot, ...]
     worker_command: tuple[str, ...]
     box: int = 0  # process id of the box
+    manifest: int = -1  # inherited descriptor of the memory that holds the manifest for all fronts of the box
 
 
 class Listening(Struct, frozen=True, kw_only=True, tag=True):
@@ -47,6 +48,12 @@ class Ready(Struct, frozen=True, kw_only=True, tag=True):
     entry: ServerEntry
 
 
+class Turned(Struct, frozen=True, kw_only=True, tag=True):
+    """When a front's loop last turned, by the monotonic clock, which is one for all processes."""
+
+    at_s: float
+
+
 class Failed(Struct, frozen=True, kw_only=True, tag=True):
     """Why a front ends; `bad_input` where it is its user's to change."""
 
@@ -55,7 +62,7 @@ class Failed(Struct, frozen=True, kw_only=True, tag=True):
 
 
 ToFront = FrontSetup | SiblingUrls
-FromFront = Listening | Ready | Failed
+FromFront = Listening | Ready | Turned | Failed
 
 
 def pack(message: ToFront | FromFront) -> bytes:

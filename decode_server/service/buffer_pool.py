@@ -1,7 +1,7 @@
 """The buffer pool: one anonymous shared memory that workers write pixels into and the front sends them from.
 
-It hands out byte ranges, to each owner and principal no more than its share; it knows neither clips nor sockets. An
-anonymous file (memfd) has no name, so nothing of it outlives its processes, however they end.
+It lies in parts, of which each worker sees one. It knows neither clips nor sockets; who gets which range is the
+allocator's to say. An anonymous file (memfd) has no name, so nothing of it outlives its processes, however they end.
 """
 
 from __future__ import annotations
@@ -9,102 +9,34 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import logging
 import mmap
 import os
 import stat
-from bisect import bisect_left
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-from decode_server.service.fair_share import within_share
+from decode_server.service.range_allocator import ALIGN_BYTES, Buffer, RangeAllocator
+from framefeed.request import MAX_CLIP_BYTES
 from framefeed.shm import LeaseWord
 
-ALIGN_BYTES = 4096  # ranges begin on a page, so two workers never write the same cache line or page
-# A principal whom nobody contends with leaves a sixteenth for who comes, and by first clips of its owners a bit less.
-ALONE_TIMES_FREE, FIRST_TIMES_FREE = 15, 63
+log = logging.getLogger("framefeed.serve")
+
 LEASE_WORDS = 1024  # connections that can be lent buffers at once
 _WORD_BYTES = 8
 LEASE_WORDS_BYTES = LEASE_WORDS * _WORD_BYTES  # behind the ranges
+_PAGE_BYTES = 1 << 16  # the largest that a system has: parts begin on one, so no two workers share one
+_TIMES_SHARE = 2  # of the pool by the number of workers: a part is at least so large
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1  # fallocate(2)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """A range of the buffer pool that someone owns until it is freed."""
+def part_bytes_of(total_bytes: int, parts: int) -> int:
+    """The length of each part of a pool: the largest clip fits into it, and twice what a worker's share would be.
 
-    offset: int
-    length_bytes: int
-
-    @property
-    def end(self) -> int:
-        """Offset of the first byte after the range."""
-        return self.offset + self.length_bytes
-
-
-class RangeAllocator:
-    """First-fit allocation of byte ranges: pure bookkeeping, ranges never overlap and none is lost."""
-
-    def __init__(self, total_bytes: int) -> None:
-        self.total_bytes = total_bytes - total_bytes % ALIGN_BYTES
-        self.used_bytes = 0
-        self._free = [Buffer(0, self.total_bytes)] if self.total_bytes else []  # by offset, never two adjacent
-        self._taken: dict[int, tuple[Buffer, bytes, str]] = {}
-        self._held_bytes: Counter[bytes | str] = Counter()  # by owner and by principal
-
-    def fits(self, length_bytes: int) -> bool:
-        """Whether a range of this length can ever be had."""
-        return _aligned(length_bytes) <= self.total_bytes
-
-    def within_share(self, owner: bytes, length_bytes: int, *, principal: str = "", shares: int = 0) -> bool:
-        """Whether an owner may have that much more, by what is free now: some room is always left for who has none.
-
-        A principal's owners together may have all but a bit of it, and while others want some, for each of the
-        principal's `shares` as much as is free.
-        """
-        free_bytes, more_bytes = self.total_bytes - self.used_bytes, _aligned(length_bytes)
-        owned = self._held_bytes[owner]
-        times = shares or (ALONE_TIMES_FREE if owned else FIRST_TIMES_FREE)
-        if principal and not within_share(
-            held=self._held_bytes[principal], more=more_bytes, free=free_bytes, times=times
-        ):
-            return False
-        return within_share(held=owned, more=more_bytes, free=free_bytes)
-
-    def allocate(self, length_bytes: int, *, owner: bytes = b"", principal: str = "") -> Buffer | None:
-        """The lowest free range of at least `length_bytes`, or None if there is none now."""
-        need = _aligned(length_bytes)
-        for i, hole in enumerate(self._free):
-            if hole.length_bytes < need:
-                continue
-            buffer = Buffer(hole.offset, need)
-            rest = Buffer(buffer.end, hole.length_bytes - need)
-            self._free[i : i + 1] = [rest] if rest.length_bytes else []
-            self._taken[buffer.offset] = buffer, owner, principal
-            for holder in (owner, principal):
-                self._held_bytes[holder] += need
-            self.used_bytes += need
-            return buffer
-        return None
-
-    def free(self, buffer: Buffer) -> None:
-        """Give a range back, once."""
-        taken, owner, principal = self._taken.pop(buffer.offset, (None, b"", ""))
-        assert taken == buffer, f"buffer pool: {buffer} is not allocated"
-        self.used_bytes -= buffer.length_bytes
-        for holder in (owner, principal):
-            self._held_bytes[holder] -= buffer.length_bytes
-            if not self._held_bytes[holder]:
-                del self._held_bytes[holder]
-        i = bisect_left(self._free, buffer.offset, key=lambda hole: hole.offset)
-        start, end, low, high = buffer.offset, buffer.end, i, i
-        if i > 0 and self._free[i - 1].end == start:
-            start, low = self._free[i - 1].offset, i - 1
-        if i < len(self._free) and self._free[i].offset == end:
-            end, high = self._free[i].end, i + 1
-        self._free[low:high] = [Buffer(start, end - start)]
-
-
-def _aligned(length_bytes: int) -> int:
-    return max(-(-length_bytes // ALIGN_BYTES) * ALIGN_BYTES, ALIGN_BYTES)
+    Only what is written takes memory, so parts may be more than the pool in all; and a worker that does what it likes
+    with its part takes no more than that.
+    """
+    return total_bytes if parts == 1 else min(total_bytes, max(MAX_CLIP_BYTES, _TIMES_SHARE * total_bytes // parts))
 
 
 def _address(view: memoryview) -> int:
@@ -115,15 +47,19 @@ class BufferPool:
     """The shared memory and its ranges. `fd` is for workers to inherit; `close` is idempotent.
 
     Behind the ranges lie words of eight bytes, by which who reads buffers can tell whether they are still its own.
-    Memory is taken from the system only where it is written, lowest addresses first. Raises OSError or
-    OverflowError if it cannot be made.
+    Memory is taken from the system only where it is written, lowest addresses of a part first, and `total_bytes` of it
+    at most: what is free in some parts is returned before more is used in others. Raises OSError or OverflowError if
+    it cannot be made.
     """
 
-    def __init__(self, total_bytes: int) -> None:
-        self.ranges = RangeAllocator(total_bytes)
+    def __init__(self, total_bytes: int, *, parts: int = 1) -> None:
+        part_bytes = part_bytes_of(total_bytes, parts) // ALIGN_BYTES * ALIGN_BYTES
+        step_bytes = -(-part_bytes // _PAGE_BYTES) * _PAGE_BYTES
+        self.ranges = RangeAllocator(total_bytes, parts=parts, part_bytes=part_bytes, part_step_bytes=step_bytes)
+        self._words_offset = parts * step_bytes
         self.fd = os.memfd_create("framefeed-buffers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            size_bytes = self.ranges.total_bytes + LEASE_WORDS_BYTES
+            size_bytes = self._words_offset + LEASE_WORDS_BYTES
             os.ftruncate(self.fd, size_bytes)
             # No worker, however broken, can shrink it and so kill the front with SIGBUS.
             os.fchmod(self.fd, stat.S_IRUSR)  # who is handed a descriptor to read cannot make one to write of it
@@ -134,9 +70,21 @@ class BufferPool:
             raise
         self._view = memoryview(self._map)
         self._address = _address(self._view)
-        self._words = self._view[self.ranges.total_bytes :].cast("Q")
+        self._words = self._view[self._words_offset :].cast("Q")
         self._free_words = list(range(LEASE_WORDS))
         self._lease_numbers = 0
+        self._returns = True
+
+    def allocate(self, length_bytes: int, *, owner: bytes, principal: str, part: int) -> Buffer | None:
+        """See RangeAllocator.allocate."""
+        buffer = self.ranges.allocate(length_bytes, owner=owner, principal=principal, part=part)
+        if buffer is not None:
+            self._return(self.ranges.reclaim())
+        return buffer
+
+    def worker_ended(self, part: int) -> None:
+        """Return to the system what is free of its part, which it may have written to."""
+        self._return(self.ranges.reclaim_part(part))
 
     def view(self, buffer: Buffer, length_bytes: int) -> memoryview:
         """The first bytes of a range, without a copy."""
@@ -153,11 +101,11 @@ class BufferPool:
         place = self._free_words.pop()
         self._lease_numbers += 1
         self._words[place] = self._lease_numbers
-        return LeaseWord(self.ranges.total_bytes + place * _WORD_BYTES, self._lease_numbers)
+        return LeaseWord(self._words_offset + place * _WORD_BYTES, self._lease_numbers)
 
     def revoke(self, word: LeaseWord) -> None:
         """Before the buffers lent to a connection are used again: it can see from now on that they are not its own."""
-        place = (word.offset - self.ranges.total_bytes) // _WORD_BYTES
+        place = (word.offset - self._words_offset) // _WORD_BYTES
         assert self._words[place] == word.number, f"buffer pool: {word} is revoked twice"
         self._words[place] = 0
         self._free_words.append(place)
@@ -176,6 +124,14 @@ class BufferPool:
             self._words.release()
             self._view.release()
             self._map.close()
+
+    def _return(self, ranges: Iterable[Buffer]) -> None:
+        for free in ranges:
+            place = ctypes.c_long(free.offset), ctypes.c_long(free.length_bytes)
+            if _libc.fallocate(self.fd, _PUNCH_HOLE | _KEEP_SIZE, *place) != 0 and self._returns:
+                self._returns = False
+                why = os.strerror(ctypes.get_errno())
+                log.warning("the buffer pool may take more memory than it should, for none can be returned (%s)", why)
 
     def __repr__(self) -> str:
         return f"BufferPool({self.ranges.used_bytes} of {self.ranges.total_bytes} bytes used)"

@@ -21,6 +21,7 @@ from decode_server.service.box_messages import (
     Listening,
     Ready,
     SiblingUrls,
+    Turned,
     pack,
     unpack_to_front,
 )
@@ -40,6 +41,8 @@ class Channel:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         channel.settimeout(_SIBLINGS_S)
+        self._beats = channel.dup()
+        self._beats.setblocking(False)
 
     def setup(self) -> FrontSetup:
         """What the front is to be. Blocks for at most a minute; raises OSError or ValueError if it is not told."""
@@ -64,6 +67,15 @@ class Channel:
         """See BoxLink."""
         self._say(Ready(entry=entry))
 
+    def turned(self, at_s: float) -> None:
+        """See BoxLink."""
+        with contextlib.suppress(OSError):  # the box is stopped, or gone
+            self._beats.send(pack(Turned(at_s=at_s)))
+
+    def close(self) -> None:
+        """Of what is its own; the socket is whoever's who gave it."""
+        self._beats.close()
+
     def failed(self, error: FramefeedError) -> None:
         """Say why this front ends."""
         self._say(Failed(reason=str(error), bad_input=isinstance(error, BadInput)))
@@ -75,14 +87,19 @@ class Channel:
 
 def main(fd: int) -> int:
     """Serve. Returns the exit code: 0 after a drain, 1 failed, 2 bad input."""
-    with socket.socket(fileno=fd) as ours:
-        channel = Channel(ours)
+    with socket.socket(fileno=fd) as ours, contextlib.closing(Channel(ours)) as channel:
         setup = channel.setup()
         end_with_parent(setup.box)
         log_to_stderr(worker=True)
         try:
             os.sched_setaffinity(0, setup.cpus)  # before there is memory to have on another node
-            run_front(setup.options, setup.worker_slots, worker_command=setup.worker_command, box=channel)
+            run_front(
+                setup.options,
+                setup.worker_slots,
+                worker_command=setup.worker_command,
+                box=channel,
+                manifest=setup.manifest,
+            )
         except OSError as error:
             channel.failed(FramefeedError(f"the front failed ({error})"))
             raise

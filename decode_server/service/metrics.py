@@ -33,6 +33,7 @@ RUN_LABELS, OTHER_RUNS = 64, "other"
 DROP_REASONS = ("client_gone", "unread", "internal")
 USUAL_CODECS = ("h264", "hevc")  # of chunks; others are counted from their first clip on
 WASTE_REASONS = ("late", "cancelled", "client_gone", "hung")
+_MOST_CODECS, _OTHER_CODEC = 64, "other"  # a worker may say anything of its clips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +215,8 @@ class Metrics:
     def decoded(self, *, socket: int, codec: str, read_bytes: int, stage_s: dict[str, float]) -> None:
         """A worker made a clip, whether or not anyone still wanted it."""
         clips = self._by_codec.get((socket, codec))
+        if clips is None and len(self._by_codec) >= _MOST_CODECS:
+            clips = self._by_codec.get((socket, codec := _OTHER_CODEC))
         if clips is None:
             clips = self._by_codec[socket, codec] = self._clips.labels(str(socket), codec)
         clips.inc()

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from decode_server.service.buffer_pool import Buffer, BufferPool
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
+from decode_server.service.range_allocator import Buffer
 
 MAX_UNREAD = 1024  # replies kept for one client; more are dropped and counted
 MAX_UNREAD_BYTES = 4 << 20  # of the replies kept for all clients of one principal, beside their pixels

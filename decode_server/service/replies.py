@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Buffer
 from decode_server.service.credits import Credits
 from decode_server.service.front_load import FrontLoad
 from decode_server.service.outbox import Outbox, Outgoing, Pixels
+from decode_server.service.range_allocator import Buffer
 from decode_server.service.refusals import REQUEST_REASONS, Refusals
 from decode_server.service.workers.worker_messages import Done
 from framefeed.errors import BadRequest, DeadlineExceeded, FramefeedError

@@ -9,12 +9,12 @@ import logging
 import os
 from dataclasses import dataclass
 
-from decode_server.service.box import Box
+from decode_server.service.box import Box, BoxLimits
 from decode_server.service.box_capacity import NETWORKS, describe_capacity, read_links
 from decode_server.service.box_plan import plan_fronts
 from decode_server.service.listeners.endpoint import parse_bind
 from decode_server.service.serve_options import DEFAULT_BIND, ServeOptions
-from decode_server.service.server import run_front
+from decode_server.service.server import run_front, sizes_of
 from decode_server.service.workers.domains import Domain, DomainLimits, plan_domains, read_cpus
 from decode_server.service.workers.supervisor import WORKER_COMMAND
 from decode_server.service.workers.topology import (
@@ -57,7 +57,8 @@ def run_server(options: ServeOptions, *, worker_command: tuple[str, ...] = WORKE
         run_front(options, domains[0].worker_slots, worker_command=worker_command)
         return
     fronts = plan_fronts(options, endpoints, domains, worker_command=worker_command)
-    Box(fronts, announce=options.announce, lease_s=options.lease_s, drain_s=options.drain_s).run()
+    limits = BoxLimits(drain_s=options.drain_s, hang_s=options.hang_s, lease_s=options.lease_s)
+    Box(fronts, announce=options.announce, limits=limits).run()
 
 
 def _domains(options: ServeOptions) -> tuple[Domain, ...]:
@@ -70,7 +71,7 @@ def _domains(options: ServeOptions) -> tuple[Domain, ...]:
         threads=options.threads,
         front_threads=options.front_threads,
         fronts=options.fronts,
-        buffer_pool_mib=options.buffer_pool_mib,
+        buffer_pool_mib=sizes_of(options, len(worker_slots) * options.threads).buffer_pool_mib,
     )
     return plan_domains(read_cpus(SYSFS_CPUS, worker_slots), worker_slots, limits)
 

@@ -50,10 +50,12 @@ class ServeOptions:
     """Decoding threads that one front is for, where --fronts is not given."""
     sockets: str = ""
     """CPU sockets to use, e.g. '0' or '0,1'. Default: all that this process may run on."""
-    buffer_pool_mib: int = 256
-    """Memory for clips on their way out, in MiB: the bound on what slow readers can hold."""
-    queue: int = 256
-    """Requests that may wait beside the first one of each client; more are told at once to try another server."""
+    buffer_pool_mib: int | None = None
+    """Memory for clips on their way out, in MiB: the bound on what slow readers can hold. Default: 16 for each decoding
+    thread, at least 256, and no more than an eighth of the machine's."""
+    queue: int | None = None
+    """Requests that may wait beside the first one of each client; more are told at once to try another server. Default:
+    16 for each decoding thread, at least 256."""
     max_deadline_s: float = MAX_DEADLINE_S
     """A request is kept in the queue and decoded for no longer than this, whatever deadline its client sends."""
     max_read_mib: int = MAX_READ_MIB
@@ -66,8 +68,9 @@ class ServeOptions:
     drain_s: float = 30.0
     """On the first signal, finish what is in flight for at most this long. A second signal stops at once."""
     hang_s: float = 30.0
-    """A worker is killed and replaced when a decode is this long past its deadline, or all its threads were stuck in
-    reads for this long."""
+    """A worker is killed and replaced when a decode is this long past its deadline, or when all threads that decode, or
+    half of those that read ahead, were stuck in reads for this long; and so is one of several fronts whose loop stood
+    for this long, and 5 s at least."""
     read_s: float = 5.0
     """A request whose read of storage lasts longer is sent elsewhere; its thread counts as stuck until it returns."""
     hold_s: float = 30.0

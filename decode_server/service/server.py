@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from decode_server.service.admission import TOGETHER, Admission, Limits
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
 from decode_server.service.front import Front
+from decode_server.service.front_beats import FrontBeats
 from decode_server.service.front_parts import FrontLimits, Parts
 from decode_server.service.health import HealthServer, parse_metrics_host
 from decode_server.service.index_watch import IndexWatch
@@ -38,9 +40,9 @@ from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares, parse_run_shares
 from decode_server.service.sandbox_report import SandboxReport
 from decode_server.service.serve_options import DEFAULT_BIND, ServeOptions
-from decode_server.service.siblings import Siblings
+from decode_server.service.server_sizes import ServerSizes, server_sizes
 from decode_server.service.workers.cancel_flags import CancelFlags
-from decode_server.service.workers.read_depth import most_spare
+from decode_server.service.workers.read_depth import most_tasks
 from decode_server.service.workers.sandbox import Sandbox
 from decode_server.service.workers.supervisor import ZOMBIES_A_SLOT, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import WorkerSlot
@@ -48,6 +50,7 @@ from decode_server.service.workers.worker_pool import PoolLimits, WorkerPool
 from framefeed.cli.descriptor_limit import raise_descriptor_limit
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput
+from framefeed.mapped_manifest import new_memory
 from framefeed.server_entry import ServerEntry
 from framefeed.show_value import one_line
 from framefeed.wire import MAX_NAME_CHARS
@@ -69,6 +72,9 @@ class BoxLink(Protocol):
     def ready(self, entry: ServerEntry) -> None:
         """Say that this front takes requests."""
 
+    def turned(self, at_s: float) -> None:
+        """Say when its loop last turned. Never blocks, and may be called from any thread."""
+
 
 def run_front(
     options: ServeOptions,
@@ -76,19 +82,22 @@ def run_front(
     *,
     worker_command: tuple[str, ...],
     box: BoxLink | None = None,
+    manifest: int | None = None,
 ) -> None:
     """Serve until a stop signal, with these workers; `worker_command` is what starts one. In the main thread only.
 
+    `manifest` is the descriptor of the memory that the workers hold it in, where other fronts' do, too; it is closed.
     Raises BadInput for options or a root that cannot be used, FramefeedError if it could not end in good order.
     """
     _raise_descriptor_limit()
     endpoints = [parse_bind(bind, public_allowed=options.public) for bind in options.bind or (DEFAULT_BIND,)]
     sandbox_report = _sandbox_report(options, endpoints)  # before secrets are read
     credentials = options.security.read(endpoints)
+    sizes = sizes_of(options, len(worker_slots) * options.threads)
     with contextlib.ExitStack() as stack:
         stops = stack.enter_context(StopSignals())
-        buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(options)))
-        metrics, lifecycle = Metrics(_capacity(options, worker_slots, buffer_pool)), Lifecycle()
+        buffer_pool = stack.enter_context(contextlib.closing(_buffer_pool(sizes, parts=len(worker_slots))))
+        metrics, lifecycle = Metrics(_capacity(options, worker_slots, sizes, buffer_pool)), Lifecycle()
         refusals, shares = Refusals(metrics.registry), RunShares(parse_run_shares(options.run_share))
         listen = partial(
             _listen,
@@ -101,16 +110,15 @@ def run_front(
         )
         listening = _listen_at(endpoints, listen, stack)
         urls = [listener.url for listener in listening]
-        opened = _pool(
-            options, worker_slots, buffer_pool,
-            server=_server_name(urls[0]), worker_command=worker_command, sandbox_report=sandbox_report,
-        )  # fmt: skip
-        pool = stack.enter_context(contextlib.closing(opened))
+        pool = stack.enter_context(contextlib.closing(_pool(
+            options, worker_slots, buffer_pool, server=_server_name(urls[0]),
+            worker_command=worker_command, sandbox_report=sandbox_report, manifest=manifest,
+        )))  # fmt: skip
         metrics.registry.register(ProcessCollector(pool.pids, _gateways(listening)))
         parts = Parts(
             listeners=Listeners(listening),
-            admission=Admission(Limits(requests=options.queue), shares),
-            credits=Credits(shares.weight, queue=options.queue),
+            admission=Admission(Limits(requests=sizes.queue), shares),
+            credits=Credits(shares.weight, queue=sizes.queue),
             buffer_pool=buffer_pool,
             pool=pool,
             metrics=metrics,
@@ -118,7 +126,6 @@ def run_front(
             lifecycle=lifecycle,
             refusals=refusals,
             index_watch=stack.enter_context(contextlib.closing(_index_watch(options, pool))),
-            siblings=Siblings(),
         )
         announcement = stack.enter_context(
             contextlib.closing(_announcement(options, urls, worker_slots, pool, lifecycle))
@@ -151,10 +158,22 @@ def _health(options: ServeOptions, front: Front, parts: Parts) -> HealthServer:
     )
 
 
-def _capacity(options: ServeOptions, worker_slots: Sequence[WorkerSlot], buffer_pool: BufferPool) -> Capacity:
+def sizes_of(options: ServeOptions, threads: int) -> ServerSizes:
+    """What is given, or wanted for so many threads on this machine."""
+    return server_sizes(
+        buffer_pool_mib=options.buffer_pool_mib,
+        queue=options.queue,
+        threads=threads,
+        memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB,
+    )
+
+
+def _capacity(
+    options: ServeOptions, worker_slots: Sequence[WorkerSlot], sizes: ServerSizes, buffer_pool: BufferPool
+) -> Capacity:
     sockets = Counter(slot.socket for slot in worker_slots)
     return Capacity(
-        queue=options.queue,
+        queue=sizes.queue,
         workers=len(worker_slots),
         buffer_pool_bytes=buffer_pool.ranges.total_bytes,
         threads={socket: workers * options.threads for socket, workers in sockets.items()},
@@ -169,7 +188,15 @@ def _run(
         announcement.metrics_url = f"{health.url}/metrics"
         if box is not None:
             parts.siblings.learn(box.listening(urls, health.port, parts.stops))
-        front.run()
+        with _beats(front, box):
+            front.run()
+
+
+def _beats(front: Front, box: BoxLink | None) -> contextlib.AbstractContextManager[object]:
+    """What tells the box, if there is one, that the front's loop turns."""
+    if box is None:
+        return contextlib.nullcontext()
+    return contextlib.closing(FrontBeats(box.turned, lambda: front.status.turned_s))
 
 
 def _listen_at(
@@ -243,12 +270,12 @@ def _listen(
     )
 
 
-def _buffer_pool(options: ServeOptions) -> BufferPool:
+def _buffer_pool(sizes: ServerSizes, *, parts: int) -> BufferPool:
     try:
-        return BufferPool(options.buffer_pool_mib * _MIB)
+        return BufferPool(sizes.buffer_pool_mib * _MIB, parts=parts)
     except (OSError, OverflowError) as error:
         raise BadInput(
-            f"--buffer-pool-mib: {options.buffer_pool_mib} MiB of shared memory cannot be had ({error})"
+            f"--buffer-pool-mib: {sizes.buffer_pool_mib} MiB of shared memory cannot be had ({error})"
         ) from None
 
 
@@ -283,24 +310,26 @@ def _pool(
     server: str,
     worker_command: tuple[str, ...],
     sandbox_report: SandboxReport,
+    manifest: int | None,
 ) -> WorkerPool:
     # Those of a slot that are killed and cannot go keep theirs.
-    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * (options.threads + most_spare(options.threads)) * TOGETHER
+    tasks = (1 + ZOMBIES_A_SLOT) * len(worker_slots) * most_tasks(options.threads) * TOGETHER
     flags = CancelFlags(tasks)
     worker_options = WorkerOptions(
         root=str(options.root),
         index_folder=str(options.index or ""),
         server=server,
         threads=options.threads,
-        buffer_pool_fd=buffer_pool.fd,
+        buffer_pool=buffer_pool,
         cancel_flags_fd=flags.fd,
+        manifest_fd=new_memory() if manifest is None else manifest,
         read_s=options.read_s,
         costs=CostLimits(read_mib=options.max_read_mib, decode_mpx=options.max_decode_mpx),
         command=worker_command,
         came_up=partial(sandbox_report.came_up, "workers"),
     )
     limits = PoolLimits(threads=options.threads, hang_s=options.hang_s)
-    return WorkerPool(Supervisor(worker_slots, worker_options), flags, limits)
+    return WorkerPool(Supervisor(worker_slots, worker_options), buffer_pool, flags, limits)
 
 
 def _server_name(url: str) -> str:

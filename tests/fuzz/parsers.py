@@ -38,6 +38,7 @@ from tests.entries import entry
 from tests.fuzz.inputs import JSON, MSGPACK, Strange, odd_bytes
 from tests.fuzz.nested_protos import StrangeProtos
 from tests.fuzz.replies import ReplyTaker, says_one_line
+from tests.fuzz.worker_messages import WorkerMessages
 from tests.integration.mangle import CANCEL, HEADERS, bent, odd_header
 from tests.unit.client.test_hostile_state import DATASET, ORDER, RECORD, SAMPLER
 from tests.unit.contract.test_hostile_files import FILES
@@ -294,6 +295,7 @@ PARSERS: dict[str, Callable[[], Any]] = {
     "tcp headers": Headers,
     "grpc messages": Protos,
     "shm datagrams": ShmDatagrams,
+    "worker messages": WorkerMessages,
     "tcp replies": Replies,
     "grpc replies": ReplyProtos,
     "shm replies": ReplyDatagrams,

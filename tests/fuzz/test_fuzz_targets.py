@@ -16,7 +16,7 @@ from tests.integration.test_fuzz import seed_of_run
 
 FEW = 150
 PARSED, SERVED = 10_000, 4_000
-"""Inputs of a target in the slow suite: 134,000 in all."""
+"""Inputs of a target in the slow suite: 144,000 in all."""
 
 
 def test_what_is_wrong_is_found_and_the_inputs_behind_it_are_taken() -> None:

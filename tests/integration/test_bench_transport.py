@@ -13,7 +13,7 @@ from bench.one_core import cpu_s, on_core, run_on_core, two_cores
 from bench.reading import POLICY, Reading
 from bench.ready_worker import ReadyEngine, ready_bytes
 from bench.transport import TransportBench
-from decode_server.service.buffer_pool import ALIGN_BYTES
+from decode_server.service.range_allocator import ALIGN_BYTES
 from framefeed.errors import BadInput, FramefeedError
 from tests.clip_servers import ClipServer
 from trainer_client.samples import Sample

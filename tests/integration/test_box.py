@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
 
 import pytest
 
+from decode_server.indexing.index import Index
 from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ServerReply
 from tests.chaos.batch_log import line_of
 from tests.chaos.box import fixed_bind
@@ -146,3 +148,44 @@ def test_workers_that_refuse_end_the_box_in_one_line() -> None:
     code, line = run_and_fail("/videos", *TWO[:1], "9", *TWO[2:], *free)
     assert code == 2
     assert line.startswith("framefeed: --fronts is 9, and there are ")
+
+
+def test_a_front_whose_loop_stands_is_started_again_by_its_box(tmp_path: Path) -> None:
+    with BoxOfFronts(tmp_path, "/videos", "--hang-s", "0") as box:
+        os.kill(box.pids[0], signal.SIGSTOP)
+        wait_until("it is announced anew", lambda: len(_pids(box)) == 2 and _pids(box)[0] != box.pids[0])
+        assert "front 0 is killed: its loop has stood for 5." in box.log()
+        assert _pids(box)[1] == box.pids[1]
+        for url in box.urls:
+            with Client(url) as client:
+                assert isinstance(client.decode(request())[0], ClipReply)
+        box.signal(signal.SIGTERM)
+        assert box.wait() == 0
+
+
+def test_the_manifest_is_in_memory_once_for_all_workers_of_a_box(root: Path, tmp_path: Path) -> None:
+    """And for those of a front that was killed since, and anew for all when the root was indexed again."""
+    with BoxOfFronts(tmp_path, str(root), program=SERVE) as box:
+        (memory,) = manifests(box)
+        os.kill(box.pids[0], signal.SIGKILL)
+        wait_until("it is announced anew", lambda: len(_pids(box)) == 2 and _pids(box)[0] != box.pids[0])
+        assert manifests(box) == {memory}
+    copied = tmp_path / "root"
+    shutil.copytree(root, copied)
+    with BoxOfFronts(tmp_path, str(copied), program=SERVE) as box:
+        (memory,) = manifests(box)
+        (copied / "clip0.mp4").unlink()
+        Index(root=copied, jobs=1).run()
+        wait_until("both are started again", lambda: len(_pids(box)) == 2 and not set(_pids(box)) & set(box.pids))
+        assert len(manifests(box)) == 1
+        assert manifests(box) != {memory}
+
+
+def manifests(box: BoxOfFronts) -> set[str]:
+    """Inodes of the memory that workers have their manifest in."""
+    lines = [line.split() for pid in box.everyone() for line in maps_of(pid)]
+    return {line[4] for line in lines if "framefeed-manifest" in line[-2]}
+
+
+def maps_of(pid: int) -> list[str]:
+    return [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if line.endswith("(deleted)")]

@@ -208,7 +208,7 @@ def test_a_read_that_hangs_is_reported_once_and_holds_up_no_other(bench: Bench) 
     bench.storage.gate.set()
     stuck = bench.receive()
     assert isinstance(stuck, Stuck)
-    assert (stuck.id, "v0.mp4" in stuck.reason) == (0, True)
+    assert (stuck.id, "v0.mp4" in stuck.reason, stuck.ahead) == (0, True, True)
     done = bench.receive()
     assert isinstance(done, Done)
 

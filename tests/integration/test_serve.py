@@ -622,7 +622,7 @@ def test_a_worker_whose_threads_all_hang_for_long_is_replaced(tmp_path: Path, ga
             assert client.decode(hung, deadline_s=60.0)[0].code == "storage_fault"
         wait_until("it is replaced", lambda: server.has_replaced(before) and server.get("/readyz")[0] == 200)
         assert isinstance(client.decode(request())[0], ClipReply)
-        assert "all its threads were stuck in reads for" in server.log()
+        assert "its threads were stuck in reads for" in server.log()
         wait_until("the pool is whole again", lambda: server.metrics()["framefeed_server_buffer_pool_used_bytes"] == 0)
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Buffer
-from decode_server.service.workers.read_depth import SPARE_TASKS, most_spare
+from decode_server.service.range_allocator import Buffer
+from decode_server.service.workers.read_depth import SPARE_TASKS, most_spare, most_stuck_readers
 
 W = TypeVar("W")
 
@@ -33,13 +33,15 @@ class Running:
 
 @dataclass(slots=True, eq=False)
 class Held(Generic[W]):
-    """What one worker has. `jobs_of` counts the jobs of each thread's task, `stuck` are the tasks whose reads hang."""
+    """What one worker has. `jobs_of` counts the jobs of each thread's task, `stuck` are the tasks whose reads hang, and
+    whether they are read ahead.
+    """
 
     worker: W
     ready: bool = True
     running: dict[int, Running] = field(default_factory=dict)
     jobs_of: dict[int, int] = field(default_factory=dict)
-    stuck: set[int] = field(default_factory=set)
+    stuck: dict[int, bool] = field(default_factory=dict)
     room: int = 0  # as counted in the table
     gone: bool = False  # it counts no more
 
@@ -48,7 +50,10 @@ class Held(Generic[W]):
 
 
 class JobTable(Generic[W]):
-    """The jobs of all workers of `threads` threads each."""
+    """The jobs of all workers of `threads` threads each, beside those that read ahead.
+
+    A worker is stuck, and gets no more, when all threads that decode wait in reads, or too many of those that read.
+    """
 
     def __init__(self, *, threads: int) -> None:
         self.unanswered = 0  # jobs whose client has no reply yet
@@ -57,6 +62,7 @@ class JobTable(Generic[W]):
         self.stuck_reads = 0  # threads that wait in a read that does not return
         self.room = 0  # how often `start` can be called
         self._threads, self._spare = threads, SPARE_TASKS
+        self._most_stuck_readers = most_stuck_readers(threads)
         self._held: dict[W, Held[W]] = {}
         self._by_call: dict[tuple[bytes, int], Running] = {}
         self._by_room: list[dict[Held[W], None]] = [{} for _ in range(threads + most_spare(threads) + 1)]
@@ -82,12 +88,14 @@ class JobTable(Generic[W]):
             held.ready = False
             self._place(held)
 
-    def start(self, together: Sequence[tuple[Job, Buffer, int]]) -> W:
-        """The worker that is to decode these jobs in one thread: the one with most room; there must be some. A job
-        comes with its buffer and its flag.
-        """
-        held = next((next(iter(some)) for some in reversed(self._by_room[1:]) if some), None)
-        assert held is not None, "worker pool: no room"
+    def roomiest(self) -> Iterator[W]:
+        """The workers that have room, those with most first. Not to be used on once anything changed."""
+        return (held.worker for some in reversed(self._by_room[1:]) for held in some)
+
+    def start(self, worker: W, together: Sequence[tuple[Job, Buffer, int]]) -> None:
+        """A worker, which has room, is to decode these jobs in one thread. A job comes with its buffer and its flag."""
+        held = self._held[worker]
+        assert held.room, f"worker pool: no room at {held}"
         first = together[0][0].id
         self.busy += not held.running
         for job, buffer, flag in together:
@@ -96,7 +104,6 @@ class JobTable(Generic[W]):
         held.jobs_of[first] = len(together)
         self.unanswered += len(together)
         self._place(held)
-        return held.worker
 
     def done(self, worker: W, job_id: int) -> tuple[Running, str] | None:
         """A worker ended a job: the job, and why it had been answered before, if so. None if it had no such job."""
@@ -115,8 +122,10 @@ class JobTable(Generic[W]):
         self._place(held)
         return running, before
 
-    def stuck(self, worker: W, first: int, now_s: float) -> list[Running]:
-        """The thread that has this task waits in a read: its jobs that were not known to."""
+    def stuck(self, worker: W, first: int, now_s: float, *, ahead: bool) -> list[Running]:
+        """The thread that has this task waits in a read, one that reads `ahead` or one that decodes: its jobs that were
+        not known to.
+        """
         held = self._held.get(worker)
         if held is None or first not in held.jobs_of or first in held.stuck:
             return []  # its end and this crossed
@@ -124,16 +133,16 @@ class JobTable(Generic[W]):
         for running in hung:
             running.stuck_s = now_s
         was_usable = self._usable(held)
-        held.stuck.add(first)
+        held.stuck[first] = ahead
         self.stuck_reads += 1
         self.ready -= was_usable and not self._usable(held)
         self._place(held)
         return hung
 
     def all_stuck_s(self, worker: W) -> float | None:
-        """Since when all threads of a worker wait in reads; None while one does not."""
+        """Since when a worker is stuck; None if it is not."""
         held = self._held.get(worker)
-        if held is None or len(held.stuck) < self._threads:
+        if held is None or not self._stuck(held):
             return None
         return max(running.stuck_s for running in held.running.values() if running.stuck_s is not None)
 
@@ -187,19 +196,27 @@ class JobTable(Generic[W]):
                 yield held.worker, running
 
     def _usable(self, held: Held[W]) -> bool:
-        return held.ready and len(held.stuck) < self._threads
+        return held.ready and not self._stuck(held)
+
+    def _stuck(self, held: Held[W]) -> bool:
+        ahead = sum(held.stuck.values())
+        return len(held.stuck) - ahead >= self._threads or ahead >= self._most_stuck_readers
 
     def _unstick(self, held: Held[W], first: int) -> None:
         if first in held.stuck:
             was_usable = self._usable(held)
-            held.stuck.remove(first)
+            del held.stuck[first]
             self.stuck_reads -= 1
             self.ready += self._usable(held) and not was_usable
 
     def _place(self, held: Held[W]) -> None:
-        """Count its room anew."""
+        """Count its room anew: the threads that decode and do not wait in a read, and tasks beyond those; what waits in
+        a read takes none.
+        """
         self._by_room[held.room].pop(held, None)
-        room = max(self._threads + self._spare - len(held.jobs_of), 0) if self._usable(held) else 0
+        at_work = len(held.jobs_of) - len(held.stuck)
+        decoding = self._threads - (len(held.stuck) - sum(held.stuck.values()))
+        room = max(decoding + self._spare - at_work, 0) if self._usable(held) else 0
         self.room += room - held.room
         held.room = room
         self._by_room[room][held] = None

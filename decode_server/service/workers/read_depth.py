@@ -26,6 +26,19 @@ def most_spare(threads: int) -> int:
     return SPARE_TASKS + readers(threads)
 
 
+def most_stuck_readers(threads: int) -> int:
+    """Hung reads of threads that read ahead beyond which a worker is of no use: half of them, and as many as decode.
+
+    Each holds a buffer until it returns, so a worker that goes on with few is no better than a new one.
+    """
+    return max(readers(threads) // 2, min(threads, readers(threads)))
+
+
+def most_tasks(threads: int) -> int:
+    """The most tasks that a worker may have, those whose reads hang included."""
+    return threads + most_spare(threads) + threads + most_stuck_readers(threads)
+
+
 class ReadDepth:
     """Moving averages of what a clip's storage operations took, and of its decoding, over workers of `threads`."""
 
@@ -40,8 +53,8 @@ class ReadDepth:
         self._storage_s += weight * (storage_s - self._storage_s)
         self._decode_s += weight * (decode_s - self._decode_s)
         ratio = self._storage_s / self._decode_s if self._decode_s > 0 else 0.0
-        deeper = 0 if ratio < _NOTHING else math.ceil(_MARGIN * self._threads * ratio)
-        self.spare = SPARE_TASKS + min(deeper, readers(self._threads))
+        deeper = 0 if ratio < _NOTHING else math.ceil(min(_MARGIN * self._threads * ratio, readers(self._threads)))
+        self.spare = SPARE_TASKS + deeper
 
     def __repr__(self) -> str:
         return f"ReadDepth({self.spare} spare; {self._storage_s:.4f} s of storage, {self._decode_s:.4f} s to decode)"

@@ -1,4 +1,5 @@
-"""seccomp: takes from this process the system calls that no decoder needs: sockets, programs, other processes, mounts.
+"""seccomp: takes from this process the system calls that no decoder needs: sockets, programs, other processes, mounts,
+and to see more of a shared file than it has mapped (the C library copies where it cannot mremap).
 
 What is left is what was open already. A filter is a small program of the kernel's packet filter (BPF), the same for
 all threads. It knows nothing of who asks for it. Source: docs.kernel.org/userspace-api/seccomp_filter.html.
@@ -24,15 +25,16 @@ _NAMES = (
     "socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "execve", "execveat", "ptrace", "kill",
     "process_vm_readv", "process_vm_writev", "kcmp", "bpf", "perf_event_open", "mount", "umount2", "pivot_root",
     "chroot", "unshare", "setns", "keyctl", "add_key", "request_key", "init_module", "finit_module", "delete_module",
-    "kexec_load", "kexec_file_load", "open_by_handle_at", "userfaultfd", "personality", "reboot",
+    "kexec_load", "kexec_file_load", "open_by_handle_at", "userfaultfd", "personality", "reboot", "mremap",
+    "remap_file_pages",
 )  # fmt: skip
 _X86_64 = (
     41, 53, 42, 49, 50, 43, 288, 59, 322, 101, 62, 310, 311, 312, 321, 298, 165, 166, 155, 161, 272, 308, 250, 248, 249,
-    175, 313, 176, 246, 320, 304, 323, 135, 169,
+    175, 313, 176, 246, 320, 304, 323, 135, 169, 25, 216,
 )  # fmt: skip
 _AARCH64 = (
     198, 199, 203, 200, 201, 202, 242, 221, 281, 117, 129, 270, 271, 272, 280, 241, 40, 39, 41, 51, 97, 268, 219, 217,
-    218, 105, 273, 106, 104, 294, 265, 282, 92, 142,
+    218, 105, 273, 106, 104, 294, 265, 282, 92, 142, 216, 234,
 )  # fmt: skip
 # pidfd_send_signal, io_uring_setup, _enter and _register, pidfd_open, pidfd_getfd: the same everywhere.
 _EVERYWHERE = (424, 425, 426, 427, 434, 438)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from decode_server.clips.clip_cost import CostLimits
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.descriptor_reserve import PASSING, DescriptorReserve
 from decode_server.service.process_end import describe_end
 from decode_server.service.workers.restarts import Restarts
@@ -37,7 +38,6 @@ from decode_server.service.workers.worker_messages import (
     unpack_message,
 )
 from framefeed.errors import BadInput, FramefeedError
-from framefeed.mapped_manifest import new_memory
 from framefeed.show_value import show_value
 
 log = logging.getLogger("framefeed.serve")
@@ -45,6 +45,7 @@ log = logging.getLogger("framefeed.serve")
 WORKER_COMMAND = (sys.executable, "-P", "-m", "decode_server.service.workers.worker")
 START_S = 60.0  # a worker that is not up by then is killed, unless one has read on in the manifest meanwhile
 _MOST_STARTING = max(8, os.cpu_count() or 1)  # at a time: each takes a CPU, and reads the program from storage
+_MESSAGES_A_TURN = 256  # of one worker
 _REAP_S = 1.0  # a killed process that does not go by then (a read that cannot be interrupted) is replaced beforehand
 _REAP_EVERY_S = 0.002
 ZOMBIES_A_SLOT = 2  # killed workers that cannot go; with so many no further one is started there
@@ -71,11 +72,17 @@ class WorkerProcess:
     state: WorkerState = WorkerState.STARTING
     was_ready: bool = False
     killed_because: str = ""
+    crossed: int = 0  # messages of hung reads of jobs that it did not have
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self.process.pid
+
+    @property
+    def part(self) -> int:
+        """The number of the part of the buffer pool that it writes to, which is its slot's."""
+        return self.place.number
 
     @property
     def socket_number(self) -> int:
@@ -89,6 +96,7 @@ class WorkerProcess:
 @dataclass(slots=True, eq=False)
 class _Place:
     worker_slot: WorkerSlot
+    number: int
     restarts: Restarts = field(default_factory=Restarts)
     worker: WorkerProcess | None = None
     zombies: int = 0
@@ -97,16 +105,18 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """What every worker is told, and the command that starts one; `costs` are what one clip may cost, `started_s` is
-    when the server started, by the wall clock. `came_up` is called with each that serves: its name, and its sandbox.
+    """What every worker is told, the pool of which each slot has a part, and the command that starts one; `costs` are
+    what one clip may cost, `started_s` is when the server started, by the wall clock. `came_up` is called with each
+    that serves: its name, and its sandbox. The memory of the manifest is closed with the supervisor.
     """
 
     root: str
     index_folder: str
     server: str
     threads: int
-    buffer_pool_fd: int
+    buffer_pool: BufferPool
     cancel_flags_fd: int
+    manifest_fd: int
     read_s: float
     costs: CostLimits = field(default_factory=CostLimits)
     command: tuple[str, ...] = WORKER_COMMAND
@@ -165,7 +175,7 @@ class Supervisor:
         self.zombies = 0  # killed workers that cannot go, for the kernel does not end a read that hangs
         self.hopeless: FramefeedError | None = None  # the error to end the server with, once no worker can be started
         self._options = options
-        self._places = [_Place(slot) for slot in worker_slots]
+        self._places = [_Place(slot, number) for number, slot in enumerate(worker_slots)]
         self._vacant = list(self._places)  # those where a worker is to be started
         self._epoll = select.epoll()
         self._by_fd: dict[int, WorkerProcess] = {}
@@ -173,7 +183,7 @@ class Supervisor:
         self._dying: list[WorkerProcess] = []
         self._happened: list[Happening] = []
         self._refused = ""
-        self._manifest = new_memory()  # shared by all workers, and filled by the first one
+        self._manifest = options.manifest_fd  # shared by all workers, and filled by the first one
         self._filled_bytes = 0  # of it, when a start last took long
         self._reserve = DescriptorReserve()
 
@@ -269,7 +279,7 @@ class Supervisor:
 
     def _start(self, place: _Place) -> tuple[subprocess.Popen[bytes], socket.socket]:
         """A process and our end of its channel. Raises OSError, with nothing left, when it cannot be started."""
-        options = self._options
+        options, part = self._options, self._options.buffer_pool.ranges.part(place.number)
         setup = Setup(
             options.root,
             options.index_folder,
@@ -277,7 +287,9 @@ class Supervisor:
             options.threads,
             options.read_s,
             place.worker_slot.cpus,
-            options.buffer_pool_fd,
+            options.buffer_pool.fd,
+            part.offset,
+            part.length_bytes,
             options.cancel_flags_fd,
             self._manifest,
             os.getpid(),
@@ -293,7 +305,7 @@ class Supervisor:
             ours.send(pack_message(setup))  # before the process is there: it cannot be gone
             process = subprocess.Popen(
                 [*options.command, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), options.buffer_pool_fd, options.cancel_flags_fd, self._manifest),
+                pass_fds=(theirs.fileno(), options.buffer_pool.fd, options.cancel_flags_fd, self._manifest),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # stdout is the front's own
                 process_group=0,  # Ctrl-C in a terminal is the front's to handle
@@ -304,10 +316,15 @@ class Supervisor:
 
     def _receive(self, worker: WorkerProcess, now_s: float) -> None:
         try:
-            while datagram := worker.channel.recv(MAX_MESSAGE_BYTES):
+            for _ in range(_MESSAGES_A_TURN):
+                datagram = worker.channel.recv(MAX_MESSAGE_BYTES)
+                if not datagram:
+                    break
                 self._heard(worker, datagram, now_s)
                 if worker.state is WorkerState.DYING:
                     return
+            else:
+                return  # one that never stops keeps nobody else from being heard
         except BlockingIOError:
             return
         except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import mmap
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from decode_server.service.workers.fingerprint import decoder_fingerprint
 from decode_server.service.workers.hand_over import HandOver
 from decode_server.service.workers.read_depth import readers
 from decode_server.service.workers.sandbox import Sandbox, enter_sandbox
+from decode_server.service.workers.shared_map import map_shared
 from decode_server.service.workers.worker_messages import (
     MAX_MESSAGE_BYTES,
     Done,
@@ -133,7 +133,7 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class SharedMemory:
-    """What a worker shares with the front: the pool that it writes clips into, and which of them are not wanted."""
+    """What a worker shares with the front: its part of the pool, and which of its clips are not wanted."""
 
     buffer_pool: memoryview
     cancel_flags: memoryview
@@ -152,6 +152,7 @@ class Worker:
         self._server = server
         self._threads = threads
         self._tasks: dict[int, int] = {}  # by thread: the id of the first of those that it reads or decodes
+        self._readers: set[int] = set()  # threads
         self._hand_over: HandOver[_Read] = HandOver(tasks=_WAITING_TASKS * threads)
 
     def read(self) -> None:
@@ -160,6 +161,7 @@ class Worker:
 
         All threads wait on one socket and the kernel gives each task to one of them; a datagram is never split.
         """
+        self._readers.add(threading.get_ident())
         while True:
             self._hand_over.wait_for_room()
             datagram = self._channel.recv(MAX_MESSAGE_BYTES)
@@ -190,7 +192,8 @@ class Worker:
         for read in self._backend.watch.overdue(longer_than_s=longer_than_s):
             reason = f"a read of {read.path} has not returned for {longer_than_s:g} s"
             if read.thread in self._tasks:
-                self._channel.send(pack_message(Stuck(self._tasks[read.thread], reason)))
+                ahead = read.thread in self._readers
+                self._channel.send(pack_message(Stuck(self._tasks[read.thread], reason, ahead)))
 
     def _read(self, read: _Read) -> Iterator[Done]:
         """Read ahead and hand over; or the end of each, where that is certain. What is wrong with one of several is
@@ -337,14 +340,11 @@ def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBac
     except FramefeedError as error:
         channel.send(pack_message(NoStart(str(error))))
         return 2
+    shared = _map_memory(setup)
     sandbox = Sandbox(missing=("all (this backend has none)",))
     if backend.readable is not None:
         sandbox = enter_sandbox(backend.readable)
     log.debug("sandbox: %s", sandbox)
-    shared = SharedMemory(
-        buffer_pool=memoryview(mmap.mmap(setup.buffer_pool, 0)),
-        cancel_flags=memoryview(mmap.mmap(setup.cancel_flags, 0, prot=mmap.PROT_READ)),
-    )
     worker = Worker(channel, shared, backend=backend, server=setup.server, threads=setup.threads)
     channel.send(pack_message(Hello(backend.fingerprint, backend.videos, backend.dataset, sandbox)))
     threads = [threading.Thread(target=_run, args=(worker.decode,), name=f"decode-{i}") for i in range(setup.threads)]
@@ -355,6 +355,17 @@ def run_worker(channel: socket.socket, make_backend: Callable[[Setup], DecodeBac
     while True:  # a thread that ends takes the process with it
         threads[0].join(min(setup.read_s / 4, _WATCH_S))
         _watch(worker, setup.read_s)
+
+
+def _map_memory(setup: Setup) -> SharedMemory:
+    """What this worker may reach of what the front has; there is no way to any more of it from then on."""
+    shared = SharedMemory(
+        buffer_pool=map_shared(setup.buffer_pool, setup.part_bytes, offset=setup.part_offset, writable=True),
+        cancel_flags=map_shared(setup.cancel_flags, os.fstat(setup.cancel_flags).st_size),
+    )
+    for fd in (setup.buffer_pool, setup.cancel_flags, setup.manifest):
+        os.close(fd)
+    return shared
 
 
 def _watch(worker: Worker, read_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Buffer
+from decode_server.service.range_allocator import Buffer
 from decode_server.service.workers.worker_messages import Done
 
 

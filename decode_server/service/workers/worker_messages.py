@@ -15,6 +15,7 @@ from decode_server.service.workers.sandbox import Sandbox
 from framefeed.clip import STAGES
 from framefeed.errors import WIRE_ERRORS, Permanent
 from framefeed.show_value import one_line, show_value
+from framefeed.wire import MAX_HEADER_BYTES
 
 MAX_MESSAGE_BYTES = 1 << 17
 _MAX_CODEC_CHARS = 40
@@ -27,7 +28,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     """Front to worker, first: what to serve, in how many threads, pinned to which CPUs.
 
     A read that lasts longer than `read_s` is to be reported as Stuck.
-    `buffer_pool`, `cancel_flags` and `manifest` are inherited descriptors, `parent` the front's process id;
+    `buffer_pool`, `cancel_flags` and `manifest` are inherited descriptors, to be closed before a clip is decoded;
+    of the pool this worker has the `part_bytes` at `part_offset`. `parent` is the front's process id;
     `index_folder` is "" when it is the root; `started_s` is when the server started, by the wall clock; `max_read_mib`
     and `max_decode_mpx` are what one clip may cost.
     """
@@ -39,6 +41,8 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
     read_s: float
     cpus: tuple[int, ...]
     buffer_pool: int
+    part_offset: int
+    part_bytes: int
     cancel_flags: int
     manifest: int
     parent: int
@@ -48,7 +52,7 @@ class Setup(Struct, frozen=True, array_like=True, tag=0):
 
 
 class Task(Struct, frozen=True, array_like=True):
-    """A part of Tasks: decode `header`'s clip into `clip_bytes` bytes of the buffer pool at `offset`.
+    """One of Tasks: decode `header`'s clip into `clip_bytes` bytes at `offset` of the worker's part of the pool.
 
     `received_s` is when the front got it: the monotonic clock is one for all processes. The byte `flag` of the cancel
     flags is set when the clip is not wanted any more.
@@ -100,7 +104,12 @@ class Effort(Struct, frozen=True, array_like=True):
 
     def __post_init__(self) -> None:
         known = _FAULTS.issuperset(self.storage) and _OPERATIONS.issuperset(name for name, _ in self.reads_s)
-        if not known or min(self.lookups) < 0 or not 0 <= self.busy_s < math.inf:
+        took_s = (self.busy_s, self.finished_s, *(took_s for _, took_s in self.reads_s))
+        if (
+            not known
+            or min(*self.lookups, *self.storage.values()) < 0
+            or not all(0 <= one_s < math.inf for one_s in took_s)
+        ):
             raise ValueError("an effort of other faults, operations or times than there are")
 
 
@@ -124,17 +133,21 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
             raise ValueError(f"outcome is {show_value(self.outcome)}")
         if len(self.codec) > _MAX_CODEC_CHARS or not self.codec.isprintable():
             raise ValueError(f"codec is {show_value(self.codec)}")
-        if not _STAGES.issuperset(self.stage_s) or self.read_bytes < 0:
+        if len(self.reply) > MAX_HEADER_BYTES // 2:
+            raise ValueError(f"its reply has {len(self.reply)} bytes, wanted at most {MAX_HEADER_BYTES // 2}")
+        times = all(0 <= took_s < math.inf for took_s in self.stage_s.values())
+        if not _STAGES.issuperset(self.stage_s) or not times or self.read_bytes < 0:
             raise ValueError(f"it read {self.read_bytes} bytes in {len(self.stage_s)} stages, not all of {STAGES}")
 
 
 class Stuck(Struct, frozen=True, array_like=True, tag=5):
     """Worker to front: a read of the Tasks that begin with this id has not returned in time and their thread waits in
-    it. A Done of each may follow.
+    it, `ahead` if it is one that reads for those that decode. A Done of each may follow.
     """
 
     id: int
     reason: str
+    ahead: bool
 
 
 Message = Setup | Tasks | Hello | NoStart | Done | Stuck

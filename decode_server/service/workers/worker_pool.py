@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Buffer
+from decode_server.service.buffer_pool import BufferPool
+from decode_server.service.range_allocator import Buffer
 from decode_server.service.workers.cancel_flags import CancelFlags
 from decode_server.service.workers.job_table import JobTable, Running
 from decode_server.service.workers.read_depth import ReadDepth
@@ -20,14 +21,17 @@ from decode_server.service.workers.supervisor import CameUp, Dying, Ended, Happe
 from decode_server.service.workers.worker_events import Event, Finished, Hung, Lost, Released, TimedOut
 from decode_server.service.workers.worker_messages import Done, Stuck, Task, Tasks
 from framefeed.errors import FramefeedError
+from framefeed.wire import attempt_of_unsealed
 
 log = logging.getLogger("framefeed.serve")
+
+_MOST_CROSSED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """A worker of `threads` counts as hung `hang_s` after a decode's deadline, or after a read of each of its threads
-    was found to last too long.
+    """A worker of `threads` counts as hung `hang_s` after a decode's deadline, or after it was found to be stuck in
+    reads.
     """
 
     threads: int
@@ -35,10 +39,11 @@ class PoolLimits:
 
 
 class WorkerPool:
-    """Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`. What it is given is closed with it."""
+    """Poll its `fileno()`, then call `poll`, at the latest at `next_timer_s`. It closes supervisor and flags."""
 
-    def __init__(self, supervisor: Supervisor, flags: CancelFlags, limits: PoolLimits) -> None:
-        self._supervisor = supervisor
+    def __init__(self, supervisor: Supervisor, buffer_pool: BufferPool, flags: CancelFlags, limits: PoolLimits) -> None:
+        self._supervisor, self._buffer_pool = supervisor, buffer_pool
+        self._at: dict[int, WorkerProcess] = {}  # who takes tasks, by the part of the buffer pool
         self._flags = flags
         self._limits = limits
         self._table: JobTable[WorkerProcess] = JobTable(threads=limits.threads)
@@ -113,14 +118,20 @@ class WorkerPool:
         """How often `start` can be called now."""
         return self._table.room
 
-    def start(self, together: Sequence[tuple[Job, Buffer]]) -> None:
-        """Have the least loaded worker decode jobs together; there must be room. A worker that died meanwhile loses
-        them later.
+    def parts_with_room(self) -> Iterator[int]:
+        """Those parts of the buffer pool whose workers have room, the least loaded worker's first."""
+        return (worker.part for worker in self._table.roomiest())
+
+    def start(self, together: Sequence[tuple[Job, Buffer]], *, part: int) -> None:
+        """Have the worker of a part, which has room, decode jobs together into buffers of its part. A worker that died
+        meanwhile loses them later.
         """
+        worker = self._at[part]
         flagged = [(job, buffer, self._flags.take()) for job, buffer in together]
-        worker = self._table.start(flagged)
+        self._table.start(worker, flagged)
         self._next_due_s = min(self._next_due_s, *(job.due_s for job, _ in together))
-        tasks = [Task(j.id, b.offset, j.clip_bytes, j.received_s, flag, j.header) for j, b, flag in flagged]
+        start = self._buffer_pool.ranges.part(part).offset
+        tasks = [Task(j.id, b.offset - start, j.clip_bytes, j.received_s, flag, j.header) for j, b, flag in flagged]
         self._supervisor.send(worker, Tasks(tuple(tasks)))
 
     def cancel(self, client: bytes, attempt: int) -> Job | None:
@@ -171,6 +182,7 @@ class WorkerPool:
         match happening:
             case CameUp():
                 self._table.came_up(worker)
+                self._at[worker.part] = worker
             case Heard(_, Done() as done):
                 ended = self._table.done(worker, done.id)
                 if ended is None:
@@ -178,6 +190,12 @@ class WorkerPool:
                     return
                 running, before = ended
                 self._flags.give_back(running.flag)
+                if attempt_of_unsealed(done.reply) != running.job.attempt:
+                    self._supervisor.condemn(worker, f"it answered job {done.id} with a reply to another", now_s)
+                    if not before:
+                        events.append(Lost(running.job, f"worker {worker.pid} answered another job with it"))
+                    events.append(Released(running.job, running.buffer))
+                    return
                 self._learn(done)
                 events.append(Finished(running.job, running.buffer, done, worker.socket_number, before))
             case Heard(_, Stuck() as stuck):
@@ -192,6 +210,7 @@ class WorkerPool:
                 for running in self._table.release(worker):
                     self._flags.give_back(running.flag)
                     events.append(Released(running.job, running.buffer))
+                self._buffer_pool.worker_ended(worker.part)
 
     def _learn(self, done: Done) -> None:
         """How far ahead workers should read."""
@@ -201,8 +220,13 @@ class WorkerPool:
             self._table.allow(self._depth.spare)
 
     def _read_hangs(self, worker: WorkerProcess, message: Stuck, now_s: float, events: list[Event]) -> None:
-        hung = self._table.stuck(worker, message.id, now_s)
-        if not hung:
+        hung = self._table.stuck(worker, message.id, now_s, ahead=message.ahead)
+        if not hung:  # its end and this crossed, which is rare
+            worker.crossed += 1
+            if worker.crossed > _MOST_CROSSED:
+                self._supervisor.condemn(
+                    worker, "it tells again and again of reads of jobs that it does not have", now_s
+                )
             return
         for running in hung:
             before = running.answered
@@ -210,7 +234,7 @@ class WorkerPool:
             events.append(Hung(job, f"{job.what}: {message.reason}", bool(before)))
         log.warning("worker %d: %s", worker.pid, message.reason)
         if self._table.all_stuck_s(worker) is not None:
-            log.warning("worker %d: all its threads are stuck in reads", worker.pid)
+            log.warning("worker %d: all its threads that decode, or too many that read, are stuck in reads", worker.pid)
             self._next_due_s = min(self._next_due_s, now_s + self._limits.hang_s)
             behind = [r for r in self._table.of(worker) if not r.answered]  # no thread is left that could begin them
             for running in behind:
@@ -229,7 +253,7 @@ class WorkerPool:
                 because = f"{running.job.what} was past its deadline for"
                 self._kill_when_hung(worker, running.job.due_s, now_s, because)
             elif (stuck_s := self._table.all_stuck_s(worker)) is not None:
-                self._kill_when_hung(worker, stuck_s, now_s, "all its threads were stuck in reads for")
+                self._kill_when_hung(worker, stuck_s, now_s, "its threads were stuck in reads for")
 
     def _kill_when_hung(self, worker: WorkerProcess, since_s: float, now_s: float, because: str) -> None:
         hung_s = since_s + self._limits.hang_s

@@ -28,6 +28,7 @@ from decode_server.service.workers.sandbox import Sandbox
 from decode_server.service.workers.supervisor import CameUp, Supervisor, WorkerOptions
 from decode_server.service.workers.topology import WorkerSlot
 from framefeed.errors import BadInput
+from framefeed.mapped_manifest import new_memory
 from framefeed.reread import LOOK_S, Reread
 from framefeed.shm import HELLO, socket_address
 from tests.taken_descriptors import all_taken
@@ -69,8 +70,9 @@ def _options() -> WorkerOptions:
         index_folder="",
         server="here",
         threads=1,
-        buffer_pool_fd=_memory(),
+        buffer_pool=BufferPool(1 << 20),
         cancel_flags_fd=_memory(),
+        manifest_fd=new_memory(),
         read_s=5.0,
         command=FAKE,
     )

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from decode_server.service.admission import Admission, Job, Limits
-from decode_server.service.buffer_pool import ALIGN_BYTES, Buffer, BufferPool
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.outbox import Outbox, Outgoing, Pixels
+from decode_server.service.range_allocator import ALIGN_BYTES, Buffer
 from decode_server.service.run_shares import RunShares
 
 CLIENTS = (b"a", b"b", b"c")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import pytest
 
 from decode_server.service.admission import Admission, Job, Limits
-from decode_server.service.buffer_pool import Buffer, BufferPool
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
 from decode_server.service.front import Front
 from decode_server.service.front_parts import FrontLimits, Parts
@@ -18,6 +18,7 @@ from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners, ReaderFull
 from decode_server.service.metrics import Capacity, Metrics
+from decode_server.service.range_allocator import Buffer
 from decode_server.service.refusals import Refusals
 from decode_server.service.run_shares import RunShares
 from decode_server.service.workers.worker_events import Event, Finished
@@ -120,7 +121,11 @@ class FakePool:
     def room(self) -> int:
         return max(self._room - len(self._running), 0)
 
-    def start(self, together: Sequence[tuple[Job, Buffer]]) -> None:
+    def parts_with_room(self) -> Iterator[int]:
+        return iter((0,) if self.room else ())
+
+    def start(self, together: Sequence[tuple[Job, Buffer]], *, part: int) -> None:
+        assert part == 0
         self._running.append(together)
         self.together.append(len(together))
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from decode_server.service.admission import Job
-from decode_server.service.buffer_pool import Buffer
+from decode_server.service.range_allocator import Buffer
 from decode_server.service.workers.job_table import JobTable, Running
-from decode_server.service.workers.read_depth import most_spare
+from decode_server.service.workers.read_depth import most_spare, most_stuck_readers, most_tasks, readers
 
 THREADS = 2
 
@@ -40,16 +40,25 @@ class TableModel(RuleBasedStateMachine):
         self.lost: set[int] = set()
         self.tasks: dict[int, dict[int, set[int]]] = {}  # by worker, by task: its jobs
         self.stuck: set[int] = set()
+        self.ahead: set[int] = set()  # of these, those that are read ahead
         self.unanswered: set[int] = set()
         self.released: set[int] = set()
         self.ids = 0
         self.spare = 1
 
+    def hung(self, worker: int) -> tuple[int, int]:
+        """Threads that decode, and that read ahead, that wait in reads."""
+        stuck = self.stuck & self.tasks[worker].keys()
+        return len(stuck - self.ahead), len(stuck & self.ahead)
+
     def usable(self, worker: int) -> bool:
-        return worker in self.ready and len(self.stuck & self.tasks[worker].keys()) < THREADS
+        decoding, reading = self.hung(worker)
+        return worker in self.ready and decoding < THREADS and reading < most_stuck_readers(THREADS)
 
     def room(self, worker: int) -> int:
-        return max(THREADS + self.spare - len(self.tasks[worker]), 0) if self.usable(worker) else 0
+        decoding, reading = self.hung(worker)
+        room = THREADS - decoding + self.spare - (len(self.tasks[worker]) - decoding - reading)
+        return max(room, 0) if self.usable(worker) else 0
 
     @rule(spare=st.integers(1, most_spare(THREADS)))
     def allow(self, spare: int) -> None:
@@ -68,8 +77,9 @@ class TableModel(RuleBasedStateMachine):
     def start(self, together: int) -> None:
         ids = range(self.ids, self.ids + together)
         self.ids += together
-        worker = self.table.start([(job(id), Buffer(id * 4096, 4096), id) for id in ids])
+        worker = next(self.table.roomiest())
         assert self.room(worker) == max(map(self.room, self.ready)), "another had more room"
+        self.table.start(worker, [(job(id), Buffer(id * 4096, 4096), id) for id in ids])
         self.tasks[worker][ids[0]] = set(ids)
         self.unanswered.update(ids)
 
@@ -90,17 +100,19 @@ class TableModel(RuleBasedStateMachine):
             self.stuck.discard(first)
 
     @precondition(lambda self: any(self.tasks[worker] for worker in self.ready))
-    @rule(data=st.data())
-    def hang(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), ahead=st.booleans())
+    def hang(self, data: st.DataObject, ahead: bool) -> None:
         worker = data.draw(st.sampled_from([worker for worker in sorted(self.ready) if self.tasks[worker]]))
         free = sorted(self.tasks[worker].keys() - self.stuck)
-        if not free or len(self.tasks[worker]) - len(free) >= THREADS:
+        decoding, reading = self.hung(worker)
+        if not free or (reading >= readers(THREADS) if ahead else decoding >= THREADS):
             return  # no thread is left that could begin a read
         first = data.draw(st.sampled_from(free))
-        hung = self.table.stuck(worker, first, 7.0)
+        hung = self.table.stuck(worker, first, 7.0, ahead=ahead)
         assert {running.job.id for running in hung} == self.tasks[worker][first]
-        assert self.table.stuck(worker, first, 8.0) == []
+        assert self.table.stuck(worker, first, 8.0, ahead=not ahead) == []
         self.stuck.add(first)
+        self.ahead |= {first} if ahead else set()
         assert (self.table.all_stuck_s(worker) is not None) == (not self.usable(worker))
         self.answer(hung)
 
@@ -157,7 +169,11 @@ class TableModel(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         there = self.ready | self.dying
+        assert all(len(tasks) <= most_tasks(THREADS) for tasks in self.tasks.values())
         assert self.table.unanswered == len(self.unanswered)
+        roomiest = list(self.table.roomiest())
+        assert sorted(roomiest) == [worker for worker in sorted(self.ready) if self.room(worker)]
+        assert [self.room(worker) for worker in roomiest] == sorted(map(self.room, roomiest), reverse=True)
         assert self.table.ready == sum(map(self.usable, self.ready))
         assert self.table.room == sum(map(self.room, self.ready))
         assert self.table.busy == sum(bool(self.tasks[worker]) for worker in there)

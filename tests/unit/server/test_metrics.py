@@ -157,3 +157,12 @@ def test_the_cpu_time_and_memory_of_a_kind_are_those_of_its_processes(kind: str)
     if kind == "gateways":
         assert read(other)[0] >= others_cpu_s - tick_s, "what gateways took is no worker's"
         assert read(other)[0] <= others_cpu_s + 1.0
+
+
+def test_codecs_that_a_worker_invents_are_one_label_after_some() -> None:
+    metrics = Metrics(Capacity(queue=1, workers=1, buffer_pool_bytes=1, threads={0: 1}))
+    for number in range(500):
+        metrics.decoded(socket=0, codec=f"codec {number}", read_bytes=1, stage_s={})
+    page = metrics.render().decode()
+    assert page.count('codec="codec ') < 200  # of two samples each at most
+    assert 'codec="other"' in page

@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from decode_server.service.buffer_pool import ALIGN_BYTES, BufferPool
+from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.listeners.listener import ReaderFull, ReaderGone
 from decode_server.service.outbox import MAX_UNREAD, MAX_UNREAD_BYTES, Outbox, Outgoing, Pixels
+from decode_server.service.range_allocator import ALIGN_BYTES
 
 PAGES = 16
 LEASE_S = 10.0

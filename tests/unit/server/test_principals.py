@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from decode_server.service.admission import FIRST_PLACES, RUNS_OF_PRINCIPAL, Admission, Limits
-from decode_server.service.buffer_pool import ALIGN_BYTES, RangeAllocator
 from decode_server.service.credits import Credits
+from decode_server.service.range_allocator import ALIGN_BYTES, RangeAllocator
 from decode_server.service.refusals import LINES_OF_ONE_AT_ONCE, Refusals
 from decode_server.service.run_shares import RunShares
 from framefeed.errors import Busy

@@ -45,6 +45,7 @@ from decode_server.service.listeners.gateway.gateway_messages import (
 )
 from decode_server.service.listeners.gateway.gateway_start import begin_gateway
 from decode_server.service.listeners.gateway.grpc_auth import AuthInterceptor, HandshakeWatch, tls_credentials
+from decode_server.service.listeners.gateway.grpc_resets import UnusedStreams
 from decode_server.service.listeners.gateway.grpc_secrets import HeldSecrets
 from decode_server.service.listeners.gateway.grpc_streams import CALLS_PER_STREAM, Stream, Streams
 from decode_server.service.listeners.gateway.memory_guard import LOOK_S, MemoryGuard, Work
@@ -97,6 +98,7 @@ class GrpcGateway:
         self._refused = RefusedTally(begun=partial(asyncio.get_running_loop().call_soon, self._tell_refused))
         self._pool = memoryview(mmap.mmap(setup.buffer_pool, 0, prot=mmap.PROT_READ))
         self._sending_bytes = 0
+        self._unused = UnusedStreams()
         self._ready, self._state_changed = setup.ready, asyncio.Event()
         self._stop: Stop | None = None
         self._stopping = asyncio.Event()
@@ -197,6 +199,15 @@ class GrpcGateway:
 
     async def _decode(self, _: object, context: grpc.aio.ServicerContext) -> None:
         """The calls of one stream, until its client ends it and all are answered, or it is cut off."""
+        address, used = _address(context), False
+        try:
+            used = await self._serve_stream(context)
+        finally:
+            if not used and self._unused.ended(address, time.monotonic()):
+                self._refused.refuse("flood", address, "it opens streams and ends them unused, again and again")
+
+    async def _serve_stream(self, context: grpc.aio.ServicerContext) -> bool:
+        """Whether a message came over it."""
         most = self._setup.streams
         if len(self._streams) >= most:
             self._refused.refuse("crowd", context.peer(), f"there are {most} streams")
@@ -221,10 +232,12 @@ class GrpcGateway:
             self._front.say(Delivered(self._streams.end(stream)))
             self._front.say(Left(stream.name))
             self._front.say(Connections(len(self._streams)))
+        return stream.used
 
     async def _read(self, stream: Stream, context: grpc.aio.ServicerContext) -> None:
         """Hand its calls to the front; one is not read before the front takes the one before it, and has a credit."""
         while (data := await context.read()) is not grpc.aio.EOF:
+            stream.used = True
             header = _header(data)
             if not _is_cancel(header):
                 await stream.credits.acquire()
@@ -257,6 +270,11 @@ def _principal(context: grpc.aio.ServicerContext) -> str:
         return f"certificate {names[0].decode(errors='replace')}"
     if pems := shown.get("x509_pem_cert"):
         return f"certificate {hashlib.sha256(pems[0]).hexdigest()}"
+    return _address(context)
+
+
+def _address(context: grpc.aio.ServicerContext) -> str:
+    """Of a client, without its port."""
     return str(context.peer()).rpartition(":")[0]
 
 

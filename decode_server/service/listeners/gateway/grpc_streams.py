@@ -21,6 +21,7 @@ class Stream:
     def __init__(self, name: bytes) -> None:
         self.name = name
         self.credits = asyncio.Semaphore(CALLS_PER_STREAM)
+        self.used = False  # whether a message came over it
         self.sending = 0  # replies that were taken and not written yet
         self._replies: deque[Reply] = deque()
         self._more = asyncio.Event()
