@@ -8,7 +8,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --no-deps
 LOCKED := $(PIP_INSTALL) --require-hashes --only-binary :all: --requirement
 IS_CUDA := import importlib.metadata as m; print(any("nvidia" in one or "cuda" in one for one in m.requires("torch")))
 
-.PHONY: demo test test-slow test-calm test-bring-up images lint bench strange stubs clean
+.PHONY: demo test test-slow test-calm test-gpu test-bring-up images lint bench strange stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
@@ -25,6 +25,10 @@ test-slow: $(VENV)/dev.installed
 # What measures shares of time: on a machine that does nothing else, before a release.
 test-calm: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -m calm --timeout=600 $(PYTEST_OPTIONS)
+
+# What needs a GPU, in a few minutes; without one every file is skipped and says so.
+test-gpu: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -m "not slow" tests/gpu --timeout=360 $(PYTEST_OPTIONS)
 
 # deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says
 # why, and in .ci/run it fails.

@@ -87,6 +87,16 @@ TRAINING = Board(
                     ],
                 ),
                 Panel(
+                    title="Idle GPU by cause",
+                    text="Share of a GPU's time without work between two steps, by CUDA events, on average over ranks: "
+                    "by what was waited for, or host, the training thread itself. Runs on a CPU have none.",
+                    unit="percentunit",
+                    kind="stack",
+                    queries=[
+                        (f"avg by (cause) (rate(framefeed_trainer_gpu_idle_seconds_total{INTERVAL}))", "{{cause}}")
+                    ],
+                ),
+                Panel(
                     title="Wait for data by rank",
                     text="Share of its time that each rank waits. One above the others is a straggler: look at "
                     "its node.",
