@@ -24,6 +24,12 @@ THREADS = 16
 REQUEST_S = 5.0  # from the connection to the last byte of the answer
 _HEAD_BYTES = 8192
 _CLOSE_S = 1.0
+# For whoever looks by a browser: nothing but what is here is loaded, run, framed or guessed.
+_GUARDS = (
+    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"
+    "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+)
 _CROWD = f"{MAX_CONNECTIONS} newer connections came before it had its answer"
 
 Page = tuple[int, str, bytes]  # HTTP status, content type, body
@@ -121,7 +127,7 @@ class PageServer:
             method, code, kind, body = await self._page(head)
             if code in (400, 405):
                 self._refuse(writer, body.decode().strip())
-        start = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {kind}\r\n"
+        start = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {kind}\r\n{_GUARDS}"
         writer.write(f"{start}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
         if method != b"HEAD":
             writer.write(body)

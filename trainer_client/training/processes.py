@@ -43,6 +43,12 @@ def ranks_in(environment: Mapping[str, str] = os.environ) -> Ranks:
     return Ranks(rank=int(rank), world=int(world))
 
 
+def ranks_here(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes of the run are on this machine, to the first of them; 0 to the others. By torchrun."""
+    first, count = environment.get("LOCAL_RANK", "0") == "0", environment.get("LOCAL_WORLD_SIZE", "1")
+    return int(count) if first and count.isdecimal() else 0
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Within it the ranks are one group (gloo on CPUs, nccl on GPUs). Blocks until all are there, 120 s at most.

@@ -29,6 +29,7 @@ from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import BestScore, Metric
 from trainer_client.training.checkpoints import Checkpoints, old_file
 from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoop
+from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.saver import Rhythm, Saver
 from trainer_client.training.tasks.task import InputsT
@@ -136,7 +137,7 @@ class Session:
             self._latest = self._checkpoints.newest_whole(ranks, tell=self._tell)
             self._stops = stack.enter_context(StopSignals(first_only=True))
             port = options.metrics_port and options.metrics_port + ranks.rank
-            page = metrics_page(self.registry, host=options.metrics_host, port=port)
+            page = metrics_page(self.registry, host=options.metrics_host, port=port, ranks_here=ranks_here())
             self.metrics_url = stack.enter_context(page)
             self._write_run()
             self._stack = stack.pop_all()

@@ -44,7 +44,10 @@ def peer_of(fd: int) -> Address:
         address = peer.getpeername()
     finally:
         peer.detach()
-    return (address[0].removeprefix(_V4_IN_V6), address[1]) if isinstance(address, tuple) else address
+    match address:
+        case (str(host), int(port), *_):  # a netlink socket's are numbers
+            return host.removeprefix(_V4_IN_V6), port
+    return str(address)
 
 
 def close_all(theirs: Callable[[int], bool]) -> None:

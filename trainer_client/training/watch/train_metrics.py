@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -11,6 +11,7 @@ from framefeed.errors import BadInput
 from framefeed.page_server import Page, PageServer
 from trainer_client.training.gpu_idle import IDLE_CAUSES
 from trainer_client.training.loop import StepRecord
+from trainer_client.training.watch.status_page import StatusPage
 
 _STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -60,23 +61,38 @@ def _idle_seconds(registry: CollectorRegistry, *, rank: int) -> dict[str, Counte
 
 
 @contextmanager
-def metrics_page(registry: CollectorRegistry, *, host: str, port: int) -> Iterator[str]:
+def metrics_page(registry: CollectorRegistry, *, host: str, port: int, ranks_here: int = 0) -> Iterator[str]:
     """Serve the registry from a thread within the `with`; gives its address. Port 0 takes a free one.
 
-    Raises BadInput if the address cannot be taken.
+    For the first of `ranks_here` on this machine, whose pages are at the ports from this one on, also the status page
+    of all of them, at `/`. Raises BadInput if the address cannot be taken.
     """
+    status: list[StatusPage] = []
     try:
-        server = PageServer(host, port, get=lambda path: _page(registry, path))
+        server = PageServer(host, port, get=lambda path: _page(registry, path, status))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise BadInput(f"metrics: {host}:{port} cannot be taken ({why}); wanted a free port, or 0 for any") from None
     try:
+        if ranks_here:
+            status.append(StatusPage(_pages_from(server.url, port=port, ranks=ranks_here)))
         yield f"{server.url}/metrics"
     finally:
+        for page in status:
+            page.close()
         server.close()
 
 
-def _page(registry: CollectorRegistry, path: str) -> Page:
-    if path not in ("/", "/metrics"):
-        return 404, "text/plain; charset=utf-8", b"this port has /metrics\n"
-    return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+def _pages_from(url: str, *, port: int, ranks: int) -> list[str]:
+    """The pages of this rank and of those after it; where ports are free ones, only its own is known."""
+    base, _, first = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:").rpartition(":")
+    return [f"{base}:{int(first) + rank}/metrics" for rank in range(ranks if port else 1)]
+
+
+def _page(registry: CollectorRegistry, path: str, status: Sequence[StatusPage]) -> Page:
+    if path == "/metrics":
+        return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+    page = next((page.get(path) for page in status), None)
+    if page is None and path == "/":
+        return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+    return page or (404, "text/plain; charset=utf-8", b"this port has /metrics\n")
