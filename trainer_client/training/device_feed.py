@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -183,10 +184,14 @@ class DeviceFeed:
             except (FramefeedError, StopIteration):
                 return
 
-    def fetch(self) -> None:
-        """Have at least one batch. Blocks and raises as next() of the source does."""
+    def fetch(self, within: AbstractContextManager[None] | None = None) -> None:
+        """Have at least one batch. Blocks and raises as next() of the source does, which is called `within` that alone:
+        what a signal's handler may raise there must not meet a lock of ours.
+        """
         if not self._sent:
-            self._send(next(self._source))
+            with within or nullcontext():
+                batch = next(self._source)
+            self._send(batch)
 
     def take(self) -> DeviceBatch:
         """The batch whose turn it is, on the device, after fetch().

@@ -219,8 +219,7 @@ class TrainLoop(Generic[InputsT]):
     def _fetch(self, limits: Limits, stops: Stops) -> bool:
         """Have the next batch, and those behind it that are there. False if somebody asked to stop before it was."""
         try:
-            with stops.interruptible():
-                self._ahead.fetch()
+            self._ahead.fetch(within=stops.interruptible())
         except Stopped:
             return False
         self._ahead.fill(most=limits.steps - self.steps_done)

@@ -192,7 +192,7 @@ def _augmented(seeds: list[int], **options: object) -> Iterator[Tensor]:
         {"jitter": 0.8, "grey": 0.3},
         {"blur": 0.5},
         {"rand_ops": 3},
-        {"erase": 0.5, "erase_noise": True},
+        {"erase": 0.9, "erase_noise": True},
         {"shift_frames": 1, "jitter_frames": 1},
     ],
     ids="-".join,
