@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bench.one_core import on_core, run_on_core, two_cores
 from bench.running_server import running_server
-from decode_server.chunking.chunk import chunk_videos
+from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.synthetic import make_videos
 from decode_server.chunking.transcode import ChunkSettings

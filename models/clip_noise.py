@@ -39,7 +39,7 @@ def clip_bits(seeds_B: Tensor | None, like_B: Tensor, *, draws: int) -> Tensor:
     if seeds_B.shape != like_B.shape[:1] or seeds_B.dtype != torch.int64:
         wanted = f"int64 ({like_B.shape[0]},), one for each clip"
         raise ValueError(f"noise: seeds are {seeds_B.dtype} {tuple(seeds_B.shape)}, wanted {wanted}")
-    low_B1, high_B1 = clip_keys(seeds_B).split(1, dim=1)
+    low_B1, high_B1 = clip_keys(seeds_B)[:, :, None].unbind(1)
     counters_E = torch.arange(draws, dtype=torch.int32, device=like_B.device)
     # Two rounds: with one, clips whose keys differ in their low bits would draw the same numbers in another order.
     return _mix32(_mix32(counters_E ^ low_B1) ^ high_B1) & 0x7FFFFFFF

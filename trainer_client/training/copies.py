@@ -52,7 +52,8 @@ class StreamCopies:
     """Asynchronous copies on one side stream of a GPU."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def begin(self, tensors: Tensors) -> Copies:
         """Returns at once; the host's memory has to stay as it is until `done`."""

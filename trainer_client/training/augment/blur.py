@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
@@ -22,7 +23,8 @@ def blur_taps(widths_px: npt.NDArray[np.float64], *, widest_px: float) -> npt.ND
     reach = max(1, math.ceil(3 * widest_px))
     at_K = np.arange(-reach, reach + 1)
     taps_MK = np.exp(-0.5 * (at_K / widths_px[:, None]) ** 2)
-    return (taps_MK / taps_MK.sum(axis=1, keepdims=True)).astype(np.float32)
+    shares_MK: npt.NDArray[np.float32] = (taps_MK / taps_MK.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares_MK
 
 
 def blur_in_place(x_BCTYX: Tensor, rows_M: Tensor, taps_MK: Tensor) -> None:
@@ -31,7 +33,7 @@ def blur_in_place(x_BCTYX: Tensor, rows_M: Tensor, taps_MK: Tensor) -> None:
     Borders are mirrored without repeating the outermost pixel, as torchvision's.
     """
     many = max(1, len(x_BCTYX) // _PARTS)
-    for some_M, taps in zip(rows_M.split(many), taps_MK.split(many), strict=True):
+    for some_M, taps in zip(torch.split(rows_M, many), torch.split(taps_MK, many), strict=True):
         x_BCTYX.index_copy_(0, some_M, _blurred(x_BCTYX.index_select(0, some_M), taps.to(x_BCTYX.dtype)))
 
 

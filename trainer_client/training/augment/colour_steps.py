@@ -35,12 +35,12 @@ class ColourSteps:
     @property
     def count(self) -> int:
         """Steps of a clip."""
-        return self.matrix_BS33.shape[1]
+        return int(self.matrix_BS33.shape[1])
 
     def then(self, others: ColourSteps) -> ColourSteps:
         """These, and others after them."""
-        both = zip(self.arrays().items(), others.arrays().values(), strict=True)
-        return ColourSteps(**{name: np.concatenate((own, other), axis=1) for (name, own), other in both})
+        both = ((name, (getattr(self, name), getattr(others, name))) for name in self.__slots__)
+        return ColourSteps(**{name: np.concatenate(pair, axis=1) for name, pair in both})
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         """All of it by name, as the device takes it."""
@@ -60,7 +60,8 @@ def no_steps(b: int, *, steps: int = 0) -> ColourSteps:
 def saturated(factor: Floats) -> Floats:
     """f x + (1 - f) grey(x) as matrices, (…, 3, 3)."""
     f = factor[..., None, None]
-    return f * np.eye(3) + (1 - f) * np.broadcast_to(GREY, (3, 3))
+    matrices: Floats = f * np.eye(3) + (1 - f) * np.broadcast_to(GREY, (3, 3))
+    return matrices
 
 
 def turned(share: Floats) -> Floats:

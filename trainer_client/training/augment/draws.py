@@ -62,7 +62,7 @@ def draw_augmentations(options: AugmentOptions, seeds: U64, shape: ClipShape) ->
 def uniforms(seeds: U64, *, stream: int, draws: int) -> npt.NDArray[np.float64]:
     """(B, draws) numbers in [0, 1), of 53 random bits each."""
     bits = draws_at(keys_u64(seeds, stream=stream)[:, None], np.arange(draws, dtype=np.uint64))
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
 def _frames(options: AugmentOptions, seeds: U64, shape: ClipShape) -> npt.NDArray[np.int32]:

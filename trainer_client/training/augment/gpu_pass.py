@@ -36,7 +36,11 @@ def gpu_pass(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, wh
         means = torch.empty((b, 3), device=pixels.device)
         _mean_kernel[b, 3](pixels, means, **shape, BLOCK=1024)
     noise = "box_B4" in draws and what.noise
-    keys = clip_keys(fold(seeds_B, NOISE)) if noise else nothing
+    keys = nothing
+    if noise:
+        folded_B = fold(seeds_B, NOISE)
+        assert folded_B is not None
+        keys = clip_keys(folded_B)
     given = (
         draws.get(name, nothing)
         for name in (

@@ -37,7 +37,7 @@ class Mix:
         cut_B11 = ((right > left) & (bottom > top))[:, :, None]
         own_BYX = torch.where(cut_B11, (~inside_BYX).float(), self.kept_B[:, None, None])
         many = max(2, len(x_BCTYX) // 32 * 2)
-        for some, own in zip(x_BCTYX.split(many), own_BYX[:, None, None].split(many), strict=True):
+        for some, own in zip(torch.split(x_BCTYX, many), torch.split(own_BYX[:, None, None], many), strict=True):
             share = own.to(some.dtype)
             some.copy_(some * share + swap(some) * (1 - share))
         return x_BCTYX
