@@ -157,12 +157,12 @@ class VideoMAE(nn.Module):
         return VideoMAEOutput(losses_B=losses_B, predictions_BMPC=predictions_BMPC, masked_BM=where.masked_BM)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # how many tokens are masked is data
 def split_mask(mask_BN: Tensor) -> tuple[Tensor, Tensor]:
     """The numbers of the visible (B, S) and the masked (B, M) tokens, int64 and ascending, on the mask's device.
 
-    torch.compile leaves it as it is and takes what follows as one graph, compiled again for another number of tokens.
-    Raises ValueError if the mask is not bool (B, N) or its rows do not all mask the same count, leaving one of each.
+    torch.compile breaks its graph here, for how many tokens are masked is data, and takes what follows as one graph,
+    compiled again for another number of tokens. Raises ValueError if the mask is not bool (B, N) or its rows do not all
+    mask the same count, leaving one of each.
     """
     if mask_BN.ndim != 2 or mask_BN.dtype != torch.bool:
         raise ValueError(f"mask is {mask_BN.dtype} {tuple(mask_BN.shape)}, wanted bool (B, N), True = masked")

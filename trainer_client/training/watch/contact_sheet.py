@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from framefeed.new_file import NewFile
 
@@ -34,6 +33,8 @@ def draw_sheet(path: Path, clips: Sequence[SheetClip], *, title: str) -> None:
     """Write a PNG: for each clip its label, and one line of pictures for each of its rows, times above the first."""
     if not clips:
         raise ValueError("contact sheet: got no clips, wanted at least one")
+    from matplotlib.figure import Figure  # noqa: PLC0415  # half a second of every start, for a sheet at a run's end
+
     frames = max(len(clip.times_s) for clip in clips)
     heights_in = [len(clip.rows) * _FRAME_IN + _TITLE_IN for clip in clips]
     size_in = (_MARGIN_IN + frames * _FRAME_IN, _TITLE_IN + sum(heights_in))
