@@ -134,7 +134,9 @@ def _step_before(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> int:
 
 
 def _leaps_back(told: Sequence[Ticks], number: int, last: int, step: int) -> int:
-    """The first packet behind a leap where the clock leaps back to go on from `last`, 0 if it does not."""
+    """The first packet behind a leap where the clock leaps back to go on from `last` as if nothing had been, 0 if it
+    does not.
+    """
     leap = (told[number] or 0) - last
     before = told[number] or 0
     for later in range(number + 1, min(number + 1 + LOOK_PACKETS, len(told))):
@@ -142,7 +144,8 @@ def _leaps_back(told: Sequence[Ticks], number: int, last: int, step: int) -> int
         if at is None:
             continue
         returns = (before - at if leap > 0 else at - before) > abs(leap) // 2
-        if returns and -2 * step <= at - last <= max(abs(leap) // 2, (later - number + 2) * 2 * step):
+        missed = (later - number + 1) * step  # how far the clock has gone on meanwhile
+        if returns and missed // 4 < at - last <= 4 * missed:
             return later
         before = at
     return 0
