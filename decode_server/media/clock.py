@@ -90,7 +90,8 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
             back = _leaps_back(told, number, last - shift, rule.step)
             if back:
                 jitter = rule.reordered and abs(leap) <= _SMALL_STEPS * rule.step
-                contradicted |= {} if jitter else dict.fromkeys(range(number, back), leap)
+                told_wrong = [n for n in range(number, back) if told[n] is not None]
+                contradicted |= {} if jitter else dict.fromkeys(told_wrong, leap)
                 if not jitter:
                     continue
             elif leap < 0 or leap > rule.max_gap:

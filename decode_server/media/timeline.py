@@ -279,7 +279,8 @@ class _Draft:
     def timeline(self, pictures: dict[int, SourcePicture]) -> Timeline:
         """The timeline as decided."""
         visible = np.flatnonzero((self._flags & HIDDEN) == 0)
-        last = visible[np.argmax(self._pts[visible])]
+        last = int(visible[np.argmax(self._pts[visible])])
+        end = int(self._pts[last]) + self._last_duration(last)
         hdr = sorted({picture.hdr for picture in pictures.values() if picture.hdr})
         if hdr:
             self._notes.append(f"its transfer is {' and '.join(hdr)} (HDR), which is passed on and not tone-mapped")
@@ -287,7 +288,7 @@ class _Draft:
             rows=self._rows,
             flags=self._flags,
             pts=self._pts,
-            end=int(self._pts[last]) + self._last_duration(int(last)),
+            end=end,
             time_base=self._facts.time_base,
             pictures=pictures,
             losses=tuple(sorted(self._losses, key=lambda loss: loss.start_s)),
@@ -307,6 +308,9 @@ class _Draft:
             kept = [row for row in self._rows if not row.discard]
             left = self._origin + sum(row.duration for row in kept) - int(self._pts[last])
             own = left if left > own // 2 else own
+        if own > self._rule.max_gap:
+            kept_s, own_s = (float(ticks * self._facts.time_base) for ticks in (self._rule.max_gap, own))
+            self._notes.append(f"its last frame is on show for {own_s:.1f} s, of which {kept_s:.1f} s are kept")
         return max(min(own, self._rule.max_gap), 1)
 
     def _single(self, packet: int, reason: str) -> Loss:
@@ -356,8 +360,7 @@ def _breaks(rows: Sequence[Row], seams: Sequence[int]) -> frozenset[int]:
 def _reordered(rows: Sequence[Row], facts: StreamFacts) -> bool:
     """Whether frames show in another order than they decode, as the codec's head says or as their times do."""
     times = np.array([row.pts for row in rows if row.pts is not None and not row.discard], np.int64)
-    behind = int((times < np.maximum.accumulate(times)).sum()) if len(times) else 0
-    return facts.reordered or behind > max(len(times) // 50, 2)
+    return facts.reordered or int((np.diff(times) < 0).sum()) > max(len(times) // 50, 2)
 
 
 def _stored(container: str, rows: Sequence[Row]) -> bool:
