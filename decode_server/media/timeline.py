@@ -55,9 +55,10 @@ class StreamFacts:
 class Timeline:
     """Packets in decode order, `flags` and times `pts` (packets,) of each in units of `time_base`, rising as frames
     show; `end` is when the last shown frame ends, in the same. `pictures` are the packets at which the kind of picture
-    changes, `seams` those at which another recording may begin. `losses` are stretches of which frames are left out
-    before anything is decoded; `notes` are lines on what was put right. `late` counts frames that share their time with
-    the one before and are left out, `headless` packets that no key frame precedes.
+    changes, `seams` those at which another recording may begin; from `moved_from_s` on times are not the file's own.
+    `losses` are stretches of which frames are left out before anything is decoded; `notes` are lines on what was put
+    right. `late` counts frames that share their time with the one before and are left out, `headless` packets that no
+    key frame precedes.
     """
 
     rows: Sequence[Row]
@@ -71,6 +72,7 @@ class Timeline:
     late: int = 0
     headless: int = 0
     seams: tuple[int, ...] = ()
+    moved_from_s: float | None = None
 
     @cached_property
     def breaks(self) -> frozenset[int]:
@@ -201,6 +203,7 @@ class _Draft:
         self._headless = self._late = 0
         self._origin = 0
         self._seams: tuple[int, ...] = ()
+        self._moved_from_s: float | None = None
 
     def hide_headless(self, leaps: Sequence[Leap]) -> None:
         """Hide what no key frame precedes, at the beginning and behind each seam."""
@@ -255,6 +258,8 @@ class _Draft:
             reason = f"{len(told) - _MOST_LINES} more frames have time stamps that their neighbours contradict"
             self._losses.append(self._single(told[_MOST_LINES][0], reason))
         leaps = [leap for leap in clock.leaps if leap.by]
+        if leaps:
+            self._moved_from_s = self._second(int(self._pts[leaps[0].packet]))
         for leap in leaps[:_MOST_LINES]:
             at_s = self._second(int(self._pts[leap.packet]))
             by_s = abs(float(leap.by * base))
@@ -296,6 +301,7 @@ class _Draft:
             late=self._late,
             headless=self._headless,
             seams=self._seams,
+            moved_from_s=self._moved_from_s,
         )
 
     def _last_duration(self, last: int) -> int:
