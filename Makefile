@@ -8,7 +8,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --no-deps
 LOCKED := $(PIP_INSTALL) --require-hashes --only-binary :all: --requirement
 IS_CUDA := import importlib.metadata as m; print(any("nvidia" in one or "cuda" in one for one in m.requires("torch")))
 
-.PHONY: demo test test-slow test-calm test-bring-up images lint bench strange stubs clean
+.PHONY: demo test test-slow test-calm test-gpu test-bring-up images lint bench strange stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
@@ -26,7 +26,12 @@ test-slow: $(VENV)/dev.installed
 test-calm: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -m calm --timeout=600 $(PYTEST_OPTIONS)
 
-# deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says why.
+# What needs a GPU, in a few minutes; without one every file is skipped and says so.
+test-gpu: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -m "not slow" tests/gpu --timeout=360 $(PYTEST_OPTIONS)
+
+# deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says
+# why, and in .ci/run it fails.
 test-bring-up: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -s -m bring_up $(PYTEST_OPTIONS)
 
@@ -70,7 +75,10 @@ $(VENV)/dev.installed: pyproject.toml requirements/dev.lock | $(VENV)/bin/python
 	$(call install,dev)
 	touch $@ $(VENV)/demo.installed
 
+# torch first from where pip looks beside its index, if a build for the CPU lies there: pip prefers the index's.
 define install
+	awk '/^torch==/,!/\\$$/' requirements/$(1).lock > $(VENV)/torch.lock
+	$(LOCKED) $(VENV)/torch.lock --no-index 2>$(VENV)/torch.log || true
 	$(LOCKED) requirements/$(1).lock
 	if [ "$$($(VENV)/bin/python -c '$(IS_CUDA)')" = True ]; then $(LOCKED) requirements/cuda.lock; fi
 	$(PIP_INSTALL) --no-build-isolation --editable .

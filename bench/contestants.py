@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +17,77 @@ from bench.task import Pixels, Task
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from framefeed.clip import ClipInfo
+from framefeed.errors import BadInput
 from framefeed.request import ClipRequest, PixelFormat
 
-PEERS = {"torchcodec": "by_torchcodec", "decord": "by_decord", "OpenCV": "by_opencv", "PyAV": "by_pyav"}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerKind:
+    """A peer's file in bench.peers, the distribution that it is installed by, and the package that it imports."""
+
+    module: str
+    distribution: str
+    package: str
 
 
-def installed_peers() -> dict[str, str]:
-    """Name and module of the peers that can run here."""
-    needs = {"torchcodec": "torchcodec", "decord": "decord", "OpenCV": "cv2", "PyAV": "cv2"}
-    return {name: module for name, module in PEERS.items() if importlib.util.find_spec(needs[name])}
+PEERS = {
+    "torchcodec": PeerKind(module="by_torchcodec", distribution="torchcodec", package="torchcodec"),
+    "decord": PeerKind(module="by_decord", distribution="decord", package="decord"),
+    "decord2": PeerKind(module="by_decord", distribution="decord2", package="decord"),
+    "video-reader-rs": PeerKind(module="by_video_reader", distribution="video-reader-rs", package="video_reader"),
+    "OpenCV": PeerKind(module="by_opencv", distribution="opencv-python-headless", package="cv2"),
+    "PyAV": PeerKind(module="by_pyav", distribution="av", package="av"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledPeer:
+    """A peer that can run here: `folder` is where it lies if not in the environment."""
+
+    module: str
+    version: str
+    folder: Path | None = None
+
+
+def installed_peers(folder: Path | None = None) -> dict[str, InstalledPeer]:
+    """The peers in this environment, and those in a folder of this one each, called as its distribution.
+
+    Two distributions have one package, so one of them at least has to lie in the folder:
+    `pip install --no-deps --target FOLDER/decord2 decord2`.
+    """
+    found = {}
+    providers = metadata.packages_distributions()
+    for name, kind in PEERS.items():
+        own = None if folder is None else folder / kind.distribution
+        if own is not None and own.is_dir():
+            found[name] = InstalledPeer(module=kind.module, version=_version_in(own, kind), folder=own)
+        elif {_normal(name) for name in providers.get(kind.package, ())} == {kind.distribution}:
+            found[name] = InstalledPeer(module=kind.module, version=metadata.version(kind.distribution))
+    return found
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _version_in(folder: Path, kind: PeerKind) -> str:
+    """Raises BadInput if it is not there."""
+    for distribution in metadata.distributions(name=kind.distribution, path=[str(folder)]):
+        return distribution.version
+    raise BadInput(f"bench: {folder} has no {kind.distribution}, wanted what pip install --target puts there")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerStart:
     """A peer and its clips."""
 
-    module: str
+    peer: InstalledPeer
     tasks: Sequence[Task]
 
     def __call__(self) -> Peer:
-        return Peer(self.module, self.tasks)
+        if self.peer.folder is not None:
+            sys.path.insert(0, str(self.peer.folder))  # of a process of its own
+        return Peer(self.peer.module, self.tasks)
 
 
 class Peer:

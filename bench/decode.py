@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bench.clips import DENSE, SPARSE, Shape, draw_requests, tasks_of
 from bench.contest import Start, contest
-from bench.contestants import Framefeed, FramefeedStart, PeerStart, installed_peers
+from bench.contestants import Framefeed, FramefeedStart, InstalledPeer, PeerStart, installed_peers
 from bench.machine import provenance
 from bench.material import Material, make_material
 from bench.proof import prove
@@ -49,6 +49,8 @@ class DecodeBench:
     """Interleaved rounds, of which the median counts."""
     profile: bool = False
     """Only print where the time of a clip goes, in ms."""
+    peers: Path | None = None
+    """Folder of peers beside those of the environment: `pip install --no-deps --target PEERS/decord2 decord2`, …"""
     work: Path | None = None
     """Keep the chunks in this folder, to be found again by the next run."""
     out: Path = Path("bench/results/decode.json")
@@ -72,12 +74,14 @@ class DecodeBench:
 
     def _measure(self, material: Material) -> dict[str, Any]:
         sparse = draw_requests(material.roots["train"], SPARSE, self.clips)
+        peers = installed_peers(self.peers)
         return {
+            "peers": {name: peer.version for name, peer in peers.items()},
             "cases": [
-                self._case(material, SPARSE, "train"),
-                self._case(material, DENSE, "train"),
-                self._case(material, SPARSE, "archive"),
-                self._case(material, DENSE, "archive"),
+                self._case(material, SPARSE, "train", peers),
+                self._case(material, DENSE, "train", peers),
+                self._case(material, SPARSE, "archive", peers),
+                self._case(material, DENSE, "archive", peers),
             ],
             "chunks": {
                 "train_over_archive_bytes": round(material.media_bytes("train") / material.media_bytes("archive"), 3),
@@ -89,7 +93,7 @@ class DecodeBench:
             "profile_ms": profile(material.roots["train"], self.clips, self.rounds),
         }
 
-    def _case(self, material: Material, shape: Shape, way: str) -> dict[str, Any]:
+    def _case(self, material: Material, shape: Shape, way: str, peers: dict[str, InstalledPeer]) -> dict[str, Any]:
         """One table: framefeed on `train` chunks, peers on the chunks of `way`, the same frames and boxes."""
         root = material.roots["train"]
         requests = draw_requests(root, shape, self.clips)
@@ -100,8 +104,7 @@ class DecodeBench:
         if way == "train":
             starts[FEED] = FramefeedStart(root=root, requests=requests, pixel_format="yuv420p", scale=False)
         tasks = tasks_of(material.roots[way], requests)
-        peers = installed_peers()
-        starts |= {name: PeerStart(module=module, tasks=tasks) for name, module in peers.items()}
+        starts |= {name: PeerStart(peer=peer, tasks=tasks) for name, peer in peers.items()}
         with contest(starts) as running:
             roots = {RGB: root, YUV: root, **dict.fromkeys(peers, material.roots[way])}
             worst_db = prove(running, requests[:_PROVED_CLIPS], exact=root, roots=roots)
@@ -111,6 +114,7 @@ class DecodeBench:
             "peers_on": way,
             "rows": {name: _row(times, self.clips, worst_db.get(name)) for name, times in times_s.items()},
             "ratios": {f"{ours} / {name}": _ratio(times_s, ours, name) for ours in (RGB, YUV) for name in peers},
+            "of_best_peer": min((_ratio(times_s, RGB, name) for name in peers), default=None),
             **({"yuv_over_feeding_only": _ratio(times_s, FEED, YUV)} if way == "train" else {}),
         }
 

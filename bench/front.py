@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.bare_send import BareSend, median_cpu_ms
 from bench.machine import provenance
 from bench.one_core import run_on_core, two_cores
 from bench.reading import POLICY, READY_SAMPLES, Read, Reading
@@ -54,12 +55,18 @@ class FrontBench:
             "clip_bytes": POLICY.clip_bytes,
             "clips": self.clips,
             "rounds": self.rounds,
+            "bare_socket_cpu_ms": self._bare(),
             "by_workers": {transport: self._by_workers(transport) for transport in self.transports},
             "two_fronts": {transport: self._two_fronts(transport) for transport in self.transports},
         }
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n")
         Console().print(front_table(result))
+
+    def _bare(self) -> dict[str, float]:
+        """What sending a clip over loopback costs whoever does nothing else: of the front's CPU over tcp, no less."""
+        bare = BareSend(way="socket", clip_bytes=POLICY.clip_bytes, clips=self.clips)
+        return median_cpu_ms([bare], self.rounds)["socket"]
 
     def _by_workers(self, transport: str) -> dict[str, dict[str, float]]:
         server_core, client_core = two_cores()

@@ -53,6 +53,11 @@ def _rows(case: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _figures(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if peers := result.get("peers"):  # a result of before has none
+        yield "peers", ", ".join(f"{name} {version}" for name, version in peers.items())
+    for case in result["cases"]:
+        if best := case.get("of_best_peer"):
+            yield f"RGB over the best peer ({case['title']}, {case['peers_on']} chunks)", f"{best}×"
     chunks, long = result["chunks"], result["chunks_of_300_s_over_15_s"]
     psnr = chunks["psnr_db"]
     yield "bytes of train over ffmpeg-default chunks", f"{chunks['train_over_archive_bytes']}"
@@ -106,6 +111,8 @@ def _transport_rows(result: dict[str, Any]) -> Iterator[list[str]]:
         for name, row in result.get(part, {}).items():
             cells = (row.get(key, "") for key in ("clips_per_s", "client_cpu_ms", "server_cpu_ms", "of_in_process"))
             yield [f"{title}, {name}", *map(str, cells)]
+        for name, row in result.get("bare_zeromq_cpu_ms", {}).get(part, {}).items():
+            yield [f"{title}, {name}: ZeroMQ alone", "", str(row["receiver"]), str(row["sender"]), ""]
 
 
 def sampler_table(result: dict[str, Any]) -> Table:
@@ -122,6 +129,8 @@ def sampler_table(result: dict[str, Any]) -> Table:
 def front_table(result: dict[str, Any]) -> Table:
     """The one table of `bench front`."""
     table = Table("", "front CPU, ms a clip", "of that of the fewest", "clips/s", title="4x224x224, ready")
+    if bare := result.get("bare_socket_cpu_ms"):  # a result of before has none
+        table.add_row("a socket that only sends", f"{bare['sender']:.3f}", "", "")
     for transport, rows in result["by_workers"].items():
         for workers, row in rows.items():
             cells = f"{row['front_cpu_ms']:.3f}", f"{row['of_fewest']:.2f}", f"{row['clips_per_s']:,}"

@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.bare_send import BareSend, Way, median_cpu_ms
 from bench.machine import provenance
 from bench.one_core import run_on_core, two_cores
 from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, READY_SAMPLES, Decoding, Read, Reading, policy_of
@@ -70,6 +71,10 @@ class TransportBench:
             "ready_16_frames": self._ready(policy_of(_LONG_FRAMES), -(-self.clips // 4)),
         }
         result["curve_over_tcp"] = {rows: _curve_over_tcp(result[rows]) for rows in ("ready", "ready_16_frames")}
+        result["bare_zeromq_cpu_ms"] = {
+            "ready": self._bare(POLICY, self.clips),
+            "ready_16_frames": self._bare(policy_of(_LONG_FRAMES), -(-self.clips // 4)),
+        }
         if self.decoded_clips:
             result["decoded"] = self._decoded()
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +101,13 @@ class TransportBench:
                     )
                     reads[transport].append(run_on_core(client_core, reading))
         return {transport: _row(found) for transport, found in reads.items()}
+
+    def _bare(self, policy: ClipPolicy, clips: int) -> dict[Way, dict[str, float]]:
+        """ZeroMQ's own part of it: less than this no tcp and no CURVE of it can cost."""
+        ways: tuple[Way, ...] = ("tcp", "curve")
+        return median_cpu_ms(
+            [BareSend(way=way, clip_bytes=policy.clip_bytes, clips=clips) for way in ways], self.rounds
+        )
 
     def _decoded(self) -> dict[str, dict[str, float]]:
         """Served clips a second over decoding the same clips in one process on the server's core."""

@@ -21,7 +21,7 @@ _ROUNDS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.ui
 _LAST_SHIFT = np.uint64(31)
 
 # Streams keep draws for different purposes apart under one seed.
-ORDER, CLIP, SAMPLING, CROP, FLIP, TUBES, SPARE, SHIFT = range(1, 9)
+ORDER, CLIP, SAMPLING, CROP, FLIP, TUBES, SPARE, SHIFT, TEXT = range(1, 10)
 
 
 def _mix(z: int) -> int:

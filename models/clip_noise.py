@@ -39,11 +39,16 @@ def clip_bits(seeds_B: Tensor | None, like_B: Tensor, *, draws: int) -> Tensor:
     if seeds_B.shape != like_B.shape[:1] or seeds_B.dtype != torch.int64:
         wanted = f"int64 ({like_B.shape[0]},), one for each clip"
         raise ValueError(f"noise: seeds are {seeds_B.dtype} {tuple(seeds_B.shape)}, wanted {wanted}")
-    keys_B = _mix64(seeds_B + _GOLDEN64)
-    low_B1, high_B1 = (_signed32(part)[:, None] for part in (keys_B, keys_B >> 32))
+    low_B1, high_B1 = clip_keys(seeds_B).split(1, dim=1)
     counters_E = torch.arange(draws, dtype=torch.int32, device=like_B.device)
     # Two rounds: with one, clips whose keys differ in their low bits would draw the same numbers in another order.
     return _mix32(_mix32(counters_E ^ low_B1) ^ high_B1) & 0x7FFFFFFF
+
+
+def clip_keys(seeds_B: Tensor) -> Tensor:
+    """What `clip_bits` hashes counters with, int32 (B, 2): number e is mix(mix(e ^ key 0) ^ key 1), 31 bits of it."""
+    keys_B = _mix64(seeds_B + _GOLDEN64)
+    return torch.stack([_signed32(part) for part in (keys_B, keys_B >> 32)], dim=1)
 
 
 def clip_scales(seeds_B: Tensor | None, like_B: Tensor, *, draws: int, p: float) -> Tensor:

@@ -163,7 +163,7 @@ class CMAEBranches(nn.Module):
         self.target_encoder.requires_grad_(requires_grad=False)
 
     def forward(
-        self, x_BCTYX: Tensor, shifted_BCTYX: Tensor, mask_BN: Tensor, *, seeds_B: Tensor | None = None
+        self, x_BCTYX: Tensor, shifted_BCTYX: Tensor, mask_BN: Tensor | SplitMask, *, seeds_B: Tensor | None = None
     ) -> CMAERows:
         """Rows of float clips (B, C, T, Y, X), of the same clips a little later, and of a mask as `VideoMAE` takes it.
 
@@ -217,15 +217,21 @@ def shifted_views(x_BCUYX: Tensor, shifts_B: Tensor, *, frames: int) -> tuple[Te
     Both have the clip's crop: only time moves (Lu et al. 2023). `shifts_B` is int64 on the host, 0 ≤ s ≤ U - T.
     Raises ValueError for other shifts.
     """
-    longest = x_BCUYX.shape[2] - frames
-    if (
-        shifts_B.shape != x_BCUYX.shape[:1]
-        or longest < 0
-        or not 0 <= int(shifts_B.min()) <= int(shifts_B.max()) <= longest
-    ):
-        wanted = f"{x_BCUYX.shape[0]} of 0 to {longest}"
-        raise ValueError(f"CMAE: shifts are {shifts_B.tolist()} in clips of {x_BCUYX.shape[2]} frames, wanted {wanted}")
-    later_BT = (shifts_B[:, None] + torch.arange(frames)).to(x_BCUYX.device, non_blocking=True)
+    later_BT = later_frames(shifts_B, frames=frames, clips_BU=x_BCUYX.shape[:3:2])
+    return two_views(x_BCUYX, later_BT.to(x_BCUYX.device, non_blocking=True))
+
+
+def two_views(x_BCUYX: Tensor, later_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """`shifted_views` by the frames of the later view, on the clips' device."""
     clips_B1 = torch.arange(x_BCUYX.shape[0], device=x_BCUYX.device)[:, None]
     later_BTCYX = x_BCUYX.transpose(1, 2)[clips_B1, later_BT]
-    return x_BCUYX[:, :, :frames], later_BTCYX.transpose(1, 2)
+    return x_BCUYX[:, :, : later_BT.shape[1]], later_BTCYX.transpose(1, 2)
+
+
+def later_frames(shifts_B: Tensor, *, frames: int, clips_BU: tuple[int, ...]) -> Tensor:
+    """The frames of the later view, int64 (B, T) on the host, of clips (B, U). Raises ValueError as `shifted_views`."""
+    longest = clips_BU[1] - frames
+    if shifts_B.shape != clips_BU[:1] or longest < 0 or not 0 <= int(shifts_B.min()) <= int(shifts_B.max()) <= longest:
+        wanted = f"{clips_BU[0]} of 0 to {longest}"
+        raise ValueError(f"CMAE: shifts are {shifts_B.tolist()} in clips of {clips_BU[1]} frames, wanted {wanted}")
+    return shifts_B[:, None] + torch.arange(frames)

@@ -116,8 +116,8 @@ class VideoMAE(nn.Module):
             module.apply(init_xavier)
         nn.init.trunc_normal_(self.mask_token_D, std=MASK_TOKEN_STD)
 
-    def forward(self, x_BCTYX: Tensor, mask_BN: Tensor, *, seeds_B: Tensor | None = None) -> VideoMAEOutput:
-        """Predict the masked cubes of normalised float clips; `mask_BN` is bool, True = masked.
+    def forward(self, x_BCTYX: Tensor, mask_BN: Tensor | SplitMask, *, seeds_B: Tensor | None = None) -> VideoMAEOutput:
+        """Predict the masked cubes of normalised float clips; `mask_BN` is bool, True = masked, or split already.
 
         The target of each cube and channel is (x - mean) / (std + 1e-6), computed in float32; a per-channel affine
         change of the clips, such as ImageNet's normalisation, changes nothing but the weight of the 1e-6. The loss is
@@ -129,8 +129,13 @@ class VideoMAE(nn.Module):
         encoded_BSD = self.encoder(x_BCTYX, selected_BS=where.visible_BS, seeds_B=fold(seeds_B, 0))
         return self.reconstruct(x_BCTYX, encoded_BSD, where, seeds_B=fold(seeds_B, 1))
 
-    def split(self, x_BCTYX: Tensor, mask_BN: Tensor) -> SplitMask:
-        """`split_mask` on the clips' device. Raises ValueError as `forward` does."""
+    def split(self, x_BCTYX: Tensor, mask_BN: Tensor | SplitMask) -> SplitMask:
+        """`split_mask` on the clips' device; one that is split is there. Raises ValueError as `forward` does."""
+        if isinstance(mask_BN, SplitMask):
+            seen = (len(mask_BN.visible_BS), mask_BN.visible_BS.shape[1] + mask_BN.masked_BM.shape[1])
+            if seen != (x_BCTYX.shape[0], self.grid.tokens):
+                raise ValueError(f"mask is {seen}, wanted {(x_BCTYX.shape[0], self.grid.tokens)} = (B, N)")
+            return mask_BN
         if mask_BN.shape != (x_BCTYX.shape[0], self.grid.tokens):
             wanted = (x_BCTYX.shape[0], self.grid.tokens)
             raise ValueError(f"mask is {tuple(mask_BN.shape)}, wanted {wanted} = (B, N)")

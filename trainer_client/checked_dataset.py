@@ -56,8 +56,8 @@ class CheckedDataset:
 
     @property
     def digest(self) -> str:
-        """A hash of its length and its samples' videos, spans and views: of all of a list of up to 65,536, else of 64
-        of them, evenly from the first to the last. Reckoned once; what raises is hashed as such.
+        """A hash of its length and its samples' videos, spans, views and sources: of all of a list of up to 65,536,
+        else of 64 of them, evenly from the first to the last. Reckoned once; what raises is hashed as such.
         """
         if not self._digest:
             whole = hashlib.blake2b(json.dumps([self._len]).encode(), digest_size=8)
@@ -76,7 +76,8 @@ class CheckedDataset:
             sample = self[index]
         except BadInput:  # it is raised when its turn comes
             return b"none\n"
-        return json.dumps([sample.video, sample.start_s, sample.end_s, sample.view]).encode() + b"\n"
+        source = (sample.source,) if sample.source else ()
+        return json.dumps([sample.video, sample.start_s, sample.end_s, sample.view, *source]).encode() + b"\n"
 
     def _count(self) -> int:
         try:

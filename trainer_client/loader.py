@@ -191,6 +191,16 @@ class ClipLoader(HomeProcess):
         self._order.deliver(batch.step)
         return batch
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether next() would not wait: a batch is there, or an error. False before the first next()."""
+        return not (self._closed or self._is_over) and self._feed is not None and self._feed.has_batch
+
+    @property
+    def waited_s(self) -> Mapping[str, float]:
+        """Seconds that the consumer was blocked so far, by cause; those of `stats`."""
+        return self.stats.wait_s
+
     def count_copy_wait(self, waited_s: float) -> None:
         """Count seconds for which the consumer was blocked until a batch was on its device, as waited for a copy.
 

@@ -21,7 +21,8 @@ _EDGE_S = 1e-6  # a video this much shorter than a whole number of windows still
 class Sample:
     """The span [start_s, end_s) of a video, and what the task should learn from it (a class, a sentence, nothing).
 
-    `video` is its name in the manifest. `view` is which of the views that a ClipPolicy has of it, 0 where it has one.
+    `video` is its name in the manifest. `view` is which of the views that a ClipPolicy has of it, 0 where it has one;
+    `source` which data set of a mixture it is of.
     Raises BadInput for a value of another type or out of its limits; NumPy's numbers become Python's.
     """
 
@@ -30,10 +31,11 @@ class Sample:
     end_s: float
     target: object = None
     view: int = 0
+    source: int = 0
 
     def __post_init__(self) -> None:
-        kinds = type(self.video), type(self.start_s), type(self.end_s), type(self.view)
-        if kinds != (str, float, float, int):
+        kinds = type(self.video), type(self.start_s), type(self.end_s), type(self.view), type(self.source)
+        if kinds != (str, float, float, int, int):
             settle_types(self, what="sample")
         if not _is_name(self.video):
             raise BadInput(

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
+from msgspec import Struct
+
 from decode_server.service.fair_share import shares_of
 from decode_server.service.run_shares import RunShares
 from framefeed.errors import BadInput, Busy, DeadlineExceeded, Draining, FramefeedError
@@ -20,7 +22,6 @@ from framefeed.wire import WorkClass
 TOGETHER = 8  # jobs at most that one thread decodes together
 _LOOK_AHEAD = 4 * TOGETHER  # jobs of a client that may be overtaken by one that is decoded together with its first
 _LONG_HEADER_BYTES = 4096  # the tasks of TOGETHER jobs with shorter ones are one message to a worker
-MAX_DEADLINE_S = 60.0  # nothing waits for ever, whatever a client asks for
 FIRST_PLACES = 256  # of one principal's clients, beside the limit: more of them share the common places
 RUNS_OF_PRINCIPAL = 8  # names of runs, each with a share of its own, that one principal may use at a time
 EVALS_IN_A_ROW = 16  # of one run, while training of it waits
@@ -28,8 +29,7 @@ EVALS_IN_A_ROW = 16  # of one run, while training of it waits
 _Key = TypeVar("_Key", bytes, str)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Job:
+class Job(Struct, frozen=True, kw_only=True, eq=False):  # a dataclass takes ten times as long to make
     """A valid decode request in this server; times are on this machine's monotonic clock.
 
     `what` names it for people; `header` is the call as it came, which workers read again. Jobs with equal `frames` may
@@ -153,14 +153,26 @@ class Admission:
                 return job, busy
             self._give_up([refused])
             pushed_out = refused, busy
-        line = self._lines.setdefault((job.run, job.work_class), OrderedDict())
-        line.setdefault(job.principal, _Clients()).setdefault(job.client, deque()).append(job)
+        self._line_up(job)
         self._shares.waits(job.run)
         self._queued += 1
         self._count(job, 1)
         self._next_due_s = min(self._next_due_s, job.due_s)
         self.full = pushed_out is not None
         return pushed_out
+
+    def _line_up(self, job: Job) -> None:
+        key = job.run, job.work_class
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = OrderedDict()
+        clients = line.get(job.principal)
+        if clients is None:
+            clients = line[job.principal] = _Clients()
+        jobs = clients.get(job.client)
+        if jobs is None:
+            jobs = clients[job.client] = deque()
+        jobs.append(job)
 
     def first(self, *, blocked: Callable[[Job], bool]) -> Job | None:
         """The job to start next, still queued: the oldest of the client whose turn it is.
@@ -282,16 +294,19 @@ class Admission:
 
     def _count(self, job: Job, change: int) -> None:
         """One more or less of a job's principal, client and run; what has none is not kept."""
-        asker = self._askers.setdefault(job.principal, _Asker())
-        self._first_places -= min(len(asker.by_client), FIRST_PLACES)
+        asker = self._askers.get(job.principal)
+        if asker is None:
+            asker = self._askers[job.principal] = _Asker()
+        before = len(asker.by_client)
         asker.queued += change
         _add(asker.by_client, job.client, change)
         _add(asker.by_run, job.run, change)
-        self._first_places += min(len(asker.by_client), FIRST_PLACES)
-        if job.client in asker.by_client:
+        if len(asker.by_client) > before:
             self._of_client[job.client] = job.principal
-        else:
+            self._first_places += before < FIRST_PLACES
+        elif len(asker.by_client) < before:
             del self._of_client[job.client]
+            self._first_places -= before <= FIRST_PLACES
         if not asker.queued:
             del self._askers[job.principal]
 
@@ -300,6 +315,8 @@ class Admission:
 
 
 def _add(counts: dict[_Key, int], key: _Key, change: int) -> None:
-    counts[key] = counts.get(key, 0) + change
-    if not counts[key]:
+    count = counts.get(key, 0) + change
+    if count:
+        counts[key] = count
+    else:
         del counts[key]

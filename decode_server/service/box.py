@@ -22,12 +22,12 @@ from decode_server.service.membership.registry import Registration
 from decode_server.service.process_end import describe_end
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.grace import END_S
 from framefeed.server_entry import ServerEntry
 
 log = logging.getLogger("framefeed.serve")
 
 _TURN_S = 0.5
-_END_S = 20.0  # past the drain's time, for fronts to see to their parts
 _FORCED_S = 5.0  # after a second signal, or when the box ends over an error
 _LEAST_HANG_S = 5.0
 _FIRST_TRIES, _LATER_TRIES = 3, 8  # failed starts in a row: of one front that was never ready, of each front
@@ -127,7 +127,7 @@ class Box:
         """Pass each signal on to every front; kill those that take too long over it."""
         while self._stops_told < min(stops.count, 2):
             self._stops_told += 1
-            self._end_by_s = now_s + (self._limits.drain_s + _END_S if self._stops_told == 1 else _FORCED_S)
+            self._end_by_s = now_s + (self._limits.drain_s + END_S if self._stops_told == 1 else _FORCED_S)
             log.info("%s: %d fronts are asked to end", stops.last, sum(front.alive for front in self._fronts))
             if self._registration is not None:
                 self._registration.end()

@@ -31,6 +31,8 @@ class DescriptorReserve:
 
     def refill(self) -> None:
         """Take back what is missing, as far as that can be."""
+        if len(self._held) >= self._count:
+            return
         with contextlib.suppress(OSError):
             while len(self._held) < self._count:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

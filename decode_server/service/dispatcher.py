@@ -75,8 +75,10 @@ class Dispatcher:
         """Jobs to decode together with this one, and their buffers: no more than leaves every thread its share of the
         queue, and others theirs of the buffer pool.
         """
-        share = len(self._admission) // self._pool.room
-        for companion in self._admission.companions(job)[: max(share - 1, 0)]:
+        most = len(self._admission) // self._pool.room - 1
+        if most < 1 or job.alone:
+            return
+        for companion in self._admission.companions(job)[:most]:
             buffer = self._allocate(companion, part) if self._in_share(companion) else None
             if buffer is None:
                 return

@@ -63,7 +63,7 @@ class Front:
         on_drain: Callable[[], None],
     ) -> None:
         self.lifecycle = parts.lifecycle
-        self.status = Status(state=State.STARTING, turned_s=time.monotonic(), detail="no turn yet")
+        self._turned_s = time.monotonic()
         self._listeners, self._admission, self._buffer_pool = parts.listeners, parts.admission, parts.buffer_pool
         self._pool, self._metrics, self._stops = parts.pool, parts.metrics, parts.stops
         self._index_watch = parts.index_watch
@@ -194,14 +194,12 @@ class Front:
     def _admit(self, client: bytes, call: DecodeCall, header: bytes, now_s: float) -> None:
         """Queue the call. Raises the error that refuses it."""
         self._drain_notice.asked(client, now_s)
-        request, left_s = call.request, call.deadline_s
+        request, left_s, clip_bytes = call.request, call.deadline_s, call.request.clip_bytes
         if not math.isfinite(left_s):
             raise BadRequest(f"request: deadline_s is {left_s}, wanted a finite number of seconds")
-        if not self._buffer_pool.ranges.fits(request.clip_bytes):
+        if not self._buffer_pool.ranges.fits(clip_bytes):
             room = self._buffer_pool.ranges.total_bytes
-            raise NotHere(
-                f"request: the clip would be {request.clip_bytes} bytes, this server's buffer pool has {room}"
-            )
+            raise NotHere(f"request: the clip would be {clip_bytes} bytes, this server's buffer pool has {room}")
         if self.lifecycle.state is State.STARTING:
             raise Busy("no worker is up yet; try another server, or later")
         if self._index_watch.outdated:
@@ -216,7 +214,7 @@ class Front:
             attempt=call.attempt,
             what=name_of(request),
             header=header,
-            clip_bytes=request.clip_bytes,
+            clip_bytes=clip_bytes,
             received_s=taken_s,
             due_s=now_s + min(left_s, self._deadline_s),
             frames=request.frames_key,
@@ -286,7 +284,8 @@ class Front:
                 self._metrics.dropped("client_gone")
 
     def _step_life(self, now_s: float) -> None:
-        self._stops.clear()
+        if self._listeners.has_woken(self._stops.fileno()):
+            self._stops.clear()
         if self._stops.count > 1:
             raise FramefeedError(f"stopped at once by a second signal, with {self.in_flight} requests in flight")
         why = self._stops.last if self._stops.count == 1 else self._index_watch.outdated
@@ -346,13 +345,20 @@ class Front:
             clients=self._listeners.clients,
         )
         self._metrics.observe(gauges, now_s=now_s)
-        self._metrics.restarted(self._pool.restarts - self._restarts_seen)
-        self._restarts_seen = self._pool.restarts
-        detail = f"{gauges.workers} of {self._pool.size} workers up, {gauges.in_flight} requests in flight"
-        detail += f", {gauges.stuck_reads} reads hang" if gauges.stuck_reads else ""
-        detail += f", {self._index_watch.outdated}" if self._index_watch.outdated else ""
-        detail += f", {gauges.zombies} killed workers cannot go" if gauges.zombies else ""
-        self.status = Status(state=gauges.state, turned_s=now_s, detail=detail)
+        if self._pool.restarts != self._restarts_seen:
+            self._metrics.restarted(self._pool.restarts - self._restarts_seen)
+            self._restarts_seen = self._pool.restarts
+        self._turned_s = now_s
+
+    @property
+    def status(self) -> Status:
+        """What is so now, for any thread."""
+        pool, outdated = self._pool, self._index_watch.outdated
+        detail = f"{pool.ready} of {pool.size} workers up, {self.in_flight} requests in flight"
+        detail += f", {pool.stuck_reads} reads hang" if pool.stuck_reads else ""
+        detail += f", {outdated}" if outdated else ""
+        detail += f", {pool.zombies} killed workers cannot go" if pool.zombies else ""
+        return Status(state=self.lifecycle.state, turned_s=self._turned_s, detail=detail)
 
     def _slots(self) -> int:
         """Clips that are decoded at a time now: as many as there are threads, and buffers for one client."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from decode_server.service.admission import MAX_DEADLINE_S, Admission
+from decode_server.service.admission import Admission
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.credits import Credits
 from decode_server.service.index_watch import IndexWatch
@@ -15,6 +15,7 @@ from decode_server.service.refusals import Refusals
 from decode_server.service.siblings import Siblings
 from decode_server.service.workers.worker_pool import WorkerPool
 from framefeed.cli.stop_signals import StopSignals
+from framefeed.grace import MAX_DEADLINE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import Struct
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Enum,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -23,6 +22,7 @@ from prometheus_client import (
 
 from decode_server.clips.read_watch import FAULTS, OPERATIONS, RETRY
 from decode_server.service.lifecycle import State
+from decode_server.service.tallies import Count, TalliedHistogram, Tally
 from decode_server.service.workers.worker_messages import Effort
 from framefeed.clip import STAGES
 from framefeed.errors import WIRE_ERRORS
@@ -36,8 +36,7 @@ WASTE_REASONS = ("late", "cancelled", "client_gone", "hung")
 _MOST_CODECS, _OTHER_CODEC = 64, "other"  # a worker may say anything of its clips
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gauges:
+class Gauges(Struct, frozen=True, kw_only=True, eq=False):  # a dataclass takes ten times as long to make, each turn
     """What is so at the end of a turn of the front's loop, from the owners of the counts."""
 
     state: State
@@ -86,7 +85,7 @@ class Metrics:
         )
         _set_limits(capacity, registry=r)
         self._observed: tuple[float, Gauges] | None = None
-        self._by_codec: dict[tuple[int, str], Counter] = {}
+        self._by_codec: dict[tuple[int, str], Count] = {}
         self._by_outcome = {outcome: self._requests.labels(outcome) for outcome in ("clip", "server", *WIRE_ERRORS)}
         for reason in DROP_REASONS:
             self._dropped.labels(reason)
@@ -104,76 +103,76 @@ class Metrics:
 
     def _make_request_counts(self, r: CollectorRegistry) -> None:
         n = "framefeed_server_"
-        self._received = Counter(n + "requests_received_total", "Messages that came from clients.", registry=r)
-        self._requests = Counter(
+        self._received = Tally(n + "requests_received_total", "Messages that came from clients.", registry=r).labels()
+        self._requests = Tally(
             n + "requests_total", "Requests replied to: clip, server, or the error's code.", ["outcome"], registry=r
         )
-        self._dropped = Counter(
+        self._dropped = Tally(
             n + "replies_dropped_total", "Requests whose reply found no reader, by reason.", ["reason"], registry=r
         )
         self._in_flight = Gauge(n + "requests_in_flight", "Requests received and not yet replied to.", registry=r)
-        self._together = Counter(n + "clips_together_total", "Clips decoded together with others.", registry=r)
-        self._clips = Counter(n + "clips_total", "Clips decoded.", ["socket", "codec"], registry=r)
-        self._stages = Histogram(
+        self._together = Tally(n + "clips_together_total", "Clips decoded together with others.", registry=r).labels()
+        self._clips = Tally(n + "clips_total", "Clips decoded.", ["socket", "codec"], registry=r)
+        self._stages = TalliedHistogram(
             n + "stage_duration_seconds",
             "Time of a clip's stages: queue, read, decode, scale.",
-            ["stage"],
+            "stage",
             buckets=_BUCKETS_S,
             registry=r,
         )
-        self._wasted = Counter(
+        self._wasted = Tally(
             n + "wasted_decodes_total", "Decodes of clips that nobody wanted any more, by why.", ["reason"], registry=r
         )
-        self._by_run = Counter(
+        self._by_run = Tally(
             n + "run_requests_total", "Requests for clips that were admitted, by run.", ["run"], registry=r
         )
-        self._runs: dict[str, Counter] = {}
-        self._read = Counter(n + "read_bytes_total", "Bytes of video read for clips.", registry=r)
-        self._sent = Counter(n + "sent_bytes_total", "Bytes of replies handed to the transport.", registry=r)
+        self._runs: dict[str, Count] = {}
+        self._read = Tally(n + "read_bytes_total", "Bytes of video read for clips.", registry=r).labels()
+        self._sent = Tally(n + "sent_bytes_total", "Bytes of replies handed to the transport.", registry=r).labels()
 
     def _make_time_counts(self, r: CollectorRegistry) -> None:
         n = "framefeed_server_"
         self._queued = Gauge(n + "queue_depth_requests", "Requests waiting for a worker.", registry=r)
-        self._empty = Counter(
+        self._empty = Tally(
             n + "queue_empty_seconds_total", "Time with no request waiting and a worker idle.", registry=r
-        )
-        self._full = Counter(n + "queue_full_seconds_total", "Time with the queue at its limit.", registry=r)
-        self._short = Counter(
+        ).labels()
+        self._full = Tally(n + "queue_full_seconds_total", "Time with the queue at its limit.", registry=r).labels()
+        self._short = Tally(
             n + "buffer_short_seconds_total", "Time in which a request waited for reply memory alone.", registry=r
-        )
-        self._blocked = Counter(
+        ).labels()
+        self._blocked = Tally(
             n + "client_blocked_seconds_total",
             "Time in which all that waited was for clients that had clips to read first.",
             registry=r,
-        )
-        self._front = Counter(n + "front_busy_seconds_total", "Time that the front's thread worked.", registry=r)
+        ).labels()
+        self._front = Tally(n + "front_busy_seconds_total", "Time that the front's thread worked.", registry=r).labels()
         self._front_seen_s = 0.0
         self._longest = Gauge(
             n + "front_longest_turn_seconds", "The longest turn of the front's thread since the start.", registry=r
         )
-        self._thread_busy = Counter(
+        self._thread_busy = Tally(
             n + "thread_busy_seconds_total", "Time that decoding threads worked.", ["socket"], registry=r
         )
 
     def _make_storage_counts(self, r: CollectorRegistry) -> None:
         n = "framefeed_server_"
-        self._reads = Histogram(
+        self._reads = TalliedHistogram(
             n + "storage_duration_seconds",
             "Time of operations of storage.",
-            ["operation"],
+            "operation",
             buckets=_BUCKETS_S,
             registry=r,
         )
-        self._indices = Counter(
+        self._indices = Tally(
             n + "index_lookups_total",
             "Packet indices looked for, by whether they were in memory.",
             ["found"],
             registry=r,
         )
-        self._faults = Counter(
+        self._faults = Tally(
             n + "storage_faults_total", "Reads of storage that went wrong, by kind.", ["kind"], registry=r
         )
-        self._retries = Counter(n + "storage_retries_total", "Reads that were made again after a fault.", registry=r)
+        self._retries = Tally(n + "storage_retries_total", "Reads made again after a fault.", registry=r).labels()
 
     def _make_worker_counts(self, r: CollectorRegistry) -> None:
         n = "framefeed_server_"
@@ -181,10 +180,10 @@ class Metrics:
         self._clients_limit = Gauge(n + "clients_limit", "How many there may be.", ["address"], registry=r)
         self._workers = Gauge(n + "workers", "Worker processes that can take requests.", registry=r)
         self._busy = Gauge(n + "workers_busy", "Worker processes that have a request.", registry=r)
-        self._gateway_restarts = Counter(
+        self._gateway_restarts = Tally(
             n + "gateway_restarts_total", "Processes of an address that ended and were replaced.", registry=r
-        )
-        self._restarts = Counter(n + "worker_restarts_total", "Worker processes that ended too early.", registry=r)
+        ).labels()
+        self._restarts = Tally(n + "worker_restarts_total", "Workers that ended too early.", registry=r).labels()
         self._stuck = Gauge(n + "stuck_reads", "Decoding threads in a read that does not return.", registry=r)
         self._zombies = Gauge(n + "worker_zombies", "Killed workers that a hung read keeps.", registry=r)
         self._buffer_pool = Gauge(n + "buffer_pool_used_bytes", "Reply memory in use.", registry=r)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from decode_server.service.buffer_pool import BufferPool
 from decode_server.service.listeners.listener import Delivery, ReaderFull, ReaderGone
 from decode_server.service.range_allocator import Buffer
@@ -21,8 +23,7 @@ KEPT_REPLY_BYTES = 1024  # what keeping one takes beside its header
 _RETRY_S, _RETRY_MAX_S = 0.001, 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pixels:
+class Pixels(Struct, frozen=True, kw_only=True, eq=False):
     """The buffer of a clip, its length, and until when its client wants it."""
 
     buffer: Buffer
@@ -30,8 +31,7 @@ class Pixels:
     due_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True, kw_only=True, eq=False):
     """One reply; `late` makes the header that replaces a clip which its reader did not take in time. `principal` is
     whose connection its client is.
     """
@@ -144,7 +144,9 @@ class Outbox:
 
     def next_timer_s(self) -> float:
         """When to call `tend` next for the sake of a slow reader, or of one that reads no more."""
-        return min((reader.retry_s for reader in self._slow.values()), default=self._lease_ends_s)
+        if not self._slow:
+            return self._lease_ends_s
+        return min(reader.retry_s for reader in self._slow.values())
 
     def _end_leases(self, now_s: float) -> None:
         for client, in_transit in list(self._in_transit.items()):
@@ -208,7 +210,9 @@ class Outbox:
         self._counter.replied(reply.outcome, len(reply.header) + (pixels.clip_bytes if pixels else 0))
         if pixels is not None:
             assert delivery is not None, "outbox: pixels were sent without a way to know when they are delivered"
-            in_transit = self._in_transit.setdefault(reply.client, _InTransit(now_s))
+            in_transit = self._in_transit.get(reply.client)
+            if in_transit is None:
+                in_transit = self._in_transit[reply.client] = _InTransit(now_s)
             self._lease_ends_s = min(self._lease_ends_s, in_transit.progress_s + self._lease_s)
             self.in_transit += 1
             in_transit.clips.append((delivery, pixels.buffer))

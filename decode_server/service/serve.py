@@ -51,6 +51,8 @@ def run_server(options: ServeOptions, *, worker_command: tuple[str, ...] = WORKE
     """
     endpoints = [parse_bind(bind, public_allowed=options.public) for bind in options.bind or (DEFAULT_BIND,)]
     _warn_of_exposed_folders(options)
+    if options.short_drain:
+        log.warning("%s", options.short_drain)
     domains = _domains(options)
     log.info("%s", describe_capacity([domain.threads for domain in domains], read_links(NETWORKS)))
     if len(domains) == 1:

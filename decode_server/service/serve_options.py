@@ -9,12 +9,12 @@ from typing import Annotated
 import tyro
 
 from decode_server.clips.clip_cost import MAX_DECODE_MPX, MAX_READ_MIB
-from decode_server.service.admission import MAX_DEADLINE_S
 from decode_server.service.listeners.security import SecurityOptions
 from decode_server.service.listeners.zmq_listener import CONNECTIONS, IO_THREADS
 from decode_server.service.membership.registry import LEASE_S
 from decode_server.service.workers.domains import FRONT_THREADS
 from framefeed.errors import BadInput
+from framefeed.grace import DRAIN_S, MAX_DEADLINE_S, ONE_DECODE_S, outlasts
 from framefeed.server_entry import MAX_LEASE_S
 from framefeed.zmtp import MAX_IO_THREADS
 
@@ -67,8 +67,9 @@ class ServeOptions:
     before it is read."""
     run_share: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """NAME=WEIGHT: what a run gets of the decoding time relative to others, which have 1. Give it again for more."""
-    drain_s: float = 30.0
-    """On the first signal, finish what is in flight for at most this long. A second signal stops at once."""
+    drain_s: float = DRAIN_S
+    """On the first signal, finish what is in flight for at most this long, which should be --max-deadline-s and
+    the time of a decode. A second signal stops at once."""
     hang_s: float = 30.0
     """A worker is killed and replaced when a decode is this long past its deadline, or when all threads that decode, or
     half of those that read ahead, were stuck in reads for this long; and so is one of several fronts whose loop stood
@@ -124,3 +125,13 @@ class ServeOptions:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise BadInput(f"--{name.replace('_', '-')} is {value}, wanted at least {low}")
+
+    @property
+    def short_drain(self) -> str:
+        """What is wrong with a drain that cannot save all requests, or "". One of 0 is meant to save none."""
+        if not self.drain_s or outlasts(deadline_s=self.max_deadline_s, drain_s=self.drain_s):
+            return ""
+        return (
+            f"--drain-s is {self.drain_s:g}, wanted more than --max-deadline-s {self.max_deadline_s:g} and "
+            f"{ONE_DECODE_S:g} s for a decode: a stop may refuse requests"
+        )

@@ -41,7 +41,7 @@ class Show:
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of chunks or videos, indexed."""
-    index: Path | None = None
+    index_folder: Path | None = None
     """Folder of the manifest when it is not ROOT."""
     video: str | None = None
     """Name of the video in the manifest. Default: the first."""
@@ -85,7 +85,7 @@ class Show:
         if not 16 <= self.tile_px <= 2000 or not 0.1 <= self.fps <= 240:
             raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
         with (
-            closing(Library(self.root, index_folder=self.index, follow_links=True)) as library,
+            closing(Library(self.root, index_folder=self.index_folder, follow_links=True)) as library,
             closing(Engine(library)) as engine,
         ):
             shown = [_decode(engine, library, request, self.tile_px) for request in self.wanted(library)]

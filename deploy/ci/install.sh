@@ -3,7 +3,7 @@
 # the oldest Compose that has to read our files.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
-needs=(dockerd debootstrap prometheus promtool iptables docker-compose)
+needs=(dockerd docker containerd runc debootstrap prometheus promtool iptables docker-compose)
 for program in "${needs[@]}"; do
     if ! command -v "$program" >/dev/null; then
         apt-get -qq update

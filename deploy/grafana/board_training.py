@@ -24,7 +24,7 @@ TRAINING = Board(
                 Panel(
                     title="What it waits for",
                     text="The cause with the largest share of time, of the rank that waits most for it. "
-                    "docs/operating.md says what to do about each.",
+                    "docs/operations.md says what to do about each.",
                     unit="percentunit",
                     kind="number",
                     queries=[("topk(1, cause:framefeed_trainer_starvation:ratio)", "{{cause}}")],
@@ -84,6 +84,16 @@ TRAINING = Board(
                     kind="stack",
                     queries=[
                         (f"avg by (cause) (rate(framefeed_trainer_data_wait_seconds_total{INTERVAL}))", "{{cause}}")
+                    ],
+                ),
+                Panel(
+                    title="Idle GPU by cause",
+                    text="Share of a GPU's time without work between two steps, by CUDA events, on average over ranks: "
+                    "by what was waited for, or host, the training thread itself. Runs on a CPU have none.",
+                    unit="percentunit",
+                    kind="stack",
+                    queries=[
+                        (f"avg by (cause) (rate(framefeed_trainer_gpu_idle_seconds_total{INTERVAL}))", "{{cause}}")
                     ],
                 ),
                 Panel(

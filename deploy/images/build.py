@@ -78,7 +78,7 @@ def make_wheels(target: Target, out: Path) -> Path:
     stamp = out / "made_of"
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(out, ignore_errors=True)
-        _fetch(locks[0], out)
+        _fetch_locked(locks[0], out)
         if any(map(is_for_cuda, out.glob("torch-*.whl"))):
             _fetch(locks[1], out)
     for own in out.glob("framefeed-*.whl"):
@@ -103,9 +103,37 @@ def is_for_cuda(wheel: Path) -> bool:
     return any("nvidia" in line or "cuda" in line for line in needs)
 
 
-def _fetch(lock: Path, out: Path) -> None:
+def _fetch_locked(lock: Path, out: Path) -> None:
+    """Fetch all that a lock file names, torch first from where pip looks beside its index (`find-links`): a build for
+    the CPU may lie there, whose hash is in the file as well, and pip prefers the index's whatever lies there.
+    """
+    torch, others = split_lock(lock.read_text())
+    with tempfile.TemporaryDirectory(prefix="framefeed-lock-") as scratch:
+        for name, text in (("torch", torch), ("others", others)):
+            (Path(scratch) / name).write_text(text)
+        if torch:
+            try:
+                _fetch(Path(scratch) / "torch", out, "--no-index")
+            except FramefeedError:  # there is none
+                _fetch(Path(scratch) / "torch", out)
+        _fetch(Path(scratch) / "others", out)
+
+
+def split_lock(text: str) -> tuple[str, str]:
+    """A lock file's requirement of torch with its hashes, and all others."""
+    torch: list[str] = []
+    others: list[str] = []
+    kept = others
+    for line in text.splitlines(keepends=True):
+        if not line.startswith(" "):
+            kept = torch if line.startswith("torch==") else others
+        kept.append(line)
+    return "".join(torch), "".join(others)
+
+
+def _fetch(lock: Path, out: Path, *words: str) -> None:
     options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--wheel-dir", str(out)]
-    call([*_PIP, "wheel", *options, "--requirement", str(lock)])
+    call([*_PIP, "wheel", *options, *words, "--requirement", str(lock)])
 
 
 def sort_wheels(source: Path, to: Path) -> None:

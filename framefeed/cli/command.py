@@ -1,25 +1,28 @@
 """The `framefeed` command: finds its verbs through entry points, so it imports no package it does not run.
 
-A verb is one word or two (`serve`, `train mae`): a dataclass whose fields are its options (parsed by tyro) and whose
-`run()` does the work. What goes wrong on purpose ends in one line on stderr and a non-zero exit code, not in a
-traceback.
+A verb is one word or two (`serve`, `bench decode`): a dataclass whose fields are its options (parsed by tyro) and whose
+`run()` does the work; one that has a `parse()` reads its options itself. What goes wrong on purpose ends in one line on
+stderr and a non-zero exit code, not in a traceback.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import io
 import os
 import re
 import sys
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import tyro
 
 from framefeed.cli.log_lines import log_warnings
 from framefeed.errors import BadInput, FramefeedError
+
+OptionsT = TypeVar("OptionsT")
 
 
 class Verb(Protocol):
@@ -27,6 +30,14 @@ class Verb(Protocol):
 
     def run(self) -> None:
         """Do the work; raise a FramefeedError with one clear line if it cannot be done."""
+
+
+@runtime_checkable
+class ReadsItself(Protocol):
+    """What an entry point loads instead, where a verb's options are not the fields of one dataclass."""
+
+    def parse(self, args: list[str]) -> Verb:
+        """The verb with its options. Raises BadInput, in one line, for what does not parse."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -75,14 +86,34 @@ def parse_verb(point: EntryPoint, args: list[str]) -> Verb:
     except ModuleNotFoundError as error:
         hint = "pip install 'framefeed[trainer]'" if error.name == "torch" else "install the extra that brings it"
         raise BadInput(f"verb {point.name!r} needs the package {error.name!r}; {hint}") from None
+    if isinstance(kind, ReadsItself):
+        return kind.parse(args)
+    return cast(Verb, parse_options(kind, args, name=point.name))
+
+
+def parse_options(
+    kind: type[OptionsT],
+    args: list[str],
+    *,
+    name: str,
+    default: OptionsT | None = None,
+    about: str | None = None,
+) -> OptionsT:
+    """A dataclass from command-line options by tyro, those that are not given as in `default`, if there is one.
+
+    `name` is the verb's, behind "framefeed", `about` what its help says first; None: the dataclass's words.
+    Raises BadInput, in one line, for what does not parse.
+    """
+    cli = functools.partial(tyro.cli, kind, prog=f"framefeed {name}", args=args, use_underscores=False)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return cast(Verb, tyro.cli(kind, prog=f"framefeed {point.name}", args=args, use_underscores=False))
+            parsed = cli(description=about) if default is None else cli(description=about, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise BadInput(f"{point.name}: {_one_line(complaint.getvalue())}") from None
+        raise BadInput(f"{name}: {_one_line(complaint.getvalue())}") from None
+    return cast(OptionsT, parsed)
 
 
 def _one_line(box: str) -> str:

@@ -12,8 +12,8 @@ if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
 from tests.unit.trainer.small_tasks import CPU, FRAMES, TASKS, Split, make_run, make_share  # noqa: E402
-from trainer_client.training.device_feed import to_device  # noqa: E402
-from trainer_client.training.precision import PrecisionName  # noqa: E402
+from trainer_client.training.device_feed import Preparing, to_device  # noqa: E402
+from trainer_client.training.precision import DTYPES, PrecisionName  # noqa: E402
 from trainer_client.training.ranks import Ranks  # noqa: E402
 from trainer_client.training.step import train_step  # noqa: E402
 from trainer_client.training.tasks.cmae import CmaeTask  # noqa: E402
@@ -36,17 +36,15 @@ def no_waits() -> Iterator[None]:
 def test_a_step_waits_for_nothing_and_is_the_cpu_s(
     name: str, micro_clips: int | None, precision: PrecisionName
 ) -> None:
-    """From prepared inputs to the next step; its numbers are read behind it."""
+    """The whole step of a batch that was prepared ahead; its numbers are read behind it."""
     split = Split(micro_clips=micro_clips, precision=precision)
     run, plain = make_run(name, split, device=CUDA), make_run(name, Split())
     frames = FRAMES + 2 if isinstance(run.task, CmaeTask) else FRAMES
-    prepare, losses, wanted = run.task.prepare, list[float](), list[float]()
+    losses, wanted = list[float](), list[float]()
+    preparing = Preparing(work=run.task.on_host, dtype=DTYPES[precision])
     for step in range(4):
         share = make_share(step, Ranks(), frames=frames)
-        run.task.model.train()
-        batch = to_device(share, CUDA)
-        prepared = prepare(batch)
-        run.task.prepare = lambda _batch, prepared=prepared: prepared
+        batch = to_device(share, CUDA, preparing)
         torch.cuda.synchronize()
         if step == 0:  # the first step allocates and chooses kernels
             tensors = train_step(run, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from tests.integration.serving import wait_until
 COMPOSE = shutil.which("docker-compose", path=str(Path(sys.executable).parent))
 _COMMAND_S = 300.0
 # By no proxy: these are containers of this machine.
-_OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 class Composition:
@@ -80,7 +81,7 @@ class Composition:
     def page(self, container: Container) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """A container's /metrics: value by (name, labels)."""
         port = 9556 if "trainer" in container.name else 9555
-        with _OPEN(f"http://{address(container)}:{port}/metrics", timeout=10) as answer:
+        with OPEN(f"http://{address(container)}:{port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -113,8 +114,21 @@ class Composition:
     def prometheus(self, path: str, **query: str) -> Any:
         """What Prometheus' API answers, from where a person on this machine would ask."""
         url = f"http://127.0.0.1:{self.env['PROMETHEUS_PORT']}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with _OPEN(url, timeout=10) as answer:
+        with OPEN(url, timeout=10) as answer:
             return json.load(answer)["data"]
+
+    def firing(self, alert: str) -> set[str]:
+        """Wait until an alert fires; the names of all that do then."""
+        seen: set[str] = set()
+
+        def fires() -> bool:
+            alerts = self.prometheus("alerts")["alerts"]
+            seen.clear()
+            seen.update(one["labels"]["alertname"] for one in alerts if one["state"] == "firing")
+            return alert in seen
+
+        self.wait(f"{alert} fires", fires, patience_s=90)
+        return seen
 
     def targets(self) -> dict[str, set[str]]:
         """Addresses of the targets that answer, by job."""
@@ -123,6 +137,17 @@ class Composition:
             if target["health"] == "up":
                 up.setdefault(target["labels"]["job"], set()).add(target["labels"]["instance"].rpartition(":")[0])
         return up
+
+    def pause(self, container: Container) -> None:
+        """Freeze all its processes; the engine gives up where one is in the kernel for long, and is asked again."""
+
+        def frozen() -> bool:
+            with contextlib.suppress(docker.errors.APIError):
+                container.pause()
+            container.reload()
+            return bool(container.status == "paused")
+
+        self.wait(f"{container.name} is paused", frozen)
 
     def wait(self, what: str, seen: Any, *, patience_s: float = 60.0) -> None:
         """As wait_until; what cannot be reached yet is not seen, and the logs are shown when time is over."""
@@ -145,6 +170,18 @@ class Composition:
         for container in self.client.containers.list(filters={"status": "paused"}):
             container.unpause()
         self.compose("down", "--volumes", "--timeout", "5")
+
+
+def remove_leftovers(client: docker.DockerClient, *projects: str) -> None:
+    """Containers and volumes of projects whose test was killed: the engine starts them again, and a run would go on."""
+    for project in projects:
+        label = {"label": f"com.docker.compose.project={project}"}
+        for container in client.containers.list(all=True, filters=label):
+            if container.status == "paused":
+                container.unpause()
+            container.remove(force=True)
+        for volume in client.volumes.list(filters=label):
+            volume.remove(force=True)
 
 
 def address(container: Container) -> str:

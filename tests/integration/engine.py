@@ -100,7 +100,7 @@ def build_images(client: docker.DockerClient) -> None:
         wheels = make_wheels(target, KEPT / f"wheels-{target}")
         Build(target=target, base=BASE, tag=tag, wheels=wheels).run()
     _build_prometheus(client)
-    client.images.prune()
+    client.images.prune(filters={"dangling": True, "until": "24h"})  # newer ones are what a next build begins with
 
 
 def _build_prometheus(client: docker.DockerClient) -> None:

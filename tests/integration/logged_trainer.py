@@ -28,7 +28,7 @@ from trainer_client.training.feed_options import FeedOptions, FeedPlan
 from trainer_client.training.learning import LearningOptions
 from trainer_client.training.loop import TrainLoop
 from trainer_client.training.processes import joined
-from trainer_client.training.session import Session, SessionOptions
+from trainer_client.training.session import RunConfig, Session, SessionOptions
 from trainer_client.training.step import Run
 from trainer_client.training.tasks.mae import MaeTask, MaskedInputs
 
@@ -65,13 +65,20 @@ def main() -> None:
     policy = ClipPolicy(
         sampling=Dense(frames=FRAMES, stride=1), crop=RandomResizedCrop(), width_px=SIDE_PX, height_px=SIDE_PX
     )
-    options = SessionOptions(
-        out=wanted.out, steps=wanted.steps, resume=True, checkpoint_every=wanted.every, metrics_port=0, log_every=1000
+    options = SessionOptions(out=wanted.out, resume=True, checkpoint_every=wanted.every, metrics_port=0, log_every=1000)
+    plan = FeedPlan(
+        root=wanted.root,
+        logs=wanted.out,
+        dataset=dataset,
+        policy=policy,
+        batch_clips=CLIPS,
+        seed=0,
+        steps=wanted.steps,
     )
-    plan = FeedPlan(root=wanted.root, logs=wanted.out, dataset=dataset, policy=policy, seed=0, steps=wanted.steps)
+    config = RunConfig(what={"steps": wanted.steps}, steps=wanted.steps)
     with joined(torch.device("cpu")) as ranks:
         compute = compute_options.open(ranks)
-        with Session(options, config={"steps": wanted.steps}, ranks=ranks) as session:
+        with Session(options, config=config, ranks=ranks) as session:
             torch.manual_seed(0)
             task = LoggedTask(model, mask_ratio=0.5, device=compute.device)
             task.log = wanted.out / f"used.rank{ranks.rank}.jsonl"
@@ -83,7 +90,7 @@ def main() -> None:
                 average=Average(task.model, decay=0.9),
                 seed=0,
             )
-            feed = FeedOptions(servers=(wanted.server,), batch_clips=CLIPS, prefetch_batches=2)
+            feed = FeedOptions(servers=(wanted.server,), prefetch_batches=2)
             with feed.open(plan, compute=compute, registry=session.registry) as loader:
                 session.train(TrainLoop(run, loader, device=compute.device), loader)
 

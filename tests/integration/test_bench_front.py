@@ -17,6 +17,7 @@ def test_each_number_of_workers_gets_its_row(tmp_path: Path) -> None:
     FrontBench(workers=(1, 3), clips=640, rounds=1, out=out).run()
     result = json.loads(out.read_text())
     assert set(result["by_workers"]) == set(result["two_fronts"]) == {"tcp", "shm"}
+    assert 0 < result["bare_socket_cpu_ms"]["sender"] < 50
     for rows in result["by_workers"].values():
         assert set(rows) == {"1", "3"}
         assert all(0 < row["front_cpu_ms"] * row["clips_per_s"] / 1000 < 3 for row in rows.values())  # of a core's time

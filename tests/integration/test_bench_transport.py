@@ -27,6 +27,9 @@ def test_every_transport_gets_its_row(tmp_path: Path) -> None:
     assert {"processor", "commit", "date"} <= set(result)
     assert set(result["ready"]) == set(result["ready_16_frames"]) == {"tcp", "shm", "grpc", "curve"}
     assert all(0 < ratio < 2 for ratio in result["curve_over_tcp"].values())
+    for bare in result["bare_zeromq_cpu_ms"].values():
+        assert set(bare) == {"tcp", "curve"}
+        assert all(row["sender"] > 0 and row["receiver"] > 0 for row in bare.values())
     assert set(result["decoded"]) == {"in process", *result["ready"]}
     for row in (*result["ready"].values(), *result["ready_16_frames"].values(), *result["decoded"].values()):
         assert row["clips_per_s"] > 0

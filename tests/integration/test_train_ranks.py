@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +93,8 @@ def test_one_process_goes_on_with_what_two_began_and_a_stop_ends_both_at_one_ste
         run.wait_for_step(steps + 3)
         run.stop(signal.SIGTERM)
     changes = json.loads((tmp_path / "run" / "changes.jsonl").read_text())
-    assert changes == {"after_step": steps, "changes": "lr was 0.001 and is 0.0005", "skip_steps": [steps]}
+    changed = "lr was 0.001 and is 0.0005; nproc was 2 and is 1"  # what decides the weights, and how the run goes on
+    assert changes == {"after_step": steps, "changes": changed, "skip_steps": [steps]}
 
 
 def test_when_one_rank_is_killed_the_others_end_and_one_line_says_which(
@@ -137,3 +140,40 @@ def test_a_folder_of_another_run_is_one_line_too(root: Path, server: Server, tmp
     assert code == 2
     wanted = "step_000000005 of an earlier run; wanted --resume or another --out"
     assert words(said) == [f"framefeed: rank 0: --out {tmp_path} holds {wanted}"]
+
+
+def test_a_folder_or_port_in_use_and_a_checkpoint_of_another_run_are_one_line_of_one_rank(
+    root: Path, server: Server, tmp_path: Path
+) -> None:
+    """What another process has, another model's weights, and a run of a world that does not divide the batch."""
+    with Trainer(root, tmp_path / "run", server, options=(*TWO, "2")) as run:
+        code, said = finish(run)
+    assert code == 0, said
+    resume = (*TWO, "2", "--resume")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        behind = str(port - 1)  # rank 1's is one more than rank 0's
+        refused = {
+            r"rank 0: --out .* is in use by another run; wanted another --out, or its end": resume,
+            rf"rank 1: metrics: 127\.0\.0\.1:{port} cannot be taken": (*resume, "--metrics-port", behind),
+            r"rank [01]: checkpoint .* is of another run: model\.grid\.frames was 2 and is 4": (
+                *resume,
+                "--frames",
+                "4",
+            ),
+            r"rank [01]: batch: 4 clips of a step do not divide among 3": (*resume, "--nproc", "3"),
+        }
+        for line, options in refused.items():
+            held = os.open(tmp_path / "run", os.O_RDONLY)
+            if "in use by" in line:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                with Trainer(root, tmp_path / "run", server, options=options) as run:
+                    code, said = finish(run)
+            finally:
+                os.close(held)
+            assert code == 2, said
+            (told,) = words(said)
+            assert re.match(f"framefeed: {line}", told), told

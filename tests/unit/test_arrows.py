@@ -23,7 +23,12 @@ INNER_ORDERS = {
         ("media", "sources", "clips", "service"),
         ("media", "sources", "clips", "show"),
     ),
-    "trainer_client": (("measures", "fleet", "transports", "feed", "training", "adapters"), ("text", "training")),
+    "trainer_client": (
+        ("measures", "fleet", "transports", "feed", "training", "evaluate", "adapters"),
+        ("text", "training", "evaluate"),
+        ("datasets", "training"),
+        ("fleet", "transports", "feed", "datasets", "evaluate"),
+    ),
     "models": (("weights",),),
 }
 OURS = set(MAY_IMPORT) | {"bench", "tests"}
@@ -47,6 +52,7 @@ ONE_FILE = {
     },
     "jax": {"trainer_client/adapters/jax_batches.py"},
     "tensorflow": {"trainer_client/adapters/tf_dataset.py"},
+    "wandb": {"trainer_client/training/watch/curves.py"},
 }
 SAYS_NOTHING = {"utils.py", "util.py", "common.py", "helpers.py", "base.py", "misc.py"}
 

@@ -152,6 +152,12 @@ class Feed:
         self.stop_switch.rouse()
         return delivery.batch
 
+    @property
+    def has_batch(self) -> bool:
+        """Whether next_batch() would not wait for clips: it has a batch, or an error, to give."""
+        with self._changed:
+            return self._prefetch.ready
+
     def count_copy_wait(self, waited_s: float) -> None:
         """Count seconds for which the consumer was blocked until a batch was on its device."""
         with self._changed:

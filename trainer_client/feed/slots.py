@@ -1,8 +1,9 @@
 """Batch slots: the memory that clips are received into, used again when nobody can see it any more.
 
-A slot returns to the pool when the last array, view or tensor over it is gone, so a batch stays valid for as long as it
-is held, and touched pages are used again: a page fault costs more than the copy (0.03 ms for a clip of 0.6 MB received
-into a used slot, 0.08 to 0.5 ms into fresh memory). It knows nothing of what the slots hold.
+A slot returns to the pool when the last array, view or tensor over it is gone, and every copy that reads it for a
+device is done: so a batch stays valid for as long as it is held or copied, and touched pages are used again. A page
+fault costs more than the copy (0.03 ms for a clip of 0.6 MB received into a used slot, 0.08 to 0.5 ms into fresh
+memory). It knows nothing of what the slots hold, and of devices only how to ask whether a copy is done.
 """
 
 from __future__ import annotations
@@ -11,11 +12,30 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Allocate = Callable[[int], memoryview]
+
+
+class Copied(Protocol):
+    """Says whether a copy is done, without waiting for it: a CUDA event."""
+
+    def query(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slot:
+    memory: memoryview
+    home: weakref.ref[deque[memoryview]]
+    copies: list[Copied] = field(default_factory=list)  # that read it and may not be done
+
+
+_out: dict[int, _Slot] = {}  # by the id of the array over it, which no other has while it lives
+_copied: deque[_Slot] = deque()  # nobody sees them any more, a copy may still read them; also those of pools gone by
 
 
 def ordinary_memory(nbytes: int) -> memoryview:
@@ -34,13 +54,15 @@ class SlotPool:
 
     def take(self) -> npt.NDArray[np.uint8]:
         """A writable uint8 array of the shape, its bytes undefined. Never blocks; allocates when no slot is idle."""
+        _collect()
         try:
             memory = self._idle.pop()
         except IndexError:
             memory = self._allocate(self.slot_bytes)
         # Views of views hold this array, not the memory below it: NumPy stops at a base that is no array.
         flat = np.frombuffer(memory, dtype=np.uint8, count=self.slot_bytes)
-        weakref.finalize(flat, _take_back, weakref.ref(self._idle), memory).atexit = False
+        _out[id(flat)] = _Slot(memory, weakref.ref(self._idle))
+        weakref.finalize(flat, _let_go, id(flat)).atexit = False
         return flat.reshape(self.shape)
 
     def close(self) -> None:
@@ -48,7 +70,45 @@ class SlotPool:
         self._idle = deque(maxlen=0)
 
 
-def _take_back(idle: weakref.ref[deque[memoryview]], memory: memoryview) -> None:
-    slots = idle()  # none once the pool is gone: a batch that outlives it must not keep the others' memory
-    if slots is not None:
-        slots.append(memory)
+def lend(array: npt.NDArray[np.uint8], *, until: Copied) -> bool:
+    """Keep the slot that an array is a view of from being used again before a copy is done, whoever lets go of it.
+
+    Returns whether it is of a slot: other memory is its owner's. Does not block; call it before the last reference to
+    the array may go.
+    """
+    flat = array
+    while isinstance(flat.base, np.ndarray):
+        flat = flat.base
+    slot = _out.get(id(flat))
+    if slot is None:
+        return False
+    slot.copies.append(until)
+    return True
+
+
+def _let_go(number: int) -> None:
+    """Nobody sees a slot any more. It runs wherever the last reference went, so it asks no device."""
+    slot = _out.pop(number)
+    if slot.copies:
+        _copied.append(slot)
+    else:
+        _take_back(slot)
+
+
+def _collect() -> None:
+    """Take back the slots whose copies are done meanwhile."""
+    for _ in range(len(_copied)):
+        try:
+            slot = _copied.popleft()
+        except IndexError:  # another pool's thread had it
+            return
+        if all(copy.query() for copy in slot.copies):
+            _take_back(slot)
+        else:
+            _copied.append(slot)
+
+
+def _take_back(slot: _Slot) -> None:
+    idle = slot.home()  # none once the pool is gone: a batch that outlives it must not keep the others' memory
+    if idle is not None:
+        idle.append(slot.memory)

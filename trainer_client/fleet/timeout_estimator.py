@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from framefeed.errors import BadInput
+from framefeed.grace import REQUEST_DEADLINE_S
 
 _RECENT = 1000  # answers that count
 _REFRESH = 32  # answers between two looks at the quantiles
@@ -22,7 +23,7 @@ class TimeoutLimits:
     `enough` answers were seen it is `attempt_s`. Where that is the smaller one it stands for both.
     """
 
-    attempt_s: float = 10.0
+    attempt_s: float = REQUEST_DEADLINE_S
     attempt_min_s: float = 2.0
     enough: int = 100
 

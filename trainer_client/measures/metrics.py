@@ -20,7 +20,8 @@ from trainer_client.measures.stats import DURATION_BOUNDS_S, IDENTITY, Durations
 
 _VERSION = version("framefeed")
 # Shown from the start at 0: Prometheus sees no increase of a series that begins with its first event.
-_DROPPED = (*WIRE_ERRORS, "unsent", "superseded", "closed", "discarded")
+_OUTCOMES = ("ok", *WIRE_ERRORS, "unsent", "superseded", "closed")
+_DROPPED = (*_OUTCOMES[1:], "discarded")
 _RETRIED = (*WIRE_ERRORS, "unsent")
 _POISONED = (Permanent.code, *WIRE_ERRORS)
 _DROPPED_REPLIES = ("late", "duplicate", "unknown", "malformed")
@@ -103,7 +104,7 @@ def _counts(stats: FeedStats) -> Iterator[Metric]:
         "Finished requests by server and outcome: ok, or why the answer was not used.",
         labels=("rank", "server", "outcome"),
         values={
-            **{(rank, server, "ok"): 0.0 for server in stats.servers},
+            **{(rank, server, outcome): 0.0 for server in stats.servers for outcome in _OUTCOMES},
             **{(rank, *key): float(count) for key, count in stats.requests.items()},
         },
     )

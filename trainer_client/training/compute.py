@@ -32,6 +32,8 @@ class ComputeOptions:
     parallel: ParallelName = "ddp"
     """With several processes: all weights on each (ddp), divided (fsdp2), or gradients and optimizer only
     (fsdp2-keep)."""
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Whether transformer blocks are compiled at their first step; auto does it on a GPU."""
     micro_clips: int | None = None
     """Clips that a process passes through the model at once; the step is the same to rounding. Default: all."""
 
@@ -57,7 +59,11 @@ class ComputeOptions:
             torch.cuda.set_device(device)
         passes = Passes(
             precision=Precision(self.precision, device=device),
-            parallel=Parallel(name=self.parallel, ranks=ranks or Ranks()),
+            parallel=Parallel(
+                name=self.parallel,
+                ranks=ranks or Ranks(),
+                compiled=self.compiled == "on" or (self.compiled == "auto" and device.type == "cuda"),
+            ),
             micro_clips=self.micro_clips,
         )
         return Compute(device=device, passes=passes)

@@ -20,13 +20,13 @@ from framefeed.errors import BadInput
 from models.videomae import VideoMAEConfig
 from models.vit import ViTConfig
 from models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_header, read_whole
-from models.weights.config_json import config_from_json
+from models.weights.config_json import ModelConfig, config_from_json
+from models.weights.init_from import encoder_prefix
 from models.weights.key_table import Weights
 from models.weights.saved_model import save_for_transformers, save_model
+from models.weights.traits import encoder_of
 from trainer_client.training.checkpoints import config_of, old_file
 from trainer_client.training.run_state import MODEL
-
-_ENCODER = "encoder."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,10 @@ class Export:
         except CheckpointError as error:
             raise BadInput(f"checkpoint {path} cannot be read: {error}") from None
         try:
-            config, weights = self._chosen(videomae_config(options), trained)
+            config, weights = self._chosen(model_config(options), trained)
             if self.format == "transformers":
+                if not isinstance(config, VideoMAEConfig | ViTConfig):
+                    raise ValueError(f"model is a {type(config).__name__}, and transformers has VideoMAE's alone")
                 save_for_transformers(self.out, weights, config)
             else:
                 save_model(self.out, weights, config)
@@ -75,30 +77,26 @@ class Export:
             raise BadInput(f"{path} holds no checkpoint{old}; {wanted}")
         return found
 
-    def _chosen(self, config: VideoMAEConfig, weights: Weights) -> tuple[VideoMAEConfig | ViTConfig, Weights]:
-        return (config, weights) if self.part == "model" else (config.vit, encoder_weights(weights))
+    def _chosen(self, config: ModelConfig, weights: Weights) -> tuple[ModelConfig, Weights]:
+        if self.part == "model":
+            return config, weights
+        return encoder_of(config), encoder_weights(weights, prefix=encoder_prefix(config))
 
 
-def videomae_config(options: Mapping[str, object]) -> VideoMAEConfig:
-    """The model in the configuration of a run of `train mae`. Raises ValueError for a run of another recipe."""
-    if options.get("recipe") != "mae":
-        raise ValueError(f"recipe is {options.get('recipe')!r}, wanted 'mae'")
-    kinds = {"grid": "TubeletGrid", "encoder": "StackConfig", "decoder": "StackConfig"}
-    shape = {name.removeprefix("model."): value for name, value in options.items() if name.startswith("model.")}
-    parts = {
-        name: {"kind": kinds[name], **_mapping(value)} if name in kinds else value for name, value in shape.items()
-    }
-    config = config_from_json({"kind": "VideoMAEConfig", **parts})
-    assert isinstance(config, VideoMAEConfig)
-    return config
+def model_config(options: Mapping[str, object]) -> ModelConfig:
+    """The model in a run's options, where each of its fields is one. Raises ValueError for options that have none."""
+    nested: dict[str, object] = {}
+    for name, value in options.items():
+        *path, last = name.split(".")
+        inner = nested
+        for part in path:
+            inner = inner.setdefault(part, {})  # type: ignore[assignment]
+            if not isinstance(inner, dict):
+                raise ValueError(f"{name} is a field of {part}, which is {inner!r}, wanted fields of it alone")
+        inner[last] = value
+    return config_from_json(nested.get("model"))
 
 
-def encoder_weights(weights: Weights) -> dict[str, Tensor]:
-    """The weights of a VideoMAE's encoder, under the encoder's own names."""
-    return {name.removeprefix(_ENCODER): tensor for name, tensor in weights.items() if name.startswith(_ENCODER)}
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"model part is {value!r}, wanted its fields")
-    return value
+def encoder_weights(weights: Weights, *, prefix: str) -> dict[str, Tensor]:
+    """The weights of a model's video encoder, under the encoder's own names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}

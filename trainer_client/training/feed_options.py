@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from prometheus_client import CollectorRegistry
 
 from trainer_client.clip_policy import ClipPolicy
@@ -25,13 +26,15 @@ _LOADER = LoaderOptions(servers=("shm://@any",), batch_clips=1, local_ranks=1)
 class FeedPlan:
     """What a run feeds on: the samples, the clips made of them, and for how many steps in which order.
 
-    `root` is where the videos are, for a server of this machine, and `logs` the folder that gets its log.
+    `batch_clips` are those of one step, of all processes together. `root` is where the videos are, for a server of
+    this machine, and `logs` the folder that gets its log.
     """
 
     root: Path
     logs: Path
     dataset: Dataset
     policy: ClipPolicy
+    batch_clips: int
     seed: int
     steps: int
 
@@ -47,8 +50,6 @@ class FeedOptions:
     """
     local_cpus: int | None = None
     """CPUs of each process's own server. None: its even part of those that it may run on, but one."""
-    batch_clips: int = 64
-    """Clips of one step, of all processes together."""
     prefetch_batches: int = _LOADER.prefetch_batches
     """Batches made ahead of the step that uses them."""
     prefetch_mib: int | None = None
@@ -93,7 +94,7 @@ class FeedOptions:
     """Name of the run: servers share their time evenly between runs, and count requests by it."""
     io_threads: int = IO_THREADS
     """Threads that ZeroMQ receives and deciphers in, some 0.8 GB/s each (CURVE); a connection is one thread's."""
-    credentials: Credentials = field(default_factory=Credentials)
+    credentials: Annotated[Credentials, tyro.conf.arg(name="")] = field(default_factory=Credentials)
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
         """A loader that gives the plan's batches, of which each rank has its share; closing it is the caller's.
@@ -106,7 +107,7 @@ class FeedOptions:
             root=plan.root if is_local else None,
             local_cpus=self.local_cpus,
             local_log=plan.logs if is_local else None,
-            batch_clips=compute.ranks.share_of(self.batch_clips),
+            batch_clips=compute.ranks.share_of(plan.batch_clips),
             rank=compute.ranks.rank,
             world_size=compute.ranks.world,
             run_seed=plan.seed,

@@ -43,7 +43,7 @@ def launch(write_recipe: Callable[[Path], None], *, processes: int) -> None:
         ranks = [
             children.start(
                 f"rank {rank}",
-                [sys.executable, "-m", "framefeed.cli", "train", "recipe", str(recipe)],
+                [sys.executable, "-m", "framefeed.cli", "train", str(recipe)],
                 quiet=False,
                 environment=_environment(rank, processes, port=store.port),
             )

@@ -14,8 +14,6 @@ from framefeed.errors import BadInput
 from trainer_client.training.optimizers import OptimizerConfig, OptimizerName, build_optimizer
 from trainer_client.training.schedules import WarmupCosine, scale_rate
 
-_REFERENCE_CLIPS = 256
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learning:
@@ -31,9 +29,15 @@ class LearningOptions:
     """What a recipe's user chooses about learning."""
 
     lr: float | None = None
-    """Peak learning rate. Default: --base-lr x global batch / 256."""
+    """Peak learning rate. Default: --base-lr x global batch / --lr-clips."""
     base_lr: float = 1.5e-4
-    """Peak learning rate of a global batch of 256 clips, scaled linearly to the batch; not used with --lr."""
+    """Peak learning rate of a global batch of --lr-clips clips, scaled linearly to the batch; not used with --lr."""
+    lr_clips: int = 256
+    """The global batch that --base-lr is said for."""
+    start_lr: float = 1e-6
+    """Learning rate of the first step, at most the peak; scaled as the peak is, so not with --lr."""
+    end_lr: float = 1e-5
+    """Learning rate at the end, at most the peak; scaled as the peak is, so not with --lr."""
     warmup: float = 0.1
     """Share of all steps in which the rate climbs to its peak; half a cosine takes it down again."""
     optimizer: OptimizerName = "adamw"
@@ -57,16 +61,18 @@ class LearningOptions:
 
     def build(self, model: nn.Module, *, steps: int, batch_clips: int) -> Learning:
         """The optimizer over the model, warm-up and cosine over `steps`. Raises BadInput for what makes none."""
-        scaled = scale_rate(self.base_lr, batch_clips=batch_clips, reference_clips=_REFERENCE_CLIPS)
-        peak = scaled if self.lr is None else self.lr
+        scale = 1.0
+        if self.lr is None:
+            scale = scale_rate(1.0, batch_clips=batch_clips, reference_clips=self.lr_clips)
+        peak = self.base_lr * scale if self.lr is None else self.lr
         return Learning(
             optimizer=build_optimizer(model, self.moving()),
             schedule=WarmupCosine(
                 peak=peak,
                 warmup_steps=round(self.warmup * steps),
                 total_steps=steps,
-                start=min(1e-6, peak),
-                end=min(1e-5, peak),
+                start=min(self.start_lr * scale, peak),
+                end=min(self.end_lr * scale, peak),
             ),
             clip_norm=self.clip_norm or None,
         )

@@ -1,7 +1,8 @@
 """The training loop: batches to optimizer steps, one after another; knows no model, pixels, files or terminal.
 
 The state advances with the optimizer step: what is prefetched, fetched or computed beyond it is in no checkpoint. A
-step's numbers are read when the next one has begun, so that the device never waits for this thread.
+step's numbers are read when the next one has begun, and its batch is on the device before that, so that the device
+never waits for this thread.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from torch import nn
 from framefeed.cli.stop_signals import Stopped
 from framefeed.errors import FramefeedError
 from trainer_client.feed.batch import Batch
-from trainer_client.training.device_feed import to_device
+from trainer_client.training.augment.rule import AugmentOptions
+from trainer_client.training.device_feed import DeviceFeed, Preparing
+from trainer_client.training.gpu_idle import IdleClock, IdleSpan
 from trainer_client.training.meeting import Agreed, Asks, Meeting
+from trainer_client.training.out_of_memory import told
+from trainer_client.training.precision import DTYPES
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.run_state import Stored, TrainState, load_run, state_of
 from trainer_client.training.step import Run, StepTensors, train_step
@@ -34,9 +39,19 @@ class NonFiniteStep(FramefeedError):
 
 
 class Feeding(Protocol):
-    """What the loop needs of a loader: batches in plan order, and a state for any number of steps done."""
+    """What the loop needs of a loader: batches in plan order, whether one is there, a state for any number of steps
+    done, and the seconds waited for batches so far, by cause, to which the loop adds those for copies.
+    """
 
     def __next__(self) -> Batch: ...
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    def count_copy_wait(self, waited_s: float) -> None: ...
+
+    @property
+    def waited_s(self) -> Mapping[str, float]: ...
 
     def state_after(self, steps: int) -> Mapping[str, int | str | None]: ...
 
@@ -83,6 +98,8 @@ class StepRecord:
     step_s: float
     skipped: bool = False
     parts: Mapping[str, float] | None = None
+    idle_s: Mapping[str, float] | None = None
+    """For how long the GPU had nothing to do between the step before and this one, by cause; None on a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +126,7 @@ class _Taken:
     learning_rate: float
     wait_s: float
     step_s: float
+    idle: IdleSpan | None
 
 
 class TrainLoop(Generic[InputsT]):
@@ -118,8 +136,15 @@ class TrainLoop(Generic[InputsT]):
     All ranks meet before each step: they stop, and save, where all have done the same steps.
     """
 
-    def __init__(self, run: Run[InputsT], feed: Feeding, *, device: torch.device) -> None:
-        self._run, self._feed, self._device = run, feed, device
+    def __init__(
+        self, run: Run[InputsT], feed: Feeding, *, device: torch.device, augment: AugmentOptions | None = None
+    ) -> None:
+        """`augment` is what is done to clips on the device beside normalising them."""
+        self._run, self._feed, self.device = run, feed, device
+        dtype = DTYPES[run.passes.precision.name]
+        preparing = Preparing(work=run.task.on_host, augment=augment or AugmentOptions(), dtype=dtype)
+        self._ahead = DeviceFeed(feed, preparing, device=device)
+        self._idle = IdleClock.of(device)
         self.on_record: list[Callable[[StepRecord], None]] = []
         self.on_skipped: list[Callable[[Batch, StepRecord], None]] = []
         self.last_batch: Batch | None = None
@@ -149,27 +174,28 @@ class TrainLoop(Generic[InputsT]):
         """Train. Blocks until the end; each wait for data is bounded by the loader.
 
         One rank that is asked to stop, or out of time, ends all of them after the same step, also while they wait for
-        data. Raises NonFiniteStep when too many steps were not finite, RankLost when another rank is gone, and what
-        next(loader) raises.
+        data. Raises OutOfMemory, which says what would fit, NonFiniteStep when too many steps were not finite, RankLost
+        when another rank is gone, and what next(loader) raises.
         """
         began_s = clock()
         late = False
-        while self.steps_done < limits.steps:
-            step_began_s = clock()
-            try:
-                batch = None if late else self._fetch(stops)
-            except FramefeedError:
-                self._settle(limits)
-                raise
-            fetched_s = clock()
-            agreed = self._meet(stops, saves, late=late)
-            if agreed.stop or agreed.late:
-                self._settle(limits)
-                return Ending.STOPPED if agreed.stop else Ending.OUT_OF_TIME
-            assert batch is not None, "a rank without a batch asks to stop"
-            self._take(batch, limits, times_s=(step_began_s, fetched_s), clock=clock)
-            late = limits.max_s is not None and clock() - began_s >= limits.max_s
-        self._settle(limits)
+        with self._ahead:
+            while self.steps_done < limits.steps:
+                step_began_s = clock()
+                try:
+                    is_there = not late and self._fetch(limits, stops)
+                except FramefeedError:
+                    self._settle(limits)
+                    raise
+                fetched_s = clock()
+                agreed = self._meet(stops, saves, late=late)
+                if agreed.stop or agreed.late:
+                    self._settle(limits)
+                    return Ending.STOPPED if agreed.stop else Ending.OUT_OF_TIME
+                assert is_there, "a rank without a batch asks to stop"
+                self._take(limits, times_s=(step_began_s, fetched_s), clock=clock)
+                late = limits.max_s is not None and clock() - began_s >= limits.max_s
+            self._settle(limits)
         return Ending.FINISHED
 
     def state(self) -> TrainState:
@@ -179,6 +205,7 @@ class TrainLoop(Generic[InputsT]):
     def load_state(self, stored: Stored) -> None:
         """Go on after the stored step. Raises BadInput when the loader's plan or the run's tensors are others."""
         self._feed.load_state_dict(stored.data)
+        self._ahead.clear()
         load_run(self._run, stored)
 
     def _meet(self, stops: Stops, saves: Saves | None, *, late: bool) -> Agreed:
@@ -189,31 +216,40 @@ class TrainLoop(Generic[InputsT]):
             saves.heed(agreed)
         return agreed
 
-    def _fetch(self, stops: Stops) -> Batch | None:
-        """The next batch; None if somebody asked to stop before it was there."""
+    def _fetch(self, limits: Limits, stops: Stops) -> bool:
+        """Have the next batch, and those behind it that are there. False if somebody asked to stop before it was."""
         try:
-            with stops.interruptible():
-                self.last_batch = next(self._feed)
-                return self.last_batch
+            self._ahead.fetch(within=stops.interruptible())
         except Stopped:
-            return None
+            return False
+        self._ahead.fill(most=limits.steps - self.steps_done)
+        return True
 
-    def _take(self, batch: Batch, limits: Limits, *, times_s: tuple[float, float], clock: Callable[[], float]) -> None:
+    def _take(self, limits: Limits, *, times_s: tuple[float, float], clock: Callable[[], float]) -> None:
         began_s, fetched_s = times_s
         step, before = self._run.step, self._under_way
         if step in limits.pass_over:
             self._run.step += 1
+            self._ahead.drop()
             return
         rate = self._run.learning.schedule.at(step)
-        tensors = train_step(self._run, to_device(batch, self._device))
+        batch = self._ahead.take()
+        self._feed.count_copy_wait(self._ahead.waited_s)
+        idle = None if self._idle is None else self._idle.begin_step(self._feed.waited_s)
+        with told(self._run, batch):
+            tensors = train_step(self._run, batch)
+        if self._idle is not None:
+            self._idle.end_step()
+        self.last_batch = batch.batch
         self._tell(before, limits)  # blocks until the step before is done, while this one is under way
         self._under_way = _Taken(
             step=step + 1,
-            batch=batch,
+            batch=batch.batch,
             tensors=tensors,
             learning_rate=rate,
-            wait_s=fetched_s - began_s,
+            wait_s=fetched_s - began_s + self._ahead.waited_s,
             step_s=clock() - began_s,
+            idle=idle,
         )
 
     def _settle(self, limits: Limits) -> None:
@@ -235,15 +271,16 @@ class TrainLoop(Generic[InputsT]):
             step_s=taken.step_s,
             skipped=seen.skipped,
             parts=seen.parts,
+            idle_s=None if taken.idle is None else taken.idle.by_cause(),
         )
-        for told in self.on_record:
-            told(record)
+        for hear in self.on_record:
+            hear(record)
         if seen.skipped and seen.scale <= 1.0:  # with a larger one float16 overflowed, which the scale will cure
             self._count_skip(taken.batch, record, limits)
 
     def _count_skip(self, batch: Batch, record: StepRecord, limits: Limits) -> None:
-        for told in self.on_skipped:
-            told(batch, record)
+        for hear in self.on_skipped:
+            hear(batch, record)
         self._skips += 1
         if self._skips > limits.skips:
             raise NonFiniteStep(

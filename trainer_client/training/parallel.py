@@ -6,7 +6,6 @@ torch.distributed's default group is joined by whoever starts the run.
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,22 +22,22 @@ from torch.nn.utils import get_total_norm
 
 from framefeed.errors import BadInput
 from models.own_part import own_part
+from trainer_client.training.compiled import BLOCK, compile_blocks
 from trainer_client.training.ranks import Ranks
 
 ParallelName = Literal["ddp", "fsdp2", "fsdp2-keep"]
-
-_BLOCK = re.compile(r"(^|\.)blocks\.\d+$")  # what FSDP2 gathers at a time: a transformer block of either kind
 
 
 @dataclass(slots=True, kw_only=True)
 class Parallel:
     """`ddp`: every rank has all weights. `fsdp2`: weights, gradients and optimizer are divided among ranks, and a
     block's weights are there while it computes (Zhao et al. 2023). `fsdp2-keep`: they stay from forward to backward, so
-    that only gradients and optimizer are divided. On one rank each is the plain model.
+    that only gradients and optimizer are divided. On one rank each is the plain model. `compiled`: its blocks are.
     """
 
     name: ParallelName = "ddp"
     ranks: Ranks = field(default_factory=Ranks)
+    compiled: bool = False
     _alone: tuple[nn.Parameter, ...] = ()
     _wrapper: nn.Module | None = None
 
@@ -47,6 +46,8 @@ class Parallel:
 
         What of `model` is not in `trunk` stays whole on each rank, and its gradients are averaged.
         """
+        if self.compiled:
+            compile_blocks(trunk)
         if self.ranks.world == 1:
             return trunk
         inside = {id(parameter) for parameter in trunk.parameters()}
@@ -65,7 +66,7 @@ class Parallel:
         reshard = self.name == "fsdp2"
         # Nothing changes an output in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-        for block in [module for name, module in trunk.named_modules() if _BLOCK.search(name)]:
+        for block in [module for name, module in trunk.named_modules() if BLOCK.search(name)]:
             fully_shard(block, mesh=mesh, reshard_after_forward=reshard)
         fully_shard(trunk, mesh=mesh, reshard_after_forward=reshard)  # in place: its class is another now
         return trunk

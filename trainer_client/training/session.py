@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -33,6 +33,7 @@ from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.saver import Rhythm, Saver
 from trainer_client.training.tasks.task import InputsT
+from trainer_client.training.watch.curves import Curves
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
 from trainer_client.training.watch.train_log import TrainLog
 from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
@@ -42,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
 CHANGES_NAME = "changes.jsonl"
-# What a run may go on with otherwise than it began: cures of steps that are not finite, and how it computes.
-MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm", "precision"})
+# What of all that decides the weights may be otherwise when a run goes on: the cures of steps that are not finite.
+MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +53,11 @@ class SessionOptions:
 
     out: Path
     """Folder of the run: checkpoints, curves, summary."""
-    steps: int = 10_000
-    """Optimizer steps of the whole run; the learning rate's curve spans them."""
     max_seconds: float | None = None
     """End in good order after so many seconds of training, even if steps are left. Default: no limit."""
-    seed: int = 0
-    """All that is random follows from it: first weights, order, crops, flips, masks."""
     resume: bool = False
-    """Go on after the newest checkpoint in --out, if there is one; --lr, --base-lr, --clip-norm and --precision may be
-    others."""
+    """Go on after the newest checkpoint in --out, if there is one. What decides the weights has to be as it was, but
+    for --lr, --base-lr and --clip-norm; how the run computes and is fed may be otherwise."""
     skip_step: tuple[int, ...] = ()
     """Steps, numbered from 0, that are not taken: what OUT/skipped_steps.jsonl names, say."""
     max_skipped: int = 10
@@ -76,13 +73,15 @@ class SessionOptions:
     max:NAME of a part of the loss."""
     log_every: int = 20
     """Steps between two lines of the log and two points of the curves."""
+    wandb: str | None = None
+    """Project of Weights & Biases that gets the curves as well. Default: none; TensorBoard's are in --out."""
     metrics_port: int = 9556
     """Port of /metrics, of rank 0; the others have those behind it. 0 takes a free one (it is in OUT/run.json)."""
     metrics_host: str = "127.0.0.1"
     """Address of /metrics; it has no authentication, so make it public only in a private network."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every"):
+        for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name)}, wanted at least 1")
         for name in ("max_seconds", "checkpoint_minutes"):
@@ -101,25 +100,37 @@ class SessionOptions:
         minutes = self.checkpoint_minutes
         return Rhythm(steps=self.checkpoint_every, seconds=None if minutes is None else 60 * minutes)
 
+    def limits(self, steps: int) -> Limits:
+        """Where a loop of so many steps in all ends."""
+        return Limits(steps=steps, max_s=self.max_seconds, skips=self.max_skipped, pass_over=frozenset(self.skip_step))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """A run's options as its checkpoints keep them, in what JSON can say: `what` decides which weights come out, and a
+    checkpoint of others is refused; `how` may be otherwise when it goes on, which is recorded. `steps` are the whole's.
+    """
+
+    what: Mapping[str, object]
+    steps: int
+    how: Mapping[str, object] = field(default_factory=dict)
+
     @property
-    def limits(self) -> Limits:
-        """Where the loop ends."""
-        return Limits(
-            steps=self.steps, max_s=self.max_seconds, skips=self.max_skipped, pass_over=frozenset(self.skip_step)
-        )
+    def said(self) -> dict[str, object]:
+        """Both."""
+        return {**self.what, **self.how}
 
 
 class Session:
     """Within its `with` a run may train: signals are taken, metrics served. In the main thread only."""
 
-    def __init__(self, options: SessionOptions, *, config: Mapping[str, object], ranks: Ranks | None = None) -> None:
-        """`config` are the options that decide which weights come out: a checkpoint of others is refused."""
+    def __init__(self, options: SessionOptions, *, config: RunConfig, ranks: Ranks | None = None) -> None:
         self.registry = CollectorRegistry()
         self._options = options
         self._config = config
         self._ranks = ranks or Ranks()
         self._checkpoints = Checkpoints(
-            options.out, config=config, keep=options.keep_checkpoints, may_change=MAY_CHANGE
+            options.out, config=config.said, keep=options.keep_checkpoints, may_change=MAY_CHANGE | config.how.keys()
         )
         self._stack = ExitStack()
         self._console = Console(quiet=self._ranks.rank > 0)
@@ -134,7 +145,7 @@ class Session:
                 stack.enter_context(_only_user(options.out))
                 self._checkpoints.clear_leftovers()
             self._checkpoints.token = ranks.first_says(self._checkpoints.token)
-            self._latest = self._checkpoints.newest_whole(ranks, tell=self._tell)
+            self._latest = self._checkpoints.newest_whole(ranks, tell=self.tell)
             self._stops = stack.enter_context(StopSignals(first_only=True))
             port = options.metrics_port and options.metrics_port + ranks.rank
             page = metrics_page(self.registry, host=options.metrics_host, port=port, ranks_here=ranks_here())
@@ -142,6 +153,11 @@ class Session:
             self._write_run()
             self._stack = stack.pop_all()
         return self
+
+    @property
+    def resumes(self) -> bool:
+        """Whether `train` goes on after a checkpoint: first weights come to nothing then."""
+        return self._latest is not None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
@@ -160,13 +176,15 @@ class Session:
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
         loop.on_skipped.append(SkippedSteps(self._own(SKIPPED_NAME)).record)
-        loop.on_record += [summary.record, saver.record, TrainMetrics(self.registry, rank=self._ranks.rank).record]
+        metrics = TrainMetrics(self.registry, rank=self._ranks.rank, on_gpu=loop.device.type == "cuda")
+        loop.on_record += [summary.record, saver.record, metrics.record]
         ending = "failed"
         try:
             with ExitStack() as stack:
                 if self._ranks.rank == 0:
-                    loop.on_record.append(stack.enter_context(self._log(loop)).record)
-                ended = loop.run(options.limits, stops=self._stops, saves=saver)
+                    curves = stack.enter_context(self._curves(loop.steps_done))
+                    loop.on_record.append(stack.enter_context(self._log(loop, curves)).record)
+                ended = loop.run(options.limits(self._config.steps), stops=self._stops, saves=saver)
             ending = ended.value
             saver.finish()
         except FramefeedError as error:
@@ -183,11 +201,15 @@ class Session:
             raise KeyboardInterrupt
         return ended
 
-    def _log(self, loop: TrainLoop[InputsT]) -> TrainLog:
+    def _curves(self, first_step: int) -> Curves:
+        options = self._options
+        return Curves(options.out, first_step=first_step, project=options.wandb, config=self._config.said)
+
+    def _log(self, loop: TrainLoop[InputsT], curves: Curves) -> TrainLog:
         options = self._options
         return TrainLog(
-            options.out / "tensorboard",
-            total_steps=options.steps,
+            curves,
+            total_steps=self._config.steps,
             every=options.log_every,
             first_step=loop.steps_done,
             console=self._console,
@@ -197,7 +219,7 @@ class Session:
         """Go on where the run stood; its best score so far. What is otherwise than it was is recorded."""
         stored = self._checkpoints.load(path, self._ranks)
         loop.load_state(stored)
-        self._tell(f"resuming after step {loop.steps_done}: {path}{f'; {stored.changes}' if stored.changes else ''}")
+        self.tell(f"resuming after step {loop.steps_done}: {path}{f'; {stored.changes}' if stored.changes else ''}")
         skips = list(self._options.skip_step)
         if self._ranks.rank == 0 and (stored.changes or skips):
             line = {"after_step": loop.steps_done, "changes": stored.changes, "skip_steps": skips}
@@ -220,7 +242,8 @@ class Session:
             raise BadInput(f"--out {options.out} cannot be made: {error.strerror}") from None
         warn_if_exposed(options.out, what="--out", log=_log)
 
-    def _tell(self, line: str) -> None:
+    def tell(self, line: str) -> None:
+        """Say a line to whoever looks on, from rank 0 alone."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _own(self, name: str) -> Path:
@@ -229,7 +252,7 @@ class Session:
         return self._options.out / (f"{stem}.rank{self._ranks.rank}{dot}{ending}" if self._ranks.rank else name)
 
     def _write_run(self) -> None:
-        body = {"pid": os.getpid(), "metrics_url": self.metrics_url, "config": dict(self._config)}
+        body = {"pid": os.getpid(), "metrics_url": self.metrics_url, "config": self._config.said}
         write_whole(self._own(RUN_NAME), json.dumps(body, indent=1).encode() + b"\n")
 
 

@@ -89,6 +89,7 @@ class Listeners:
         self._listeners = tuple(listeners)
         self._ready: deque[int] = deque()
         self._poll, self._watched = select.poll(), select.poll()
+        self._readable: frozenset[int] = frozenset()
         self._by_fd = {listener.fileno(): number for number, listener in enumerate(self._listeners)}
         for fd in self._by_fd:
             self._poll.register(fd, select.POLLIN)
@@ -114,8 +115,12 @@ class Listeners:
         if gather_s > 0:
             timeout_s = 0.0 if self._watched.poll(_ms(gather_s)) else timeout_s - gather_s
         pending = {number for number, listener in enumerate(self._listeners) if listener.pending}
-        readable = self._poll.poll(0 if pending else _ms(timeout_s))
-        self._ready = deque(pending.union(self._by_fd[fd] for fd, _ in readable if fd in self._by_fd))
+        self._readable = frozenset(fd for fd, _ in self._poll.poll(0 if pending else _ms(timeout_s)))
+        self._ready = deque(pending.union(self._by_fd[fd] for fd in self._readable if fd in self._by_fd))
+
+    def has_woken(self, fd: int) -> bool:
+        """Whether a watched descriptor was readable when the last wait ended."""
+        return fd in self._readable
 
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """The next message of those that `wait` found, the listeners in turn; None if there is none now."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from decode_server.service.admission import Job
 from decode_server.service.range_allocator import Buffer
 from decode_server.service.workers.worker_messages import Done
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True, eq=False):
     """A worker ended a task; the buffer is the receiver's. `before` is why the job had been answered: late, cancelled,
     client_gone or hung, "" if it had not.
     """
@@ -22,23 +21,20 @@ class Finished:
     before: str
 
 
-@dataclass(frozen=True, slots=True)
-class TimedOut:
+class TimedOut(Struct, frozen=True, eq=False):
     """A job's deadline passed while a worker had it; its buffer comes back later."""
 
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True, eq=False):
     """A job's worker is gone, and why; its buffer comes back later."""
 
     job: Job
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Hung:
+class Hung(Struct, frozen=True, eq=False):
     """A job's read does not return, and why it is thought so; its buffer comes back later. `late` if
     the job was answered before."""
 
@@ -47,8 +43,7 @@ class Hung:
     late: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(Struct, frozen=True, eq=False):
     """A job's worker can write its buffer no more, and there was no Finished; the job was answered before."""
 
     job: Job

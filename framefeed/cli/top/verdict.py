@@ -1,7 +1,7 @@
 """What holds a run up and what would help, in one line: a decision over a State. Pure; it shows nothing.
 
 It asks in this order: does a rank wait for data; does it because servers are gone or at fault; does it alone; and if
-none of these, which of the causes of waiting (docs/operating.md) has most of the wait.
+none of these, which of the causes of waiting (docs/operations.md) has most of the wait.
 """
 
 from __future__ import annotations

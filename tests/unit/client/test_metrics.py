@@ -90,8 +90,9 @@ def test_what_may_be_counted_is_on_the_page_before_it_happens() -> None:
         ("trainer_data_wait_seconds", "cause", "no_server"),
     ):
         assert registry.get_sample_value(f"framefeed_{name}_total", {"rank": "0", label: value}) == 0, name
-    asked = {"rank": "0", "server": A, "outcome": "ok"}
-    assert registry.get_sample_value("framefeed_client_requests_total", asked) == 0
+    for outcome in ("ok", "server_lost", "unsent", "superseded"):
+        asked = {"rank": "0", "server": A, "outcome": outcome}
+        assert registry.get_sample_value("framefeed_client_requests_total", asked) == 0
 
 
 def test_a_wait_is_on_the_page_while_it_lasts() -> None:

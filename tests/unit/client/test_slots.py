@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import numpy as np
 
-from trainer_client.feed.slots import SlotPool, ordinary_memory
+from trainer_client.feed.slots import SlotPool, lend, ordinary_memory
 
 
 class Counting:
@@ -58,3 +59,62 @@ def test_a_batch_outlives_the_pool() -> None:
     slot[:] = 3
     del pool
     assert slot.tolist() == [3, 3, 3, 3]
+
+
+class Copy:
+    """A copy to a device that is done when a test says so."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def query(self) -> bool:
+        return self.done
+
+
+def test_a_slot_that_a_copy_reads_is_not_used_again_before_it_is_done() -> None:
+    allocate = Counting()
+    pool = SlotPool((2, 3), spare=4, allocate=allocate)
+    first, second = Copy(), Copy()
+    slot = pool.take()
+    slot[:] = 7
+    reads = memoryview(slot)  # what a device would read: it does not hold the slot
+    address = slot.ctypes.data
+    del reads
+    assert lend(slot[1][1:], until=first)
+    assert lend(slot, until=second)
+    del slot
+    for done in (False, False, True):
+        held = [pool.take() for _ in range(3)]
+        assert all(other.ctypes.data != address for other in held), "while one of its copies is not done"
+        for other in held:
+            other[:] = 1
+        del held, other
+        first.done, second.done = True, done
+    assert address in [slot.ctypes.data for slot in [pool.take() for _ in range(4)]]
+    assert allocate.calls == 4
+
+
+def test_a_copy_outlives_the_pool_and_its_memory_is_kept_until_then() -> None:
+    memory = list[weakref.ref[np.ndarray]]()
+
+    def allocate(nbytes: int) -> memoryview:
+        array = np.empty(nbytes, np.uint8)
+        memory.append(weakref.ref(array))
+        return array.data
+
+    pool, copy = SlotPool((4,), spare=1, allocate=allocate), Copy()
+    slot = pool.take()
+    lend(slot, until=copy)
+    del slot, pool
+    other = SlotPool((4,), spare=1)
+    other.take()
+    gc.collect()
+    assert memory[0]() is not None, "the copy still reads it"
+    copy.done = True
+    other.take()
+    gc.collect()
+    assert memory[0]() is None
+
+
+def test_memory_that_is_no_slot_s_is_its_owner_s() -> None:
+    assert not lend(np.zeros((2, 3), np.uint8), until=Copy())

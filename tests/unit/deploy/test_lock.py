@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from deploy.images.build import ROOT
+from deploy.images.build import ROOT, split_lock
 from deploy.lock import CUDA, EXTRAS, FOLDER, with_wheels
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -57,3 +58,12 @@ def test_another_build_of_a_locked_version_adds_its_hash_and_nothing_else(tmp_pa
     ours, other = "torch==2.13.0 \\\n    --hash=sha256:aa\n", "numpy==2.4.6 \\\n    --hash=sha256:bb\n"
     changed = f"torch==2.13.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:{digest}\n"
     assert with_wheels([ours, other], [wheel]) == [changed, other]
+
+
+def test_torch_is_told_from_the_other_libraries_of_a_lock() -> None:
+    text = (FOLDER / "train.lock").read_text()
+    torch, others = split_lock(text)
+    assert re.fullmatch(r"torch==\S+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", torch)
+    assert "torch==" not in others
+    assert sorted((torch + others).splitlines()) == sorted(text.splitlines())
+    assert split_lock((FOLDER / "decode.lock").read_text())[0] == ""

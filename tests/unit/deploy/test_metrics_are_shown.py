@@ -12,6 +12,7 @@ import promql_parser
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
 
 from decode_server.service.metrics import Capacity, Metrics
 from decode_server.service.process_metrics import ProcessCollector
@@ -39,25 +40,26 @@ NOT_SHOWN: dict[str, str] = {
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*framefeed[a-zA-Z0-9_:]*|framefeed_[a-zA-Z0-9_]+")
 
 
-def exported() -> dict[str, str]:
-    """Type of each family that a server or a trainer exports, by the names of its samples."""
+def families() -> list[Metric]:
+    """What a server and a trainer export before anything has happened."""
     server = Metrics(Capacity(queue=1, workers=1, buffer_pool_bytes=1, threads={0: 1}))
     server.registry.register(ProcessCollector(lambda: []))
     Refusals(server.registry)
     trainer = CollectorRegistry()
     TrainMetrics(trainer)
-    trainer.register(FeedCollector(lambda: snapshot(Ledger(), FeedState(), rank=0)))
-    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
-    return {
-        family.name + suffix: family.type
+    state = FeedState(servers={"tcp://a:1": "up"})
+    trainer.register(FeedCollector(lambda: snapshot(Ledger(), state, rank=0)))
+    return [
+        family
         for registry in (server.registry, trainer)
         for family in registry.collect()
         if family.name.startswith("framefeed_")
-        for suffix in suffixes.get(family.type, [""])
-    }
+    ]
 
 
-EXPORTED = exported()
+FAMILIES = families()
+_SUFFIXES = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+EXPORTED = {family.name + suffix: family.type for family in FAMILIES for suffix in _SUFFIXES.get(family.type, [""])}
 RECORDED = {rule["record"]: rule["expr"] for rule in RULES if "record" in rule}
 
 
@@ -129,6 +131,23 @@ def test_every_alert_says_what_it_is_and_what_to_do() -> None:
         assert alert["labels"]["severity"] in ("warning", "critical")
         assert len(alert["annotations"]["summary"]) > 20
         assert len(alert["annotations"]["runbook"]) > 40
+
+
+def test_alerts_are_tried_on_series_as_they_are_exported() -> None:
+    labels = {sample.name: sample.labels.keys() for family in FAMILIES for sample in family.samples}
+    tests = yaml.safe_load((Path(__file__).parent / "alerts.test.yml").read_text())["tests"]
+    tried = {series["series"] for test in tests for series in test["input_series"]}
+    assert len(tried) > 20
+    for series in tried:
+        name, _, rest = series.partition("{")
+        has = set(re.findall(r"(\w+)=", rest)) - {"job", "instance"}
+        if name != "up":
+            assert has == set(labels[name]), series
+
+
+def test_a_page_of_a_trainer_has_what_may_happen_at_zero() -> None:
+    silent = [family.name for family in FAMILIES if family.type in ("counter", "histogram") and not family.samples]
+    assert silent == ["framefeed_server_run_requests"]  # of runs that nobody knows yet
 
 
 def test_a_page_of_a_server_has_what_may_happen_at_zero() -> None:

@@ -48,5 +48,5 @@ def test_replicas_are_found_by_name_and_never_as_one_target() -> None:
 
 def test_each_alert_is_in_the_docs() -> None:
     alerts = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"][0]["rules"]
-    told = (Path(__file__).parents[3] / "docs/bring_up.md").read_text()
+    told = (Path(__file__).parents[3] / "docs/operations.md").read_text()
     assert [alert["alert"] for alert in alerts if f"| `{alert['alert']}` |" not in told] == []

@@ -73,6 +73,10 @@ class FakeListeners:
     def watch(self, fd: int) -> None:
         assert fd == -1
 
+    def has_woken(self, fd: int) -> bool:
+        assert fd == -1
+        return False
+
     def wait(self, timeout_s: float, *, gather_s: float = 0.0) -> None:
         del gather_s
         self.waits_s.append(timeout_s)

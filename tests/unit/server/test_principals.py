@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from decode_server.service.admission import FIRST_PLACES, RUNS_OF_PRINCIPAL, Admission, Limits

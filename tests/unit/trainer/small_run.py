@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
@@ -47,11 +47,19 @@ def make_batch(step: int, *, clips: int = BATCH, frames: int = 8, side_px: int =
 
 
 class MadeFeed:
-    """Batches 0, 1, 2…; `before(step)` is called before each is given."""
+    """Batches 0, 1, 2…; `before(step)` is called before each is given, and those of `late` have to be waited for."""
 
-    def __init__(self, before: Callable[[int], None] = lambda step: None) -> None:
+    def __init__(self, before: Callable[[int], None] = lambda step: None, *, late: Collection[int] = ()) -> None:
         self.step = 0
-        self._before = before
+        self._before, self._late = before, late
+        self.waited_s = dict[str, float]()
+
+    @property
+    def is_ready(self) -> bool:
+        return self.step not in self._late
+
+    def count_copy_wait(self, waited_s: float) -> None:
+        self.waited_s["copy"] = self.waited_s.get("copy", 0.0) + waited_s
 
     def __next__(self) -> Batch:
         self._before(self.step)
@@ -78,6 +86,9 @@ class LinearTask:
         self.trunk = self.model
         self.seen: list[int] = []
         self.scale = 1.0
+
+    def on_host(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
 
     def prepare(self, batch: DeviceBatch) -> ClipInputs:
         self.seen.append(batch.batch.step)

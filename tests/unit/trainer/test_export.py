@@ -14,14 +14,20 @@ from framefeed.errors import BadInput
 from models.tubelets import TubeletGrid
 from models.videomae import PRESETS, VideoMAE, VideoMAEConfig
 from models.weights.files import read_weights
+from models.weights.init_from import encoder_prefix
 from models.weights.saved_model import load_model
+from models.weights.traits import encoder_of
+from tests.unit.trainer.small_tasks import TASKS
 from tests.unit.trainer.stored_runs import save
+from trainer_client.samples import Sample
 from trainer_client.training.checkpoints import Checkpoints
-from trainer_client.training.export import Export, videomae_config
-from trainer_client.training.feed_options import FeedOptions
-from trainer_client.training.recipes.mae import TrainMae
+from trainer_client.training.export import Export, model_config
+from trainer_client.training.recipes.build import Built
+from trainer_client.training.recipes.mae import mae
+from trainer_client.training.recipes.model_spec import decided
+from trainer_client.training.recipes.run import run_config
+from trainer_client.training.recipes.run_data import RunData
 from trainer_client.training.run_state import TrainState
-from trainer_client.training.session import SessionOptions
 
 TINY = PRESETS["tiny"]
 FLAT = VideoMAEConfig(
@@ -33,13 +39,10 @@ FLAT = VideoMAEConfig(
 
 def recipe_config(model: VideoMAEConfig) -> dict[str, object]:
     """What `train mae` writes into its checkpoints."""
-    recipe = TrainMae(
-        root=Path("/r"),
-        preset="tiny",
-        feed=FeedOptions(servers=["tcp://127.0.0.1:1"]),
-        session=SessionOptions(out=Path("/o")),
-    )
-    return recipe.config(model, samples=3)
+    recipe = mae(root=Path("/r"), out=Path("/o"))
+    data = RunData(dataset=[Sample(video="v", start_s=0.0, end_s=1.0)] * 3)
+    built = Built(what=recipe.what, data=data, tokenizer=None, model=model)
+    return run_config(recipe, built, steps=5).said
 
 
 def save_run(folder: Path, model: VideoMAEConfig, *, steps: tuple[int, ...] = (3,)) -> VideoMAE:
@@ -88,7 +91,7 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(tmp_path: Path) 
     out = tmp_path / "out"
     save_run(tmp_path / "run", TINY)
     (tmp_path / "empty").mkdir()
-    other = recipe_config(TINY) | {"recipe": "clip"}
+    other = {name: value for name, value in recipe_config(TINY).items() if not name.startswith("model.")}
     save(Checkpoints(tmp_path / "clip", config=other, keep=9), TrainState(step=1, tensors={}, data={}))
     (tmp_path / "old").mkdir()
     torch.save({"framefeed_checkpoint": 2, "model": {}}, old := tmp_path / "old/step_000000007.pt")
@@ -104,7 +107,7 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(tmp_path: Path) 
             "holds no checkpoint, and step_000000007.pt of an earlier version",
         ),
         (tmp_path / "cut", "framefeed", "cannot be read: part_00000.safetensors has"),
-        (tmp_path / "clip", "framefeed", "recipe is 'clip', wanted 'mae'"),
+        (tmp_path / "clip", "framefeed", "configuration is a NoneType, wanted one of"),
         (tmp_path / "run", "transformers", "positions is 'grid', wanted 'flat'"),
     ):
         with pytest.raises(BadInput, match=complaint) as caught:
@@ -125,8 +128,30 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_the_configuration_of_a_run_is_its_model() -> None:
     options = json.loads(json.dumps(recipe_config(TINY)))
-    assert videomae_config(options) == TINY
+    assert model_config(options) == TINY
     with pytest.raises(ValueError, match="VideoMAEConfig has no typo"):
-        videomae_config(options | {"model.typo": 1})
-    with pytest.raises(ValueError, match="model part is 3"):
-        videomae_config(options | {"model.grid": 3})
+        model_config(options | {"model.typo": 1})
+    with pytest.raises(ValueError, match=r"model\.grid\.frames is a field of grid, which is 3"):
+        model_config({"model.kind": "VideoMAEConfig", "model.grid": 3} | {"model.grid.frames": 2})
+    with pytest.raises(ValueError, match="configuration is a NoneType"):
+        model_config({"samples": 3})
+
+
+@pytest.mark.parametrize("name", ["contrastive", "classify", "cmae"])
+def test_the_models_of_all_tasks_are_exported_whole_and_as_encoders(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = TASKS[name](torch.device("cpu")).model
+    tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
+    config = recipe_config(model.config)
+    save(Checkpoints(tmp_path / "run", config=config, keep=1), TrainState(step=1, tensors=tensors, data={}))
+    for part in ("model", "encoder"):
+        Export(checkpoint=tmp_path / "run", out=tmp_path / part, part=part).run()
+    whole, found = load_model(tmp_path / "model")
+    assert found == decided(model.config)
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in whole.state_dict().items())
+    encoder, found = load_model(tmp_path / "encoder")
+    assert found == encoder_of(decided(model.config))
+    prefix = encoder_prefix(model.config)
+    assert all(torch.equal(tensor, model.state_dict()[prefix + key]) for key, tensor in encoder.state_dict().items())
+    with pytest.raises(BadInput, match="transformers has VideoMAE's alone"):
+        Export(checkpoint=tmp_path / "run", out=tmp_path / "hub", format="transformers").run()

@@ -23,6 +23,7 @@ PLAN = FeedPlan(
     logs=Path("logs"),
     dataset=[Sample(video="a", start_s=0, end_s=1)] * 9,
     policy=POLICY,
+    batch_clips=64,
     seed=3,
     steps=5,
 )

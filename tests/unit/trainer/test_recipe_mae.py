@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from pathlib import Path
 
@@ -12,19 +13,28 @@ import torch
 from framefeed.cli.command import main
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest, VideoEntry
-from models.videomae import PRESETS
-from trainer_client.training.feed_options import FeedOptions
+from models.videomae import PRESETS, VideoMAEConfig
+from trainer_client.samples import Sample
 from trainer_client.training.processes import ranks_in
 from trainer_client.training.ranks import Ranks
-from trainer_client.training.recipes.mae import TrainMae
-from trainer_client.training.session import SessionOptions
+from trainer_client.training.recipes.build import Built, build
+from trainer_client.training.recipes.mae import mae
+from trainer_client.training.recipes.model_spec import Kernels, decided
+from trainer_client.training.recipes.overrides import changed
+from trainer_client.training.recipes.recipe import Recipe
+from trainer_client.training.recipes.run import run_config
+from trainer_client.training.recipes.run_data import RunData
+from trainer_client.training.recipes.task_spec import MaeSpec
 
 NEEDED = ("--servers", "tcp://127.0.0.1:5555", "--metrics-port", "0", "--preset", "tiny", "--device", "cpu")
 
 
-def recipe(**options: object) -> TrainMae:
-    feed, session = FeedOptions(servers=("tcp://a:1",)), SessionOptions(out=Path("run"))
-    return TrainMae(root=Path("root"), feed=feed, session=session, **options)  # type: ignore[arg-type]
+def recipe(*changes: str) -> Recipe:
+    return changed(mae(root=Path("root"), out=Path("run")), *changes)
+
+
+def made(*changes: str) -> Built:
+    return build(recipe(*changes).what, RunData(dataset=[Sample(video="v", start_s=0.0, end_s=1.0)] * 7))
 
 
 @pytest.fixture
@@ -148,36 +158,51 @@ def test_rank_0_alone_says_what_is_wrong_with_options(
 
 
 def test_the_defaults_are_videomaes() -> None:
-    made = recipe()
-    model = made.model()
+    built = made()
+    assert isinstance(built.model, VideoMAEConfig)
+    model = built.model
     assert (model.grid.frames, model.grid.height_px, model.encoder.width) == (16, 224, 768)
-    policy = made.policy(model)
+    policy = built.policy()
     assert policy.shape == (16, 336, 224)
     assert policy.pixel_format == "yuv420p"
-    assert (made.mask_ratio, made.mask_shape) == (0.9, "tube")
+    assert built.what.task == MaeSpec(mask_ratio=0.9, mask_shape="tube")
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_taken_whole(name: str) -> None:
-    assert recipe(preset=name).model() == PRESETS[name]
+    assert made(f"preset={name}").model == PRESETS[name]
 
 
 def test_what_is_chosen_is_built() -> None:
-    model = recipe(preset="tiny", frames=4, size_px=32, attention="sdpa-flash", checkpointing="sqrt").model()
+    built = made("preset=tiny", "frames=4", "size_px=32", "pixel_format=rgb24", "hflip=0.0", "stride_frames=2")
+    model = recipe("attention=sdpa-flash", "checkpointing=sqrt").how.kernels.on(built.model)
+    assert isinstance(model, VideoMAEConfig)
     assert (model.grid.frames, model.grid.height_px, model.grid.width_px) == (4, 32, 32)
     for stack in (model.encoder, model.decoder):
         assert (stack.attention, stack.checkpointing) == ("sdpa-flash", "sqrt")
-    policy = recipe(pixel_format="rgb24", hflip=0.0, stride_frames=2).policy(model)
+    assert decided(model) == built.model
+    policy = built.policy()
     assert (policy.shape, policy.hflip_probability) == ((4, 32, 32, 3), 0.0)
 
 
-def test_the_configuration_names_what_decides_the_weights_and_no_more() -> None:
-    made = recipe(preset="tiny")
-    config = made.config(made.model(), samples=7)
-    assert config["samples"] == 7
-    assert {"preset", "mask_ratio", "mask_shape", "lr", "betas", "steps", "seed", "batch_clips", "precision"} <= set(
-        config
-    )
-    how = recipe(preset="tiny", attention="reference", checkpointing="block")
-    assert how.config(how.model(), samples=7) == config, "how it is computed is not what is computed"
-    assert not {"servers", "out", "resume", "log_every", "device", "prefetch_batches", "metrics_port"} & set(config)
+def test_the_configuration_names_what_decides_the_weights_and_how_apart() -> None:
+    built = made("preset=tiny")
+    config = run_config(built_recipe := recipe("preset=tiny"), built, steps=11)
+    what, how = config.what, config.how
+    assert (what["samples"], what["steps"], what["recipe"]) == (7, 11, "mae")
+    assert {"preset", "mask_ratio", "mask_shape", "lr", "betas", "steps", "seed", "batch_clips"} <= set(what)
+    assert what["model.encoder.width"] == 128
+    other = run_config(recipe("preset=tiny", "attention=reference", "checkpointing=block"), built, steps=11)
+    assert other.what == what, "how it is computed is not what is computed"
+    assert other.how != how
+    assert {"servers", "out", "log_every", "device", "precision", "prefetch_batches", "metrics_port"} <= set(how)
+    assert not {"resume", "skip_step"} & set(how), "said anew at each start"
+    assert json.loads(json.dumps(config.said)) == config.said
+    assert built_recipe.how.kernels == Kernels()
+
+
+def test_epochs_become_steps_of_whole_batches() -> None:
+    length = recipe("steps=null", "epochs=2.5", "batch_clips=3").what.length
+    assert length.steps_over(7) == round(2.5 * 3)
+    with pytest.raises(BadInput, match="the data set has no sample"):
+        length.steps_over(0)

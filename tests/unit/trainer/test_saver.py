@@ -78,7 +78,7 @@ def test_minutes_are_those_of_a_clock_that_is_given(tmp_path: Path) -> None:
         now_s = 10.0 * step
         wait_until("all is written", lambda: all(t.name != "framefeed-checkpoint" for t in threading.enumerate()))
 
-    loop = make_loop(steps=50, feed=MadeFeed(tick))
+    loop = make_loop(steps=50, feed=MadeFeed(tick, late=range(50)))
     saver = Saver(loop, kept_in(tmp_path, keep=99), Rhythm(steps=1000, seconds=100.0), clock=lambda: now_s)
     loop.run(Limits(steps=25), stops=NoStops(), saves=saver)
     saver.finish()

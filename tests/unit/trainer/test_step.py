@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -27,8 +28,9 @@ from tests.unit.trainer.small_tasks import (
     take,
 )
 from tests.unit.trainer.stored_runs import Kept
+from trainer_client.training.augment.rule import AugmentOptions
 from trainer_client.training.average import Average
-from trainer_client.training.device_feed import to_device
+from trainer_client.training.device_feed import Preparing, to_device
 from trainer_client.training.learning import LearningOptions
 from trainer_client.training.precision import Precision, ScaleRule
 from trainer_client.training.ranks import Ranks
@@ -65,9 +67,13 @@ def test_mae_takes_the_steps_it_took_before_there_was_a_seam() -> None:
 
 
 class HostReads(TorchFunctionMode):
-    """Counts what makes this thread wait for a device."""
+    """Counts what makes this thread wait for a device: reads of its values, and copies to or from it."""
 
-    WAITS = ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero", "synchronize")
+    WAITS = (
+        *("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu", "numpy", "nonzero", "synchronize"),
+        *("__contains__", "equal", "is_nonzero"),
+    )
+    COPIES = ("tensor", "as_tensor", "from_numpy", "cuda", "pin_memory")
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,23 +81,32 @@ class HostReads(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in self.WAITS and isinstance(args[0], Tensor) and args[0].dtype != torch.bool:
+        moves = name == "to" and any(isinstance(a, torch.device | str) for a in (*args[1:], *(kwargs or {}).values()))
+        # torch's norms and optimizers name the device that their tensors are on: nothing is copied.
+        moves = moves and "site-packages" not in sys._getframe(1).f_code.co_filename
+        if name in self.COPIES or moves or (name in self.WAITS and isinstance(args[0], Tensor)):
             self.seen[name] += 1
         return func(*args, **(kwargs or {}))
 
 
+EVERYTHING = AugmentOptions(
+    flip=0.5, jitter=0.8, grey=0.2, blur=0.5, rand_ops=2, erase=0.5, erase_noise=True, jitter_frames=1
+)
+
+
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("micro_clips", [None, 2])
-def test_nothing_in_a_step_waits_for_the_device(name: str, micro_clips: int | None) -> None:
-    """From prepared inputs on: masks and shifts are made of seeds that the host has."""
+@pytest.mark.parametrize("augment", [AugmentOptions(), EVERYTHING], ids=["plain", "augmented"])
+def test_nothing_in_a_step_waits_for_the_device(name: str, micro_clips: int | None, augment: AugmentOptions) -> None:
+    """The whole step of a batch that was prepared ahead: augmentation, masks, mixup, views, losses, the optimizer."""
     run = make_run(name, Split(micro_clips=micro_clips))
     frames = FRAMES + 2 if isinstance(run.task, CmaeTask) else FRAMES
-    prepared = run.task.prepare(to_device(make_share(0, Ranks(), frames=frames), CPU.device))
-    run.task.prepare = lambda batch: prepared
-    batch = to_device(make_share(0, Ranks(), frames=frames), CPU.device)
-    with HostReads() as reads:
-        tensors = train_step(run, batch)
-    assert dict(reads.seen) == ({"tolist": reads.seen["tolist"]} if name in ("mae", "cmae") else {})
+    preparing = Preparing(work=run.task.on_host, augment=augment)
+    for step in range(2):
+        batch = to_device(make_share(step, Ranks(), frames=frames), CPU.device, preparing)
+        with HostReads() as reads:
+            tensors = train_step(run, batch)
+        assert dict(reads.seen) == {}
     with HostReads() as reads:
         tensors.read()
     assert reads.seen["tolist"] == 1

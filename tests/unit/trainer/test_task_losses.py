@@ -166,7 +166,7 @@ def test_mixup_follows_the_first_seed_of_a_pair_and_moves_pixels_as_it_says() ->
     assert torch.equal(mix.kept_B[32:], again.kept_B)
     assert torch.equal(mix.box_B4[32:], again.box_B4)
     clips = torch.arange(64.0)[:, None, None, None, None].expand(64, 1, 2, 8, 12)
-    mixed = mix.apply(clips)
+    mixed = mix.apply(clips.clone())
     taken = (mixed - clips).abs().mean(dim=(1, 2, 3, 4))  # neighbours differ by 1: what is taken is the share of theirs
     torch.testing.assert_close(taken, 1 - mix.kept_B, atol=1e-5, rtol=0)
     cut = mix.box_B4[:, 2] > mix.box_B4[:, 0]

@@ -92,7 +92,7 @@ def test_a_signal_ends_a_wait_and_the_second_has_its_old_meaning(number: signal.
     before = signal.signal(number, lambda n, frame: calls.append(n))
     try:
         with StopSignals(first_only=True) as stops:
-            loop = make_loop(steps=10, feed=MadeFeed(lambda step: os.kill(os.getpid(), number) if step == 3 else None))
+            loop = make_loop(steps=10, feed=MadeFeed(lambda step: step == 3 and os.kill(os.getpid(), number), late=[3]))
             assert loop.run(Limits(steps=10), stops=stops) is Ending.STOPPED
             assert stops.last == number.name
             assert loop.steps_done == 3

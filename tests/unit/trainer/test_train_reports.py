@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from framefeed.errors import BadInput
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
 from trainer_client.measures.wait import Wait
 from trainer_client.training.loop import StepRecord
+from trainer_client.training.watch.curves import Curves
 from trainer_client.training.watch.train_log import TrainLog, interval_of
 from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
 from trainer_client.training.watch.train_summary import Summary, mean_of_ends
@@ -29,14 +32,17 @@ def record(step: int, *, loss: float = 1.0) -> StepRecord:
 def write_log(folder: Path, steps: range, *, first_step: int = 0) -> str:
     out = io.StringIO()
     console = Console(file=out, width=200)
-    with TrainLog(folder, total_steps=12, every=5, first_step=first_step, console=console) as log:
+    with (
+        Curves(folder, first_step=first_step, config={}) as curves,
+        TrainLog(curves, total_steps=12, every=5, first_step=first_step, console=console) as log,
+    ):
         for step in steps:
             log.record(record(step, loss=step))
     return out.getvalue()
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:
-    events = EventAccumulator(str(folder))
+    events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars("train/loss")]
 
@@ -59,6 +65,46 @@ def test_a_resumed_run_replaces_the_curve_beyond_its_checkpoint(tmp_path: Path) 
     write_log(tmp_path, range(1, 12))
     write_log(tmp_path, range(6, 11), first_step=5)
     assert [step for step, _ in curve(tmp_path)] == [5, 10]
+
+
+def test_parts_of_the_loss_are_curves_too(tmp_path: Path) -> None:
+    parts = [replace(record(step), parts={"top1": step / 4}, skipped=step == 3) for step in (1, 2, 3)]
+    assert interval_of(parts).parts == {"top1": 0.375}, "of the steps that moved weights"
+    with (
+        Curves(tmp_path, first_step=0, config={}) as curves,
+        TrainLog(curves, total_steps=3, every=3, first_step=0, console=Console(quiet=True)) as log,
+    ):
+        for one in parts:
+            log.record(one)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("train/top1")] == [0.375]
+
+
+def test_a_project_without_the_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(
+        BadInput, match=r"^--wandb is 'mine' and the package is missing; pip install 'framefeed\[wandb\]'$"
+    ):
+        Curves(tmp_path, first_step=0, project="mine", config={})
+
+
+def test_weights_and_biases_gets_the_curves_and_a_resumed_run_goes_on_in_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real package, offline: it writes what it would send."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    names = []
+    for first in (0, 2):
+        with Curves(tmp_path, first_step=first, project="mine", config={"lr": 0.5}) as curves:
+            curves.add({"train/loss": 4.25 + first}, step=first + 1)
+        names.append((tmp_path / "wandb_run").read_text().strip())
+    assert names[0] == names[1]
+    written = sorted(tmp_path.glob(f"wandb/offline-run-*-{names[0]}/run-{names[0]}.wandb"))
+    assert written
+    said = b"".join(path.read_bytes() for path in written)
+    assert all(word in said for word in (b"train/loss", b"4.25", b"6.25"))
 
 
 def test_metrics_are_the_steps(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from framefeed.draws import TUBES, permutation
+from framefeed.draws import TUBES, draws_at, keys_u64
 from framefeed.errors import BadInput
 
 MaskShape = Literal["tube", "random", "frame"]
@@ -59,8 +59,9 @@ class CubeMask:
         if len(clip_seeds) == 0:
             raise BadInput(f"{self.shape} mask: got no clip seeds, wanted at least one")
         units = np.zeros((len(clip_seeds), self.units), dtype=np.bool_)
-        for row, seed in zip(units, clip_seeds, strict=True):
-            row[permutation(seed, stream=TUBES, n=self.units)[: self.masked_units]] = True
+        keys = keys_u64(np.asarray(clip_seeds, np.uint64), stream=TUBES)[:, None]
+        order = np.argsort(draws_at(keys, np.arange(self.units, dtype=np.uint64)), axis=1, kind="stable")
+        np.put_along_axis(units, order[:, : self.masked_units], True, axis=1)  # the first of `permutation` of each
         if self.shape == "tube":
             return np.tile(units, (1, self.slots))
         return np.repeat(units, self.cells, axis=1) if self.shape == "frame" else units

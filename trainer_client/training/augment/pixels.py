@@ -6,6 +6,7 @@ Axes: B clips, T frames, Y rows, X columns, C channels, R rows of an I420 buffer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -32,9 +33,8 @@ def normalise_rgb(rgb_BTYXC: Tensor, *, norm: PixelNorm = IMAGENET, dtype: torch
 
     Raises BadInput if the clips are not that.
     """
-    if rgb_BTYXC.ndim != 5 or rgb_BTYXC.shape[-1] != 3 or rgb_BTYXC.dtype != torch.uint8:
-        raise BadInput(f"RGB clips are {_seen(rgb_BTYXC)}, wanted uint8 (B, T, Y, X, 3)")
-    return _normalise(rgb_BTYXC.permute(0, 4, 1, 2, 3).float(), norm).to(dtype).contiguous()
+    check_clips(rgb_BTYXC, yuv=False)
+    return normalise_codes(rgb_BTYXC.permute(0, 4, 1, 2, 3).float(), norm).to(dtype).contiguous()
 
 
 def normalise_yuv(
@@ -46,7 +46,7 @@ def normalise_yuv(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """I420 clips to what `normalise_rgb` makes of their RGB pixels, (B, C, T, Y, X) of `dtype`; see `yuv_to_rgb`."""
-    return _normalise(yuv_to_rgb(i420_BTRX, colours=colours, siting=siting), norm).to(dtype)
+    return normalise_codes(yuv_to_rgb(i420_BTRX, colours=colours, siting=siting), norm).to(dtype)
 
 
 def yuv_to_rgb(i420_BTRX: Tensor, *, colours: Sequence[Colour], siting: Siting) -> Tensor:
@@ -59,12 +59,16 @@ def yuv_to_rgb(i420_BTRX: Tensor, *, colours: Sequence[Colour], siting: Siting) 
     that of clips it has scaled). Within half a code of FFmpeg's accurate conversion.
     Raises BadInput if the clips are not that, the number of colours is not that of clips, or a name is unknown.
     """
-    if i420_BTRX.ndim != 4 or i420_BTRX.dtype != torch.uint8 or i420_BTRX.shape[2] % 3 or i420_BTRX.shape[3] % 2:
-        raise BadInput(f"YUV clips are {_seen(i420_BTRX)}, wanted uint8 (B, T, 3/2 Y, X) of even Y and X")
+    check_clips(i420_BTRX, yuv=True)
     if len(colours) != i420_BTRX.shape[0]:
         raise BadInput(f"YUV clips: {len(colours)} colours for {i420_BTRX.shape[0]} clips, wanted one for each clip")
     if siting not in get_args(Siting):
         raise BadInput(f"YUV clips: siting is {siting!r}, wanted one of {get_args(Siting)}")
+    return map_yuv(i420_BTRX, colour_maps(colours).to(i420_BTRX.device), siting=siting)
+
+
+def map_yuv(i420_BTRX: Tensor, maps_B34: Tensor, *, siting: Siting) -> Tensor:
+    """`yuv_to_rgb` of clips that are checked, by the colour map of each, on their device."""
     height, width = i420_BTRX.shape[2] // 3 * 2, i420_BTRX.shape[3]
     frames_BTV = i420_BTRX.flatten(2)
     b, t = i420_BTRX.shape[:2]
@@ -72,11 +76,11 @@ def yuv_to_rgb(i420_BTRX: Tensor, *, colours: Sequence[Colour], siting: Siting) 
     chroma_BT2yx = frames_BTV[:, :, height * width :].reshape(b, t, 2, height // 2, width // 2)
     chroma_B2Tyx = chroma_BT2yx.transpose(1, 2).float()
     chroma_B2TYX = _upsample(chroma_B2Tyx, siting)
-    matrix_B33111, offset_B3111 = _conversions(colours, i420_BTRX.device)
+    maps_B34111 = maps_B34[..., None, None, None]
     # Sums of products, not a matrix product: that would run in bf16 under autocast and in TF32 where it is allowed.
-    rgb_B3TYX = offset_B3111 + matrix_B33111[:, :, 0] * luma_BTYX[:, None]
+    rgb_B3TYX = maps_B34111[:, :, 3] + maps_B34111[:, :, 0] * luma_BTYX[:, None]
     for plane in (0, 1):
-        rgb_B3TYX = rgb_B3TYX.addcmul_(matrix_B33111[:, :, plane + 1], chroma_B2TYX[:, plane, None])
+        rgb_B3TYX = rgb_B3TYX.addcmul_(maps_B34111[:, :, plane + 1], chroma_B2TYX[:, plane, None])
     return rgb_B3TYX.clamp_(0.0, 255.0)
 
 
@@ -95,13 +99,16 @@ def _double(samples: Tensor, *, before: float, after: float) -> Tensor:
     return torch.stack(pair, dim=-1).flatten(-2)
 
 
-# The affine maps rgb = matrix · yuv + offset of each clip, in units of 8-bit codes.
-def _conversions(colours: Sequence[Colour], device: torch.device) -> tuple[Tensor, Tensor]:
-    matrices = torch.stack([_conversion(colour) for colour in colours])
-    zeros = torch.tensor([(0.0 if c.full_range else 16.0, 128.0, 128.0) for c in colours], dtype=torch.float64)
-    offsets = -(matrices @ zeros[:, :, None])[:, :, 0]
-    shape = (len(colours), 3, 3, 1, 1, 1)
-    return matrices.float().to(device).view(shape), offsets.float().to(device).view(shape[:2] + shape[3:])
+def colour_maps(colours: Sequence[Colour]) -> Tensor:
+    """The affine map from YUV to RGB of each clip, rgb = map[:, :3] yuv + map[:, 3] in codes, float32 (B, 3, 4)."""
+    return torch.stack([_colour_map(colour) for colour in colours])
+
+
+@lru_cache(maxsize=64)
+def _colour_map(colour: Colour) -> Tensor:
+    matrix_33 = _conversion(colour)
+    zero = torch.tensor((0.0 if colour.full_range else 16.0, 128.0, 128.0), dtype=torch.float64)
+    return torch.cat((matrix_33, -(matrix_33 @ zero)[:, None]), dim=1).float()
 
 
 def _conversion(colour: Colour) -> Tensor:
@@ -121,9 +128,19 @@ def _conversion(colour: Colour) -> Tensor:
     return matrix * (255.0 / torch.tensor(spans, dtype=torch.float64))
 
 
-def _normalise(rgb_BCTYX: Tensor, norm: PixelNorm) -> Tensor:
-    mean, std = (torch.tensor(v, device=rgb_BCTYX.device).view(3, 1, 1, 1) for v in (norm.mean, norm.std))
-    return (rgb_BCTYX - mean * 255.0) / (std * 255.0)
+def normalise_codes(rgb_BCTYX: Tensor, norm: PixelNorm) -> Tensor:
+    """Float RGB in 8-bit codes to (x / 255 - mean) / std, in place."""
+    for plane, mean, std in zip(rgb_BCTYX.unbind(1), norm.mean, norm.std, strict=True):
+        plane.sub_(255.0 * mean).div_(255.0 * std)
+    return rgb_BCTYX
+
+
+def check_clips(clips: Tensor, *, yuv: bool) -> None:
+    """Raise BadInput for clips that are not uint8 of the layout."""
+    if yuv and (clips.ndim != 4 or clips.dtype != torch.uint8 or clips.shape[2] % 3 or clips.shape[3] % 2):
+        raise BadInput(f"YUV clips are {_seen(clips)}, wanted uint8 (B, T, 3/2 Y, X) of even Y and X")
+    if not yuv and (clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8):
+        raise BadInput(f"RGB clips are {_seen(clips)}, wanted uint8 (B, T, Y, X, 3)")
 
 
 def _seen(clips: Tensor) -> str:

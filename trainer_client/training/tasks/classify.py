@@ -15,8 +15,9 @@ from torch.nn.functional import log_softmax
 from framefeed.errors import BadInput
 from models.classifier import Classifier, ClassifierConfig
 from models.pixel_norm import CLIP, PixelNorm
+from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
-from trainer_client.training.augment.mixup import MixRule, swap
+from trainer_client.training.augment.mixup import Mix, MixRule, swap
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.task import ClipInputs, Losses
@@ -58,22 +59,30 @@ class ClassifyTask:
         self.model: nn.Module = Classifier(config).to(device)
         self.trunk: nn.Module = self.model
 
-    def prepare(self, batch: DeviceBatch) -> LabelledInputs:
-        """Normalised clips and their labels, mixed with their neighbours' if there is a rule.
+    def on_host(self, batch: Batch) -> dict[str, Tensor]:
+        """Labels, and the mix with neighbours if there is a rule.
 
         Raises BadInput for a label that is not one of its head's classes.
         """
-        device, x_BCTYX = batch.seeds_B.device, batch.normalised(self._norm)
-        labels_BH = self._labels(batch.batch.samples).to(device, non_blocking=True)
-        others_BH, kept_B = labels_BH, torch.ones(len(labels_BH), device=device)
-        if self._targets.mix is not None and self.model.training:
-            height_px, width_px = x_BCTYX.shape[-2:]
+        made = {"labels_BH": self._labels(batch.samples)}
+        if self._targets.mix is not None:
+            rows, columns = batch.pixels.shape[2:4]
             mix = self._targets.mix.draw(
-                batch.batch.seeds.tolist(),
-                height_px=height_px,
-                width_px=width_px,
-                first_position=int(batch.batch.positions[0]),
-            ).to(device)
+                batch.seeds.tolist(),
+                height_px=rows if batch.pixels.ndim == 5 else rows * 2 // 3,
+                width_px=columns,
+                first_position=int(batch.positions[0]),
+            )
+            made |= {"kept_B": mix.kept_B, "box_B4": mix.box_B4}
+        return made
+
+    def prepare(self, batch: DeviceBatch) -> LabelledInputs:
+        """Normalised clips and their labels; in training mixed with their neighbours' if there is a rule."""
+        made, x_BCTYX = batch.made_by(self.on_host), batch.normalised(self._norm)
+        labels_BH = made["labels_BH"]
+        others_BH, kept_B = labels_BH, torch.ones(len(labels_BH), device=labels_BH.device)
+        if self._targets.mix is not None and self.model.training:
+            mix = Mix(kept_B=made["kept_B"], box_B4=made["box_B4"])
             x_BCTYX, others_BH, kept_B = mix.apply(x_BCTYX), swap(labels_BH), mix.kept_B
         return LabelledInputs(
             x_BCTYX=x_BCTYX, seeds_B=batch.seeds_B, labels_BH=labels_BH, others_BH=others_BH, kept_B=kept_B

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from framefeed.draws import SHIFT, draw_below
 from framefeed.errors import BadInput
-from models.cmae import CMAE, CMAEConfig, shifted_views, split_rows
+from models.cmae import CMAE, CMAEConfig, later_frames, split_rows, two_views
 from models.pixel_norm import IMAGENET
+from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.masking import CubeMask, MaskShape
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
-from trainer_client.training.tasks.mae import MaskedInputs
+from trainer_client.training.tasks.mae import MaskedInputs, masks_of
 from trainer_client.training.tasks.task import Losses
 
 
@@ -65,20 +66,27 @@ class CmaeTask:
         self.model: nn.Module = self._cmae
         self.trunk: nn.Module = self._cmae.branches
 
-    def prepare(self, batch: DeviceBatch) -> ViewInputs:
-        """Two views and a mask by the clips' seeds. Raises BadInput for clips of another number of frames."""
-        wanted, seen = self._frames + self._views.longest_shift, batch.pixels.shape[1]
-        if seen != wanted:
-            raise BadInput(f"CMAE: clips have {seen} frames, wanted {wanted}: the model's and the longest shift")
-        seeds: list[int] = batch.batch.seeds.tolist()
+    def on_host(self, batch: Batch) -> dict[str, Tensor]:
+        """Masks, and the frames of the later view, by the clips' seeds."""
+        seeds: list[int] = batch.seeds.tolist()
         shifts = [draw_below(seed, self._views.longest_shift + 1, stream=SHIFT) for seed in seeds]
-        view_BCTYX, later_BCTYX = shifted_views(batch.normalised(IMAGENET), torch.tensor(shifts), frames=self._frames)
-        mask_BN = torch.from_numpy(self._cubes.draw(seeds))
-        return ViewInputs(x_BCTYX=view_BCTYX, later_BCTYX=later_BCTYX, seeds_B=batch.seeds_B, mask_BN=mask_BN)
+        fed = (len(seeds), self._frames + self._views.longest_shift)
+        later_BT = later_frames(torch.tensor(shifts), frames=self._frames, clips_BU=fed)
+        return {"later_BT": later_BT, **masks_of(self._cubes, batch)}
+
+    def prepare(self, batch: DeviceBatch) -> ViewInputs:
+        """Two views and a mask. Raises BadInput for clips of another number of frames."""
+        wanted, x_BCUYX = self._frames + self._views.longest_shift, batch.normalised(IMAGENET)
+        if x_BCUYX.shape[2] != wanted:
+            seen = x_BCUYX.shape[2]
+            raise BadInput(f"CMAE: clips have {seen} frames, wanted {wanted}: the model's and the longest shift")
+        masks = dict(batch.made_by(self.on_host))
+        view_BCTYX, later_BCTYX = two_views(x_BCUYX, masks.pop("later_BT"))
+        return ViewInputs(x_BCTYX=view_BCTYX, later_BCTYX=later_BCTYX, seeds_B=batch.seeds_B, **masks)
 
     def rows(self, x: ViewInputs) -> Tensor:
         """Reconstruction loss and features of each clip, (B, 1 + 2 D)."""
-        rows: Tensor = self.trunk(x.x_BCTYX, x.later_BCTYX, x.mask_BN, seeds_B=x.seeds_B).joined()
+        rows: Tensor = self.trunk(x.x_BCTYX, x.later_BCTYX, x.where, seeds_B=x.seeds_B).joined()
         return rows
 
     def loss(self, rows: Tensor, x: ViewInputs, ranks: Ranks) -> Losses:

@@ -16,13 +16,14 @@ from torch.nn.functional import cross_entropy
 
 from models.dual_encoder import DualEncoder, DualEncoderConfig, DualEncoding
 from models.pixel_norm import CLIP, PixelNorm
+from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
 from trainer_client.text.tokens import Tokenizer
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.task import ClipInputs, Losses
 
-TextOf = Callable[[Sample], str]
+TextOf = Callable[[Sample, int], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,16 +35,18 @@ class PairInputs(ClipInputs):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """How a sample becomes tokens: its text, by `text_of`, through a tokenizer that fits the text tower."""
+    """How a sample becomes tokens: one of its texts, which `text_of` draws by the clip's seed, through a tokenizer that
+    fits the text tower."""
 
     text_of: TextOf
     tokenizer: Tokenizer
 
-    def tokens(self, batch: DeviceBatch) -> Tensor:
-        """The batch's tokens (B, L) on its device, without columns that are padding in all: causal towers see none."""
-        rows = self.tokenizer.encode([self.text_of(sample) for sample in batch.batch.samples])
+    def tokens(self, batch: Batch) -> Tensor:
+        """The batch's tokens (B, L) on the host, without columns that are padding in all: causal towers see none."""
+        given = zip(batch.samples, batch.seeds.tolist(), strict=True)
+        rows = self.tokenizer.encode([self.text_of(sample, seed) for sample, seed in given])
         longest = max(int(rows.any(axis=0).sum()), 1)
-        return torch.from_numpy(rows[:, :longest].copy()).to(batch.seeds_B.device, non_blocking=True)
+        return torch.from_numpy(rows[:, :longest].copy())
 
 
 class ContrastiveTask:
@@ -69,10 +72,14 @@ class ContrastiveTask:
         self.model: nn.Module = self._encoder
         self.trunk: nn.Module = self.model
 
+    def on_host(self, batch: Batch) -> dict[str, Tensor]:
+        """Tokens of the samples' texts."""
+        return {"tokens_BL": self._texts.tokens(batch)}
+
     def prepare(self, batch: DeviceBatch) -> PairInputs:
-        """Normalised clips, and tokens of the samples' texts."""
-        tokens_BL = self._texts.tokens(batch)
-        return PairInputs(x_BCTYX=batch.normalised(self._norm), seeds_B=batch.seeds_B, tokens_BL=tokens_BL)
+        """Normalised clips, and tokens."""
+        made = batch.made_by(self.on_host)
+        return PairInputs(x_BCTYX=batch.normalised(self._norm), seeds_B=batch.seeds_B, **made)
 
     def rows(self, x: PairInputs) -> Tensor:
         """Video and text features of length 1, and the scale of the logits as one more value, (B, 2 E + 1).

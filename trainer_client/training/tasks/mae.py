@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.pixel_norm import IMAGENET
-from models.videomae import VideoMAE, VideoMAEConfig, VideoMAEOutput, rebuild_clips
+from models.videomae import SplitMask, VideoMAE, VideoMAEConfig, VideoMAEOutput, rebuild_clips, split_mask
 from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.masking import CubeMask, MaskShape
 from trainer_client.training.device_feed import DeviceBatch, to_device
@@ -27,9 +27,23 @@ _GREY = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskedInputs(ClipInputs):
-    """Clips and their masks, bool (B, N) on the host, True = masked."""
+    """Clips, their masks, bool (B, N), True = masked, and the numbers of visible and masked cubes as SplitMask has."""
 
     mask_BN: Tensor
+    visible_BS: Tensor
+    masked_BM: Tensor
+
+    @property
+    def where(self) -> SplitMask:
+        """The mask as models take it."""
+        return SplitMask(visible_BS=self.visible_BS, masked_BM=self.masked_BM)
+
+
+def masks_of(cubes: CubeMask, batch: Batch) -> dict[str, Tensor]:
+    """The masks of a batch's clips by their seeds, on the host, as MaskedInputs has them."""
+    mask_BN = torch.from_numpy(cubes.draw(batch.seeds.tolist()))
+    visible_BS, masked_BM = split_mask(mask_BN)
+    return {"mask_BN": mask_BN, "visible_BS": visible_BS, "masked_BM": masked_BM}
 
 
 class MaeTask:
@@ -47,10 +61,14 @@ class MaeTask:
         self.model: nn.Module = VideoMAE(config).to(device)
         self.trunk: nn.Module = self.model
 
+    def on_host(self, batch: Batch) -> dict[str, Tensor]:
+        """The masks of the clips' seeds."""
+        return masks_of(self._cubes, batch)
+
     def prepare(self, batch: DeviceBatch) -> MaskedInputs:
-        """ImageNet's normalisation, and the masks of the clips' seeds."""
-        mask_BN = torch.from_numpy(self._cubes.draw(batch.batch.seeds.tolist()))
-        return MaskedInputs(x_BCTYX=batch.normalised(IMAGENET), seeds_B=batch.seeds_B, mask_BN=mask_BN)
+        """ImageNet's normalisation, and the masks."""
+        masks = batch.made_by(self.on_host)
+        return MaskedInputs(x_BCTYX=batch.normalised(IMAGENET), seeds_B=batch.seeds_B, **masks)
 
     def rows(self, x: MaskedInputs) -> Tensor:
         """The loss of each clip (B,): Tong et al. 2022, eq. 3, over normalised pixels."""
@@ -64,7 +82,7 @@ class MaeTask:
         """Nothing follows."""
 
     def _forward(self, x: MaskedInputs) -> VideoMAEOutput:
-        output: VideoMAEOutput = self.trunk(x.x_BCTYX, x.mask_BN, seeds_B=x.seeds_B)
+        output: VideoMAEOutput = self.trunk(x.x_BCTYX, x.where, seeds_B=x.seeds_B)
         return output
 
     @torch.no_grad()
@@ -74,7 +92,7 @@ class MaeTask:
         x = self.prepare(to_device(few, self._device))
         self.trunk.eval()
         rebuilt_BCTYX = rebuild_clips(x.x_BCTYX, self._forward(x), grid=self._grid)
-        hidden_BCTYX = self._hidden(x.mask_BN)
+        hidden_BCTYX = self._hidden(x.mask_BN.cpu())
         original, rebuilt = (_pixels(clips_BCTYX) for clips_BCTYX in (x.x_BCTYX, rebuilt_BCTYX))
         masked = torch.where(hidden_BCTYX.permute(0, 2, 3, 4, 1), torch.tensor(_GREY), original)
         return [

@@ -15,6 +15,7 @@ from torch.nn.functional import relu
 from framefeed.errors import BadInput
 from models.dual_encoder import DualEncoder, DualEncoderConfig
 from models.pixel_norm import CLIP, PixelNorm
+from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
@@ -63,16 +64,16 @@ class RankingTask:
         self.model: nn.Module = self._encoder
         self.trunk: nn.Module = self.model
 
-    def prepare(self, batch: DeviceBatch) -> WeightedPairs:
-        """Normalised clips, tokens, and relevances: 1 without `weight_of`."""
+    def on_host(self, batch: Batch) -> dict[str, Tensor]:
+        """Tokens, and relevances: 1 without `weight_of`."""
         weight_of = self._margin.weight_of
-        weights = [1.0 if weight_of is None else weight_of(sample) for sample in batch.batch.samples]
-        return WeightedPairs(
-            x_BCTYX=batch.normalised(self._norm),
-            seeds_B=batch.seeds_B,
-            tokens_BL=self._texts.tokens(batch),
-            weight_B=torch.tensor(weights, dtype=torch.float32).to(batch.seeds_B.device, non_blocking=True),
-        )
+        weights = [1.0 if weight_of is None else weight_of(sample) for sample in batch.samples]
+        return {"tokens_BL": self._texts.tokens(batch), "weight_B": torch.tensor(weights, dtype=torch.float32)}
+
+    def prepare(self, batch: DeviceBatch) -> WeightedPairs:
+        """Normalised clips, tokens, and relevances."""
+        made = batch.made_by(self.on_host)
+        return WeightedPairs(x_BCTYX=batch.normalised(self._norm), seeds_B=batch.seeds_B, **made)
 
     def rows(self, x: WeightedPairs) -> Tensor:
         """As in ContrastiveTask, (B, 2 E + 1)."""

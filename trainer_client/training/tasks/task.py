@@ -13,6 +13,7 @@ from typing import Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
+from trainer_client.feed.batch import Batch
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 
@@ -60,8 +61,15 @@ class Task(Protocol[InputsT]):
     coupled: bool
     """Whether a clip's loss depends on other clips: then a batch in parts has to be passed twice (GradCache)."""
 
+    def on_host(self, batch: Batch) -> Mapping[str, Tensor]:
+        """What `prepare` needs beside pixels, tensors by name whose first axis is the clips: tokens, masks, labels.
+
+        It is made off the training thread, ahead of the step, and copied. Raises BadInput for a wrong label.
+        """
+        ...
+
     def prepare(self, batch: DeviceBatch) -> InputsT:
-        """Augment, mask, tokenise, mix by the clips' seeds; uses no weights. Raises BadInput for a wrong label."""
+        """What the model is given, by the clips' seeds; uses no weights and does not wait for the device."""
         ...
 
     def rows(self, x: InputsT) -> Tensor:

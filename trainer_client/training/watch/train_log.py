@@ -1,16 +1,18 @@
-"""What a run says while it trains: a bar or lines on the terminal, curves for TensorBoard; knows steps, not tasks."""
+"""What a run says while it trains: a bar or lines on the terminal, and curves; knows steps, not tasks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from trainer_client.training.loop import StepRecord
+from trainer_client.training.watch.curves import Curves
+
+_NUMBERS = ("loss", "learning_rate", "grad_norm", "clips_per_s", "wait_share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,7 @@ class Interval:
     grad_norm: float
     clips_per_s: float
     wait_share: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
@@ -42,19 +45,21 @@ def interval_of(records: list[StepRecord]) -> Interval:
         grad_norm=sum(record.grad_norm for record in moved) / len(moved),
         clips_per_s=sum(record.clips for record in records) / total_s,
         wait_share=sum(record.wait_s for record in records) / total_s,
+        parts={
+            name: sum((one.parts or {}).get(name, 0.0) for one in moved) / len(moved) for name in moved[0].parts or ()
+        },
     )
 
 
 class TrainLog:
-    """Speaks every `every` steps. On a terminal it is a bar, else a line; `folder` gets TensorBoard's event file."""
+    """Speaks every `every` steps. On a terminal it is a bar, else a line; `curves` get the numbers."""
 
-    def __init__(self, folder: Path, *, total_steps: int, every: int, first_step: int, console: Console) -> None:
+    def __init__(self, curves: Curves, *, total_steps: int, every: int, first_step: int, console: Console) -> None:
         self._every = every
         self._total_steps = total_steps
         self._records: list[StepRecord] = []
         self._console = console
-        # A run that resumes may have logged steps beyond its checkpoint: those curves end where it begins.
-        self._board = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+        self._curves = curves
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=total_steps, completed=first_step, now="waiting for the first batch")
@@ -73,13 +78,12 @@ class TrainLog:
         if self._records:
             self._speak()
         self._bar.stop()
-        self._board.close()
 
     def _speak(self) -> None:
         interval = interval_of(self._records)
         self._records.clear()
-        for name in ("loss", "learning_rate", "grad_norm", "clips_per_s", "wait_share"):
-            self._board.add_scalar(f"train/{name}", getattr(interval, name), interval.step)
+        values = {name: getattr(interval, name) for name in _NUMBERS} | dict(interval.parts)
+        self._curves.add({f"train/{name}": value for name, value in values.items()}, step=interval.step)
         if self._console.is_terminal:
             self._bar.update(self._task, completed=interval.step, now=str(interval))
         else:

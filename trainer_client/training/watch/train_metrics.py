@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from framefeed.errors import BadInput
 from framefeed.page_server import Page, PageServer
+from trainer_client.training.gpu_idle import IDLE_CAUSES
 from trainer_client.training.loop import StepRecord
 from trainer_client.training.watch.status_page import StatusPage
 
@@ -16,9 +17,12 @@ _STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class TrainMetrics:
-    """Steps, their duration, and loss, rate and gradient norm of the last one, in a registry shared with the feed."""
+    """Steps, their duration, and loss, rate and gradient norm of the last one, in a registry shared with the feed.
 
-    def __init__(self, registry: CollectorRegistry, *, rank: int = 0) -> None:
+    `on_gpu`: and for how long the GPU was idle between steps, by cause; a CPU has no such time, and no such metric.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, rank: int = 0, on_gpu: bool = True) -> None:
         steps = Counter("framefeed_trainer_steps", "Optimizer steps of this process.", ["rank"], registry=registry)
         skips = Counter("framefeed_trainer_skipped_steps", "Steps that were not finite.", ["rank"], registry=registry)
         self._skips = skips.labels(str(rank))
@@ -36,13 +40,24 @@ class TrainMetrics:
             )
         }
 
+        self._idle = _idle_seconds(registry, rank=rank) if on_gpu else {}
+
     def record(self, record: StepRecord) -> None:
         """Count one step."""
+        for cause, idle_s in (record.idle_s or {}).items():
+            self._idle[cause].inc(max(idle_s, 0.0))
         self._steps.inc()
         self._skips.inc(record.skipped)
         self._duration.observe(record.step_s)
         for field, gauge in self._gauges.items():
             gauge.set(getattr(record, field))
+
+
+def _idle_seconds(registry: CollectorRegistry, *, rank: int) -> dict[str, Counter]:
+    """A counter of each cause, at 0 from the start."""
+    text = "Seconds without work on the GPU from one step to the next, by CUDA events and by what was waited for."
+    idle = Counter("framefeed_trainer_gpu_idle_seconds", text, ["rank", "cause"], registry=registry)
+    return {cause: idle.labels(str(rank), cause) for cause in IDLE_CAUSES}
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class GatewayProcess:
         self._start_at_s = self._started_s = -math.inf
         self._messages: list[FromFront] = []
         self._unsent: deque[bytes] = deque()
+        self._waits_to_write = False
         self._datagram = bytearray(MAX_DATAGRAM_BYTES)
         try:
             self._start()
@@ -117,7 +118,7 @@ class GatewayProcess:
 
     def flush(self) -> None:
         """Hand over what was said, as far as the process takes it. That it died is seen by `receive`."""
-        if self._channel is None:
+        if self._channel is None or not (self._messages or self._unsent):
             return
         self._unsent += pack_datagrams(self._messages)
         self._messages = []
@@ -129,7 +130,9 @@ class GatewayProcess:
             except OSError:
                 return
             self._unsent.popleft()
-        self._epoll.modify(self._channel, select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0))
+        if bool(self._unsent) is not self._waits_to_write:
+            self._waits_to_write = bool(self._unsent)
+            self._epoll.modify(self._channel, select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0))
 
     def receive(self) -> list[FromGateway]:
         """What it said next; nothing if it says nothing now. Starts the next process when that is due.
@@ -225,7 +228,7 @@ class GatewayProcess:
                 ours.close()
                 raise
         ours.setblocking(False)
-        self._channel, self._was_ready = ours, False
+        self._channel, self._was_ready, self._waits_to_write = ours, False, False
         for message in options.first_words():
             self.say(message)
         self.flush()

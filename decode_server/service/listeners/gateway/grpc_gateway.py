@@ -252,7 +252,7 @@ class GrpcGateway:
             stream.sending += 1
             self._sending_bytes += reply.length_bytes
             try:
-                is_notice = peek(reply.header) == ("server", 0)  # it answers no call
+                is_notice = not reply.length_bytes and peek(reply.header) == ("server", 0)  # it answers no call
                 pixels = self._pool[reply.offset : reply.offset + reply.length_bytes] if reply.length_bytes else None
                 await context.write(with_pixels(proto_of_reply(reply.header), pixels))
             finally:

@@ -83,5 +83,8 @@ class Deliveries:
         pixels = self._pool[reply.offset : reply.offset + reply.length_bytes]
         tracker = self._router.send(pixels, copy=False, track=True)
         assert tracker is not None
-        self._queues.setdefault(reply.client, _Queue()).in_transit.append((reply.number, tracker))
+        queue = self._queues.get(reply.client)
+        if queue is None:
+            queue = self._queues[reply.client] = _Queue()
+        queue.in_transit.append((reply.number, tracker))
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import select
 import socket
 import time
 
@@ -37,7 +38,7 @@ from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, da
 from decode_server.service.listeners.gateway.zmq_deliveries import Deliveries
 from decode_server.service.listeners.gateway.zmq_inbound import Inbound, InboundMessages
 from decode_server.service.listeners.gateway.zmq_peers import Peers
-from decode_server.service.listeners.gateway.zmq_router import Names, open_router
+from decode_server.service.listeners.gateway.zmq_router import Names, has_message, open_router, zmq_fd
 from decode_server.service.listeners.gateway.zmq_zap import Zap
 from decode_server.service.private_memory import keep_memory_private
 from decode_server.service.workers.sandbox import Sandbox, enter_sandbox
@@ -77,36 +78,50 @@ class Gateway:
         self._grown_bytes = 0
         self._next_look_s = 0.0
         self._linger_s: float | None = None
-        self._polled: tuple[bool, bool] | None = None  # whether there is unsent, and whether clients are not heard
-        self._poller = zmq.Poller()
-        self._poller.register(self._peers.monitor, zmq.POLLIN)
-        self._poller.register(self._zap.socket, zmq.POLLIN)
+        self._fds = {zmq_fd(self._peers.monitor): "monitor", zmq_fd(self._zap.socket): "zap"}
+        self._router_fd = zmq_fd(self._router)
+        self._again = {"monitor", "zap"}  # of which there may be more than their descriptors show
+        self._writes = False
+        self._poll = select.poll()
+        for fd in (self._router_fd, self._front.fileno(), *self._fds):
+            self._poll.register(fd, select.POLLIN)
 
     def run(self) -> None:
         """Serve until the front says to stop, or ends."""
         while self._linger_s is None:
-            ready = {source for source, _ in self._poller.poll(self._wait_ms())}
-            if self._peers.monitor in ready:
-                self._peers.hear()
-            if self._front.fileno() in ready:
+            ready = self._wait()
+            if "monitor" in ready and not self._peers.hear():
+                self._again.add("monitor")
+            if "front" in ready:
                 self._take_orders()
-            if self._router in ready or self._peers.waits:
-                self._receive(self._inbound.take() if self._router in ready else [])
-            if self._zap.socket in ready:
+            if "router" in ready or self._peers.waits:
+                self._receive(self._inbound.take() if "router" in ready else [])
+            if "zap" in ready:
                 self._ask_for_keys()
             self._report()
             self._look_at_memory(time.monotonic())
         self._stop(self._linger_s)
 
-    def _wait_ms(self) -> int:
-        """How long to wait, and for what: clients are not heard while the front does not take what they said."""
-        polled = (self._front.is_full, self._front.is_full or self._peers.is_full)
-        if polled != self._polled:
-            self._polled = (unsent, full) = polled
-            self._poller.register(self._front.fileno(), zmq.POLLIN | (zmq.POLLOUT if unsent else 0))
-            self._poller.register(self._router, 0 if full else zmq.POLLIN)
+    def _wait(self) -> set[str]:
+        """What there is to do. Clients are not heard while the front does not take what they said.
+
+        A descriptor of ZeroMQ shows that something happened at its socket, once: what is there is asked of the socket.
+        """
+        if self._front.is_full is not self._writes:
+            self._writes = self._front.is_full
+            self._poll.modify(self._front.fileno(), select.POLLIN | (select.POLLOUT if self._writes else 0))
+        deaf = self._front.is_full or self._peers.is_full
+        ready, self._again = self._again, set()
+        if not deaf and has_message(self._router):
+            ready.add("router")
         wait_s = min(_TURN_S, self._deliveries.look_s) if self._deliveries.busy else _TURN_S
-        return int(wait_s * 1000)
+        woken = {fd for fd, _ in self._poll.poll(0 if ready else int(wait_s * 1000))}
+        ready.update(self._fds[fd] for fd in woken if fd in self._fds)
+        if self._front.fileno() in woken:
+            ready.add("front")
+        if self._router_fd in woken and has_message(self._router) and not deaf:
+            ready.add("router")
+        return ready
 
     def _take_orders(self) -> None:
         for order in self._front.receive():
@@ -115,6 +130,7 @@ class Gateway:
                     self._deliveries.send(order)
                 case KeyVerdict(number, allowed):
                     self._zap.answer(number, allowed=allowed)
+                    self._again.add("zap")
                 case Cut(client):
                     self._peers.cut_client(client)
                 case Stop(linger_s):
@@ -144,6 +160,7 @@ class Gateway:
             if asked is None:
                 return
             self._front.say(AskKey(*asked))
+        self._again.add("zap")
 
     def _report(self) -> None:
         """Tell the front what happened in this turn, and what it did not take before."""
@@ -174,7 +191,7 @@ class Gateway:
         until_s = time.monotonic() + linger_s
         while self._deliveries.busy and time.monotonic() < until_s:
             self._deliveries.tend()
-            self._poller.poll(int(self._deliveries.look_s * 1000))
+            time.sleep(self._deliveries.look_s)
         self._router.disable_monitor()
         self._peers.monitor.close(0)
         self._zap.close()

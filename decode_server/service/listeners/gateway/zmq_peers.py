@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import cast
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -17,7 +16,14 @@ from decode_server.service.listeners.churn import CUTS, WITHIN_S, Churn
 from decode_server.service.listeners.gateway.refused_tally import RefusedTally
 from decode_server.service.listeners.gateway.zmq_connections import UNHEARD_BYTES, Connection, ConnectionTable
 from decode_server.service.listeners.gateway.zmq_inbound import MOST_PARTS, Inbound
-from decode_server.service.listeners.gateway.zmq_router import Names, cut, peer_of, received_bytes, source_of
+from decode_server.service.listeners.gateway.zmq_router import (
+    Names,
+    cut,
+    has_message,
+    peer_of,
+    received_bytes,
+    source_of,
+)
 from framefeed.wire import MAX_HEADER_BYTES
 from framefeed.zmtp import protocol_error
 
@@ -47,11 +53,11 @@ class Peers:
         self.refused = RefusedTally()
         self._churn = Churn()
 
-    def hear(self) -> None:
-        """Take in who came and who went, at most a turn's worth."""
+    def hear(self) -> bool:
+        """Take in who came and who went, at most a turn's worth; whether that was all."""
         for _ in range(_EVENTS_A_TURN):
-            if not cast(int, self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                return
+            if not has_message(self.monitor):
+                return True
             happened = recv_monitor_message(self.monitor)
             event, value = happened["event"], happened["value"]
             if event == zmq.EVENT_ACCEPTED:
@@ -66,6 +72,7 @@ class Peers:
                 )
             elif event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # whoever said no to its key has told that
                 self._handshake_failed(event, value, happened["endpoint"].decode())
+        return False
 
     def known(self, messages: Sequence[Inbound]) -> list[Inbound]:
         """Those of these messages, and of those kept before, of whose connections it is known what became.

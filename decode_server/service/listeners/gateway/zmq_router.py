@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import cast
 
 import zmq
 
@@ -85,6 +86,16 @@ class Names:
             return False
         number: int = _GIVEN.unpack(client)[1]
         return (number - self._first) % (1 << 32) <= self._given
+
+
+def zmq_fd(of: Zmq) -> int:
+    """The descriptor that is readable when something happened at a socket since it was last asked of."""
+    return cast(int, of.getsockopt(zmq.FD))
+
+
+def has_message(of: Zmq) -> bool:
+    """Whether a message lies ready. Takes in what happened at the socket."""
+    return bool(cast(int, of.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
 def source_of(part: zmq.Frame) -> int | None:

@@ -1,0 +1,166 @@
+"""Annotations that are not what they are said to be: one line each, that says what, where, seen and wanted."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from framefeed.errors import BadInput
+from tests.unit.datasets.manifests import manifest_of
+from trainer_client.datasets.open_dataset import open_dataset
+from trainer_client.datasets.spec import DataSpec
+
+HEADER = (
+    "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,narration,verb_class,noun_class,"
+    "all_noun_classes"
+)
+ROW = "P01_1_0,P01,P01_1,00:00:00.00,00:00:01.89,take plate,0,2,[2]"
+
+
+def epic(*lines: str) -> dict[str, str]:
+    return {"EPIC_100_validation.csv": "\n".join(lines) + "\n"}
+
+
+def question(**changes: object) -> dict[str, str]:
+    choice = {"video_uid": "a", "clip_start": 0, "clip_end": 1, "clip_text": "x"}
+    whole = {"answer": 0, "query": {"clip_text": "x"}, "choices": {"0": choice}} | changes
+    return {"egomcq.json": json.dumps({"0": whole})}
+
+
+CASES: dict[str, tuple[str, dict[str, str], str]] = {
+    "no file": ("kinetics", {}, r"kinetics lists .* has none of val.csv, .*validation.csv"),
+    "empty list": ("kinetics", {"val.csv": "\n"}, "list .* has no line, wanted at least one video: an empty split"),
+    "table as a list": (
+        "kinetics",
+        {"val.csv": "video,label\na,1\n"},
+        "line 1 is 'video,label', wanted PATH LABEL.*kind is table",
+    ),
+    "no label in a line": ("kinetics", {"val.csv": "a.mp4 1\na.mp4\n"}, "line 2 is 'a.mp4', wanted PATH LABEL"),
+    "other fields in a line": ("ssv2", {"val.csv": "a.mp4 30 1\na.mp4 x 1\n"}, "line 2 is 'a.mp4 x 1', wanted"),
+    "unknown class": (
+        "kinetics",
+        {"val.csv": "a.mp4 0\na.mp4 2\n", "classes.txt": "x\ny\n"},
+        "line 2: class 2 is unknown, wanted 0 to 1",
+    ),
+    "unknown class of a table": (
+        "table",
+        {"val.csv": "video,label\na,x\na,jump\n", "classes.txt": "x\ny\n"},
+        "row 1 has the label 'jump', which is unknown; wanted one of the 2 classes",
+    ),
+    "class twice": ("table", {"val.csv": "video,label\na,x\n", "classes.txt": "x\nx\n"}, "classes .* name 'x' twice"),
+    "label of another data set": (
+        "table",
+        {"val.csv": "video,label\nb1,x\nb2,x\n"},
+        r"no row of table val of .* can be used \(2 not in the manifest\): are they of another data set\? row 0 .*'b1'",
+    ),
+    "wrong header": ("table", {"val.csv": "path,label\na,x\n"}, "has the header 'path, label', wanted video"),
+    "no header": ("table", {"val.csv": ""}, "has the header 'nothing', wanted video"),
+    "only a header": ("table", {"val.csv": "video,label\n"}, "table val of .* has no row, .*an empty split"),
+    "fields missing": ("table", {"val.csv": "video,start,label\na,1\n"}, "line 2 has another number of fields"),
+    "no number": ("table", {"val.csv": "video,start,label\na,soon,x\n"}, "line 2: start is 'soon', wanted seconds"),
+    "no video": ("table", {"val.csv": "video,label\n,x\n"}, "line 2: video is '', wanted a name"),
+    "past the end": (
+        "table",
+        {"val.csv": "video,start,end,text\na,1,2,x\na,9,12,y\n"},
+        r"row 1 of table val .*'a' \[9, 12\) s, past the end \(it has 10 s\); 1 of 2 rows cannot be used",
+    ),
+    "no JSON": ("table", {"val.jsonl": "{'video': 'a'}\n"}, "line 1 is .*, wanted an object in JSON"),
+    "no UTF-8": ("table", {"val.csv": "video,label\na,\udcff\n"}, "no UTF-8 text: byte 14 is 0xff"),
+    "header of the sentences": (
+        "ek100_cls",
+        epic("narration_id,narration", "x,y"),
+        "has no column participant_id, video_id",
+    ),
+    "unknown verb": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace(",0,2,", ",97,2,")),
+        "line 2: verb class 97 is unknown, wanted 0 to 96",
+    ),
+    "unknown noun": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace("[2]", '"[2, 300]"')),
+        "noun class 300 is unknown, wanted 0 to 299",
+    ),
+    "no list": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace("[2]", "2")),
+        "all_noun_classes is '2', wanted a list of numbers",
+    ),
+    "no time": ("ek100_cls", epic(HEADER, ROW.replace("00:00:01.89", "1.89")), "time stamp is '1.89', wanted HH:MM:SS"),
+    "class file of another set": (
+        "ek100_cls",
+        {**epic(HEADER, ROW), "EPIC_100_verb_classes.csv": "id,key\n0,take\n"},
+        "EPIC_100_verb_classes.csv names 1 classes, wanted 0 to 96",
+    ),
+    "no questions": ("egomcq", {"egomcq.json": "{}"}, "has no question"),
+    "questions in another form": ("egomcq", {"egomcq.json": '{"0": {"answer": 1}}'}, "question 0 is none .KeyError"),
+    "answer that is no choice": ("egomcq", question(answer=1), "question 0 is none .*answer is 1, wanted 0 to 0"),
+    "names that are one video": (
+        "table",
+        {"val.csv": "video,label\nx/a,1\ny/a,1\n"},
+        "names 'x/a' and 'y/a', and of both only 'a' is in the manifest",
+    ),
+    "folders without classes": ("class_folders", {}, "'a' lies in no class"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_says_what_is_wrong(tmp_path: Path, case: str) -> None:
+    kind, files, line = CASES[case]
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text, errors="surrogateescape")
+    classes = folder / "classes.txt"
+    spec = DataSpec(
+        kind=kind,  # type: ignore[arg-type]
+        path=Path() if kind == "class_folders" else folder,
+        split="val",
+        classes=classes if classes.exists() else None,
+        cache=tmp_path / "cache",
+    )
+    with pytest.raises(BadInput, match=line) as caught:
+        open_dataset(spec, manifest_of({"a": 10.0, "P01/P01_1": 10.0}))
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").glob("*.part")), "nothing half is left"
+
+
+class _Runs:
+    """Unpickled by pickle itself, it removes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return shutil.rmtree, (str(self._path),)
+
+
+PICKLES: dict[str, tuple[object, str]] = {
+    "of one item": ([("uid", 1.0, 2.0)], r"item 0 is .*, wanted \(uid, start, end, narration\)"),
+    "of numbers": ([("uid", 1.0, 2.0, 3.0)], "item 0 is"),
+    "of a dict": ({"uid": 1}, "wanted a list of"),
+    "empty": ([], "wanted a list of"),
+}
+
+
+@pytest.mark.parametrize("case", PICKLES)
+def test_pickles_of_something_else(tmp_path: Path, case: str) -> None:
+    value, line = PICKLES[case]
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value))
+    with pytest.raises(BadInput, match=line):
+        open_dataset(DataSpec(kind="ego4d", path=path, cache=tmp_path / "cache"), manifest_of({"a": 10.0}))
+
+
+def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "x.pkl"
+    victim.mkdir()
+    path.write_bytes(pickle.dumps([("uid", 0.0, 1.0, _Runs(victim))]))
+    with pytest.raises(BadInput, match=r"wants shutil\.rmtree, and only lists, .*: a pickle may run any code"):
+        open_dataset(DataSpec(kind="ego4d", path=path, cache=tmp_path / "cache"), manifest_of({"a": 10.0}))
+    assert victim.exists()

@@ -1,0 +1,184 @@
+"""A data set over columns and a manifest: which rows are used, and each as a Sample. It knows no published form.
+
+Every row is used or counted, by why it is not: its video is not in the manifest; it has neither text nor label where
+the others have one; its span is none, or lies past the end of its video. An end up to a second past that is rounding,
+and moved there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from framefeed.errors import BadInput
+from framefeed.manifest import Manifest
+from framefeed.show_value import show_value
+from trainer_client.datasets.annotation import Annotation
+from trainer_client.datasets.columns import Columns
+from trainer_client.datasets.spec import Absent
+from trainer_client.datasets.video_names import VideoNames
+from trainer_client.samples import Sample
+
+PAST_END_S = 1.0
+ABSENT, NO_SPAN, PAST_END, NO_TEXT = "not in the manifest", "no span", "past the end", "no text"
+_SLICE_ROWS = 1 << 20
+
+TextsOf = Callable[[int], Sequence[str]]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """How errors and reports speak of a data set: what its annotations are called, and what becomes of absent rows."""
+
+    what: str
+    absent: Absent = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Used:
+    """Which rows are used, None for all of them; why others are not, by reason; and the first of these."""
+
+    rows: Indices | None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    first: tuple[int, str] | None = None
+
+
+class AnnotatedDataset:
+    """A Dataset of the rows that are used, in the order of the annotations; each Sample's target is an Annotation."""
+
+    def __init__(
+        self, columns: Columns, manifest: Manifest, naming: Naming, *, texts_of: TextsOf | None = None
+    ) -> None:
+        """`texts_of` gives the texts of a row where the columns do not. Looks at every row's span once, 1 s for 35 M.
+
+        Raises BadInput if no row is left, and for the first that is left out where `naming` refuses that.
+        """
+        self._columns, self._naming = columns, naming
+        self._texts_of: TextsOf = columns.texts if texts_of is None else texts_of
+        self.identity = manifest.identity
+        """Which data set the videos are of; "" where the manifest does not say."""
+        if not len(columns):
+            raise BadInput(f"{naming.what} has no row, wanted at least one: an empty split")
+        self._videos = VideoNames(manifest.videos.keys()).find_all(columns.videos, what=naming.what)
+        self._durations_s = np.array(
+            [np.nan if video is None else manifest.videos[video].duration_s for video in self._videos], np.float64
+        )
+        used = _used_rows(columns, self._durations_s)
+        self._check(used)
+        self._rows = used.rows
+        self.left_out: Mapping[str, int] = used.left_out
+        """How many rows are not used, by why."""
+
+    def __len__(self) -> int:
+        return len(self._columns) if self._rows is None else len(self._rows)
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """The sample at an index from 0. Raises IndexError past the end, BadInput for columns that are damaged."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index is {index}, wanted 0 to {len(self) - 1}")
+        row = self.row(index)
+        at = int(self._columns.video_of[row])
+        video = self._videos[at]
+        assert video is not None, "rows of absent videos are left out"
+        labels = {name: int(values[row]) for name, values in self._columns.labels.items()}
+        return Sample(
+            video=video,
+            start_s=float(self._columns.start_s[row]),
+            end_s=min(float(self._columns.end_s[row]), float(self._durations_s[at])),
+            target=Annotation(row=row, texts=self._texts_of(row), labels=labels),
+        )
+
+    def row(self, index: int) -> int:
+        """The row of the annotations that a sample is made of."""
+        return index if self._rows is None else int(self._rows[index])
+
+    @property
+    def rows(self) -> Indices:
+        """The row of each sample, int64 (samples,)."""
+        return np.arange(len(self._columns)) if self._rows is None else self._rows
+
+    @property
+    def annotated(self) -> int:
+        """How many rows the annotations have, those that are left out too."""
+        return len(self._columns)
+
+    @property
+    def has_text(self) -> bool:
+        """Whether samples have texts."""
+        return self._columns.head.has_text
+
+    @property
+    def classes(self) -> Mapping[str, tuple[str, ...]]:
+        """The names of the classes by what they classify, in the order of their numbers."""
+        return self._columns.head.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the annotations' files."""
+        return self._columns.head.fingerprint
+
+    @property
+    def name(self) -> str:
+        """What the annotations are called in lines for people."""
+        return self._naming.what
+
+    def label_array(self, name: str) -> npt.NDArray[np.int32]:
+        """The class number of each sample, int32 (samples,). Raises BadInput for a label that there is none of."""
+        labels = self._columns.labels.get(name)
+        if labels is None:
+            raise BadInput(f"{self.name} has no label {name!r}, wanted one of {', '.join(self._columns.labels)}")
+        return np.asarray(labels) if self._rows is None else labels[self._rows]
+
+    def _check(self, used: _Used) -> None:
+        if used.first is None:
+            return
+        row, why = used.first
+        columns, absent = self._columns, sum(used.left_out.values())
+        at = int(columns.video_of[row])
+        duration_s = self._durations_s[at]
+        counts = ", ".join(f"{number} {reason}" for reason, number in used.left_out.items())
+        told = (
+            f"row {row} of {self.name}: {show_value(columns.videos[at])} [{columns.start_s[row]:g}, "
+            f"{columns.end_s[row]:g}) s, {why}{'' if np.isnan(duration_s) else f' (it has {duration_s:g} s)'}"
+        )
+        if absent == len(columns):
+            raise BadInput(f"no row of {self.name} can be used ({counts}): are they of another data set? {told}")
+        if self._naming.absent == "refuse":
+            raise BadInput(f"{told}; {absent} of {len(columns)} rows cannot be used ({counts}); or leave them out")
+
+
+def _used_rows(columns: Columns, durations_s: npt.NDArray[np.float64]) -> _Used:
+    """Raises BadInput for a row of a video that has no name."""
+    unusable = np.zeros(len(columns), np.bool_)
+    left_out: dict[str, int] = {}
+    first: tuple[int, str] | None = None
+    for begin in range(0, len(columns), _SLICE_ROWS):
+        rows = slice(begin, min(begin + _SLICE_ROWS, len(columns)))
+        reasons = _reasons(columns, durations_s, rows)
+        for why, found in reasons.items():
+            new = int((found & ~unusable[rows]).sum())
+            if new:
+                left_out[why] = left_out.get(why, 0) + new
+            unusable[rows] |= found
+        if first is None and unusable[rows].any():
+            at = int(unusable[rows].argmax())
+            first = begin + at, next(why for why, found in reasons.items() if found[at])
+    return _Used(rows=None if first is None else np.flatnonzero(~unusable), left_out=left_out, first=first)
+
+
+def _reasons(columns: Columns, durations_s: npt.NDArray[np.float64], rows: slice) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which of these rows cannot be used, by why, in the order in which one is told."""
+    video_of, start_s, end_s = columns.video_of[rows], columns.start_s[rows], columns.end_s[rows]
+    if video_of.min() < 0 or video_of.max() >= len(durations_s):
+        raise BadInput(f"columns: a row is of video {video_of.max()}, wanted 0 to {len(durations_s) - 1}")
+    of_row_s = durations_s[video_of]
+    past = (start_s >= of_row_s) | (np.isfinite(end_s) & (end_s > of_row_s + PAST_END_S))
+    reasons = {ABSENT: np.isnan(of_row_s), NO_SPAN: ~((start_s >= 0) & (end_s > start_s)), PAST_END: past}
+    if columns.head.has_text and not columns.labels:
+        ends = columns.text_at[rows.start + 1 : rows.stop + 1]
+        reasons[NO_TEXT] = ends <= columns.text_at[rows]
+    return reasons

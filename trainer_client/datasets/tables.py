@@ -1,0 +1,138 @@
+"""Reads tables of video, start, end, and a label, a text or both, as CSV or JSON lines. It knows no videos.
+
+A table without start and end is of whole videos; an empty end is the video's. Labels are names, or numbers where all
+are; a text may be a list of texts in JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from framefeed.errors import BadInput
+from framefeed.show_value import show_value
+from trainer_client.datasets.column_writer import Row
+from trainer_client.datasets.parsed import Parsed, pick_file, read_classes, read_text, split_names
+from trainer_client.datasets.spec import DataSpec, Split
+
+_ENDINGS = ("csv", "jsonl", "tsv")
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    row: Row
+    label: str | None
+
+
+def table_files(spec: DataSpec) -> tuple[Path, ...]:
+    """The split's table first, then the others of its folder, which say which classes there are."""
+    own = pick_file(spec.path, split_names(spec.split, _ENDINGS), what="tables")
+    others = [own.with_name(name) for split in _SPLITS for name in split_names(split, _ENDINGS)]
+    return (own, *(path for path in others if spec.path.is_dir() and path != own and path.is_file()))
+
+
+def read_table(spec: DataSpec) -> Parsed:
+    """The rows of a table. Raises BadInput for a header or a line of another form, or an unknown class."""
+    own, *others = table_files(spec)
+    lines = list(_lines(own))
+    has_text = any(line.row.texts for line in lines)
+    if not any(line.label is not None for line in lines):
+        return Parsed(rows=[line.row for line in lines], has_text=has_text)
+    if spec.classes is not None:
+        classes = read_classes(spec.classes)
+    else:
+        seen = [line.label for path in others for line in _lines(path)] + [line.label for line in lines]
+        classes = class_names({label for label in seen if label is not None})
+    numbers = {name: number for number, name in enumerate(classes)} | {
+        str(number): number for number in range(len(classes)) if str(number) not in classes
+    }
+    rows = []
+    for at, line in enumerate(lines):
+        if line.label is None or line.label not in numbers:
+            why = "no label" if line.label is None else f"the label {show_value(line.label)}, which is unknown"
+            raise BadInput(f"table {own}: row {at} has {why}; wanted one of the {len(classes)} classes")
+        rows.append(line.row._replace(labels=(numbers[line.label],)))
+    return Parsed(rows=rows, labels=("label",), classes={"label": classes}, has_text=has_text)
+
+
+def class_names(labels: set[str]) -> tuple[str, ...]:
+    """Classes in the order of their numbers: by these, where all are numbers, and else by name."""
+    if all(label.isdecimal() for label in labels):
+        return tuple(map(str, range(max(map(int, labels)) + 1)))
+    return tuple(sorted(labels))
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    rows = _json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
+    for number, values in rows:
+        try:
+            yield _line(values)
+        except (ValueError, TypeError) as error:
+            raise BadInput(f"table {path}, line {number}: {error}") from None
+
+
+def _line(values: Mapping[str, object]) -> _Line:
+    video, label, text = values.get("video"), values.get("label"), values.get("text")
+    if not isinstance(video, str) or not video:
+        raise ValueError(f"video is {show_value(video)}, wanted a name")
+    texts = tuple(text) if isinstance(text, list) else () if text in (None, "") else (text,)
+    if not all(isinstance(one, str) for one in texts):
+        raise ValueError(f"text is {show_value(text)}, wanted a text or a list of them")
+    row = Row(
+        video=video,
+        start_s=_number(values.get("start"), 0.0, "start"),
+        end_s=_number(values.get("end"), math.inf, "end"),
+        texts=tuple(map(str, texts)),
+    )
+    return _Line(row, None if label in (None, "") else str(label).strip())
+
+
+def _number(value: object, default: float, name: str) -> float:
+    if value in (None, ""):
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{name} is {show_value(value)}, wanted seconds")
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"{name} is {show_value(value)}, wanted seconds") from None
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    reader = csv.DictReader(read_text(path), delimiter="\t" if path.suffix == ".tsv" else ",")
+    _check_header(path, reader.fieldnames or ())
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise BadInput(f"table {path}, line {reader.line_num} has another number of fields than its header")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise BadInput(f"table {path}, line {reader.line_num}: {error}") from None
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    if "video" not in names or not {"label", "text"} & set(names):
+        seen = ", ".join(list(names)[:8]) or "nothing"
+        raise BadInput(
+            f"table {path} has the header {show_value(seen)}, wanted video, label or text, and perhaps start, end"
+        )
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    for number, line in enumerate(read_text(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            raise BadInput(f"table {path}, line {number} is {show_value(line)}, wanted an object in JSON") from None
+        if not isinstance(values, dict):
+            raise BadInput(f"table {path}, line {number} is {show_value(line)}, wanted an object in JSON")
+        if number == 1:
+            _check_header(path, list(values))
+        yield number, values

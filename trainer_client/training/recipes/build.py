@@ -1,0 +1,156 @@
+"""From what a recipe says to what trains: data, tokenizer, model and task; knows their specs, not how a run goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+
+from framefeed.errors import BadInput
+from models.classifier import ClassifierConfig
+from models.cmae import CMAEConfig
+from models.dual_encoder import DualEncoderConfig
+from models.pixel_norm import IMAGENET, PixelNorm
+from models.videomae import VideoMAEConfig
+from models.weights.config_json import ModelConfig
+from models.weights.init_from import InitReport, init_from
+from models.weights.traits import encoder_of
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.datasets.annotation import labels_of, text_of
+from trainer_client.text.clip_bpe import ClipTokenizer
+from trainer_client.text.narration_bpe import NarrationTokenizer
+from trainer_client.text.tokens import Tokenizer
+from trainer_client.training.augment.mixup import MixRule
+from trainer_client.training.recipes.model_spec import ClassifierModel, CmaeModel, Kernels, MaeModel, TowersModel
+from trainer_client.training.recipes.recipe import Init, What
+from trainer_client.training.recipes.run_data import RunData
+from trainer_client.training.recipes.task_spec import (
+    ClassifySpec,
+    CmaeSpec,
+    ContrastiveSpec,
+    MaeSpec,
+    RankingSpec,
+    TextSpec,
+)
+from trainer_client.training.tasks.classify import ClassifyTask, Targets
+from trainer_client.training.tasks.cmae import CmaeTask, ViewRule
+from trainer_client.training.tasks.contrastive import ContrastiveTask, Texts
+from trainer_client.training.tasks.mae import MaeTask
+from trainer_client.training.tasks.ranking import Margin, RankingTask
+from trainer_client.training.tasks.task import ClipInputs, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What decides the weights, ready to make a task: `tokenizer` where there are texts, and the model."""
+
+    what: What
+    data: RunData
+    tokenizer: Tokenizer | None
+    model: ModelConfig
+
+    @property
+    def norm(self) -> PixelNorm:
+        """How this run's pixels are normalised."""
+        model = self.what.model
+        return model.encoder.norm if isinstance(model, TowersModel | ClassifierModel) else IMAGENET
+
+    def policy(self) -> ClipPolicy:
+        """The clips that the task takes. Raises BadRequest for a size or stride out of its limits."""
+        grid, task = encoder_of(self.model).grid, self.what.task
+        longer = self.what.augment.shift_frames + (task.longest_shift if isinstance(task, CmaeSpec) else 0)
+        return self.what.clips.policy(frames=grid.frames + longer, height_px=grid.height_px, width_px=grid.width_px)
+
+    def task(self, *, kernels: Kernels, device: torch.device) -> Task[ClipInputs]:
+        """The task with fresh weights, by torch's generator. Raises BadInput for values that make none."""
+        config, spec = kernels.on(self.model), self.what.task
+        made: object
+        if isinstance(spec, MaeSpec):
+            assert isinstance(config, VideoMAEConfig)
+            made = MaeTask(config, mask_ratio=spec.mask_ratio, mask_shape=spec.mask_shape, device=device)
+        elif isinstance(spec, CmaeSpec):
+            assert isinstance(config, CMAEConfig)
+            rule = ViewRule(
+                mask_ratio=spec.mask_ratio,
+                mask_shape=spec.mask_shape,
+                longest_shift=spec.longest_shift,
+                momentum=spec.momentum,
+            )
+            made = CmaeTask(config, rule, device=device)
+        elif isinstance(spec, ClassifySpec):
+            assert isinstance(config, ClassifierConfig)
+            made = ClassifyTask(config, _targets(spec), device=device, norm=self.norm)
+        else:
+            assert isinstance(config, DualEncoderConfig)
+            assert self.tokenizer is not None
+            texts = Texts(text_of=lambda sample, seed: text_of(sample.target, seed), tokenizer=self.tokenizer)
+            if isinstance(spec, RankingSpec):
+                margin = Margin(width=spec.margin)
+                made = RankingTask(config, texts, device=device, margin=margin, norm=self.norm)
+            else:
+                made = ContrastiveTask(config, texts, device=device, norm=self.norm, local_loss=spec.local_loss)
+        return cast("Task[ClipInputs]", made)  # what its prepare makes goes to its own rows and loss alone
+
+
+def build(what: What, data: RunData) -> Built:
+    """Choose the tokenizer and configure the model. Blocks while a tokenizer is trained.
+
+    Raises BadInput for a task and a model that do not fit each other, data without what the task needs, and values that
+    make no network.
+    """
+    model, task = what.model, what.task
+    if isinstance(task, MaeSpec) and isinstance(model, MaeModel):
+        return Built(what=what, data=data, tokenizer=None, model=model.config())
+    if isinstance(task, CmaeSpec) and isinstance(model, CmaeModel):
+        return Built(what=what, data=data, tokenizer=None, model=model.config())
+    if isinstance(task, ClassifySpec) and isinstance(model, ClassifierModel):
+        if not (model.heads or data.classes):
+            raise BadInput("recipe: heads are {} and the data set names no classes, wanted --heads NAME CLASSES …")
+        config = model.config(data.classes)
+        _check_labels(config.heads, data)
+        return Built(what=what, data=data, tokenizer=None, model=config)
+    if isinstance(task, ContrastiveSpec | RankingSpec) and isinstance(model, TowersModel):
+        tokenizer = _tokenizer(task.text, data)
+        return Built(what=what, data=data, tokenizer=tokenizer, model=model.config(tokenizer.layout))
+    raise BadInput(f"recipe: task is {type(task).__name__} and model {type(model).__name__}, which do not fit")
+
+
+def fill(model: nn.Module, init: Init, *, norm: PixelNorm) -> InitReport | None:
+    """Take the first weights from a checkpoint, if the recipe names one. Raises BadInput, in one line, for one that is
+    not for this model, its activation, eps or pixels."""
+    if init.init_from is None:
+        return None
+    try:
+        return init_from(init.init_from, model, pixels=norm, accept=init.accept, averaged=init.averaged)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def _check_labels(heads: Mapping[str, int], data: RunData) -> None:
+    for name, classes in heads.items():
+        largest = data.labels(name)
+        if largest is None:
+            known = ", ".join(data.classes) or "none"
+            raise BadInput(f"recipe: heads have {name!r}, which is no label of the data set; it has {known}")
+        if largest >= classes:
+            raise BadInput(
+                f"label {name!r} of the data set goes up to {largest}, wanted 0 to {classes - 1}, as heads say"
+            )
+
+
+def _tokenizer(text: TextSpec, data: RunData) -> Tokenizer:
+    if text.tokenizer == "clip":
+        return ClipTokenizer(text.tokenizer_file)
+    if text.tokenizer_file is not None:
+        return NarrationTokenizer.load(text.tokenizer_file)
+    return NarrationTokenizer.train(data.texts(), vocabulary=text.vocabulary)
+
+
+def _targets(spec: ClassifySpec) -> Targets:
+    mix = None
+    if spec.mixup:
+        mix = MixRule(mixup_alpha=spec.mixup_alpha, cutmix_alpha=spec.cutmix_alpha, cutmix_share=spec.cutmix_share)
+    return Targets(labels_of=lambda sample: labels_of(sample.target), smoothing=spec.smoothing, mix=mix)

@@ -1,0 +1,115 @@
+"""A recipe's run, from its first weights to its last checkpoint; composes the parts and knows no detail of them."""
+
+from __future__ import annotations
+
+import torch
+
+from models.weights.config_json import config_to_json
+from trainer_client.text.narration_bpe import NarrationTokenizer
+from trainer_client.training.average import Average
+from trainer_client.training.compute import Compute
+from trainer_client.training.feed_options import FeedPlan
+from trainer_client.training.launcher import launch
+from trainer_client.training.loop import Ending, TrainLoop
+from trainer_client.training.processes import joined, ranks_in
+from trainer_client.training.recipes.build import Built, build, fill
+from trainer_client.training.recipes.model_spec import decided
+from trainer_client.training.recipes.recipe import Recipe, decides, runs
+from trainer_client.training.recipes.recipe_file import RECIPE_NAME, write_recipe
+from trainer_client.training.recipes.run_data import open_data
+from trainer_client.training.session import RunConfig, Session
+from trainer_client.training.step import Run
+from trainer_client.training.tasks.mae import MaeTask
+from trainer_client.training.tasks.task import ClipInputs
+from trainer_client.training.watch.contact_sheet import draw_sheet
+
+SHEET_NAME = "contact_sheet.png"
+TOKENIZER_NAME = "tokenizer.json"
+_SHEET_CLIPS = 4
+_OF_A_START = ("resume", "skip_step")  # said anew each time, and recorded elsewhere
+
+
+def train(recipe: Recipe) -> None:
+    """Train until the steps or the seconds are over, save, and, for a masked autoencoder, draw what it has learned.
+
+    With --nproc, and not in one of these processes, start them and wait for their end.
+    Raises BadInput for options that make no run; KeyboardInterrupt after a clean end on Ctrl-C.
+    """
+    options = recipe.how.compute
+    if options.nproc > 1 and ranks_in().world == 1:
+        launch(lambda path: write_recipe(path, recipe), processes=options.nproc)
+        return
+    with joined(options.where()) as ranks:
+        _train(recipe, options.open(ranks))
+
+
+def _train(recipe: Recipe, compute: Compute) -> None:
+    what, how = recipe.what, recipe.how
+    data = open_data(what.data, how.root)
+    built = build(what, data)
+    plan = FeedPlan(
+        root=how.root,
+        logs=how.session.out,
+        dataset=data.dataset,
+        policy=built.policy(),
+        batch_clips=what.length.batch_clips,
+        seed=what.length.seed,
+        steps=what.length.steps_over(len(data.dataset)),
+    )
+    with Session(how.session, config=run_config(recipe, built, steps=plan.steps), ranks=compute.ranks) as session:
+        run = _begin(recipe, built, compute=compute, session=session, steps=plan.steps)
+        with how.feed.open(plan, compute=compute, registry=session.registry) as loader:
+            loop = TrainLoop(run, loader, device=compute.device, augment=what.augment)
+            ending = session.train(loop, loader)
+        task: object = run.task
+        if ending is not Ending.STOPPED and loop.last_batch is not None and isinstance(task, MaeTask):
+            title = f"{recipe.name} after {loop.steps_done} steps"
+            clips = task.show(loop.last_batch, clips=_SHEET_CLIPS)
+            if compute.ranks.rank == 0:
+                draw_sheet(how.session.out / SHEET_NAME, clips, title=title)
+
+
+def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, steps: int) -> Run[ClipInputs]:
+    """The run before its first step, its recipe and tokenizer beside it. Raises BadInput for first weights that do not
+    fit."""
+    what, out = recipe.what, recipe.how.session.out
+    if compute.ranks.rank == 0:
+        write_recipe(out / RECIPE_NAME, recipe)
+        if isinstance(built.tokenizer, NarrationTokenizer):
+            built.tokenizer.save(out / TOKENIZER_NAME)
+    if built.data.note:
+        session.tell(built.data.note)
+    torch.manual_seed(what.length.seed)
+    task = built.task(kernels=recipe.how.kernels, device=compute.device)
+    if not session.resumes and (report := fill(task.model, what.init, norm=built.norm)) is not None:
+        session.tell(str(report))
+    task.trunk = compute.passes.parallel.spread(task.model, task.trunk)
+    return Run(
+        task=task,
+        learning=what.learning.build(task.model, steps=steps, batch_clips=what.length.batch_clips),
+        passes=compute.passes,
+        average=Average(task.model, decay=what.learning.average_decay),
+        seed=what.length.seed,
+    )
+
+
+def run_config(recipe: Recipe, built: Built, *, steps: int) -> RunConfig:
+    """What the run's checkpoints say of it."""
+    what = decides(recipe) | {
+        "recipe": recipe.name,
+        "samples": len(built.data.dataset),
+        "annotations": built.data.fingerprint,
+        "steps": steps,
+        **_model_fields("model", config_to_json(decided(built.model))),
+    }
+    how = {name: value for name, value in runs(recipe).items() if name not in _OF_A_START}
+    return RunConfig(what=what, steps=steps, how=how)
+
+
+def _model_fields(at: str, said: dict[str, object]) -> dict[str, object]:
+    """A model's configuration field by field, model.encoder.width."""
+    fields = dict[str, object]()
+    for name, value in said.items():
+        inside = isinstance(value, dict) and "kind" in value
+        fields |= _model_fields(f"{at}.{name}", value) if inside else {f"{at}.{name}": value}  # type: ignore[arg-type]
+    return fields

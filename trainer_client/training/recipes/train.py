@@ -1,0 +1,60 @@
+"""The verb `train`: a recipe by its name or its file, with changes of any of its fields.
+
+framefeed train mae ROOT --out runs/mae --lr 1e-3                  # each field is an option, or
+framefeed train mae ROOT --out runs/mae learning.lr=1e-3           # name.of.field=value, as in Python
+framefeed train runs/mae/recipe.json out=runs/longer steps=20000   # what a run was, and is to be
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from framefeed.cli.command import parse_options
+from trainer_client.training.recipes.catalogue import RECIPES, about, find_recipe, makers
+from trainer_client.training.recipes.overrides import CHANGE, changed
+from trainer_client.training.recipes.recipe import Recipe
+from trainer_client.training.recipes.recipe_file import read_recipe
+from trainer_client.training.recipes.run import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe; `framefeed train --help` lists them."""
+
+    recipe: Recipe
+
+    def run(self) -> None:
+        """Train it. Raises as `run.train` does."""
+        train(self.recipe)
+
+    @classmethod
+    def parse(cls, args: list[str]) -> Train:
+        """The recipe that the arguments begin with, changed as the rest says.
+
+        Raises BadInput, in one line, for a recipe or field that there is not (with the nearest), for values that none
+        takes, and for what has no default; SystemExit after --help.
+        """
+        if not args or args[0] in ("-h", "--help"):
+            _list_recipes()
+            raise SystemExit(0 if args else 2)
+        name, *rest = args
+        is_file = name.endswith(".json") or Path(name).is_file()
+        recipe = read_recipe(Path(name), makers()) if is_file else find_recipe(name)
+        recipe = changed(recipe, *filter(CHANGE.fullmatch, rest), what=f"train {name}")
+        options = [arg for arg in rest if not CHANGE.fullmatch(arg)]
+        return cls(
+            recipe=parse_options(Recipe, options, name=f"train {name}", default=recipe, about=about(recipe.name))
+        )
+
+
+def _list_recipes() -> None:
+    table = Table("recipe", "what it trains", title="framefeed train RECIPE [ROOT] [options] [name.of.field=value …]")
+    for name in RECIPES:
+        table.add_row(name, about(name).partition("\n")[0])
+    console = Console(width=120)
+    console.print(table, highlight=False)
+    console.print("framefeed train RECIPE --help lists its fields; RECIPE may be a run's recipe.json", highlight=False)
