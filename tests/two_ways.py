@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from decode_server.chunking.profiles import profile_named
+from decode_server.chunking.source import SourceVideo
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, chunk_video
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
+from decode_server.media.media_use import MediaUse
+from decode_server.media.picture import PictureFilter
 from framefeed.crops import WholeFrame
 from framefeed.request import ClipRequest, PixelFormat
 from framefeed.sampling import Segments
-from tests.barred import Pixels
+from tests.barred import Pixels, read_picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +69,24 @@ def shown_at(root: Path, instants_s: Sequence[float], *, pixel_format: PixelForm
             out = np.empty(request.shape, np.uint8)
             info = engine.decode(request, out)
             yield Shown(at_s, info.pts_s[0], out[0])
+
+
+def decoded(path: Path, *, off: float = 12) -> tuple[list[tuple[float, int]], MediaUse]:
+    """(time, number) of each frame as the chunker sees it, its colours checked, and what was said."""
+    seen = []
+    with SourceVideo(path) as source:
+        filters: dict[object, PictureFilter] = {}
+        for timed in source.frames():
+            picture = timed.picture
+            assert picture is not None
+            if picture not in filters:
+                filters[picture] = PictureFilter(
+                    picture, time_base=source.timeline.time_base, short_side_px=120, pix_fmt="yuv420p",
+                    like=source.timeline.main_picture,
+                )  # fmt: skip
+            shown = filters[picture].apply(timed.frame)
+            rgb = shown.reformat(format="rgb24", src_colorspace=shown.colorspace).to_ndarray()
+            number, worst = read_picture(np.asarray(rgb))
+            assert worst < off, (number, worst, str(picture))
+            seen.append((timed.ticks / source.ticks_per_s, number))
+        return seen, source.use

@@ -26,12 +26,13 @@ Samples = npt.NDArray[np.float32]
 
 class SourceAudio:
     """The first sound track of a file as stereo of 48 kHz; `close` frees it. One thread. `origin_s` is the file's own
-    time that counts as 0.
+    time that counts as 0; from `until_s` on, or where times go back, there is silence.
     """
 
-    def __init__(self, path: Path, *, origin_s: Fraction) -> None:
+    def __init__(self, path: Path, *, origin_s: Fraction, until_s: float | None = None) -> None:
         self._container = open_container(path)
         self._origin_s = origin_s
+        self._until = None if until_s is None else round(until_s * SAMPLES_PER_S)
         self._pieces = self._decoded() if self._container.streams.audio else iter(())
         self._pending: list[tuple[int, Samples]] = []
         self._ended = not self._container.streams.audio
@@ -71,10 +72,14 @@ class SourceAudio:
         """(first sample's place on the time line, samples) of each decoded stretch."""
         stream = self._container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", layout=_LAYOUT, rate=SAMPLES_PER_S)
+        latest = -SAMPLES_PER_S
         for frame in self._frames(stream):
             if frame.pts is None or frame.time_base is None:
                 continue
             at = round((frame.pts * frame.time_base - self._origin_s) * SAMPLES_PER_S)
+            if self._until is not None and not latest <= at < self._until:
+                return  # times are not the file's any more
+            latest = at
             frame.pts = None
             for resampled in resampler.resample(frame):
                 samples: Samples = resampled.to_ndarray().astype(np.float32, copy=False)

@@ -260,11 +260,11 @@ class _Cutter:
         self._filters: dict[SourcePicture, PictureFilter] = {}
         self._last_picture: SourcePicture | None = None
         self._encoder: ChunkEncoder | None = None
+        self.notes: list[str] = []
         self._audio = self._sound() if settings.audio else None
         self.ticks_per_s = settings.fps.numerator if settings.fps else video.ticks_per_s
         self.frames_per_s = settings.fps or video.frames_per_s
         self.chunk_bytes: dict[int, int] = {}
-        self.notes: list[str] = []
         self.frames = self.end_ticks = 0
         self.size_px = chunk_size_px(self._main, short_side_px=settings.short_side_px)
 
@@ -327,8 +327,11 @@ class _Cutter:
         return self._filters[picture]
 
     def _sound(self) -> SourceAudio | None:
-        audio = SourceAudio(self._source, origin_s=self._video.origin_s)
+        moved_from_s = self._video.timeline.moved_from_s
+        audio = SourceAudio(self._source, origin_s=self._video.origin_s, until_s=moved_from_s)
         if audio.present:
+            if moved_from_s is not None:
+                self.notes.append(f"its sound is silent from {moved_from_s:.2f} s on, where its clock leaps")
             return audio
         audio.close()
         return None

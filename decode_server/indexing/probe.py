@@ -44,6 +44,7 @@ _TURNS: dict[tuple[str, ...], tuple[int, bool]] = {
     ("transpose=cclock_flip",): (270, True),
     ("transpose=clock_flip",): (90, True),
 }
+_NO_GAP_TOO_LONG_S = 1e9
 _WIDEST_PIXEL = 8  # width : height, or the other way round, of any real format
 
 
@@ -110,7 +111,8 @@ def _indexed(path: Path, *, name: str, chunk: bool, options: ProbeOptions) -> tu
             "stream": video.stream.index,
         }
         demuxed, sidecar = _demuxed(path, name, video, options.index_folder)
-        timeline = read_timeline(video, path, demuxed, max_gap_s=options.max_gap_s)
+        max_gap_s = _NO_GAP_TOO_LONG_S if chunk else options.max_gap_s  # of a chunk's pauses it was decided before
+        timeline = read_timeline(video, path, demuxed, max_gap_s=max_gap_s)
     _require_served(timeline, setup["decoder"], setup["extradata"])
     picture = timeline.main_picture
     rows = timeline.rows

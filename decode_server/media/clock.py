@@ -90,7 +90,8 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
             back = _leaps_back(told, number, last - shift, rule.step)
             if back:
                 jitter = rule.reordered and abs(leap) <= _SMALL_STEPS * rule.step
-                contradicted |= {} if jitter else dict.fromkeys(range(number, back), leap)
+                told_wrong = [n for n in range(number, back) if told[n] is not None]
+                contradicted |= {} if jitter else dict.fromkeys(told_wrong, leap)
                 if not jitter:
                     continue
             elif leap < 0 or leap > rule.max_gap:
@@ -134,7 +135,9 @@ def _step_before(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> int:
 
 
 def _leaps_back(told: Sequence[Ticks], number: int, last: int, step: int) -> int:
-    """The first packet behind a leap where the clock leaps back to go on from `last`, 0 if it does not."""
+    """The first packet behind a leap where the clock leaps back to go on from `last` as if nothing had been, 0 if it
+    does not.
+    """
     leap = (told[number] or 0) - last
     before = told[number] or 0
     for later in range(number + 1, min(number + 1 + LOOK_PACKETS, len(told))):
@@ -142,7 +145,8 @@ def _leaps_back(told: Sequence[Ticks], number: int, last: int, step: int) -> int
         if at is None:
             continue
         returns = (before - at if leap > 0 else at - before) > abs(leap) // 2
-        if returns and -2 * step <= at - last <= max(abs(leap) // 2, (later - number + 2) * 2 * step):
+        missed = (later - number + 1) * step  # how far the clock has gone on meanwhile
+        if returns and missed // 4 < at - last <= 4 * missed:
             return later
         before = at
     return 0

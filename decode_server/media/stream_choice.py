@@ -73,7 +73,8 @@ def _best(path: Path, films: list[Any]) -> tuple[int, str]:
     def rank(stream: Any) -> tuple[bool, bool, bool, int, int]:
         film = packets[stream.index] > 1 and not stream.disposition & _PICTURES
         default = bool(stream.disposition & Disposition.default)
-        return _decodable(stream), film, default, stream.width * stream.height, -stream.index
+        width_px, height_px = _size_px(stream)
+        return _decodable(stream), film, default, width_px * height_px, -stream.index
 
     best = max(films, key=rank)
     others = ", ".join(f"{s.index} ({_what(s, packets[s.index])})" for s in films if s is not best)
@@ -82,7 +83,13 @@ def _best(path: Path, films: list[Any]) -> tuple[int, str]:
 
 def _what(stream: Any, packets: int) -> str:
     codec = stream.codec_context.name if _decodable(stream) else "no decoder"
-    return f"{codec} {stream.width}x{stream.height}, {packets} packets"
+    width_px, height_px = _size_px(stream)
+    return f"{codec} {width_px}x{height_px}, {packets} packets"
+
+
+def _size_px(stream: Any) -> tuple[int, int]:
+    """Width and height, 0 of a stream that no decoder reads."""
+    return (stream.width, stream.height) if _decodable(stream) else (0, 0)
 
 
 def _decodable(stream: Any) -> bool:

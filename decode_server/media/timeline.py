@@ -55,9 +55,10 @@ class StreamFacts:
 class Timeline:
     """Packets in decode order, `flags` and times `pts` (packets,) of each in units of `time_base`, rising as frames
     show; `end` is when the last shown frame ends, in the same. `pictures` are the packets at which the kind of picture
-    changes, `seams` those at which another recording may begin. `losses` are stretches of which frames are left out
-    before anything is decoded; `notes` are lines on what was put right. `late` counts frames that share their time with
-    the one before and are left out, `headless` packets that no key frame precedes.
+    changes, `seams` those at which another recording may begin; from `moved_from_s` on times are not the file's own.
+    `losses` are stretches of which frames are left out before anything is decoded; `notes` are lines on what was put
+    right. `late` counts frames that share their time with the one before and are left out, `headless` packets that no
+    key frame precedes.
     """
 
     rows: Sequence[Row]
@@ -71,6 +72,7 @@ class Timeline:
     late: int = 0
     headless: int = 0
     seams: tuple[int, ...] = ()
+    moved_from_s: float | None = None
 
     @cached_property
     def breaks(self) -> frozenset[int]:
@@ -201,6 +203,7 @@ class _Draft:
         self._headless = self._late = 0
         self._origin = 0
         self._seams: tuple[int, ...] = ()
+        self._moved_from_s: float | None = None
 
     def hide_headless(self, leaps: Sequence[Leap]) -> None:
         """Hide what no key frame precedes, at the beginning and behind each seam."""
@@ -255,6 +258,8 @@ class _Draft:
             reason = f"{len(told) - _MOST_LINES} more frames have time stamps that their neighbours contradict"
             self._losses.append(self._single(told[_MOST_LINES][0], reason))
         leaps = [leap for leap in clock.leaps if leap.by]
+        if leaps:
+            self._moved_from_s = self._second(int(self._pts[leaps[0].packet]))
         for leap in leaps[:_MOST_LINES]:
             at_s = self._second(int(self._pts[leap.packet]))
             by_s = abs(float(leap.by * base))
@@ -279,7 +284,8 @@ class _Draft:
     def timeline(self, pictures: dict[int, SourcePicture]) -> Timeline:
         """The timeline as decided."""
         visible = np.flatnonzero((self._flags & HIDDEN) == 0)
-        last = visible[np.argmax(self._pts[visible])]
+        last = int(visible[np.argmax(self._pts[visible])])
+        end = int(self._pts[last]) + self._last_duration(last)
         hdr = sorted({picture.hdr for picture in pictures.values() if picture.hdr})
         if hdr:
             self._notes.append(f"its transfer is {' and '.join(hdr)} (HDR), which is passed on and not tone-mapped")
@@ -287,7 +293,7 @@ class _Draft:
             rows=self._rows,
             flags=self._flags,
             pts=self._pts,
-            end=int(self._pts[last]) + self._last_duration(int(last)),
+            end=end,
             time_base=self._facts.time_base,
             pictures=pictures,
             losses=tuple(sorted(self._losses, key=lambda loss: loss.start_s)),
@@ -295,6 +301,7 @@ class _Draft:
             late=self._late,
             headless=self._headless,
             seams=self._seams,
+            moved_from_s=self._moved_from_s,
         )
 
     def _last_duration(self, last: int) -> int:
@@ -307,6 +314,9 @@ class _Draft:
             kept = [row for row in self._rows if not row.discard]
             left = self._origin + sum(row.duration for row in kept) - int(self._pts[last])
             own = left if left > own // 2 else own
+        if own > self._rule.max_gap:
+            kept_s, own_s = (float(ticks * self._facts.time_base) for ticks in (self._rule.max_gap, own))
+            self._notes.append(f"its last frame is on show for {own_s:.1f} s, of which {kept_s:.1f} s are kept")
         return max(min(own, self._rule.max_gap), 1)
 
     def _single(self, packet: int, reason: str) -> Loss:
@@ -356,8 +366,7 @@ def _breaks(rows: Sequence[Row], seams: Sequence[int]) -> frozenset[int]:
 def _reordered(rows: Sequence[Row], facts: StreamFacts) -> bool:
     """Whether frames show in another order than they decode, as the codec's head says or as their times do."""
     times = np.array([row.pts for row in rows if row.pts is not None and not row.discard], np.int64)
-    behind = int((times < np.maximum.accumulate(times)).sum()) if len(times) else 0
-    return facts.reordered or behind > max(len(times) // 50, 2)
+    return facts.reordered or int((np.diff(times) < 0).sum()) > max(len(times) // 50, 2)
 
 
 def _stored(container: str, rows: Sequence[Row]) -> bool:

@@ -8,17 +8,14 @@ import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 
-from decode_server.chunking.source import SourceVideo
 from decode_server.indexing.probe import ProbeOptions, probe_file
 from decode_server.media.media_use import MediaUse
-from decode_server.media.picture import PictureFilter
 from tests.barred import read_picture
 from tests.strange import Strange, make_strange, strange_files
-from tests.two_ways import as_it_is, shown_at
+from tests.two_ways import as_it_is, decoded, shown_at
 
 FILES = int(os.environ.get("FRAMEFEED_STRANGE_FILES", "60"))
 _OFF = 20  # of 255: JPEG and the MPEGs at low rates
@@ -31,7 +28,7 @@ def test_a_strange_file_is_right_or_named(strange: Strange) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = make_strange(folder, strange)
-        seen, use = _decoded(path)
+        seen, use = decoded(path, off=_OFF)
         note(f"{use}")
         _check(strange, seen, use)
         probed = probe_file(path, name=path.name, chunk=False, options=ProbeOptions(index_folder=folder))
@@ -45,27 +42,6 @@ def test_a_strange_file_is_right_or_named(strange: Strange) -> None:
         for (_, number), shown in zip(picked, shown_at(root, [at_s + 1e-3 for at_s, _ in picked]), strict=True):
             assert read_picture(shown.rgb)[0] == number
             assert read_picture(shown.rgb)[1] < _OFF
-
-
-def _decoded(path: Path) -> tuple[list[tuple[float, int]], MediaUse]:
-    """(time, number) of each frame as the chunker sees it, its colours checked, and what was said."""
-    seen = []
-    with SourceVideo(path) as source:
-        filters: dict[object, PictureFilter] = {}
-        for timed in source.frames():
-            picture = timed.picture
-            assert picture is not None
-            if picture not in filters:
-                filters[picture] = PictureFilter(
-                    picture, time_base=source.timeline.time_base, short_side_px=120, pix_fmt="yuv420p",
-                    like=source.timeline.main_picture,
-                )  # fmt: skip
-            shown = filters[picture].apply(timed.frame)
-            rgb = shown.reformat(format="rgb24", src_colorspace=shown.colorspace).to_ndarray()
-            number, off = read_picture(np.asarray(rgb))
-            assert off < _OFF, (number, off, str(picture))
-            seen.append((timed.ticks / source.ticks_per_s, number))
-        return seen, source.use
 
 
 def _check(strange: Strange, seen: list[tuple[float, int]], use: MediaUse) -> None:
