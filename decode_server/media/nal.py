@@ -14,6 +14,7 @@ from decode_server.media.picture_kind import PictureKind
 
 _H264_SLICES = frozenset({1, 2, 5})
 _H264_IDR, _H264_SEI, _H264_PARAMETERS = 5, 6, frozenset({7, 8, 13, 15})
+_H264_UNITS, _HEVC_UNITS = range(1, 22), range(41)  # what a packet without a slice may hold and be sound
 _H264_INTRA_SLICES = frozenset({2, 4, 7, 9})
 _SEI_RECOVERY_POINT = 6
 _HEVC_FIRST_NON_VCL = 32
@@ -37,10 +38,11 @@ def h264_kind(packet: bytes, length_bytes: int) -> PictureKind:
     there on is exact (recovery_frame_cnt 0, exact_match_flag 1), as in open GOPs; not at intra refresh.
     """
     idr = reference = slices = recovery = False
-    intra = True
+    intra, garbled = True, False
     parameters: list[bytes] = []
     for unit in nal_units(packet, length_bytes):
         kind = unit[0] & 0x1F
+        garbled = garbled or kind not in _H264_UNITS
         if kind in _H264_SLICES:
             slices = True
             idr = idr or kind == _H264_IDR
@@ -54,18 +56,19 @@ def h264_kind(packet: bytes, length_bytes: int) -> PictureKind:
     return PictureKind(
         random_access=random_access,
         reference=reference or not slices or bool(parameters),
-        shown=slices,
+        shown=slices or garbled or not packet.strip(b"\0"),
         parameters=tuple(parameters),
     )
 
 
 def hevc_kind(packet: bytes, length_bytes: int) -> PictureKind:
     """The kind of an HEVC packet: a whole frame."""
-    irap = reference = slices = False
+    irap = reference = slices = garbled = False
     sublayer = 0
     parameters: list[bytes] = []
     for unit in nal_units(packet, length_bytes):
         kind = (unit[0] >> 1) & 0x3F
+        garbled = garbled or kind not in _HEVC_UNITS
         if kind < _HEVC_FIRST_NON_VCL and len(unit) > 1:
             slices = True
             irap = irap or kind in _HEVC_IRAP
@@ -76,7 +79,7 @@ def hevc_kind(packet: bytes, length_bytes: int) -> PictureKind:
     return PictureKind(
         random_access=irap,
         reference=reference or not slices or bool(parameters),
-        shown=slices,
+        shown=slices or garbled or not packet.strip(b"\0"),
         sublayer=sublayer,
         parameters=tuple(parameters),
     )

@@ -27,7 +27,7 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     facts = _facts(video)
     order = pictures = None
     with video.again(path) as fresh:
-        if needs_order(facts.container, demuxed.rows):
+        if needs_order(facts, demuxed.rows):
             order = order_by_decoding(fresh, demuxed.rows, stream_breaks(demuxed, facts, max_gap_s=max_gap_s))
         else:
             pictures = picture_changes(fresh, demuxed.rows)

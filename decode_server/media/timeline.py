@@ -149,10 +149,15 @@ class Timeline:
         )
 
 
-def needs_order(container: str, rows: Sequence[Row]) -> bool:
-    """Whether the stream has to be decoded to know which packets show, and when."""
+def needs_order(facts: StreamFacts, rows: Sequence[Row]) -> bool:
+    """Whether the stream has to be decoded to know which packets show, and when: where the container does not say, or
+    stamps two frames of a reordered stream alike, so that the order of the others is in doubt too.
+    """
     told = all(row.kind is not None and not row.kind.packed for row in rows)
-    return not (told and _stored(container, rows))
+    if not (told and _stored(facts.container, rows)):
+        return True
+    times = [row.pts for row in rows if not row.discard]
+    return len(set(times)) < len(times) and _reordered(rows, facts)
 
 
 def stream_breaks(demuxed: Demuxed, facts: StreamFacts, *, max_gap_s: float) -> frozenset[int]:
@@ -181,7 +186,7 @@ def build_timeline(
     told = _times(rows, clock, order, facts, rule.step)
     flags = packet_flags(rows)
     if order is not None:
-        flags[list(order.damaged)] |= DAMAGED
+        flags[[*order.damaged, *_frameless(rows, order)]] |= DAMAGED
     for fault in demuxed.faults:
         flags[fault : _next_key(flags, fault)] |= DAMAGED
     flags[[at is None for at in told]] |= HIDDEN
@@ -382,13 +387,24 @@ def _times(
     emitted = [number for number, _ in order.emitted]
     packed = any(row.kind is not None and row.kind.packed for row in rows)
     if _stored(facts.container, rows) and not packed:
-        shown = set(emitted)
-        return [at if number in shown else None for number, at in enumerate(clock.pts)]
+        believed = [number for number in emitted if clock.pts[number] is not None]
+        stamps = sorted(at for at in (clock.pts[number] for number in believed) if at is not None)
+        by_number: dict[int, Ticks] = dict(zip(believed, stamps, strict=True))
+        by_number |= {number: clock.pts[number] for number in _frameless(rows, order)}
+        return [by_number.get(number) for number in range(len(rows))]
     slots = _slots(clock, len(rows), step)
     result: list[Ticks] = [None] * len(rows)
     for number, place in zip(emitted, _places(order, len(rows)), strict=True):
         result[number] = slots[place]
     return result
+
+
+def _frameless(rows: Sequence[Row], order: FrameOrder) -> list[int]:
+    """Packets whose headers say that they show a frame, and that gave none: of those, silence is damage."""
+    if any(row.kind is None or row.kind.packed or row.pts is None for row in rows):
+        return []
+    given = {number for number, _ in order.emitted}
+    return [n for n, row in enumerate(rows) if row.kind and row.kind.shown and not row.discard and n not in given]
 
 
 def _places(order: FrameOrder, packets: int) -> list[int]:
