@@ -17,6 +17,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from decode_server.chunking.fair_threads import fair_threads
+
 SHARED_VIDEOS = Path(__file__).parents[2] / "shared" / "data" / "videos"  # real footage; may be absent
 _ROWS, _COLUMNS, _GRID_ROWS = 3, 8, 8
 _DARK, _LIGHT = 30, 220
@@ -72,6 +74,8 @@ def make_numbered_video(path: Path, **fields: Any) -> Path:
             setattr(stream.codec_context, name, value)
         if spec.rotation_deg:
             stream.set_display_rotation(spec.rotation_deg)
+        with fair_threads():
+            stream.codec_context.open()
         for number in range(spec.frames):
             frame = numbered_frame(number, width_px=spec.width_px, height_px=spec.height_px)
             if spec.pix_fmt != frame.format.name:

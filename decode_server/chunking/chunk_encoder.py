@@ -11,6 +11,7 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from decode_server.chunking.audio import SAMPLES_PER_S, Samples, encode_audio
+from decode_server.chunking.fair_threads import fair_threads
 from decode_server.chunking.profiles import EncodingProfile
 from decode_server.chunking.steady_encoder import steady_options
 
@@ -72,6 +73,8 @@ class ChunkEncoder:
         context.flags |= Flags.closed_gop
         context.color_range, context.colorspace = frame.color_range, frame.colorspace
         context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+        with fair_threads():
+            context.open()
         return stream
 
     def _open_sound(self) -> av.AudioStream:

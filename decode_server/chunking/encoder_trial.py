@@ -11,6 +11,7 @@ import os
 import av
 from av.error import FFmpegError
 
+from decode_server.chunking.fair_threads import fair_threads
 from decode_server.chunking.profiles import EncodingProfile
 from decode_server.chunking.steady_encoder import steady_options
 from framefeed.errors import BadInput
@@ -50,6 +51,8 @@ def _encode(profile: EncodingProfile) -> list[str]:
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = *_SIZE_PX, profile.pix_fmt
         context.gop_size = profile.gop_frames
+        with fair_threads():
+            context.open()
         for number in range(_FRAMES):
             frame = av.VideoFrame(*_SIZE_PX, profile.pix_fmt)
             for plane in frame.planes:
