@@ -137,7 +137,7 @@ def open_files(pid: int) -> list[str]:
     return [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
 
 
-def test_a_worker_has_nothing_of_its_server_but_a_channel_and_the_buffers(server: Server) -> None:
+def test_a_worker_has_no_descriptor_of_its_server_but_a_channel(server: Server) -> None:
     """One that is started while a client is connected, by every transport."""
     with Talker(server.endpoint) as talker:
         assert isinstance(talker.decode(request("pattern"))[0], ClipReply)
@@ -147,5 +147,5 @@ def test_a_worker_has_nothing_of_its_server_but_a_channel_and_the_buffers(server
         (worker,) = server.workers()
         links = [os.readlink(path) for path in Path(f"/proc/{worker}/fd").iterdir()]
         kinds = [link.partition(":")[0] for link in links if link.startswith(("socket:", "anon_inode:", "/memfd:"))]
-        assert (set(kinds), kinds.count("socket")) == ({"/memfd", "socket"}, 1), links
+        assert kinds == ["socket"], links  # its part of the buffers is mapped
         assert isinstance(talker.decode(request("pattern"))[0], ClipReply)

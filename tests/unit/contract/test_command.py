@@ -18,7 +18,7 @@ def _framefeed(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["serv", "."], "framefeed: unknown verb 'serv'; did you mean 'serve'?"),
         (["xyzzy"], "framefeed: unknown verb 'xyzzy'; wanted one of bench decode, bench front, bench models, "),
         (["train", "mea"], "framefeed: unknown recipe 'mea'; did you mean 'mae'?"),
-        (["bench"], "framefeed: unknown verb 'bench'; did you mean 'bench front'?"),
+        (["bench"], "framefeed: unknown verb 'bench'; did you mean 'bench "),
         (["serve"], "framefeed: serve: Missing from framefeed serve: PATH"),
         (["show", "."], "framefeed: root . has no framefeed.manifest.jsonl; run 'framefeed index .' first"),
         (["show", ".", "--out", "a.gif"], "framefeed: show: out is a.gif, wanted a file ending in .png or .mp4"),
