@@ -270,6 +270,7 @@ def test_files_replaced_under_a_server_are_not_here_and_never_corrupt(made: Path
         assert outcome(server.metrics(), "not_here") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["replaced", "gone"])
 def test_packets_replaced_under_a_server_are_not_here_and_never_corrupt(
     made: Path, root: Path, server: Server, how: str

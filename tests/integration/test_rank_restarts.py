@@ -125,6 +125,7 @@ def run_rank(rank: int, urls: list[str]) -> list[int]:
     return positions
 
 
+@pytest.mark.slow
 def test_ranks_in_one_process(servers: list[Server]) -> None:
     with nothing_left(servers), warnings.catch_warnings(), ThreadPoolExecutor(RANKS) as pool:
         warnings.simplefilter("ignore", ResourceWarning)  # for those that are dropped

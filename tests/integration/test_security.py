@@ -183,6 +183,7 @@ def poke(talker: Talker) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_the_list_of_keys_is_read_again(tmp_path: Path, pairs: Pairs, caplog: pytest.LogCaptureFixture) -> None:
     """A key that is added is let in; one that is taken away is not, and its next call cuts the connection that it has;
     a list that cannot be used changes nothing."""
@@ -280,6 +281,7 @@ def test_only_the_one_health_check_is_open_without_a_token(token_server: Server)
         assert seen.status == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.mark.slow
 def test_the_token_is_read_again_on_both_sides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A stream that came with the old one is cut; it comes back as soon as its own file has the new one."""
     ours, theirs = (secret_file(tmp_path / name, TOKEN) for name in ("ours", "theirs"))
@@ -402,6 +404,7 @@ def test_a_loader_verifies_the_name_that_it_looks_up(tmp_path: Path, ours: Autho
             assert len(list(run)) == 2
 
 
+@pytest.mark.slow
 def test_certificates_are_read_again(tmp_path: Path, ours: Authority, foreign: Authority) -> None:
     """Those the server shows, and those of the authority whose clients it lets in; broken ones change nothing."""
     (certificate, key), (theirs, their_key) = ours.issue("127.0.0.1"), foreign.issue("127.0.0.1")

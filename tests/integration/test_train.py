@@ -137,6 +137,7 @@ def test_neither_a_killed_server_nor_a_stop_and_resume_changes_a_loss(
     assert losses(tmp_path / "undisturbed")[:steps] == disturbed
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_its_sheet_summary_and_checkpoint_and_refuses_another_configuration(
     root: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_real_runs_weights_are_exported(root: Path, server: Server, tmp_path: 
     assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_wait_for_servers_that_are_not_there(root: Path, server: Server, tmp_path: Path) -> None:
     with Server(tmp_path, str(root), *SERVER, program=SERVE) as gone:
         pass

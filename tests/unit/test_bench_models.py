@@ -57,6 +57,7 @@ def test_flash_keeps_no_attention_weights(vit: Counts) -> None:
             assert flash.by_kind[kind] == plain.by_kind[kind]
 
 
+@pytest.mark.slow
 def test_each_kind_is_what_its_equation_keeps(vit: Counts) -> None:
     """Float32: the inputs of norms and linear layers, GELU's input, q, k, v, the output and the log-sum-exp."""
     row = TOKENS * WIDTH * 4
@@ -65,6 +66,7 @@ def test_each_kind_is_what_its_equation_keeps(vit: Counts) -> None:
     assert flash["projections"] == DEPTH * (row + 3 * row + row + HEADS * TOKENS * 4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_keeps_the_inputs_of_blocks(vit: Counts) -> None:
     row = TOKENS * WIDTH * 4
     for half in (True, False):
@@ -158,6 +160,7 @@ def test_the_verb_writes_json_and_a_picture(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "results" / "models.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_rows_say_how_much_better_each_is(vit: Counts) -> None:
     saved = {ModelCase(encoder="ViT-B", frames=4, variant=v): vit[v, False] for v in VARIANTS}
     rows = rows_of(saved, gpu_bytes=24e9)
