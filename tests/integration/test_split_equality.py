@@ -76,7 +76,7 @@ def test_no_split_changes_a_run(name: str, ran: tuple[Path, Seen]) -> None:
     assert losses[0] != pytest.approx(losses[-1], abs=1e-4), "a run that learns nothing is equal to all"
     splits = {how: seen[name, how] for how in SPLITS} | {"x 4": take(make_run(name, Split(micro_clips=2)), until=STEPS)}
     for how, (theirs, state) in splits.items():
-        assert theirs == pytest.approx(losses, abs=LOSS), how
+        assert theirs == pytest.approx(losses, rel=LOSS, abs=LOSS), how
         assert largest_difference(part(state, "model."), part(alone, "model.")) <= WEIGHT, how
         assert largest_difference(part(state, "average."), part(alone, "average.")) <= WEIGHT, how
 
