@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from framefeed.errors import BadInput
+
 _NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 _PART = re.compile(r".+\.[0-9a-f]{16}\.part")
 _LEFT_OVER_S = 3600.0  # a file that nobody wrote to for so long is of a writer that was killed
@@ -92,6 +94,18 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
     with NewFile(path) as new:
         new.file.write(data)
         new.take_place(sync=sync)
+
+
+def check_place(path: Path | None, *, option: str) -> None:
+    """Raise BadInput if no file can be made at a path that an option names: before work whose result it is to have."""
+    if path is None:
+        return
+    folder = path.parent
+    why = "it is a folder" if path.is_dir() else "" if folder.is_dir() else f"{folder} is no folder"
+    if not why and not os.access(folder, os.W_OK):
+        why = f"{folder} may not be written"
+    if why:
+        raise BadInput(f"{option} {path} cannot be written: {why}")
 
 
 def drop_leftovers(folder: Path) -> None:

@@ -28,6 +28,7 @@ from decode_server.media.timeline import DEFAULT_MAX_GAP_S
 from decode_server.sources.report import Report
 from decode_server.sources.walk import WalkRules
 from framefeed.errors import BadInput, CorruptMedia
+from framefeed.new_file import check_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,7 @@ class Chunk:
             CorruptMedia: not one video is usable, or fewer are than are refused; what is, is chunked and indexed.
             StorageFault: the root cannot be written.
         """
+        check_place(self.report, option="--report")
         load = self._load()
         running = Running(jobs=self.jobs, overwrite=self.overwrite, console=Console(stderr=True))
         settings = self._settings()

@@ -32,6 +32,7 @@ from decode_server.sources.progress import WorkProgress
 from decode_server.sources.report import FileReport, Report
 from framefeed.errors import BadInput, CorruptMedia, NotHere, StorageFault, UnsupportedMedia
 from framefeed.manifest import VideoEntry, identity_of, read_manifest
+from framefeed.new_file import check_place
 from framefeed.quarantine import QUARANTINE_NAME, QuarantinedSpan, read_quarantine
 
 _LEAST_LEFT_S = 0.05  # what is left of a video that is shorter is none
@@ -59,6 +60,7 @@ class Verify:
         Raises CorruptMedia when anything is quarantined by this run, StorageFault when files could not be read, and
         BadInput when the root has no usable manifest, or one whose identity is not that of what it lists.
         """
+        check_place(self.report, option="--report")
         console = Console(stderr=True)
         checks = verify_root(self.root, index_folder=self.index, deep=self.deep, jobs=self.jobs, console=console)
         report = report_of(checks, read_manifest(self.index or self.root).videos)

@@ -43,7 +43,7 @@ from decode_server.sources.root_files import MediaFile, root_files
 from decode_server.sources.walk import VIDEO_SUFFIXES, Tree, WalkRules, walk
 from framefeed.errors import BadInput, StorageFault
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, is_finished
-from framefeed.new_file import NewFile, drop_leftovers
+from framefeed.new_file import NewFile, check_place, drop_leftovers
 from framefeed.ranges import MAX_NAME, check_text
 from framefeed.show_value import one_line
 
@@ -78,6 +78,7 @@ class Index:
         """
         if self.jobs < 1:
             raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
+        check_place(self.report, option="--report")
         rules = WalkRules(all_files=self.all_files, follow_links=self.follow_links)
         console = Console(stderr=True)
         build = Build(jobs=self.jobs, check=self.check, rules=rules, max_gap_s=self.max_gap_s, console=console)

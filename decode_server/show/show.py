@@ -29,7 +29,7 @@ from framefeed.clip import Clip
 from framefeed.crops import Box, WholeFrame
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
-from framefeed.new_file import NewFile
+from framefeed.new_file import NewFile, check_place
 from framefeed.request import ClipRequest
 
 _COLUMNS = 8
@@ -82,6 +82,7 @@ class Show:
         """Decode and write. Raises BadInput for options that say no clip, and what the engine raises for the clip."""
         if self.out.suffix not in (".png", ".mp4"):
             raise BadInput(f"show: out is {self.out}, wanted a file ending in .png or .mp4")
+        check_place(self.out, option="--out")
         if not 16 <= self.tile_px <= 2000 or not 0.1 <= self.fps <= 240:
             raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
         with (

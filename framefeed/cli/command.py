@@ -63,6 +63,9 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("framefeed: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read what was printed has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 

@@ -28,6 +28,7 @@ _SLICE_ROWS = 1 << 20
 
 TextsOf = Callable[[int], Sequence[str]]
 Indices = npt.NDArray[np.int64]
+_SHOWN_CLASSES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,8 @@ class AnnotatedDataset:
         used = _used_rows(columns, self._durations_s)
         self._check(used)
         self._rows = used.rows
+        self._classes: Mapping[str, tuple[str, ...]] = columns.head.classes
+        self._number_of: dict[str, npt.NDArray[np.int32]] = {}  # a class's number by that in the columns
         self.left_out: Mapping[str, int] = used.left_out
         """How many rows are not used, by why."""
 
@@ -84,7 +87,9 @@ class AnnotatedDataset:
         at = int(self._columns.video_of[row])
         video = self._videos[at]
         assert video is not None, "rows of absent videos are left out"
-        labels = {name: int(values[row]) for name, values in self._columns.labels.items()}
+        labels = {
+            name: self._numbered(name, values[row : row + 1]).item() for name, values in self._columns.labels.items()
+        }
         return Sample(
             video=video,
             start_s=float(self._columns.start_s[row]),
@@ -114,7 +119,26 @@ class AnnotatedDataset:
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
         """The names of the classes by what they classify, in the order of their numbers."""
-        return self._columns.head.classes
+        return self._classes
+
+    def number_as(self, classes: Mapping[str, tuple[str, ...]]) -> None:
+        """Give classes the numbers that a model knows them by; what it says nothing of keeps its own.
+
+        Raises BadInput for a class of a sample that the model does not know.
+        """
+        for name in sorted(classes.keys() & self._classes.keys()):
+            known = {one: number for number, one in enumerate(classes[name])}
+            numbers = np.array([known.get(one, -1) for one in self._columns.head.classes[name]], np.int32)
+            used = np.unique(self.label_array(name))
+            if (numbers[used] < 0).any():
+                strange = self._columns.head.classes[name][used[numbers[used] < 0][0]]
+                some = ", ".join(show_value(one) for one in classes[name][:_SHOWN_CLASSES])
+                more = f" and {len(known) - _SHOWN_CLASSES} more" if len(known) > _SHOWN_CLASSES else ""
+                raise BadInput(
+                    f"{self.name}: the model was trained on no {name} {show_value(strange)}; wanted {some}{more}"
+                )
+            self._number_of[name] = numbers
+        self._classes = {**self._classes, **{name: classes[name] for name in self._number_of}}
 
     @property
     def fingerprint(self) -> str:
@@ -131,7 +155,11 @@ class AnnotatedDataset:
         labels = self._columns.labels.get(name)
         if labels is None:
             raise BadInput(f"{self.name} has no label {name!r}, wanted one of {', '.join(self._columns.labels)}")
-        return np.asarray(labels) if self._rows is None else labels[self._rows]
+        return self._numbered(name, np.asarray(labels) if self._rows is None else labels[self._rows])
+
+    def _numbered(self, name: str, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        numbers = self._number_of.get(name)
+        return labels if numbers is None else numbers[labels]
 
     def _check(self, used: _Used) -> None:
         if used.first is None:

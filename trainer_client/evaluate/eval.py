@@ -20,11 +20,12 @@ from rich.console import Console
 
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
-from framefeed.new_file import write_whole
+from framefeed.new_file import check_place, write_whole
 from models.classifier import Classifier
 from models.dual_encoder import DualEncoder
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.annotated import AnnotatedDataset
+from trainer_client.datasets.class_file import find_class_file
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.collect import Collected, collect
@@ -95,12 +96,15 @@ class Eval:
 
         Raises BadInput for weights, data or options that do not fit each other.
         """
+        check_place(self.out, option="--out")
         compute_options = ComputeOptions(device=self.device, threads=self.threads)
         with joined(compute_options.where()) as ranks:
             compute = compute_options.open(ranks)
             model = open_model(self.weights, self.model, compute.device)
             dataset = open_dataset(self.data, read_manifest(self.root))
             policy = self.views.policy(self.data.kind, model.grid)
+            if (classes := find_class_file(self.weights)) is not None and self.data.classes is None:
+                dataset.number_as(classes)
             scorer = self._scorer(model, dataset, Precision(self.precision, device=compute.device))
             options = self._loader_options(rank=ranks.rank, world=ranks.world)
             views = Views(dataset, views=policy.views)

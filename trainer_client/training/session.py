@@ -172,6 +172,8 @@ class Session:
         """
         options, summary = self._options, Summary()
         best = self._resume(loop, self._latest) if self._latest else None
+        if options.resume and not self._latest:
+            self.tell(f"nothing to resume in {options.out}: begins at step 0")
         self._checkpoints.model = model_of(loop.model)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
 from framefeed import new_file
-from framefeed.new_file import NewFile, drop_leftovers, write_whole
+from framefeed.errors import BadInput
+from framefeed.new_file import NewFile, check_place, drop_leftovers, write_whole
 
 
 @pytest.fixture(params=["unnamed", "named"])
@@ -103,3 +105,14 @@ def test_what_killed_writers_left_goes_when_it_is_old(tmp_path: Path) -> None:
     drop_leftovers(tmp_path)
     drop_leftovers(tmp_path / "nowhere")
     assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in (fresh, theirs, link))
+
+
+def test_a_place_that_cannot_be_written_is_one_line_before_the_work(tmp_path: Path) -> None:
+    check_place(None, option="--report")
+    check_place(tmp_path / "new.json", option="--report")
+    for path, why in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "absent/r.json", f"{tmp_path / 'absent'} is no folder"),
+    ):
+        with pytest.raises(BadInput, match=re.escape(f"--report {path} cannot be written: {why}")):
+            check_place(path, option="--report")

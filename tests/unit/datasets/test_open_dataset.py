@@ -17,6 +17,7 @@ from framefeed.manifest import Manifest
 from tests.unit.datasets.manifests import manifest_of
 from trainer_client.datasets.annotated import ABSENT, NO_SPAN, NO_TEXT, PAST_END, AnnotatedDataset
 from trainer_client.datasets.annotation import Annotation, labels_of, text_of
+from trainer_client.datasets.class_file import CLASSES_NAME, find_class_file, write_class_file
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec, Kind
 from trainer_client.samples import Sample
@@ -217,3 +218,29 @@ def test_a_sample_past_the_end_is_no_sample(tmp_path: Path) -> None:
     dataset = opened(tmp_path, manifest_of({"a": 5}), "table", tmp_path / "t.csv")
     assert [sample for sample in dataset] == [dataset[0]]  # noqa: C416  # by __getitem__ until IndexError
     assert isinstance(dataset[0], Sample)
+
+
+def test_classes_have_the_numbers_that_a_model_was_trained_on(tmp_path: Path) -> None:
+    """An evaluation's own file numbers classes by itself; a model's names decide, and a class it never saw is refused."""
+    manifest = manifest_of({"a": 10.0, "b": 10.0})
+    rows = tmp_path / "val.csv"
+    rows.write_text("video,start,end,label\na,0,1,dog\nb,0,1,zebra\n")
+    dataset = opened(tmp_path, manifest, "table", rows)
+    assert dataset.classes["label"] == ("dog", "zebra")
+    with pytest.raises(BadInput, match="the model was trained on no label 'zebra'; wanted 'cat', 'dog'"):
+        dataset.number_as({"label": ("cat", "dog")})
+    dataset.number_as({"label": ("cat", "dog", "owl", "zebra"), "verb": ("take",)})
+    assert dataset.label_array("label").tolist() == [1, 3]
+    assert [labels_of(dataset[index].target)["label"] for index in range(2)] == [1, 3]
+    assert dataset.classes == {"label": ("cat", "dog", "owl", "zebra")}
+
+
+def test_names_of_classes_lie_beside_a_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "step_1").mkdir(parents=True)
+    assert find_class_file(run) is None
+    write_class_file(run, {"label": ("cat", "dog")})
+    assert find_class_file(run) == find_class_file(run / "step_1") == {"label": ("cat", "dog")}
+    (run / CLASSES_NAME).write_text("[1]")
+    with pytest.raises(BadInput, match=r"classes .* cannot be read"):
+        find_class_file(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from models.weights.config_json import config_to_json
+from trainer_client.datasets.class_file import write_class_file
 from trainer_client.text.narration_bpe import NarrationTokenizer
 from trainer_client.training.average import Average
 from trainer_client.training.compute import Compute
@@ -77,6 +78,8 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
         write_recipe(out / RECIPE_NAME, recipe)
         if isinstance(built.tokenizer, NarrationTokenizer):
             built.tokenizer.save(out / TOKENIZER_NAME)
+        if built.data.class_names:
+            write_class_file(out, built.data.class_names)
     if built.data.note:
         session.tell(built.data.note)
     torch.manual_seed(what.length.seed)

@@ -10,6 +10,7 @@ from framefeed.manifest import read_manifest
 from framefeed.quarantine import read_quarantine
 from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.datasets.annotation import Annotation
+from trainer_client.datasets.class_file import ClassNames
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.samples import Dataset, VideoWindows
@@ -34,6 +35,7 @@ class RunData:
     texts: Callable[[], Iterable[str]] = tuple
     labels: Callable[[str], int | None] = _none
     classes: Mapping[str, int] = field(default_factory=dict)
+    class_names: ClassNames = field(default_factory=dict)
     fingerprint: str = ""
     note: str = ""
 
@@ -53,6 +55,7 @@ def open_data(data: DataSpec | Windows, root: Path) -> RunData:
         texts=lambda: _texts(annotated),
         labels=lambda name: int(annotated.label_array(name).max()) if name in annotated.classes else None,
         classes={name: len(names) for name, names in annotated.classes.items()},
+        class_names=annotated.classes,
         fingerprint=annotated.fingerprint,
         note=_left_out(annotated),
     )
