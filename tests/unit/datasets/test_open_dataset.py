@@ -221,7 +221,7 @@ def test_a_sample_past_the_end_is_no_sample(tmp_path: Path) -> None:
 
 
 def test_classes_have_the_numbers_that_a_model_was_trained_on(tmp_path: Path) -> None:
-    """An evaluation's own file numbers classes by itself; a model's names decide, and a class it never saw is refused."""
+    """An evaluation's file has numbers of its own; a model's decide, and a class that it never saw is refused."""
     manifest = manifest_of({"a": 10.0, "b": 10.0})
     rows = tmp_path / "val.csv"
     rows.write_text("video,start,end,label\na,0,1,dog\nb,0,1,zebra\n")
