@@ -30,6 +30,9 @@ from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, Unsuppo
 _POLL_S = 0.2
 _CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the parent's threads' locks
 
+# What FFmpeg says when a chunk cannot be written, whatever its pictures are.
+_OF_STORAGE = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkTask:
@@ -160,9 +163,9 @@ def _work(task: ChunkTask, slot: int) -> Outcome:
         raise
     except FramefeedError as error:
         return error
-    except FFmpegError as error:
-        return UnsupportedMedia(f"has pictures that cannot be converted or encoded: {error.strerror}")
-    except OSError as error:
+    except (FFmpegError, OSError) as error:  # FFmpeg's are often both
+        if isinstance(error, FFmpegError) and error.errno not in _OF_STORAGE:
+            return UnsupportedMedia(f"has pictures that cannot be converted or encoded: {error.strerror}")
         if error.errno == errno.ENAMETOOLONG:
             return UnsupportedMedia("its path is too long for a folder of chunks; give it a shorter name")
         raise StorageFault(f"chunks of {task.video} cannot be written: {error.strerror or error}") from None
