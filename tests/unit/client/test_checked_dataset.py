@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from framefeed.errors import BadInput
-from framefeed.manifest import Manifest, VideoEntry
+from tests.manifests import manifest_of
 from trainer_client.checked_dataset import CheckedDataset
 from trainer_client.samples import Sample, VideoWindows
 from trainer_client.views import Views
@@ -100,20 +100,9 @@ def test_a_digest_is_of_the_samples() -> None:
 
 
 def test_windows_and_their_views_say_whose_videos_they_are_of() -> None:
-    entry = VideoEntry(
-        video="v0",
-        codec="h264",
-        duration_s=100.0,
-        fps=25.0,
-        width_px=64,
-        height_px=64,
-        media_bytes=1,
-        chunk_start_s=(0.0,),
-        record_offset=(0,),
-        record_bytes=(1,),
-    )
-    windows = VideoWindows(Manifest(videos={"v0": entry}, identity="v1-a"), window_s=1.0)
+    manifest = manifest_of({"v0": 100.0}, identity="v1-a")
+    windows = VideoWindows(manifest, window_s=1.0)
     assert CheckedDataset(windows).identity == CheckedDataset(Views(windows, views=3)).identity == "v1-a"
     assert CheckedDataset(samples(2)).identity == CheckedDataset(Views(samples(2), views=3)).identity == ""
-    other = VideoWindows(Manifest(videos={"v0": entry}, identity="v1-a"), window_s=2.0)
+    other = VideoWindows(manifest, window_s=2.0)
     assert CheckedDataset(windows).digest != CheckedDataset(other).digest

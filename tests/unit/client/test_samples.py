@@ -10,31 +10,16 @@ from hypothesis import strategies as st
 
 from framefeed.crops import ResizedCentreCrop
 from framefeed.errors import BadInput, BadRequest
-from framefeed.manifest import Manifest, VideoEntry
+from framefeed.manifest import Manifest
 from framefeed.quarantine import Quarantine, QuarantinedSpan
 from framefeed.sampling import Segments
+from tests.manifests import manifest_of
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.samples import Sample, VideoWindows
 
 
 def manifest(**duration_s: float) -> Manifest:
-    return Manifest(
-        videos={
-            name: VideoEntry(
-                video=name,
-                codec="h264",
-                duration_s=seconds,
-                fps=30.0,
-                width_px=64,
-                height_px=48,
-                media_bytes=1,
-                chunk_start_s=(0.0,),
-                record_offset=(0,),
-                record_bytes=(1,),
-            )
-            for name, seconds in duration_s.items()
-        }
-    )
+    return manifest_of(duration_s, identity="")
 
 
 def spans(windows: VideoWindows) -> list[tuple[str, float, float]]:

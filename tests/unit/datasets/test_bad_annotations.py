@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from framefeed.errors import BadInput
-from tests.unit.datasets.manifests import manifest_of
+from tests.manifests import manifest_of
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.datasets.manifests import manifest_of
+from tests.manifests import manifest_of
 from trainer_client.datasets.annotated import PAST_END
 from trainer_client.datasets.annotation import labels_of, text_of
 from trainer_client.datasets.open_dataset import open_dataset

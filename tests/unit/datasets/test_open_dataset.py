@@ -14,7 +14,7 @@ import pytest
 
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest
-from tests.unit.datasets.manifests import manifest_of
+from tests.manifests import manifest_of
 from trainer_client.datasets.annotated import ABSENT, NO_SPAN, NO_TEXT, PAST_END, AnnotatedDataset
 from trainer_client.datasets.annotation import Annotation, labels_of, text_of
 from trainer_client.datasets.class_file import CLASSES_NAME, find_class_file, write_class_file

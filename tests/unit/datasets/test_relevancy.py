@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from framefeed.errors import BadInput
-from tests.unit.datasets.manifests import manifest_of
+from tests.manifests import manifest_of
 from trainer_client.datasets.annotation import Annotation
 from trainer_client.datasets.epic_kitchens import read_clips
 from trainer_client.datasets.open_dataset import open_dataset

@@ -19,7 +19,7 @@ from models.text import TextConfig
 from models.tubelets import TubeletGrid
 from models.vit import ViTConfig
 from models.weights.saved_model import save_model
-from tests.unit.datasets.manifests import manifest_of
+from tests.manifests import manifest_of
 from tests.unit.trainer.small_run import make_batch
 from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.datasets.open_dataset import open_dataset

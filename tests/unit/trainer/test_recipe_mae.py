@@ -12,8 +12,8 @@ import torch
 
 from framefeed.cli.command import main
 from framefeed.errors import BadInput
-from framefeed.manifest import Manifest, VideoEntry
 from models.videomae import PRESETS, VideoMAEConfig
+from tests.manifests import manifest_of
 from trainer_client.samples import Sample
 from trainer_client.training.processes import ranks_in
 from trainer_client.training.ranks import Ranks
@@ -39,21 +39,9 @@ def made(*changes: str) -> Built:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    entry = VideoEntry(
-        video="v",
-        codec="h264",
-        duration_s=20.0,
-        fps=30.0,
-        width_px=64,
-        height_px=48,
-        media_bytes=1,
-        chunk_start_s=(0.0,),
-        record_offset=(0,),
-        record_bytes=(1,),
-    )
     folder = tmp_path / "root"
     folder.mkdir()
-    Manifest(videos={"v": entry}).write(folder)
+    manifest_of({"v": 20.0}).write(folder)
     return folder
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from framefeed.manifest import Manifest, VideoEntry
 
 
-def manifest_of(durations_s: Mapping[str, float]) -> Manifest:
+def manifest_of(durations_s: Mapping[str, float], *, identity: str = "v1-test") -> Manifest:
     """A manifest of videos of these names and lengths."""
-    return Manifest(videos={name: _entry(name, length_s) for name, length_s in durations_s.items()}, identity="v1-test")
+    return Manifest(videos={name: _entry(name, length_s) for name, length_s in durations_s.items()}, identity=identity)
 
 
 def _entry(name: str, duration_s: float) -> VideoEntry:
