@@ -10,6 +10,7 @@ import msgspec
 from framefeed.errors import BadInput
 from framefeed.new_file import write_whole
 from framefeed.regular_file import read_regular
+from trainer_client.beside_weights import find_beside
 
 CLASSES_NAME = "classes.json"
 _MAX_BYTES = 16 << 20
@@ -25,8 +26,7 @@ def write_class_file(folder: Path, classes: ClassNames) -> None:
 
 def find_class_file(weights: Path) -> ClassNames | None:
     """Those of the file in the folder of weights, or above it; None if there is none. Raises BadInput for another."""
-    beside = (folder / CLASSES_NAME for folder in (weights, weights.parent) if folder.is_dir())
-    path = next((path for path in beside if path.is_file()), None)
+    path = find_beside(weights, CLASSES_NAME)
     if path is None:
         return None
     try:

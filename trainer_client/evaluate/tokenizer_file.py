@@ -6,11 +6,11 @@ from pathlib import Path
 
 from framefeed.errors import BadInput
 from models.text import TextConfig
+from trainer_client.beside_weights import find_beside
 from trainer_client.text.clip_bpe import ClipTokenizer
-from trainer_client.text.narration_bpe import NarrationTokenizer
+from trainer_client.text.narration_bpe import TOKENIZER_NAME, NarrationTokenizer
 from trainer_client.text.tokens import Tokenizer
 
-TOKENIZER_NAME = "tokenizer.json"
 _CLIP_VOCABULARY = 49_408
 
 
@@ -22,8 +22,7 @@ def open_tokenizer(chosen: Path | None, weights: Path, text: TextConfig) -> Toke
     """
     if chosen is not None and chosen.suffix == ".gz":
         return ClipTokenizer(chosen, context=text.context)
-    beside = (folder / TOKENIZER_NAME for folder in (weights, weights.parent) if folder.is_dir())
-    path = chosen or next((path for path in beside if path.is_file()), None)
+    path = chosen or find_beside(weights, TOKENIZER_NAME)
     if path is not None:
         return NarrationTokenizer.load(path)
     if text.vocabulary != _CLIP_VOCABULARY:

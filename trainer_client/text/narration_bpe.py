@@ -17,6 +17,7 @@ from framefeed.regular_file import read_regular
 from trainer_client.text.tokens import CLIP_CONTEXT, TokenLayout, TokenRows
 
 FORMAT = 1
+TOKENIZER_NAME = "tokenizer.json"  # of the file in a run's folder
 _MAX_FILE_BYTES = 1 << 28
 _SMALLEST = 256 + 3  # every byte, and what is not text: padding, start, end
 

@@ -6,7 +6,7 @@ import torch
 
 from models.weights.config_json import config_to_json
 from trainer_client.datasets.class_file import write_class_file
-from trainer_client.text.narration_bpe import NarrationTokenizer
+from trainer_client.text.narration_bpe import TOKENIZER_NAME, NarrationTokenizer
 from trainer_client.training.average import Average
 from trainer_client.training.compute import Compute
 from trainer_client.training.feed_options import FeedPlan
@@ -25,7 +25,6 @@ from trainer_client.training.tasks.task import ClipInputs
 from trainer_client.training.watch.contact_sheet import draw_sheet
 
 SHEET_NAME = "contact_sheet.png"
-TOKENIZER_NAME = "tokenizer.json"
 _SHEET_CLIPS = 4
 _OF_A_START = ("resume", "skip_step")  # said anew each time, and recorded elsewhere
 
