@@ -5,6 +5,7 @@ Where the authors' paper and code differ the code is followed, and the differenc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from trainer_client.datasets.spec import DataSpec
@@ -21,7 +22,10 @@ VIDEOMAE_HEAD_STD = 2e-5  # its 0.02, times its init_scale of 0.001
 _AVIONS = AugmentOptions(
     rand_ops=4, rand_magnitude=7.0, rand_std=0.5, rand_share=0.5, erase=0.25, erase_area=(0.02, 1 / 3), erase_noise=True
 )
-_TUTORIALS = AugmentOptions(jitter=1.0)
+_FINETUNED = VideoEncoder(family="videomae", frames=16, drop_path=0.1)
+_CLIPS = ClipSpec(
+    sampling="videomae_finetune", stride_frames=4, crop_scale=(0.08, 1.0), crop_ratio=(0.75, 4 / 3), hflip=0.5
+)
 
 
 def k400_mae_pretrain(root: Path, out: Path, annotations: Path) -> Recipe:
@@ -78,7 +82,29 @@ def k400_finetune(root: Path, out: Path, annotations: Path) -> Recipe:
     repeated augmentation in its best runs. Deviations: bf16 for fp16; partners of mixup are neighbours of the plan and
     CutMix cuts rows and columns (AVION: frames and rows).
     """
-    return _finetune("k400_finetune", How(root=root, session=SessionOptions(out=out)), annotations, classes=400)
+    epochs = 100
+    return Recipe(
+        name="k400_finetune",
+        what=What(
+            model=ClassifierModel(encoder=_FINETUNED, heads={"label": 400}, head_std=VIDEOMAE_HEAD_STD),
+            task=ClassifySpec(smoothing=0.1, mixup=True),
+            data=DataSpec(kind="kinetics", path=annotations),
+            clips=_CLIPS,
+            augment=_AVIONS,
+            learning=LearningOptions(
+                base_lr=1.5e-3,
+                start_lr=1e-6,
+                end_lr=1e-6,
+                warmup=5 / epochs,
+                weight_decay=0.05,
+                betas=(0.9, 0.999),
+                layer_decay=0.75,
+                clip_norm=0.0,
+            ),
+            length=Length(batch_clips=32 * 8, epochs=epochs),
+        ),
+        how=How(root=root, session=SessionOptions(out=out)),
+    )
 
 
 def k700_finetune(root: Path, out: Path, annotations: Path) -> Recipe:
@@ -95,66 +121,25 @@ def k700_finetune(root: Path, out: Path, annotations: Path) -> Recipe:
     no mixup, which it does not have; bf16 with fp32 weights for its mixed precision.
     """
     epochs = 200
-    return _finetune(
-        "k700_finetune",
-        How(root=root, session=SessionOptions(out=out)),
-        annotations,
-        classes=700,
-        learning=LearningOptions(
-            lr=1.5e-4,
-            start_lr=1e-6,
-            end_lr=1e-6,
-            warmup=10 / epochs,
-            weight_decay=0.05,
-            betas=(0.9, 0.999),
-            layer_decay=0.75,
-            clip_norm=1.0,
-        ),
-        length=Length(batch_clips=16, epochs=epochs),
-    )
-
-
-def _finetune(
-    name: str,
-    how: How,
-    annotations: Path,
-    *,
-    classes: int,
-    learning: LearningOptions | None = None,
-    length: Length | None = None,
-) -> Recipe:
-    """As AVION's on Kinetics-400; with a learning and length of its own as the tutorial's on Kinetics-700."""
-    tutorial, epochs = learning is not None, 100
     return Recipe(
-        name=name,
+        name="k700_finetune",
         what=What(
-            model=ClassifierModel(
-                encoder=VideoEncoder(family="videomae", frames=16, drop_path=0.1),
-                heads={"label": classes},
-                head_std=VIDEOMAE_HEAD_STD,
-            ),
-            task=ClassifySpec(smoothing=0.1, mixup=not tutorial),
+            model=ClassifierModel(encoder=_FINETUNED, heads={"label": 700}, head_std=VIDEOMAE_HEAD_STD),
+            task=ClassifySpec(smoothing=0.1, mixup=False),
             data=DataSpec(kind="kinetics", path=annotations),
-            clips=ClipSpec(
-                sampling="segments" if tutorial else "videomae_finetune",
-                stride_frames=4,
-                crop_scale=(0.08, 1.0),
-                crop_ratio=(0.75, 4 / 3),
-                hflip=0.5,
-            ),
-            augment=_TUTORIALS if tutorial else _AVIONS,
-            learning=learning
-            or LearningOptions(
-                base_lr=1.5e-3,
+            clips=replace(_CLIPS, sampling="segments"),
+            augment=AugmentOptions(jitter=1.0),
+            learning=LearningOptions(
+                lr=1.5e-4,
                 start_lr=1e-6,
                 end_lr=1e-6,
-                warmup=5 / epochs,
+                warmup=10 / epochs,
                 weight_decay=0.05,
                 betas=(0.9, 0.999),
                 layer_decay=0.75,
-                clip_norm=0.0,
+                clip_norm=1.0,
             ),
-            length=length or Length(batch_clips=32 * 8, epochs=epochs),
+            length=Length(batch_clips=16, epochs=epochs),
         ),
-        how=how,
+        how=How(root=root, session=SessionOptions(out=out)),
     )
