@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import msgspec
 
@@ -11,9 +12,14 @@ from framefeed.cli.top.state import State
 
 
 def report(view: View) -> str:
-    """One JSON object on several lines: verdict, totals, ranks (worst first), servers, silent pages, events."""
+    """One JSON object on several lines: what `told` has."""
+    return msgspec.json.format(msgspec.json.encode(told(view)), indent=2).decode()
+
+
+def told(view: View) -> dict[str, Any]:
+    """verdict, totals, ranks (worst first), servers, silent pages, events: what JSON can say."""
     state = view.state
-    told = {
+    return {
         "verdict": asdict(view.verdict),
         "totals": _totals(state),
         "ranks": [{**asdict(rank), "starvation": rank.starvation} for rank in state.ranks],
@@ -21,7 +27,6 @@ def report(view: View) -> str:
         "silent": dict(state.silent),
         "events": [{"ago_s": view.at_s - event.at_s, "text": event.text} for event in view.events],
     }
-    return msgspec.json.format(msgspec.json.encode(told), indent=2).decode()
 
 
 def _totals(state: State) -> dict[str, float | None]:

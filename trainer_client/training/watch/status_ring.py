@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import msgspec
 
 from framefeed.cli.top.history import History
 from framefeed.cli.top.measure import Snapshot
+from framefeed.cli.top.report import told
 from framefeed.cli.top.state import State
 
 KEPT_S = 600.0
@@ -49,20 +50,20 @@ class StatusRing:
         if not state.ranks and not state.servers:
             return
         self._points.append(_point(look.at_s, state))
-        events = [{"ago_s": round(view.at_s - event.at_s, 1), "text": event.text} for event in view.events]
+        said = told(view)
         self._said = _encode(
             {
                 "every_s": self._every_s,
                 "points": list(self._points),
-                "verdict": {"kind": view.verdict.kind, "line": view.verdict.line, "reason": view.verdict.reason},
-                "ranks": [{**asdict(rank), "starvation": rank.starvation} for rank in state.ranks[:_SHOWN_RANKS]],
-                "servers": [{**asdict(server), "up": server.up} for server in state.servers[:_SHOWN_SERVERS]],
+                "verdict": {name: said["verdict"][name] for name in ("kind", "line", "reason")},
+                "ranks": said["ranks"][:_SHOWN_RANKS],
+                "servers": said["servers"][:_SHOWN_SERVERS],
                 "left_out": {
                     "ranks": max(len(state.ranks) - _SHOWN_RANKS, 0),
                     "servers": max(len(state.servers) - _SHOWN_SERVERS, 0),
                 },
-                "silent": dict(state.silent),
-                "events": events[:_SHOWN_EVENTS],
+                "silent": said["silent"],
+                "events": said["events"][:_SHOWN_EVENTS],
             }
         )
 
