@@ -20,6 +20,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
 from framefeed.errors import BadInput, FramefeedError
+from trainer_client.node_memory import local_ranks
 from trainer_client.training.ranks import Ranks
 
 LAUNCHED = "FRAMEFEED_LAUNCHED"  # set where the launcher says who was lost
@@ -44,9 +45,8 @@ def ranks_in(environment: Mapping[str, str] = os.environ) -> Ranks:
 
 
 def ranks_here(environment: Mapping[str, str] = os.environ) -> int:
-    """How many processes of the run are on this machine, to the first of them; 0 to the others. By torchrun."""
-    first, count = environment.get("LOCAL_RANK", "0") == "0", environment.get("LOCAL_WORLD_SIZE", "1")
-    return int(count) if first and count.isdecimal() else 0
+    """How many processes of the run this machine has, to the first of them; 0 to the others. Raises as local_ranks."""
+    return local_ranks(environment) if environment.get("LOCAL_RANK", "0") == "0" else 0
 
 
 @contextmanager
