@@ -19,7 +19,7 @@ from tests.clip_servers import ClipServer
 from trainer_client.samples import Sample
 
 
-@pytest.mark.calm
+@pytest.mark.slow
 def test_every_transport_gets_its_row(tmp_path: Path) -> None:
     out = tmp_path / "transport.json"
     TransportBench(clips=64, decoded_clips=32, rounds=1, out=out).run()

@@ -42,7 +42,7 @@ def test_the_line_names_the_micro_batch_that_fits(room: int, line: str) -> None:
     assert loop.steps_done == 0
 
 
-@pytest.mark.calm  # its blocks take minutes to compile beside others
+@pytest.mark.slow
 def test_compiled_blocks_learn_what_plain_ones_do() -> None:
     """Drop path follows the seeds in compiled code too, and names of weights stay."""
     wanted, plain = take(make_run("classify-random", Split()), until=4)
