@@ -71,7 +71,7 @@ class BoxFront:
         self.restarts = Restarts()
         self._setup = msgspec.structs.replace(setup, box=os.getpid())
         self._untold = False  # it waits to be told its siblings
-        self._turned_s: float | None = None  # when the loop of the process last did, once it has begun
+        self._turned_s: float | None = None  # when the loop of the process last did; something, once it has begun
         self._stood_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -172,6 +172,7 @@ class BoxFront:
                 self._setup = msgspec.structs.replace(self._setup, options=options)
             case Ready(entry=entry):
                 self.entry, self.was_ready, self.took_requests = entry, True, True
+                self._turned_s = self._turned_s or 0.0  # its loop said so: it may stand from now on
                 self.restarts.came_up()
             case Turned(at_s=at_s):
                 if self._turned_s != at_s:
