@@ -47,6 +47,7 @@ from decode_server.service.listeners.gateway.gateway_start import begin_gateway
 from decode_server.service.listeners.gateway.grpc_auth import AuthInterceptor, HandshakeWatch, tls_credentials
 from decode_server.service.listeners.gateway.grpc_resets import UnusedStreams
 from decode_server.service.listeners.gateway.grpc_secrets import HeldSecrets
+from decode_server.service.listeners.gateway.grpc_server import new_server, register
 from decode_server.service.listeners.gateway.grpc_streams import CALLS_PER_STREAM, Stream, Streams
 from decode_server.service.listeners.gateway.memory_guard import LOOK_S, MemoryGuard, Work
 from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes, reuse_freed_memory
@@ -109,9 +110,9 @@ class GrpcGateway:
         watch = HandshakeWatch(self._refused) if self._setup.secure else None
         interceptor = AuthInterceptor(self._held, watch, self._refused)
         most = ("grpc.max_allowed_incoming_connections", self._setup.connections)  # who connects beyond that waits
-        server = grpc.aio.server(options=(*_OPTIONS, most), interceptors=(interceptor,))
+        server = new_server((*_OPTIONS, most), (interceptor,), self._refused)
         methods = {"Decode": grpc.stream_stream_rpc_method_handler(self._decode)}  # messages pass as bytes
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        register(server, SERVICE, methods)
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -149,8 +150,8 @@ class GrpcGateway:
                 self._stopping.set()
 
     async def _until_over(self, server: grpc.aio.Server) -> None:
-        """Wait until the front says to stop. A call can end gRPC's own loop, as one whose method's name is no UTF-8
-        does, and with it all connections: then this process ends, and another takes its place.
+        """Wait until the front says to stop. If ever a call ends gRPC's own loop, and with it all connections, this
+        process ends, and another takes its place.
         """
         while not self._stopping.is_set():
             try:
