@@ -39,7 +39,7 @@ Times = np.ndarray[Any, np.dtype[np.int64]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFacts:
     """What container and codec say of a stream as a whole. `end` and `frames` are what the head promises, 0 where it
-    promises nothing; `note` is about the choice of the stream.
+    promises nothing; `note` is about the choice of the stream, `dropped` when frames would show that FFmpeg drops.
     """
 
     container: str
@@ -49,6 +49,7 @@ class StreamFacts:
     frames: int
     end: int
     note: str = ""
+    dropped: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +196,7 @@ def build_timeline(
     draft.hide_late()
     draft.tell_clock(clock)
     draft.tell_end(demuxed)
+    draft.tell_dropped()
     return draft.timeline(pictures if pictures is not None else order.pictures if order is not None else {})
 
 
@@ -291,6 +293,14 @@ class _Draft:
         reason += f", and {demuxed.fault}" if demuxed.fault else " of what its head says"
         at_s = self._second(int(self._pts[(self._flags & HIDDEN) == 0].max()) + self._rule.step)
         self._losses.append(Loss(start_s=at_s, end_s=None, reason=reason))
+
+    def tell_dropped(self) -> None:
+        """Say which frames within the file's edit list are not read."""
+        dropped = self._facts.dropped
+        if dropped:
+            reason = f"{len(dropped)} frames of its edit list are not read"
+            start_s, end_s = self._second(dropped[0]), self._second(dropped[-1] + self._rule.step)
+            self._losses.append(Loss(start_s=start_s, end_s=end_s, reason=reason))
 
     def timeline(self, pictures: dict[int, SourcePicture]) -> Timeline:
         """The timeline as decided."""

@@ -179,3 +179,15 @@ def test_a_recording_that_begins_with_a_pause_is_joined_on(tmp_path: Path, pause
         assert [number for _, number in seen] == [*range(29), *range(64, 64 + frames), *range(128, 144)]
         assert use.losses == ()
         assert len([line for line in use.notes if "its clock goes back" in line]) == 2
+
+
+def test_frames_that_an_edit_list_drops_among_others_are_named(tmp_path: Path) -> None:
+    """A key frame at which its muxer's edit ends, with two frames behind it that show before it and are not read."""
+    times_s = [n / 25 + (0.86 if n > 8 else 0.0) for n in range(25)]
+    path = write_video(tmp_path / "v.mp4", replace(FILM, codec="libx265", options=X265, frames=25, times_s=times_s))
+    seen, use = decoded(path)
+    assert [number for _, number in seen] == [*range(22), 24]
+    (loss,) = use.losses
+    assert (loss.start_s, loss.end_s) == (pytest.approx(times_s[22]), pytest.approx(times_s[24]))
+    assert loss.reason == "2 frames of its edit list are not read"
+    assert _probe(path).use.losses == use.losses
