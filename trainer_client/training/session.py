@@ -34,7 +34,7 @@ from trainer_client.training.ranks import Ranks
 from trainer_client.training.saver import Rhythm, Saver
 from trainer_client.training.tasks.task import InputsT
 from trainer_client.training.watch.curves import Curves
-from trainer_client.training.watch.energy import EnergyMeter
+from trainer_client.training.watch.energy import POWERCAP, EnergyMeter
 from trainer_client.training.watch.health import Health
 from trainer_client.training.watch.run_cost import cost_of
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
@@ -192,7 +192,7 @@ class Session:
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
         loop.on_skipped.append(SkippedSteps(self._own(SKIPPED_NAME)).record)
         metrics = TrainMetrics(self.registry, rank=self._ranks.rank, on_gpu=loop.device.type == "cuda")
-        meter = EnergyMeter(device=loop.device, packages=ranks_here() > 0)
+        meter = EnergyMeter(device=loop.device, packages=POWERCAP if ranks_here() else None)
         loop.on_record += [summary.record, saver.record, metrics.record, meter.record]
         ending = "failed"
         try:

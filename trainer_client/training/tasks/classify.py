@@ -95,7 +95,7 @@ class ClassifyTask:
         return torch.cat([logits[name] for name in self._heads], dim=1)
 
     def loss(self, rows: Tensor, x: LabelledInputs, ranks: Ranks) -> Losses:
-        """The sum over heads of `smooth_cross_entropy`; each head's accuracy at its larger label, the logits' spread."""
+        """The sum over heads of `smooth_cross_entropy`; each head's accuracy at its larger label, logits' spread."""
         losses, parts = list[Tensor](), feature_spread(rows)
         for number, (name, logits_BK) in enumerate(zip(self._heads, self._split(rows), strict=True)):
             label_B, other_B = x.labels_BH[:, number], x.others_BH[:, number]

@@ -18,9 +18,10 @@ FINDINGS = ("cut", "flicker", "duplicate")
 
 _REGIONS = 16
 _LEAST_FRAMES = 5
-_DENSE_S = 0.5  # frames further apart show moments, and anything may lie between two of them
+_DENSE_S = 0.3  # frames further apart show moments, and anything may lie between two of them
 _CUT_UNLIKE = 0.6  # 1 - correlation of two neighbours' regions; 1 is two pictures that have nothing in common
 _CUT_TIMES = 1.6  # as unlike as any two other neighbours of the clip
+_ALIKE = 0.45  # and these are less unlike than this: else nothing can be said
 _FLAT_LEVELS = 1.0  # a picture of one colour resembles its like and nothing else
 _FLICKER_LEVELS = 3.0  # by which a frame's brightness leaves that of its neighbours
 _FLICKER_REGIONS = 0.85  # of the picture leave it to the same side: light, and not something that moves
@@ -33,7 +34,7 @@ def findings(luma_TYX: Luma, times_s: Sequence[float]) -> tuple[str, ...]:
     """Which of FINDINGS hold for a clip's luma, uint8 (T, Y, X), without padding, whose frames are at these times.
 
     Frames of one time are one frame, held by the sampling. Clips of fewer than five frames, in which nothing can stand
-    out, have no finding, and those whose frames lie more than half a second apart none but duplicates.
+    out, have no finding, and those whose frames lie more than .3 s apart none but duplicates.
     """
     times_T = np.asarray(times_s)
     own = np.concatenate([[True], np.diff(times_T) > 0])
@@ -60,7 +61,7 @@ def _has_cut(regions_TRR: npt.NDArray[np.float64]) -> bool:
     unlike_P[is_flat[1:] & is_flat[:-1]] = 0
     worst = int(unlike_P.argmax())
     rest = unlike_P[np.abs(np.arange(len(unlike_P)) - worst) > 1]
-    return bool(unlike_P[worst] > max(_CUT_UNLIKE, _CUT_TIMES * rest.max()))
+    return bool(rest.max() < _ALIKE and unlike_P[worst] > max(_CUT_UNLIKE, _CUT_TIMES * rest.max()))
 
 
 def _flickers(regions_TRR: npt.NDArray[np.float64]) -> bool:

@@ -14,7 +14,8 @@ from typing import Protocol
 
 import torch
 
-_POWERCAP = Path("/sys/class/powercap")
+POWERCAP = Path("/sys/class/powercap")
+"""Where Linux has the counters of CPU packages."""
 _NVML = "libnvidia-ml.so.1"
 _EVERY_S = 30.0  # a package's counter begins anew after some minutes
 
@@ -37,7 +38,7 @@ class RaplPackage:
     wraps_j: float | None
 
     @classmethod
-    def all(cls, powercap: Path = _POWERCAP) -> list[RaplPackage]:
+    def all(cls, powercap: Path) -> list[RaplPackage]:
         """Those of this machine. Raises OSError, which names the file, if one may not be read."""
         found = sorted(path for path in powercap.glob("intel-rapl:*") if path.name.count(":") == 1)
         packages = [cls(path, _number(path / "max_energy_range_uj") / 1e6) for path in found]
@@ -78,13 +79,16 @@ class GpuCounter:
 class EnergyMeter:
     """Sums what counters have counted since it was made. One thread uses it."""
 
-    def __init__(self, *, device: torch.device, packages: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        """`packages`: count the CPUs' too, which are the whole machine's: one process of it does."""
+    def __init__(
+        self, *, device: torch.device, packages: Path | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`packages`: where the CPUs' counters are (POWERCAP), which are the whole machine's: one process reads them,
+        None is for the others."""
         self.unread: dict[str, str] = {}
         """Why a counter is not there, by what it counts."""
         self._counters: dict[str, list[Counter]] = {"gpu": [], "cpu": []}
         self._open("gpu", lambda: _gpu_counters(device))
-        self._open("cpu", lambda: _cpu_counters(of_this_process=packages))
+        self._open("cpu", lambda: _cpu_counters(packages))
         self._sums_j = {name: 0.0 for name, counters in self._counters.items() if counters}
         self._before_j = {id(counter): counter.read_j() for one in self._counters.values() for counter in one}
         self._clock, self._sampled_s = clock, clock()
@@ -124,12 +128,12 @@ def _gpu_counters(device: torch.device) -> list[Counter]:
     return [GpuCounter(str(torch.cuda.get_device_properties(device).uuid))]
 
 
-def _cpu_counters(*, of_this_process: bool) -> list[Counter]:
-    if not of_this_process:
+def _cpu_counters(folder: Path | None) -> list[Counter]:
+    if folder is None:
         raise OSError("counted by the first process of this machine")
-    packages = RaplPackage.all()
+    packages = RaplPackage.all(folder)
     if not packages:
-        raise OSError(f"{_POWERCAP} has no intel-rapl")
+        raise OSError(f"{folder} has no intel-rapl")
     return [*packages]
 
 
