@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import math
+import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +37,19 @@ from trainer_client.training.watch.train_log import TrainLog
 from trainer_client.training.watch.train_metrics import TrainMetrics
 
 CPU = torch.device("cpu")
+_NVML = """
+#include <string.h>
+static int gpu;
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    *handle = &gpu;
+    return strcmp(uuid, "GPU-1234-ab") ? 6 : 0;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *millijoules) {
+    *millijoules = 5500;
+    return handle == &gpu ? 0 : 2;
+}
+"""
 
 
 def spread_of(features: torch.Tensor) -> tuple[float, float]:
@@ -74,10 +89,15 @@ def test_a_collapse_is_one_line_and_its_end_another() -> None:
     assert not alarm.is_raised
 
 
-@pytest.mark.parametrize(("std", "rank"), [(0.005, 8.0), (0.5, 1.0)])
-def test_features_that_never_were_apart_are_told_too(std: float, rank: float) -> None:
+def test_features_that_never_were_apart_are_told_too_and_two_classes_have_one_direction() -> None:
+    assert len(steps(0.005, 8, of=CollapseAlarm(), count=300)) == 1
+    assert steps(0.9, 1, of=CollapseAlarm(), count=300) == []
+
+
+def test_directions_that_are_lost_are_a_collapse_also_where_the_spread_stays() -> None:
     alarm = CollapseAlarm()
-    assert len(steps(std, rank, of=alarm, count=300)) == 1
+    assert steps(0.8, 20, of=alarm) == []
+    assert len(steps(0.8, 2, of=alarm, first=61, count=200)) == 1
 
 
 def test_a_task_that_tells_no_spread_and_a_new_model_raise_nothing() -> None:
@@ -208,6 +228,19 @@ def test_a_package_s_joules_are_counted_over_its_counter_s_end(tmp_path: Path) -
     meter.record(None)  # too soon
     assert meter.read() == {"cpu": pytest.approx(7.5)}
     assert meter.unread == {"gpu": "the run has no GPU"}
+
+
+def test_a_gpu_s_counter_is_read_through_nvml_s_calls(tmp_path: Path) -> None:
+    """The library itself needs a driver: this one has its three calls, and one GPU."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "nvml.c").write_text(_NVML)
+    library = tmp_path / "nvml.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "nvml.c"], check=True)
+    assert GpuCounter("1234-ab", library=str(library)).read_j() == 5.5
+    with pytest.raises(OSError, match="nvmlDeviceGetHandleByUUID says 6"):
+        GpuCounter("another", library=str(library))
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:

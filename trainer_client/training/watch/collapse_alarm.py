@@ -19,8 +19,8 @@ _BACK = 2.0  # times what raised it: then it is over
 
 class CollapseAlarm:
     """Takes each step's numbers. `is_raised` from when the mean spread of 50 steps is below .01, or a tenth of the most
-    that it was, or clips differ in a tenth of the directions (at least in more than one no longer) that they did; until
-    both are twice as high."""
+    that it was, or the directions beyond the first in which clips differ are a tenth of what they were; until all are
+    twice as high."""
 
     def __init__(self) -> None:
         self._last = {name: deque[float](maxlen=_STEPS) for name in (SPREAD, RANK)}
@@ -41,9 +41,10 @@ class CollapseAlarm:
             return ""
         means = self.means
         self._most = {name: max(most, means[name]) for name, most in self._most.items()}
-        least = {SPREAD: max(_FLAT, _LOST * self._most[SPREAD]), RANK: max(1.05, _LOST * self._most[RANK])}
         was, times = self.is_raised, _BACK if self.is_raised else 1.0
-        self.is_raised = any(means[name] < times * least[name] for name in least)
+        self.is_raised = means[SPREAD] < times * max(_FLAT, _LOST * self._most[SPREAD]) or means[
+            RANK
+        ] - 1 < times * _LOST * (self._most[RANK] - 1)
         if self.is_raised == was:
             return ""
         said = f"feature std {means[SPREAD]:.3g} (most {self._most[SPREAD]:.3g}), rank {means[RANK]:.3g} "
