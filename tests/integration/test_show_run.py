@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,8 +33,10 @@ SERVER = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16")
 SMALL = (
     *("--preset", "tiny", "--frames", "2", "--size-px", "32", "--stride-frames", "1", "--window-s", "0.1"),
     *("--batch-clips", "4", "--mask-ratio", "0.5", "--steps", "24", "--prefetch-batches", "2", "--hflip", "0.5"),
-    *("--device", "cpu", "--precision", "fp32", "--threads", "1", "--metrics-port", "0", "--poison", "replace"),
+    *("--device", "cpu", "--precision", "fp32", "--threads", "1", "--metrics-port", "0"),
+    *("--poison", "replace", "--poison-budget", "100"),
 )
+DAMAGED = "clip1.mp4"  # after it was indexed: clips of its middle have stand-ins
 STOPS_AFTER = (7, 15, 20)  # the last life ends before the plan does
 
 
@@ -43,6 +46,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         make_numbered_video(folder / f"clip{number}.mp4", frames=90 + 30 * number, width_px=96, height_px=64)
     Index(root=folder, jobs=1).run()
+    whole = (folder / DAMAGED).read_bytes()
+    (folder / DAMAGED).with_suffix(".whole").write_bytes(whole)
+    (folder / DAMAGED).write_bytes(whole[: len(whole) // 3] + bytes(len(whole) // 3) + whole[len(whole) // 3 * 2 :])
     return folder
 
 
@@ -92,6 +98,21 @@ def test_any_step_is_made_again_with_the_bytes_that_were_trained_on(trained: Tra
     assert (rebuilt.step, rebuilt.recorded, rebuilt.world) == (step, True, 1)
 
 
+def test_who_stood_in_stands_in_again_even_when_the_videos_are_whole_again(
+    trained: Trained, root: Path, tmp_path: Path
+) -> None:
+    healed = tmp_path / "healed"
+    shutil.copytree(root, healed)
+    (healed / DAMAGED).with_suffix(".whole").rename(healed / DAMAGED)
+    stood_in = 0
+    with Server(tmp_path, str(healed), *SERVER, program=SERVE) as server:
+        for step in range(1, STOPS_AFTER[-1] + 1):
+            batch = rebuild_step(trained.folder, step, root=healed, servers=(server.endpoint,)).batch
+            assert hashlib.sha256(batch.pixels).hexdigest() == trained.digests[step - 1]
+            stood_in += len(batch.stand_ins)
+    assert stood_in >= 5
+
+
 def test_a_step_is_written_as_sheet_film_and_record(
     trained: Trained, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +127,10 @@ def test_a_step_is_written_as_sheet_film_and_record(
         assert len(list(film.decode(video=0))) == 2
     assert np.ptp(picture) > 100
     said = capsys.readouterr().out
-    assert f"step 12 of mae: 4 clips, data set {record['dataset']}, sha256 {trained.digests[11]}\n" in said
+    stand_in = sum(clip["stood_in"] != "" for clip in record["clips"])
+    told = f", of which {stand_in} stand in," if stand_in else ""
+    where = f"data set {record['dataset']}, sha256 {trained.digests[11]}"
+    assert said.startswith(f"step 12 of mae: 4 clips{told} of {where}\n")
     assert f"wrote {out[0]}" in said
 
 

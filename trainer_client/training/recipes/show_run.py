@@ -113,9 +113,9 @@ def _record(rebuilt: RebuiltStep, clips: Sequence[ShownClip]) -> dict[str, objec
 
 def _about(rebuilt: RebuiltStep, digest: str) -> str:
     sure = "" if rebuilt.recorded else "; the run has no checkpoint after it: by the plan, stand-ins are not recorded"
-    stood_in = f", {len(rebuilt.batch.stand_ins)} stand-ins" if rebuilt.batch.stand_ins else ""
+    stood_in = f", of which {len(rebuilt.batch.stand_ins)} stand in," if rebuilt.batch.stand_ins else ""
     return (
-        f"step {rebuilt.step} of {rebuilt.recipe.name}: {len(rebuilt.batch)} clips{stood_in}, data set "
+        f"step {rebuilt.step} of {rebuilt.recipe.name}: {len(rebuilt.batch)} clips{stood_in} of data set "
         f"{rebuilt.dataset or 'unknown'}, sha256 {digest}{sure}"
     )
 
