@@ -34,7 +34,7 @@ SMALL = (
     *("--preset", "tiny", "--frames", "2", "--size-px", "32", "--stride-frames", "1", "--window-s", "0.1"),
     *("--batch-clips", "4", "--mask-ratio", "0.5", "--steps", "24", "--prefetch-batches", "2", "--hflip", "0.5"),
     *("--device", "cpu", "--precision", "fp32", "--threads", "1", "--metrics-port", "0"),
-    *("--poison", "replace", "--poison-budget", "100"),
+    *("--poison", "replace", "--poison-budget", "100", "--sheet-every", "4", "--price-per-gpu-hour", "2"),
 )
 DAMAGED = "clip1.mp4"  # after it was indexed: clips of its middle have stand-ins
 STOPS_AFTER = (7, 15, 20)  # the last life ends before the plan does
@@ -111,6 +111,23 @@ def test_who_stood_in_stands_in_again_even_when_the_videos_are_whole_again(
             assert hashlib.sha256(batch.pixels).hexdigest() == trained.digests[step - 1]
             stood_in += len(batch.stand_ins)
     assert stood_in >= 5
+
+
+def test_what_the_run_looked_at_while_it_trained_are_the_same_clips(trained: Trained, server: str) -> None:
+    looks = [json.loads(path.read_text()) for path in (trained.folder / "clips").glob("*.json")]
+    assert {look["step"] for look in looks} <= {4, 8, 12, 16, 20}
+    assert looks
+    for look in looks:
+        batch = rebuild_step(trained.folder, look["step"], servers=(server,)).batch
+        digests = {clip["row"]: clip["sha256"] for clip in look["clips"]}
+        assert digests == {row: hashlib.sha256(clip).hexdigest() for row, clip in enumerate(batch.pixels)}
+
+
+def test_the_summary_says_what_the_run_took(trained: Trained) -> None:
+    said = json.loads((trained.folder / "summary.json").read_text())
+    assert (said["gpu_hours"], said["price_per_gpu_hour"], said["cost"]) == (0, 2, 0), "on a CPU"
+    assert said["energy_unread"]["gpu"] == "the run has no GPU"
+    assert "cpu" in said["energy_j"] or said["energy_unread"]["cpu"]
 
 
 def test_a_step_is_written_as_sheet_film_and_record(

@@ -21,9 +21,12 @@ _EVERY_S = 30.0  # a package's counter begins anew after some minutes
 
 
 class Counter(Protocol):
-    """Joules since some time; it may begin anew after `wraps_j`, None for never."""
+    """Joules since some time."""
 
-    wraps_j: float | None
+    @property
+    def wraps_j(self) -> float | None:
+        """After how many it begins anew; None for never."""
+        ...
 
     def read_j(self) -> float:
         """Raises OSError if it cannot be read."""
