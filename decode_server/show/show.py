@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,7 @@ from framefeed.request import ClipRequest
 from framefeed.show_value import show_value
 
 _COLUMNS = 8
+_MOST_NAMES = 50_000  # that are looked through for the nearest: a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +155,8 @@ class Show:
 def _nearest(video: str, library: Library) -> str:
     """What is wanted in the place of a name that no video has."""
     names = library.manifest.videos
-    near = difflib.get_close_matches(video, names, n=1)
-    return f"did you mean {show_value(near[0])}?" if near else f"wanted one of the manifest's {len(names)} videos"
+    (near,) = difflib.get_close_matches(video, islice(names, _MOST_NAMES), n=1, cutoff=0.0)
+    return f"wanted one of the manifest's {len(names)} videos; the nearest is {show_value(near)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
