@@ -98,7 +98,7 @@ def record_of(clip: ShownClip) -> dict[str, object]:
 
 
 def sheet_of(clips: Sequence[ShownClip]) -> Picture:
-    """Each clip's frames in lines of eight with their times, under a line with its row, span and seed."""
+    """Each clip's frames in lines of eight with their times, under a line with its row and span."""
     return stack([_strip(clip) for clip in clips], axis=0, gap_px=12)
 
 
@@ -113,8 +113,8 @@ def film_of(clips: Sequence[ShownClip]) -> list[Picture]:
 def _strip(clip: ShownClip) -> Picture:
     lines = _lines(_frames(clip))
     start_s, end_s = clip.sample.start_s, clip.sample.end_s
-    head = np.zeros((_HEAD_PX, max(lines.shape[1], 480), 3), np.uint8)
-    draw_text(head, f"#{clip.row}  [{start_s:.3f}, {end_s:.3f}) s  seed {clip.seed}")
+    head = np.zeros((_HEAD_PX, max(lines.shape[1], 240), 3), np.uint8)
+    draw_text(head, f"#{clip.row}  [{start_s:.3f}, {end_s:.3f}) s")
     return stack([head, lines], axis=0)
 
 
