@@ -206,8 +206,9 @@ def names_page(server: str) -> str:
 
 def test_servers_that_a_trainer_names_are_watched_with_it() -> None:
     with serve(lambda: (200, 'framefeed_server_threads{socket="0"} 4\n')) as server:
+        rank = 'framefeed_trainer_clips_total{rank="0"} 1\n'
         places = [server.removeprefix("http://"), "no/page", "127.0.0.1:1"]
-        with serve(lambda: (200, "".join(map(names_page, places)))) as url:
+        with serve(lambda: (200, rank + "".join(map(names_page, places)))) as url:
             pages = Pages([url], registry=None, limit_s=20.0)
             first = pages.look()
             places.clear()

@@ -31,14 +31,14 @@ class ScrapeTargets:
 
     def get(self, path: str) -> Page | None:
         """The page of a path; None if that is none of its."""
-        targets = {DECODE: self._servers, TRAINER: lambda: self._ranks}.get(path)
-        if targets is None:
+        if path not in (DECODE, TRAINER):
             return None
-        return 200, "application/json", json.dumps([{"targets": targets(), "labels": {}}]).encode()
+        targets = self._servers() if path == DECODE else self._ranks
+        return 200, "application/json", json.dumps([{"targets": targets, "labels": {}}]).encode()
 
     def _servers(self) -> list[str]:
         """Those on loopback only where this page is, too: elsewhere it would be another machine's."""
-        known = self._registry.restricted_registry([PAGE_INFO]).collect()  # type: ignore[no-untyped-call]
+        known = self._registry.restricted_registry([PAGE_INFO]).collect()
         pages = {sample.labels["page"] for family in known for sample in family.samples}
         return sorted(page for page in pages if self._only_here or not is_here(page))
 
