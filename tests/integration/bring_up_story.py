@@ -9,7 +9,6 @@ import base64
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -186,40 +185,11 @@ def tell_alerts(told: Story, up: Composition) -> None:
     told.fired["all servers hang"] = up.firing("FramefeedStarving") | up.firing("FramefeedTrainerSilent")
     for server in running:
         server.unpause()
-    told.fired["all servers are slow"] = slowed(up, running)
-    told.fired["all workers hang"] = stopped_workers(up, running)
     up.pause(up.trainer)
     told.fired["the trainer hangs"] = up.firing("FramefeedTrainerGone")
     up.trainer.unpause()
     up.train(10)
     told.trainer_starts.add(started(up))
-
-
-def slowed(up: Composition, servers: list[Container]) -> set[str]:
-    """The alerts when servers have a twentieth of a CPU each."""
-    up.train(5)
-    for server in servers:
-        server.update(cpu_period=100_000, cpu_quota=5_000)
-    try:
-        return up.firing("FramefeedSupplyBelowDemand")
-    finally:
-        for server in servers:
-            server.update(cpu_period=100_000, cpu_quota=-1)
-
-
-def stopped_workers(up: Composition, servers: list[Container]) -> set[str]:
-    """The alerts when servers' workers are stopped: their fronts take requests, and answer none with a clip."""
-    up.train(5)
-    processes = [process for server in servers for process in server.top()["Processes"]]
-    workers = [int(process[1]) for process in processes if "workers.worker" in process[-1]]
-    for worker in workers:
-        os.kill(worker, signal.SIGSTOP)
-    try:
-        return up.firing("FramefeedServerSilent")
-    finally:
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):  # killed for hanging meanwhile
-                os.kill(worker, signal.SIGCONT)
 
 
 def tell_panels(told: Story, up: Composition) -> None:

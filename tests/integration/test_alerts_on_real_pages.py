@@ -5,7 +5,9 @@ rates that were seen, judged by `promtool test rules`. Faults that are quick to 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +19,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from framefeed.wire import DecodeCall
 from tests.clip_servers import ClipServer
 from tests.faulty_mount import HANG, FaultyMount, possible
 from tests.integration import test_starvation_causes as causes
@@ -24,6 +27,7 @@ from tests.integration.serving import SERVE, Client, Server, wait_until
 from tests.integration.test_failing_mount import ask
 from tests.integration.test_poison import BAD, DATASET, poison
 from tests.integration.test_poison import POLICY as SMALL
+from tests.integration.test_storage_faults import REQUEST
 from tests.integration.test_storage_faults import root as numbered
 from trainer_client.loader import ClipLoader, LoaderOptions
 
@@ -118,7 +122,7 @@ class Rank:
 
 
 def test_nothing_fires_while_nothing_is_wrong_and_one_request_that_is_lost_does(root: Path, tmp_path: Path) -> None:
-    seen = straggle(root, tmp_path, longer_s=0.0)
+    seen = straggle(root, tmp_path, longer_s=(0.0, 0.0))
     judge(tmp_path, seen, fire={})
     for name in ("framefeed_server_requests_received_total", "framefeed_client_requested_total"):
         (series, *_) = [series for series in seen.series if series.startswith(name)]
@@ -129,28 +133,33 @@ def test_nothing_fires_while_nothing_is_wrong_and_one_request_that_is_lost_does(
 
 
 def test_a_rank_whose_server_is_slow_is_a_straggler(root: Path, tmp_path: Path) -> None:
-    seen = straggle(root, tmp_path, longer_s=0.6)
+    seen = straggle(root, tmp_path, longer_s=(0.0, 0.6))
     judge(tmp_path, seen, fire={"FramefeedStarving": 1, "FramefeedStragglerRank": 1})
 
 
-def straggle(root: Path, tmp_path: Path, *, longer_s: float) -> Recording:
-    """Two ranks with a server each, one of which is that much slower; the fast server's page, and theirs."""
+def test_servers_that_are_all_slow_are_too_few(root: Path, tmp_path: Path) -> None:
+    seen = straggle(root, tmp_path, longer_s=(0.6, 0.6))
+    judge(tmp_path, seen, fire={"FramefeedStarving": 2, "FramefeedSupplyBelowDemand": 1})
+
+
+def straggle(root: Path, tmp_path: Path, *, longer_s: tuple[float, float]) -> Recording:
+    """Two ranks with a server each, whose decodes take that much longer; the first server's page, and theirs."""
     dataset = causes.windows(root)
     with (
-        causes.slow(root, tmp_path, "decode", 0.0, threads=2) as fast,
-        causes.slow(root, tmp_path, "decode", longer_s, threads=1) as slow,
+        causes.slow(root, tmp_path, "decode", longer_s[0], threads=1) as first,
+        causes.slow(root, tmp_path, "decode", longer_s[1], threads=1) as second,
         ThreadPoolExecutor(2) as pool,
         contextlib.ExitStack() as stack,
     ):
-        ranks = [Rank(dataset, server.endpoint, rank=rank) for rank, server in enumerate((fast, slow))]
+        ranks = [Rank(dataset, server.endpoint, rank=rank) for rank, server in enumerate((first, second))]
         for rank in ranks:
             stack.callback(rank.loader.close)
-        at_rest(fast)
-        pages = {"t:9556": ranks[0].text, "t:9557": ranks[1].text, "d:9555": lambda: fast.get("/metrics")[1]}
+        at_rest(first)
+        pages = {"t:9556": ranks[0].text, "t:9557": ranks[1].text, "d:9555": lambda: first.get("/metrics")[1]}
         recording = Recording(pages)
         for trained in [pool.submit(rank.train, 16) for rank in ranks]:
             trained.result(120)
-        at_rest(fast)
+        at_rest(first)
         return recording.end()
 
 
@@ -170,6 +179,20 @@ def test_samples_that_no_server_can_give(tmp_path: Path) -> None:
             seen.end()
     seen.series = {series: values for series, values in seen.series.items() if "quarantined_samples" in series}
     judge(tmp_path, seen, fire={"FramefeedQuarantineGrowing": 2})  # corrupt and unsupported ones
+
+
+def test_a_server_that_is_asked_and_gives_nothing(numbered: Path, tmp_path: Path) -> None:
+    with (
+        Server(tmp_path, str(numbered), "--workers", "1", "--threads", "1", program=SERVE) as server,
+        Client(server.endpoint) as client,
+    ):
+        assert ask(client) != "storage_fault"
+        for worker in server.workers():
+            os.kill(worker, signal.SIGSTOP)
+        client.send(DecodeCall(attempt=2, deadline_s=60.0, request=REQUEST))
+        wait_until("it has the request", lambda: server.metrics()["framefeed_server_requests_in_flight"] == 1)
+        seen = Recording({"d:9555": lambda: server.get("/metrics")[1]}).end()
+    judge(tmp_path, seen, fire={"FramefeedServerSilent": 1})
 
 
 def test_slow_storage(root: Path, tmp_path: Path) -> None:
