@@ -33,7 +33,7 @@ test-gpu: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -m "not slow" tests/gpu --timeout=360 $(PYTEST_OPTIONS)
 
 # deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says
-# why, and with FRAMEFEED_ENGINE=required it fails. .ci/run runs it last.
+# why, and with FRAMEFEED_ENGINE=required it fails.
 test-bring-up: $(VENV)/dev.installed
 	$(VENV)/bin/python -m pytest -q -s -m bring_up $(PYTEST_OPTIONS)
 
