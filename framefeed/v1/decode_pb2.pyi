@@ -342,7 +342,7 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software", "instance", "siblings")
+    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software", "instance", "siblings", "metrics_port")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     VIDEOS_FIELD_NUMBER: _ClassVar[int]
@@ -352,6 +352,7 @@ class Description(_message.Message):
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     SIBLINGS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_PORT_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     dataset: str
     videos: int
@@ -361,7 +362,8 @@ class Description(_message.Message):
     software: str
     instance: str
     siblings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ..., instance: _Optional[str] = ..., siblings: _Optional[_Iterable[str]] = ...) -> None: ...
+    metrics_port: int
+    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ..., instance: _Optional[str] = ..., siblings: _Optional[_Iterable[str]] = ..., metrics_port: _Optional[int] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("queued", "credits", "front_s", "front_busy")

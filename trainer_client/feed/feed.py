@@ -177,6 +177,9 @@ class Feed:
                 window_clips=sum(fleet.servers[url].window_clips for url in fleet.up),
                 deadline_s=dispatch.deadline_s,
                 servers={url: server.state.value for url, server in fleet.servers.items()},
+                metrics_pages={
+                    url: server.metrics_page for url, server in fleet.servers.items() if server.metrics_page
+                },
                 identity=dispatch.identity,
                 wait=self._wait(self._life_so_far(), prefetch.later_ready_s) if is_waiting else None,
             )

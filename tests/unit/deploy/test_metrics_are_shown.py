@@ -35,6 +35,7 @@ EXPRESSIONS = [expression for panel in PANELS for expression, _ in panel.queries
 UNITS = {"percentunit", "ops", "s", "short", "bytes", "Bps"}
 # Exported and on no dashboard.
 NOT_SHOWN: dict[str, str] = {
+    "framefeed_client_server_page_info": "where pages are, for top, the status page and Prometheus to find them",
     "framefeed_server_front_longest_turn_seconds": "the longest since the start says nothing of now",
 }
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*framefeed[a-zA-Z0-9_:]*|framefeed_[a-zA-Z0-9_]+")
@@ -47,7 +48,7 @@ def families() -> list[Metric]:
     Refusals(server.registry)
     trainer = CollectorRegistry()
     TrainMetrics(trainer)
-    state = FeedState(servers={"tcp://a:1": "up"})
+    state = FeedState(servers={"tcp://a:1": "up"}, metrics_pages={"tcp://a:1": "a:9555"})
     trainer.register(FeedCollector(lambda: snapshot(Ledger(), state, rank=0)))
     return [
         family

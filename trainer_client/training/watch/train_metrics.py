@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -14,6 +14,7 @@ from trainer_client.training.loop import StepRecord
 from trainer_client.training.tasks.feature_spread import RANK, SPREAD
 from trainer_client.training.watch.clip_checks import FINDINGS
 from trainer_client.training.watch.status_page import StatusPage
+from trainer_client.training.watch.status_targets import ScrapeTargets
 
 _STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -98,34 +99,39 @@ def metrics_page(registry: CollectorRegistry, *, host: str, port: int, ranks_her
     """Serve the registry from a thread within the `with`; gives its address. Port 0 takes a free one.
 
     For the first of `ranks_here` on this machine, whose pages are at the ports from this one on, also the status page
-    of all of them, at `/`. Raises BadInput if the address cannot be taken.
+    of all of them, at `/`, and what ScrapeTargets says. Raises BadInput if the address cannot be taken.
     """
-    status: list[StatusPage] = []
+    others: list[StatusPage | ScrapeTargets] = []
     try:
-        server = PageServer(host, port, get=lambda path: _page(registry, path, status))
+        server = PageServer(host, port, get=lambda path: _page(registry, path, others))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise BadInput(f"metrics: {host}:{port} cannot be taken ({why}); wanted a free port, or 0 for any") from None
     try:
-        if ranks_here:
-            status.append(StatusPage(_pages_from(server.url, port=port, ranks=ranks_here)))
-        yield f"{server.url}/metrics"
+        with ExitStack() as stack:
+            if ranks_here:
+                urls = _pages_from(server.url, port=port, ranks=ranks_here)
+                status = stack.enter_context(closing(StatusPage([_on_this_machine(url) for url in urls])))
+                others += [status, ScrapeTargets(registry, urls)]
+            yield f"{server.url}/metrics"
     finally:
-        for page in status:
-            page.close()
         server.close()
 
 
 def _pages_from(url: str, *, port: int, ranks: int) -> list[str]:
     """The pages of this rank and of those after it; where ports are free ones, only its own is known."""
-    base, _, first = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:").rpartition(":")
+    base, _, first = url.rpartition(":")
     return [f"{base}:{int(first) + rank}/metrics" for rank in range(ranks if port else 1)]
 
 
-def _page(registry: CollectorRegistry, path: str, status: Sequence[StatusPage]) -> Page:
+def _on_this_machine(url: str) -> str:
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def _page(registry: CollectorRegistry, path: str, others: Sequence[StatusPage | ScrapeTargets]) -> Page:
     if path == "/metrics":
         return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
-    page = next((page.get(path) for page in status), None)
+    page = next((page for other in others if (page := other.get(path))), None)
     if page is None and path == "/":
         return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
     return page or (404, "text/plain; charset=utf-8", b"this port has /metrics\n")
