@@ -111,7 +111,7 @@ class _Training:
         options = LoaderOptions(servers=[self.url], batch_clips=BATCH_CLIPS, steps=steps, run_seed=3)
         dataset = VideoWindows(read_manifest(self.root), window_s=4.0)
         with ClipLoader(dataset, policy, options, registry=CollectorRegistry()) as loader:
-            feed = _Resident([next(loader) for _ in range(4)]) if self.resident else loader
+            feed = Resident([next(loader) for _ in range(4)]) if self.resident else loader
             loop = TrainLoop(run, feed, device=compute.device)
             loop.on_record.append(records.append)
             with StopSignals(first_only=True) as stops:
@@ -120,7 +120,7 @@ class _Training:
         return _Turn(step_s=[record.step_s for record in timed], wait_s=[record.wait_s for record in timed])
 
 
-class _Resident:
+class Resident:
     """Batches that are there."""
 
     is_ready = True

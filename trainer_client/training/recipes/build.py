@@ -20,6 +20,7 @@ from models.weights.init_from import InitReport, init_from
 from models.weights.traits import encoder_of
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.annotation import labels_of, text_of
+from trainer_client.source_policies import SourcePolicies
 from trainer_client.text.clip_bpe import ClipTokenizer
 from trainer_client.text.narration_bpe import NarrationTokenizer
 from trainer_client.text.tokens import Tokenizer
@@ -59,10 +60,13 @@ class Built:
         return model.encoder.norm if isinstance(model, TowersModel | ClassifierModel) else IMAGENET
 
     def policy(self) -> ClipPolicy:
-        """The clips that the task takes. Raises BadRequest for a size or stride out of its limits."""
+        """The clips that the task takes, each data set's by its own rule. Raises BadRequest for bad values."""
         grid, task = encoder_of(self.model).grid, self.what.task
         longer = self.what.augment.shift_frames + (task.longest_shift if isinstance(task, CmaeSpec) else 0)
-        return self.what.clips.policy(frames=grid.frames + longer, height_px=grid.height_px, width_px=grid.width_px)
+        frames, height_px, width_px = grid.frames + longer, grid.height_px, grid.width_px
+        rules = (self.what.clips, *(part.clips or self.what.clips for part in self.what.mix))
+        own, *others = (rule.policy(frames=frames, height_px=height_px, width_px=width_px) for rule in rules)
+        return SourcePolicies.of(own, *others) if others else own
 
     def task(self, *, kernels: Kernels, device: torch.device) -> Task[ClipInputs]:
         """The task with fresh weights, by torch's generator. Raises BadInput for values that make none."""

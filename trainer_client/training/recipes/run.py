@@ -45,7 +45,7 @@ def train(recipe: Recipe) -> None:
 
 def _train(recipe: Recipe, compute: Compute) -> None:
     what, how = recipe.what, recipe.how
-    data = open_data(what.data, how.root)
+    data = open_data(what.data, how.root, what.mix)
     built = build(what, data)
     plan = FeedPlan(
         root=how.root,
