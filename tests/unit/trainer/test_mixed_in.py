@@ -96,6 +96,7 @@ def test_what_cannot_be_mixed_is_one_line(root: Path) -> None:
     for change, line in (
         (f"mix={(MIX % 'o').replace('2', '-1')}", "weight is -1"),
         (f"mix={(MIX % 'o').replace('table', 'tables')}", "Invalid enum value 'tables'"),
+        (f"mix={(MIX % 'o').replace('hflip', 'buckets').replace(': 0}', ': true}')}", "wanted it in the recipe's own"),
         ("mix=[{}]", "missing required field `data`"),
     ):
         with pytest.raises(BadInput, match=line) as refused:

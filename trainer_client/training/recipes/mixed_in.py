@@ -28,3 +28,5 @@ class MixedIn:
     def __post_init__(self) -> None:
         if self.weight is not None and not 0 < self.weight < math.inf:
             raise BadInput(f"mix: weight is {self.weight:g}, wanted a positive number, or null for each sample once")
+        if self.clips is not None and self.clips.buckets:
+            raise BadInput("mix: clips.buckets is true; wanted it in the recipe's own clips, for all data sets")

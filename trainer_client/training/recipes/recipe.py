@@ -74,14 +74,16 @@ class Length:
         if self.epochs is not None and not 0 < self.epochs < 1e9:
             raise BadInput(f"--epochs is {self.epochs:g}, wanted more than 0 and below 1e9")
 
-    def steps_over(self, samples: int) -> int:
-        """The steps of the run; of an epoch the last, partial batch counts as one. Raises BadInput for no samples."""
-        if samples < 1:
+    def steps_over(self, *samples: int) -> int:
+        """The steps of the run over so many samples, of each bucket if there are several; of an epoch the last, partial
+        batch counts as one. Raises BadInput for no samples.
+        """
+        if min(samples) < 1:
             raise BadInput("the data set has no sample, wanted at least one")
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(round(self.epochs * -(-samples // self.batch_clips)), 1)
+        return max(round(self.epochs * sum(-(-count // self.batch_clips) for count in samples)), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,11 @@ class What:
     length: Annotated[Length, _bare]
     augment: Annotated[AugmentOptions, _bare] = field(default_factory=AugmentOptions)
     init: Annotated[Init, _bare] = field(default_factory=Init)
+
+    @property
+    def rules(self) -> tuple[ClipSpec, ...]:
+        """Which clips are made of each data set's samples: of the recipe's own, then of those mixed in."""
+        return (self.clips, *(part.clips or self.clips for part in self.mix))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from framefeed.errors import BadInput
-from framefeed.manifest import read_manifest
+from framefeed.manifest import Manifest, read_manifest
 from framefeed.quarantine import read_quarantine
 from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.datasets.annotation import Annotation
@@ -29,7 +29,7 @@ def _none(name: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
-    """A data set, and what is said of all of it.
+    """A data set of a manifest's videos, and what is said of all of it.
 
     `texts` gives all of its texts, to learn a tokenizer from, `labels` the largest number of each of its labels by
     name, `classes` how many there are; `fingerprint` is a digest of the annotations, `note` a line about rows that are
@@ -37,6 +37,7 @@ class RunData:
     """
 
     dataset: Dataset
+    manifest: Manifest = field(default_factory=lambda: Manifest(videos={}))
     texts: Callable[[], Iterable[str]] = tuple
     labels: Callable[[str], int | None] = _none
     classes: Mapping[str, int] = field(default_factory=dict)
@@ -57,11 +58,12 @@ def open_data(data: DataSpec | Windows, root: Path, mix: Sequence[MixedIn] = ())
         if mix:
             raise BadInput("mix: the recipe's own data are windows without annotations, wanted annotations to mix with")
         windows = VideoWindows(manifest, window_s=data.window_s, quarantine=read_quarantine(root))
-        return RunData(dataset=windows)
+        return RunData(dataset=windows, manifest=manifest)
     opened = [open_dataset(one, manifest) for one in (data, *(part.data for part in mix))]
     classes = _joint_classes(opened)
     return RunData(
         dataset=opened[0] if not mix else _mixed(opened, mix),
+        manifest=manifest,
         texts=lambda: chain.from_iterable(map(_texts, opened)),
         labels=lambda name: _largest(opened, name) if name in classes else None,
         classes={name: len(names) for name, names in classes.items()},
