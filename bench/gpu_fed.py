@@ -189,8 +189,8 @@ class Resident:
 
 
 def _make_root(folder: Path) -> Path:
-    """A minute of synthetic video, chunked."""
-    make_videos(folder / "videos", videos=2, seconds=30, seed=1)
+    """Half a minute of synthetic video, chunked."""
+    make_videos(folder / "videos", videos=2, seconds=15, seed=1)
     settings = ChunkSettings(profile=profile_named("train"), chunk_s=15)
     chunk_videos([folder / "videos"], folder / "root", settings=settings, console=Console(stderr=True))
     build_index(folder / "root")

@@ -20,7 +20,7 @@ from framefeed.show_value import show_value
 from trainer_client.checked_dataset import CheckedDataset
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
-from trainer_client.feed.buckets import Buckets
+from trainer_client.feed.buckets import Buckets, policies_of
 from trainer_client.feed.feed import Feed, Parts
 from trainer_client.feed.order import Order, window_of
 from trainer_client.feed.planned_batches import planned_batches
@@ -78,29 +78,23 @@ class ClipLoader(HomeProcess):
         ValueError for a registry that has a feed already: one feed a registry.
         """
         super().__init__()
-        _check_kinds(policy, options)
+        self._policies, members = policies_of(policy)
+        if not isinstance(options, LoaderOptions):
+            raise BadInput(f"loader: options is {shown(options)}, wanted a LoaderOptions")
         found = options.rank_of()
         share = Share(batch_clips=options.batch_clips, rank=found.rank, world_size=found.world_size)
         self._share, self._window_batches = share, window_of(options.order, world_size=share.world_size)
         self._dataset, self._policy, self.options = CheckedDataset(dataset), policy, options
-        self._policies = policy.policies if isinstance(policy, Buckets) else (policy,)
-        self._sampler = Sampler(
-            samples=len(self._dataset),
-            run_seed=options.run_seed,
-            share=share,
-            shuffle=options.shuffle,
-            buckets=policy.members if isinstance(policy, Buckets) else (),
-        )
+        count, o = len(self._dataset), options
+        self._sampler = Sampler(samples=count, run_seed=o.run_seed, share=share, shuffle=o.shuffle, buckets=members)
         budgets = options.rank_budgets(policy.clip_bytes)
-        self._depth_batches = min(
-            options.prefetch_batches, budgets.prefetch_bytes // (policy.clip_bytes * options.batch_clips)
-        )
         self._limits = options.dispatch_limits(budgets)
         self._fleet_limits = options.fleet_limits()
         options.credentials.protection.check(options.servers)
         self._secrets = options.credentials.watch()
-        slot_bytes = options.batch_clips * policy.clip_bytes
-        self._slots = SlotPool(slot_bytes, spare=self._depth_batches + 1, allocate=allocate)
+        batch_bytes = options.batch_clips * policy.clip_bytes
+        self._depth_batches = min(options.prefetch_batches, budgets.prefetch_bytes // batch_bytes)
+        self._slots = SlotPool(batch_bytes, spare=self._depth_batches + 1, allocate=allocate)
         self._ledger = Ledger()
         self._feed: Feed | None = None
         self._order = Order()
@@ -453,13 +447,6 @@ class ClipLoader(HomeProcess):
         done, replayed = self._order.steps, self._replayed
         steps = self._order.remaining(self.steps) if replayed is None else iter(replayed[done:])
         return planned_batches(steps, self._dataset, self._policies, sampler=self._sampler, stand_ins=self._stand_ins)
-
-
-def _check_kinds(policy: object, options: object) -> None:
-    if not isinstance(policy, ClipPolicy | Buckets):
-        raise BadInput(f"loader: policy is {shown(policy)}, wanted a ClipPolicy, or Buckets of them")
-    if not isinstance(options, LoaderOptions):
-        raise BadInput(f"loader: options is {shown(options)}, wanted a LoaderOptions")
 
 
 def _name_in(state: Mapping[str, object], key: str) -> str | None:

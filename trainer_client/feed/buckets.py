@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from framefeed.errors import BadInput
-from framefeed.manifest import Manifest, VideoEntry
+from framefeed.manifest import Manifest
+from framefeed.option_types import shown
 from framefeed.request import MAX_SIDE_PX
 from framefeed.spans import MAX_FRAMES
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.samples import Dataset, Sample
+from trainer_client.samples import Dataset, spans_of
 
 Indices = npt.NDArray[np.int64]
 Shape = tuple[int, int, int]
@@ -79,10 +79,10 @@ class ClipLengths:
         if not 0 < self.frames_per_s < math.inf:
             raise BadInput(f"lengths: frames_per_s is {self.frames_per_s:g}, wanted a positive number")
 
-    def frames_of(self, seconds: float) -> int:
-        """The frames of the clip of a sample that lasts so long."""
-        at = bisect_right(self.frames, seconds * self.frames_per_s + _ROUNDING)
-        return self.frames[max(at - 1, 0)]
+    def numbers_of(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Which of `frames` the clips of samples have that last so long, int64 (samples,)."""
+        at = np.searchsorted(np.array(self.frames), seconds * self.frames_per_s + _ROUNDING, side="right")
+        return np.maximum(at - 1, 0)
 
 
 class PolicyOf(Protocol):
@@ -127,6 +127,15 @@ class Buckets:
         return f"{len(self.members)} buckets: {', '.join(shapes)}"
 
 
+def policies_of(policy: ClipPolicy | Buckets) -> tuple[tuple[ClipPolicy, ...], tuple[Indices, ...]]:
+    """The policies, and the samples of each; none of one that makes the clips of all. Raises BadInput for neither."""
+    if isinstance(policy, Buckets):
+        return policy.policies, policy.members
+    if isinstance(policy, ClipPolicy):
+        return (policy,), ()
+    raise BadInput(f"loader: policy is {shown(policy)}, wanted a ClipPolicy, or Buckets of them")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketRule:
     """Which clips samples have: `size` says how large by the video's shape, `lengths` how long by the sample's seconds.
@@ -139,34 +148,39 @@ class BucketRule:
     lengths: ClipLengths
     at_least: int = 1
 
-    def shape_of(self, sample: Sample, entry: VideoEntry) -> Shape:
-        """(frames, height, width) of the clip of a sample of this video."""
-        width_px, height_px = self.size.size_px(entry.width_px, entry.height_px)
-        return self.lengths.frames_of(sample.end_s - sample.start_s), height_px, width_px
-
 
 def into_buckets(dataset: Dataset, manifest: Manifest, rule: BucketRule, policy_of: PolicyOf) -> Buckets:
-    """The dataset's samples by the shape of their clips, shortest and smallest first; blocks while it looks at each
-    sample once, some seconds a million.
+    """The dataset's samples by the shape of their clips, shortest and smallest first. Blocks as `spans_of` does.
 
     Raises BadInput for a sample of a video that the manifest does not list.
     """
-    numbers: dict[Shape, int] = {}
-    bucket_of = np.empty(len(dataset), np.int32)
-    for index in range(len(dataset)):
-        sample = dataset[index]
-        entry = manifest.videos.get(sample.video)
-        if entry is None:
-            raise BadInput(f"buckets: sample {index} is of {sample.video!r}, which is not in the manifest")
-        bucket_of[index] = numbers.setdefault(rule.shape_of(sample, entry), len(numbers))
-    counts = np.bincount(bucket_of, minlength=len(numbers)).tolist()
-    homes = _homes({shape: counts[number] for shape, number in numbers.items()}, at_least=rule.at_least)
-    shapes = sorted(set(homes.values()))
-    home_of = np.array([shapes.index(homes[shape]) for shape in numbers], np.int32)[bucket_of]
+    spans = spans_of(dataset)
+    sizes = [_size_of(video, manifest, rule.size) for video in spans.videos]
+    known = sorted({size for size in sizes if size is not None})
+    number_of = np.array([-1 if size is None else known.index(size) for size in sizes], np.int64)[spans.video_of]
+    if (number_of < 0).any():
+        index = int((number_of < 0).argmax())
+        video = spans.videos[int(spans.video_of[index])]
+        raise BadInput(f"buckets: sample {index} is of {video!r}, which is not in the manifest")
+    shapes = [(frames, *size) for frames in rule.lengths.frames for size in known]
+    bucket_of = rule.lengths.numbers_of(spans.seconds) * len(known) + number_of
+    counts = {shape: count for shape, count in zip(shapes, np.bincount(bucket_of).tolist(), strict=False) if count}
+    homes = _homes(counts, at_least=rule.at_least)
+    kept = sorted(set(homes.values()))
+    home_of = np.array([kept.index(homes[shape]) if shape in homes else -1 for shape in shapes])[bucket_of]
     return Buckets(
-        policies=tuple(policy_of(frames=frames, height_px=height, width_px=width) for frames, height, width in shapes),
-        members=tuple(np.flatnonzero(home_of == number) for number in range(len(shapes))),
+        policies=tuple(policy_of(frames=frames, height_px=height, width_px=width) for frames, height, width in kept),
+        members=tuple(np.flatnonzero(home_of == number) for number in range(len(kept))),
     )
+
+
+def _size_of(video: str | None, manifest: Manifest, size: ShortSide) -> tuple[int, int] | None:
+    """(height, width) of a video's clips; None if it is not in the manifest."""
+    entry = None if video is None else manifest.videos.get(video)
+    if entry is None:
+        return None
+    width_px, height_px = size.size_px(entry.width_px, entry.height_px)
+    return height_px, width_px
 
 
 def _homes(counts: Mapping[Shape, int], *, at_least: int) -> dict[Shape, Shape]:

@@ -76,7 +76,8 @@ def test_sizes_out_of_bounds_are_refused(make: Callable[[], ShortSide], message:
     ("seconds", "wanted"), [(0.1, 4), (0.5, 4), (0.99, 4), (1.0, 8), (1.99, 8), (2.0, 16), (9.0, 16)]
 )
 def test_a_clip_is_as_long_as_its_sample_has_the_time_for(seconds: float, wanted: int) -> None:
-    assert ClipLengths(frames=(4, 8, 16), frames_per_s=8).frames_of(seconds) == wanted
+    lengths = ClipLengths(frames=(4, 8, 16), frames_per_s=8)
+    assert lengths.frames[lengths.numbers_of(np.array([seconds]))[0]] == wanted
 
 
 @pytest.mark.parametrize(
