@@ -129,7 +129,7 @@ class _Duel:
     def _loader(self) -> ClipLoader:
         grid = PRESETS["tiny"].grid
         policy = ClipPolicy(
-            sampling=Dense(frames=grid.frames, stride=4),
+            sampling=Dense(frames=grid.frames, stride=2),
             crop=RandomResizedCrop(),
             width_px=grid.width_px,
             height_px=grid.height_px,
