@@ -60,8 +60,8 @@ while True:
 
 
 def fed_against_resident(*, steps: int, turns: int = 5) -> dict[str, object]:
-    """Medians of both runs' step times, and of the ratios of `turns` pairs of turns of so many steps each, and the fed
-    one's share of waiting.
+    """Medians of both runs' step times, and of the ratios of `turns` pairs of turns of so many steps each, in time and
+    in CPU time of the whole process, which a busy machine moves less; and the fed one's share of waiting.
     """
     server_core, client_core = two_cores()
     with tempfile.TemporaryDirectory() as folder:
@@ -78,6 +78,7 @@ def fed_against_resident(*, steps: int, turns: int = 5) -> dict[str, object]:
         **{f"{name}_step_ms": round(ms, 2) for name, ms in step_ms.items()},
         "fed_over_resident": round(median(ratios), 4),
         "ratios": [round(ratio, 4) for ratio in ratios],
+        "fed_cpu_over_resident": round(median(pair.fed.cpu_s / pair.resident.cpu_s for pair in pairs), 4),
         "server_share_of_its_core": round(median(pair.busy for pair in pairs), 3),
         "wait_share": round(waited_s / whole_s, 5),
     }
@@ -87,6 +88,7 @@ def fed_against_resident(*, steps: int, turns: int = 5) -> dict[str, object]:
 class _Turn:
     step_s: list[float]
     wait_s: list[float]
+    cpu_s: float  # of the process, all its threads, for all steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +160,14 @@ class _Duel:
 
 
 def _turn(loop: TrainLoop[MaskedInputs], *, steps: int) -> _Turn:
-    records = list[StepRecord]()
+    records, began_s = list[StepRecord](), time.process_time()
     loop.on_record[:] = [records.append]
     with StopSignals(first_only=True) as stops:
         loop.run(Limits(steps=loop.steps_done + steps), stops=stops)
-    return _Turn(step_s=[record.step_s for record in records], wait_s=[record.wait_s for record in records])
+    cpu_s = time.process_time() - began_s
+    return _Turn(
+        step_s=[record.step_s for record in records], wait_s=[record.wait_s for record in records], cpu_s=cpu_s
+    )
 
 
 class Resident:
