@@ -20,7 +20,7 @@ from trainer_client.datasets.annotation import Annotation
 from trainer_client.datasets.columns import Columns
 from trainer_client.datasets.spec import Absent
 from trainer_client.datasets.video_names import VideoNames
-from trainer_client.samples import Sample
+from trainer_client.samples import Sample, Spans
 
 PAST_END_S = 1.0
 ABSENT, NO_SPAN, PAST_END, NO_TEXT = "not in the manifest", "no span", "past the end", "no text"
@@ -96,6 +96,13 @@ class AnnotatedDataset:
             end_s=min(float(self._columns.end_s[row]), float(self._durations_s[at])),
             target=Annotation(row=row, texts=self._texts_of(row), labels=labels),
         )
+
+    def spans(self) -> Spans:
+        """The videos and seconds of all samples; 1 s for 35 million, 12 bytes each."""
+        rows = slice(None) if self._rows is None else self._rows
+        video_of = np.asarray(self._columns.video_of[rows])
+        ends_s = np.minimum(self._columns.end_s[rows], self._durations_s[video_of])
+        return Spans(videos=self._videos, video_of=video_of, seconds=ends_s - self._columns.start_s[rows])
 
     def row(self, index: int) -> int:
         """The row of the annotations that a sample is made of."""

@@ -126,6 +126,7 @@ MIXING: dict[str, Said] = {
 PLAIN: dict[str, Said] = {
     name: (value, OFF) for name, value in fields_of(AugmentOptions()).items() if not isinstance(value, tuple)
 }
+PLAIN |= {"mix": ([], OFF), "buckets": (False, OFF), "short": ("hold", OFF)}
 RAND: dict[str, Said] = {
     "rand_ops": (4, "rand-m7-n4-mstd0.5-inc1"),
     "rand_magnitude": (7.0, "rand-m7-n4-mstd0.5-inc1"),
@@ -280,6 +281,8 @@ def unused(said: dict[str, object]) -> set[str]:
         off |= {"stride_frames"}
     if said["crop"] != "random_resized":
         off |= {"crop_scale", "crop_ratio"}
+    if not said["buckets"]:
+        off |= {"lengths", "longest_px", "frames_per_s"}
     if not said["erase"]:
         off |= {"erase_area"}
     if not said["blur"]:

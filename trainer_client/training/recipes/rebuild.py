@@ -68,7 +68,7 @@ def rebuild_step(run: Path, step: int, *, root: Path | None = None, servers: tup
         raise BadInput(f"--run {run} has no {RECIPE_NAME}; wanted the folder of a run, its --out")
     recipe = _aimed(read_recipe(run / RECIPE_NAME, makers()), run, root=root, servers=servers)
     recorded = read_recorded(run)
-    data = open_data(recipe.what.data, recipe.how.root)
+    data = open_data(recipe.what.data, recipe.how.root, recipe.what.mix)
     with tempfile.TemporaryDirectory(prefix="framefeed-show-") as logs:
         plan = replace(feed_plan(recipe, build(recipe.what, data)), logs=Path(logs))
         if not 1 <= step <= plan.steps:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from framefeed.errors import BadInput
 from models.weights.config_json import config_to_json
 from trainer_client.datasets.class_file import write_class_file
+from trainer_client.feed.buckets import Buckets
 from trainer_client.text.narration_bpe import TOKENIZER_NAME, NarrationTokenizer
 from trainer_client.training.average import Average
 from trainer_client.training.compute import Compute
@@ -45,10 +47,14 @@ def train(recipe: Recipe) -> None:
 
 def _train(recipe: Recipe, compute: Compute) -> None:
     what, how = recipe.what, recipe.how
-    data = open_data(what.data, how.root)
+    if compute.passes.parallel.compiled and any(rule.pads for rule in what.rules):
+        raise BadInput("--short pad: compiled blocks are made anew for each batch's lengths; wanted --compiled off")
+    data = open_data(what.data, how.root, what.mix)
     built = build(what, data)
     plan = feed_plan(recipe, built)
     with Session(how.session, config=run_config(recipe, built, steps=plan.steps), ranks=compute.ranks) as session:
+        if isinstance(plan.policy, Buckets):
+            session.tell(str(plan.policy))
         run = _begin(recipe, built, compute=compute, session=session, steps=plan.steps)
         with how.feed.open(plan, compute=compute, registry=session.registry) as loader:
             loop = TrainLoop(run, loader, device=compute.device, augment=what.augment)
@@ -89,15 +95,16 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
 
 def feed_plan(recipe: Recipe, built: Built) -> FeedPlan:
     """What the run feeds on. Raises BadRequest for a size or stride out of its limits, BadInput for no samples."""
-    length, dataset = recipe.what.length, built.data.dataset
+    length, dataset, policy = recipe.what.length, built.data.dataset, built.policy()
+    sizes = [len(of) for of in policy.members] if isinstance(policy, Buckets) else [len(dataset)]
     return FeedPlan(
         root=recipe.how.root,
         logs=recipe.how.session.out,
         dataset=dataset,
-        policy=built.policy(),
+        policy=policy,
         batch_clips=length.batch_clips,
         seed=length.seed,
-        steps=length.steps_over(len(dataset)),
+        steps=length.steps_over(*sizes),
     )
 
 

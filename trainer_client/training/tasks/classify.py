@@ -86,12 +86,17 @@ class ClassifyTask:
             mix = Mix(kept_B=made["kept_B"], box_B4=made["box_B4"])
             x_BCTYX, others_BH, kept_B = mix.apply(x_BCTYX), swap(labels_BH), mix.kept_B
         return LabelledInputs(
-            x_BCTYX=x_BCTYX, seeds_B=batch.seeds_B, labels_BH=labels_BH, others_BH=others_BH, kept_B=kept_B
+            x_BCTYX=x_BCTYX,
+            seeds_B=batch.seeds_B,
+            frames_B=batch.batch.frames,
+            labels_BH=labels_BH,
+            others_BH=others_BH,
+            kept_B=kept_B,
         )
 
     def rows(self, x: LabelledInputs) -> Tensor:
         """The logits of all heads, side by side, (B, K)."""
-        logits = self.trunk(x.x_BCTYX, seeds_B=x.seeds_B)
+        logits = self.trunk(x.x_BCTYX, seeds_B=x.seeds_B, frames_B=x.frames_B)
         return torch.cat([logits[name] for name in self._heads], dim=1)
 
     def loss(self, rows: Tensor, x: LabelledInputs, ranks: Ranks) -> Losses:

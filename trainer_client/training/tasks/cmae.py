@@ -83,7 +83,7 @@ class CmaeTask:
             raise BadInput(f"CMAE: clips have {seen} frames, wanted {wanted}: the model's and the longest shift")
         masks = dict(batch.made_by(self.on_host))
         view_BCTYX, later_BCTYX = two_views(x_BCUYX, masks.pop("later_BT"))
-        return ViewInputs(x_BCTYX=view_BCTYX, later_BCTYX=later_BCTYX, seeds_B=batch.seeds_B, **masks)
+        return ViewInputs(x_BCTYX=view_BCTYX, later_BCTYX=later_BCTYX, seeds_B=batch.seeds_B, frames_B=None, **masks)
 
     def rows(self, x: ViewInputs) -> Tensor:
         """Reconstruction loss and features of each clip, (B, 1 + 2 D)."""

@@ -69,7 +69,7 @@ class MaeTask:
     def prepare(self, batch: DeviceBatch) -> MaskedInputs:
         """ImageNet's normalisation, and the masks."""
         masks = batch.made_by(self.on_host)
-        return MaskedInputs(x_BCTYX=batch.normalised(IMAGENET), seeds_B=batch.seeds_B, **masks)
+        return MaskedInputs(x_BCTYX=batch.normalised(IMAGENET), seeds_B=batch.seeds_B, frames_B=None, **masks)
 
     def rows(self, x: MaskedInputs) -> Tensor:
         """The loss of each clip, Tong et al. 2022, eq. 3, over normalised pixels; and its features, (B, 1 + D)."""

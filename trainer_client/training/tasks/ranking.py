@@ -74,11 +74,12 @@ class RankingTask:
     def prepare(self, batch: DeviceBatch) -> WeightedPairs:
         """Normalised clips, tokens, and relevances."""
         made = batch.made_by(self.on_host)
-        return WeightedPairs(x_BCTYX=batch.normalised(self._norm), seeds_B=batch.seeds_B, **made)
+        x_BCTYX = batch.normalised(self._norm)
+        return WeightedPairs(x_BCTYX=x_BCTYX, seeds_B=batch.seeds_B, frames_B=batch.batch.frames, **made)
 
     def rows(self, x: WeightedPairs) -> Tensor:
         """As in ContrastiveTask, (B, 2 E + 1)."""
-        return pair_rows(self.trunk(x.x_BCTYX, x.tokens_BL, seeds_B=x.seeds_B))
+        return pair_rows(self.trunk(x.x_BCTYX, x.tokens_BL, seeds_B=x.seeds_B, frames_B=x.frames_B))
 
     def loss(self, rows: Tensor, x: WeightedPairs, ranks: Ranks) -> Losses:
         """`max_margin` over the clips of all ranks. Raises BadInput for a batch of one clip."""
