@@ -25,6 +25,7 @@ from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
 from models.weights.saved_model import model_of
+from trainer_client.evaluate.held_out import HeldOut, Scores
 from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import BestScore, Metric
 from trainer_client.training.checkpoints import Checkpoints, old_file
@@ -69,8 +70,9 @@ class SessionOptions:
     keep_checkpoints: int = 3
     """Checkpoints that stay; older ones go."""
     keep_best: str | None = None
-    """Keep the checkpoint with the best mean of a number of the steps before it as well: min:loss, or min:NAME or
-    max:NAME of a part of the loss."""
+    """Keep the checkpoint with the best score as well: min:NAME or max:NAME of a score of held-out samples, as
+    max:val/mAP, or of their moving average's, max:val_average/top1; or of the mean of a number of the steps before it:
+    min:loss, or a part of the loss."""
     log_every: int = 20
     """Steps between two lines of the log and two points of the curves."""
     wandb: str | None = None
@@ -162,7 +164,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
-    def train(self, loop: TrainLoop[InputsT], loader: ClipLoader) -> Ending:
+    def train(self, loop: TrainLoop[InputsT], loader: ClipLoader, held_out: HeldOut | None = None) -> Ending:
         """Resume if asked to, train, save, and write the summary; blocks until the run ends and is on storage.
 
         A run that fails on purpose (a FramefeedError) saves where it stood before the error goes on: with several ranks
@@ -174,6 +176,8 @@ class Session:
         best = self._resume(loop, self._latest) if self._latest else None
         if options.resume and not self._latest:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
+        if held_out is not None:
+            held_out.begin(after=loop.steps_done if self._latest else None)
         self._checkpoints.model = model_of(loop.model)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
@@ -186,7 +190,11 @@ class Session:
                 if self._ranks.rank == 0:
                     curves = stack.enter_context(self._curves(loop.steps_done))
                     loop.on_record.append(stack.enter_context(self._log(loop, curves)).record)
-                ended = loop.run(options.limits(self._config.steps), stops=self._stops, saves=saver)
+                    self._show(held_out, curves, summary)
+                if held_out is not None:
+                    held_out.on_scores.append(lambda s: saver.keep_best(s.step, s.values, of=s.of))
+                limits = options.limits(self._config.steps)
+                ended = loop.run(limits, stops=self._stops, saves=saver, evaluates=held_out)
             ending = ended.value
             saver.finish()
         except FramefeedError as error:
@@ -202,6 +210,18 @@ class Session:
         if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
+
+    def _show(self, held_out: HeldOut | None, curves: Curves, summary: Summary) -> None:
+        """Have scores of held-out samples told, drawn and summed up."""
+
+        def show(scores: Scores) -> None:
+            for line in scores.lines:
+                self.tell(line)
+            curves.add(scores.values, step=scores.step)
+            summary.scores = {"step": scores.step, **scores.values}
+
+        if held_out is not None:
+            held_out.on_scores.append(show)
 
     def _curves(self, first_step: int) -> Curves:
         options = self._options
