@@ -24,6 +24,7 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
+from models.pixel_norm import PixelNorm
 from models.weights.saved_model import model_of
 from trainer_client.evaluate.held_out import HeldOut, Scores
 from trainer_client.loader import ClipLoader
@@ -110,12 +111,14 @@ class SessionOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """A run's options as its checkpoints keep them, in what JSON can say: `what` decides which weights come out, and a
-    checkpoint of others is refused; `how` may be otherwise when it goes on, which is recorded. `steps` are the whole's.
+    checkpoint of others is refused; `how` may be otherwise when it goes on, which is recorded. `steps` are the whole's,
+    `pixels` how its clips are normalised.
     """
 
     what: Mapping[str, object]
     steps: int
     how: Mapping[str, object] = field(default_factory=dict)
+    pixels: PixelNorm | None = None
 
     @property
     def said(self) -> dict[str, object]:
@@ -178,7 +181,7 @@ class Session:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
         if held_out is not None:
             held_out.begin(after=loop.steps_done if self._latest else None)
-        self._checkpoints.model = model_of(loop.model)
+        self._checkpoints.model = model_of(loop.model, pixels=self._config.pixels)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
         loop.on_skipped.append(SkippedSteps(self._own(SKIPPED_NAME)).record)

@@ -107,7 +107,7 @@ def run_config(recipe: Recipe, built: Built, *, steps: int) -> RunConfig:
         **_model_fields("model", config_to_json(decided(built.model))),
     }
     how = {name: value for name, value in runs(recipe).items() if name not in _OF_A_START}
-    return RunConfig(what=what, steps=steps, how=how)
+    return RunConfig(what=what, steps=steps, how=how, pixels=built.norm)
 
 
 def _model_fields(at: str, said: dict[str, object]) -> dict[str, object]:
