@@ -18,7 +18,7 @@ class EvalOptions:
     """
 
     eval_every: int = 0
-    """Score after every so many steps, and at the end. 0: by --eval-epochs."""
+    """Score after every so many steps, and at the end, instead of by epochs. 0: by --eval-epochs."""
     eval_epochs: float = 0.0
     """Score after every so many epochs, and at the end. 0 and no --eval-every: never."""
     eval_first: bool = False
@@ -61,9 +61,6 @@ class EvalOptions:
         ):
             if not least <= getattr(self, name) < 1e9:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted {least} or more")
-        if self.eval_every and self.eval_epochs:
-            seen = f"--eval-every is {self.eval_every} and --eval-epochs {self.eval_epochs:g}"
-            raise BadInput(f"{seen}, wanted one of them, and 0 for the other")
 
     @property
     def wanted(self) -> bool:

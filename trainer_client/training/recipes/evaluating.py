@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
 from models.weights.traits import encoder_of
 from trainer_client.datasets.annotated import AnnotatedDataset
@@ -53,9 +54,7 @@ def open_held_out(recipe: Recipe, built: Built, run: Run[ClipInputs], *, where: 
         return None
     root, compute = chosen.eval_root or recipe.how.root, where.compute
     data = chosen.data(learned if isinstance(learned, DataSpec) else None)
-    dataset = open_dataset(data, read_manifest(root))
-    if built.data.class_names and data.classes is None:
-        dataset.number_as(built.data.class_names)
+    dataset = _open(data, root, built)
     longer = recipe.what.task.longest_shift if isinstance(recipe.what.task, CmaeSpec) else 0
     exam = Exam(
         dataset=dataset,
@@ -78,6 +77,16 @@ def open_held_out(recipe: Recipe, built: Built, run: Run[ClipInputs], *, where: 
     rhythm = chosen.rhythm(steps=steps, steps_an_epoch=epoch)
     metrics = ScoreMetrics(where.session.registry, rank=compute.ranks.rank)
     return HeldOut(exam, pupil, rhythm, out=recipe.how.session.out, metrics=metrics)
+
+
+def _open(data: DataSpec, root: Path, built: Built) -> AnnotatedDataset:
+    try:
+        dataset = open_dataset(data, read_manifest(root), option="--eval-absent")
+        if built.data.class_names and data.classes is None:
+            dataset.number_as(built.data.class_names)
+    except BadInput as error:
+        raise BadInput(f"evaluation: {error} (--eval-epochs 0 scores nothing)") from None
+    return dataset
 
 
 def _loading(chosen: EvalOptions, loader: ClipLoader, root: Path) -> LoaderOptions:
