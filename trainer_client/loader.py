@@ -139,8 +139,7 @@ class ClipLoader(HomeProcess):
     @property
     def servers(self) -> tuple[str, ...]:
         """The addresses that it asks; with its own server's, so that another loader of this process may ask it too."""
-        local = () if self._local is None else (self._local.url,)
-        return (*(url for url in self.options.servers if url != LOCAL), *local)
+        return tuple(self._local.url if url == LOCAL and self._local else url for url in self.options.servers)
 
     @property
     def stats(self) -> FeedStats:
