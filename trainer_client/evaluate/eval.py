@@ -109,7 +109,7 @@ class Eval:
             if ranks.rank == 0:
                 weights = weights_said(self.weights, model.fingerprint, average=self.model.average, by=self.precision)
                 source = Source(dataset=dataset, policy=policy, decoder=decoder)
-                self._tell(report_of(scorer.metric, scores, collected, weights=weights, source=source))
+                self._tell(report_of(scorer.metric, scores, collected=collected, weights=weights, source=source))
 
     def _loader_options(self, *, rank: int, world: int) -> LoaderOptions:
         return LoaderOptions(

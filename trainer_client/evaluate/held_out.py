@@ -91,7 +91,7 @@ class Scores:
 class HeldOut:
     """Scores a run when that is due. `on_scores` are called with the scores on every rank, in turn."""
 
-    def __init__(self, exam: Exam, pupil: Pupil, rhythm: EvalRhythm, *, out: Path, metrics: ScoreMetrics) -> None:
+    def __init__(self, exam: Exam, pupil: Pupil, *, rhythm: EvalRhythm, out: Path, metrics: ScoreMetrics) -> None:
         self._exam, self._pupil, self._rhythm, self._out, self._metrics = exam, pupil, rhythm, out, metrics
         self._files = ScoreFiles(out, pupil.ranks)
         self.on_scores: list[Callable[[Scores], None]] = []
@@ -157,7 +157,7 @@ class HeldOut:
         scores = scorer.score(collected, rank=pupil.ranks.rank)
         own = fingerprint(pupil.model, pupil.config, pupil.norm)
         weights = weights_said(self._out / folder_name(step), own, average=average, by=pupil.precision)
-        return report_of(scorer.metric, scores, collected, weights=weights, source=source)
+        return report_of(scorer.metric, scores, collected=collected, weights=weights, source=source)
 
     def _tell(self, step: int, reports: Mapping[str, Report]) -> None:
         values = {f"{SCORES[name]}/{score}": v for name, one in reports.items() for score, v in one.scores.items()}

@@ -83,7 +83,7 @@ class Report:
 
 
 def report_of(
-    metric: str, scores: Mapping[str, float], collected: Collected, *, weights: Mapping[str, object], source: Source
+    metric: str, scores: Mapping[str, float], *, collected: Collected, weights: Mapping[str, object], source: Source
 ) -> Report:
     """What an evaluation says, of scores and the clips that they are of."""
     dataset = source.dataset

@@ -7,18 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from framefeed.crops import ResizedCentreCrop
 from framefeed.errors import BadInput
+from framefeed.sampling import Segments
 from tests.unit.trainer.small_run import NoStops, make_loop
 from tests.unit.trainer.stored_runs import kept_in
+from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.eval_options import EvalOptions
 from trainer_client.evaluate.report import Clips, Report
 from trainer_client.evaluate.score_files import ScoreFiles
+from trainer_client.evaluate.score_metrics import ScoreMetrics
+from trainer_client.loader import ClipLoader, LoaderOptions
+from trainer_client.samples import Sample
 from trainer_client.training.best_score import BestScore, Metric, best_of
 from trainer_client.training.loop import Limits
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.recipes.catalogue import RECIPES
+from trainer_client.training.recipes.evaluating import eval_loading
 from trainer_client.training.saver import Rhythm, Saver
 
 LEARNED = DataSpec(kind="kinetics", path=Path("lists"), classes=Path("names.txt"))
@@ -129,3 +137,28 @@ def test_the_best_of_held_out_scores_is_saved_where_it_was_scored_and_stays(tmp_
     assert best == BestScore(metric=metric, value=0.6, step=5, of="these")
     with pytest.raises(BadInput, match="--keep-best names val/mAP, wanted one of val/top1"):
         saver.keep_best(9, {"val/top1": 0.1}, of="these")
+
+
+def test_held_out_clips_are_asked_of_the_runs_servers_as_an_evaluation_once_and_in_order() -> None:
+    samples = [Sample(video="v", start_s=0.0, end_s=1.0)]
+    policy = ClipPolicy(sampling=Segments(frames=2), crop=ResizedCentreCrop(), width_px=16, height_px=16)
+    servers = ("tcp://10.0.0.1:5555", "tcp://10.0.0.2:5555")
+    own = LoaderOptions(servers=servers, batch_clips=8, steps=9, run="mine", order="window:2", attempt_s=7.0)
+    with ClipLoader(samples, policy, own) as loader:
+        found = eval_loading(EvalOptions(eval_every=1, eval_lost=3), loader, Path("root"))
+        other = eval_loading(EvalOptions(eval_every=1, eval_root=Path("epic")), loader, Path("epic"))
+    assert (found.servers, found.run, found.attempt_s) == (servers, "mine", 7.0)
+    assert (found.work_class, found.epochs, found.steps, found.shuffle) == ("eval", 1, None, False)
+    assert (found.order, found.batch_clips, found.poison.policy, found.poison.budget) == ("strict", 32, "replace", 3)
+    assert (other.servers, other.root) == (("local",), Path("epic"))
+
+
+def test_scores_and_scored_clips_are_on_the_metrics_page() -> None:
+    registry = CollectorRegistry()
+    metrics = ScoreMetrics(registry, rank=1)
+    assert registry.get_sample_value("framefeed_trainer_evaluated_clips_total", {"rank": "1"}) == 0.0
+    metrics.count(5)
+    metrics.show({"val/mAP": 0.25})
+    metrics.show({"val/mAP": 0.5})
+    assert registry.get_sample_value("framefeed_trainer_evaluated_clips_total", {"rank": "1"}) == 5.0
+    assert registry.get_sample_value("framefeed_trainer_score", {"rank": "1", "score": "val/mAP"}) == 0.5

@@ -59,7 +59,7 @@ def open_held_out(recipe: Recipe, built: Built, run: Run[ClipInputs], *, where: 
     exam = Exam(
         dataset=dataset,
         policy=chosen.views.policy(data.kind, encoder_of(built.model).grid, more_frames=longer),
-        options=_loading(chosen, where.loader, root),
+        options=eval_loading(chosen, where.loader, root),
         allocate=compute.allocate,
         scorer=_scorer(chosen, data, dataset, built=built, run=run),
     )
@@ -76,7 +76,7 @@ def open_held_out(recipe: Recipe, built: Built, run: Run[ClipInputs], *, where: 
     steps = recipe.what.length.steps_over(len(built.data.dataset))
     rhythm = chosen.rhythm(steps=steps, steps_an_epoch=epoch)
     metrics = ScoreMetrics(where.session.registry, rank=compute.ranks.rank)
-    return HeldOut(exam, pupil, rhythm, out=recipe.how.session.out, metrics=metrics)
+    return HeldOut(exam, pupil, rhythm=rhythm, out=recipe.how.session.out, metrics=metrics)
 
 
 def _open(data: DataSpec, root: Path, built: Built) -> AnnotatedDataset:
@@ -89,8 +89,10 @@ def _open(data: DataSpec, root: Path, built: Built) -> AnnotatedDataset:
     return dataset
 
 
-def _loading(chosen: EvalOptions, loader: ClipLoader, root: Path) -> LoaderOptions:
-    """The run's own way to its servers, once through the samples in their order, as an evaluation."""
+def eval_loading(chosen: EvalOptions, loader: ClipLoader, root: Path) -> LoaderOptions:
+    """The run's own way to its servers, once through the samples in their order, as an evaluation; to others, the local
+    one of another folder among them, where that is chosen.
+    """
     own = loader.options
     is_elsewhere = chosen.eval_root is not None
     servers = chosen.eval_servers or ((LOCAL,) if is_elsewhere else loader.servers)
