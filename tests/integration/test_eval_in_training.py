@@ -19,7 +19,7 @@ from decode_server.indexing.index import Index
 from framefeed.cli.command import main
 from models.weights.checkpoint_folder import read_header, read_whole
 from tests.integration.serving import SERVE, Server
-from trainer_client.evaluate.held_out import HeldOut
+from trainer_client.evaluate.evaluator import Evaluator
 from trainer_client.training.loop import Stops
 from trainer_client.training.meeting import Meeting
 
@@ -170,14 +170,14 @@ def test_a_stop_ends_an_evaluation_and_the_run_that_goes_on_makes_it(
     train: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal comes when the first clips of the evaluation after step 3 are there."""
-    out, score = tmp_path / "run", HeldOut.evaluate
+    out, score = tmp_path / "run", Evaluator.evaluate
 
-    def interrupted(held_out: HeldOut, step: int, *, meeting: Meeting, stops: Stops) -> None:
-        monkeypatch.setattr(HeldOut, "evaluate", score)
+    def interrupted(evaluator: Evaluator, step: int, *, meeting: Meeting, stops: Stops) -> None:
+        monkeypatch.setattr(Evaluator, "evaluate", score)
         signal.raise_signal(signal.SIGTERM)
-        held_out.evaluate(step, meeting=meeting, stops=stops)
+        evaluator.evaluate(step, meeting=meeting, stops=stops)
 
-    monkeypatch.setattr(HeldOut, "evaluate", interrupted)
+    monkeypatch.setattr(Evaluator, "evaluate", interrupted)
     assert train("classify_tiny", out, *SCORED) == 0
     assert json.loads((out / "summary.json").read_text())["ending"] == "stopped by a signal"
     assert not (out / "eval").exists()

@@ -15,7 +15,7 @@ from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.choose_scorer import Asked, Subject, choose_scorer
 from trainer_client.evaluate.eval_options import EvalOptions
-from trainer_client.evaluate.held_out import Exam, HeldOut, Pupil
+from trainer_client.evaluate.evaluator import EvalSet, Evaluator, LiveModel
 from trainer_client.evaluate.score_metrics import ScoreMetrics
 from trainer_client.evaluate.scorers import Scorer, masked_scorer
 from trainer_client.feed.stand_ins import PoisonOptions
@@ -44,7 +44,7 @@ class Where:
     loader: ClipLoader
 
 
-def open_held_out(recipe: Recipe, built: Built, run: Run[ClipInputs], *, where: Where) -> HeldOut | None:
+def open_evaluator(recipe: Recipe, built: Built, run: Run[ClipInputs], *, where: Where) -> Evaluator | None:
     """What scores the run; None if nothing is wanted. Blocks while annotations are converted, the first time.
 
     Raises BadInput, before the run has begun, for annotations, videos or a model that do not fit each other.
@@ -56,14 +56,14 @@ def open_held_out(recipe: Recipe, built: Built, run: Run[ClipInputs], *, where: 
     data = chosen.data(learned if isinstance(learned, DataSpec) else None)
     dataset = _open(data, root, built)
     longer = recipe.what.task.longest_shift if isinstance(recipe.what.task, CmaeSpec) else 0
-    exam = Exam(
+    eval_set = EvalSet(
         dataset=dataset,
         policy=chosen.views.policy(data.kind, encoder_of(built.model).grid, more_frames=longer),
         options=eval_loading(chosen, where.loader, root),
         allocate=compute.allocate,
         scorer=_scorer(chosen, data, dataset, built=built, run=run),
     )
-    pupil = Pupil(
+    live = LiveModel(
         model=run.task.model,
         config=run.task.model.config,  # type: ignore[arg-type]  # every task's model has its own
         norm=built.norm,
@@ -76,7 +76,7 @@ def open_held_out(recipe: Recipe, built: Built, run: Run[ClipInputs], *, where: 
     steps = recipe.what.length.steps_over(len(built.data.dataset))
     rhythm = chosen.rhythm(steps=steps, steps_an_epoch=epoch)
     metrics = ScoreMetrics(where.session.registry, rank=compute.ranks.rank)
-    return HeldOut(exam, pupil, rhythm=rhythm, out=recipe.how.session.out, metrics=metrics)
+    return Evaluator(eval_set, live, rhythm=rhythm, out=recipe.how.session.out, metrics=metrics)
 
 
 def _open(data: DataSpec, root: Path, built: Built) -> AnnotatedDataset:

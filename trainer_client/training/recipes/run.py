@@ -14,7 +14,7 @@ from trainer_client.training.launcher import launch
 from trainer_client.training.loop import Ending, TrainLoop
 from trainer_client.training.processes import joined, ranks_in
 from trainer_client.training.recipes.build import Built, build, fill
-from trainer_client.training.recipes.evaluating import Where, open_held_out
+from trainer_client.training.recipes.evaluating import Where, open_evaluator
 from trainer_client.training.recipes.model_spec import decided
 from trainer_client.training.recipes.recipe import Recipe, decides, runs
 from trainer_client.training.recipes.recipe_file import RECIPE_NAME, write_recipe
@@ -61,8 +61,8 @@ def _train(recipe: Recipe, compute: Compute) -> None:
         run = _begin(recipe, built, compute=compute, session=session, steps=plan.steps)
         with how.feed.open(plan, compute=compute, registry=session.registry) as loader:
             loop = TrainLoop(run, loader, device=compute.device, augment=what.augment)
-            held_out = open_held_out(recipe, built, run, where=Where(compute=compute, session=session, loader=loader))
-            ending = session.train(loop, loader, held_out)
+            evaluator = open_evaluator(recipe, built, run, where=Where(compute=compute, session=session, loader=loader))
+            ending = session.train(loop, loader, evaluator=evaluator)
         task: object = run.task
         if ending is not Ending.STOPPED and loop.last_batch is not None and isinstance(task, MaeTask):
             title = f"{recipe.name} after {loop.steps_done} steps"

@@ -55,7 +55,7 @@ class Stopping(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Exam:
+class EvalSet:
     """What a run is scored by: samples, clips of them, how these travel, and what is made of what the model says."""
 
     dataset: AnnotatedDataset
@@ -66,7 +66,7 @@ class Exam:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pupil:
+class LiveModel:
     """What is scored: the live model, as it was configured and normalised, its moving average, and where it is."""
 
     model: nn.Module
@@ -88,12 +88,14 @@ class Scores:
     lines: list[str] = field(default_factory=list)
 
 
-class HeldOut:
+class Evaluator:
     """Scores a run when that is due. `on_scores` are called with the scores on every rank, in turn."""
 
-    def __init__(self, exam: Exam, pupil: Pupil, *, rhythm: EvalRhythm, out: Path, metrics: ScoreMetrics) -> None:
-        self._exam, self._pupil, self._rhythm, self._out, self._metrics = exam, pupil, rhythm, out, metrics
-        self._files = ScoreFiles(out, pupil.ranks)
+    def __init__(
+        self, eval_set: EvalSet, live: LiveModel, *, rhythm: EvalRhythm, out: Path, metrics: ScoreMetrics
+    ) -> None:
+        self._eval_set, self._live, self._rhythm, self._out, self._metrics = eval_set, live, rhythm, out, metrics
+        self._files = ScoreFiles(out, live.ranks)
         self.on_scores: list[Callable[[Scores], None]] = []
 
     def begin(self, *, after: int | None) -> None:
@@ -109,22 +111,22 @@ class HeldOut:
 
         Raises what next(loader) raises, RankLost, and StorageFault for a report that cannot be written.
         """
-        exam, pupil = self._exam, self._pupil
-        pupil.model.eval()
-        views = Views(exam.dataset, views=exam.policy.views)
-        with ClipLoader(views, exam.policy, exam.options, allocate=exam.allocate) as loader:
-            feed = _Until(loader, meeting, stops)
+        eval_set, live = self._eval_set, self._live
+        live.model.eval()
+        views = Views(eval_set.dataset, views=eval_set.policy.views)
+        with ClipLoader(views, eval_set.policy, eval_set.options, allocate=eval_set.allocate) as loader:
+            feed = _UntilStop(loader, meeting, stops)
             collected = collect(
                 self._counted(feed),
                 self._rows_of,
-                samples=len(exam.dataset),
-                views=exam.policy.views,
-                ranks=pupil.ranks,
-                device=pupil.device,
+                samples=len(eval_set.dataset),
+                views=eval_set.policy.views,
+                ranks=live.ranks,
+                device=live.device,
             )
             decoder = loader.state_dict()["decoder_fingerprint"]
         if not feed.stopped:
-            source = Source(dataset=exam.dataset, policy=exam.policy, decoder=decoder)
+            source = Source(dataset=eval_set.dataset, policy=eval_set.policy, decoder=decoder)
             self._tell(step, self._reports(step, collected, source))
 
     def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -134,15 +136,15 @@ class HeldOut:
 
     def _rows_of(self, batch: DeviceBatch) -> Tensor:
         """Rows of the weights, and beside them those of their average, if there is one."""
-        rows = self._exam.scorer.rows_of(batch)
-        if not self._pupil.average.averages:
+        rows = self._eval_set.scorer.rows_of(batch)
+        if not self._live.average.averages:
             return rows
-        with self._pupil.average.applied():
-            return torch.cat([rows, self._exam.scorer.rows_of(batch)], dim=1)
+        with self._live.average.applied():
+            return torch.cat([rows, self._eval_set.scorer.rows_of(batch)], dim=1)
 
     def _reports(self, step: int, collected: Collected, source: Source) -> dict[str, Report]:
         """By what they are of; on ranks beyond the first without scores."""
-        average = self._pupil.average
+        average = self._live.average
         if not average.averages:
             return {WEIGHTS: self._report(step, collected, source, average=False)}
         own, averaged = np.array_split(collected.mean_NR, 2, axis=1)
@@ -153,28 +155,28 @@ class HeldOut:
 
     @torch.no_grad()
     def _report(self, step: int, collected: Collected, source: Source, *, average: bool) -> Report:
-        pupil, scorer = self._pupil, self._exam.scorer
-        scores = scorer.score(collected, rank=pupil.ranks.rank)
-        own = fingerprint(pupil.model, pupil.config, pupil.norm)
-        weights = weights_said(self._out / folder_name(step), own, average=average, by=pupil.precision)
+        live, scorer = self._live, self._eval_set.scorer
+        scores = scorer.score(collected, rank=live.ranks.rank)
+        own = fingerprint(live.model, live.config, live.norm)
+        weights = weights_said(self._out / folder_name(step), own, average=average, by=live.precision)
         return report_of(scorer.metric, scores, collected=collected, weights=weights, source=source)
 
     def _tell(self, step: int, reports: Mapping[str, Report]) -> None:
         values = {f"{SCORES[name]}/{score}": v for name, one in reports.items() for score, v in one.scores.items()}
-        ranks, data = self._pupil.ranks, reports[WEIGHTS].data
+        ranks, data = self._live.ranks, reports[WEIGHTS].data
         self._files.write(step, reports)
         self._metrics.show(values)
         scores = Scores(
             step=step,
             values=json.loads(ranks.first_says(json.dumps(values))),
-            of=f"{data['fingerprint']} {data['videos']} {self._exam.policy.digest}",
+            of=f"{data['fingerprint']} {data['videos']} {self._eval_set.policy.digest}",
             lines=[f"step {step}  {SCORES[name]}: {report.line()}" for name, report in reports.items()],
         )
         for hear in self.on_scores:
             hear(scores)
 
 
-class _Until:
+class _UntilStop:
     """A loader's batches, until one rank is asked to stop: then all ranks end after the same batch."""
 
     def __init__(self, loader: ClipLoader, meeting: Meeting, stops: Stopping) -> None:
