@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -36,22 +34,16 @@ from trainer_client.feed.slots import Allocate
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.training.average import Average
 from trainer_client.training.device_feed import DeviceBatch
+from trainer_client.training.loop import Stops
 from trainer_client.training.meeting import Asks, Meeting
 from trainer_client.training.precision import PrecisionName
 from trainer_client.training.ranks import Ranks
+from trainer_client.training.scoring import Scores
 from trainer_client.views import Views
 
 WEIGHTS, AVERAGE = "", "average"
 SCORES = {WEIGHTS: "val", AVERAGE: "val_average"}
 """What scores are called by, before their own names, by what was scored."""
-
-
-class Stopping(Protocol):
-    """Whether somebody asked the run to stop, and when it may be interrupted."""
-
-    last: str
-
-    def interruptible(self) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,16 +70,6 @@ class LiveModel:
     precision: PrecisionName
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Scores:
-    """An evaluation's numbers by name, val/mAP, and what tells those of the same clips: they may be compared."""
-
-    step: int
-    values: Mapping[str, float]
-    of: str
-    lines: list[str] = field(default_factory=list)
-
-
 class Evaluator:
     """Scores a run when that is due. `on_scores` are called with the scores on every rank, in turn."""
 
@@ -106,7 +88,7 @@ class Evaluator:
         """Whether the weights after `step` steps are to be scored, alike on all ranks."""
         return self._rhythm.is_due(step) and not self._files.has(step)
 
-    def evaluate(self, step: int, *, meeting: Meeting, stops: Stopping) -> None:
+    def evaluate(self, step: int, *, meeting: Meeting, stops: Stops) -> None:
         """Score them. A collective; blocks until all clips were seen, each wait bounded by the loader, or until a stop.
 
         Raises what next(loader) raises, RankLost, and StorageFault for a report that cannot be written.
@@ -170,7 +152,7 @@ class Evaluator:
             step=step,
             values=json.loads(ranks.first_says(json.dumps(values))),
             of=f"{data['fingerprint']} {data['videos']} {self._eval_set.policy.digest}",
-            lines=[f"step {step}  {SCORES[name]}: {report.line()}" for name, report in reports.items()],
+            lines=tuple(f"step {step}  {SCORES[name]}: {report.line()}" for name, report in reports.items()),
         )
         for hear in self.on_scores:
             hear(scores)
@@ -179,7 +161,7 @@ class Evaluator:
 class _UntilStop:
     """A loader's batches, until one rank is asked to stop: then all ranks end after the same batch."""
 
-    def __init__(self, loader: ClipLoader, meeting: Meeting, stops: Stopping) -> None:
+    def __init__(self, loader: ClipLoader, meeting: Meeting, stops: Stops) -> None:
         self._loader, self._meeting, self._stops = loader, meeting, stops
         self.stopped = False
 

@@ -26,7 +26,6 @@ from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
 from models.pixel_norm import PixelNorm
 from models.weights.saved_model import model_of
-from trainer_client.evaluate.evaluator import Evaluator, Scores
 from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import BestScore, Metric
 from trainer_client.training.checkpoints import Checkpoints, old_file
@@ -34,6 +33,7 @@ from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoo
 from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.saver import Rhythm, Saver
+from trainer_client.training.scoring import Scores, Scoring
 from trainer_client.training.tasks.task import InputsT
 from trainer_client.training.watch.curves import Curves
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
@@ -167,7 +167,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
-    def train(self, loop: TrainLoop[InputsT], loader: ClipLoader, *, evaluator: Evaluator | None = None) -> Ending:
+    def train(self, loop: TrainLoop[InputsT], loader: ClipLoader, *, scoring: Scoring | None = None) -> Ending:
         """Resume if asked to, train, save, and write the summary; blocks until the run ends and is on storage.
 
         A run that fails on purpose (a FramefeedError) saves where it stood before the error goes on: with several ranks
@@ -179,8 +179,8 @@ class Session:
         best = self._resume(loop, self._latest) if self._latest else None
         if options.resume and not self._latest:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
-        if evaluator is not None:
-            evaluator.begin(after=loop.steps_done if self._latest else None)
+        if scoring is not None:
+            scoring.begin(after=loop.steps_done if self._latest else None)
         self._checkpoints.model = model_of(loop.model, pixels=self._config.pixels)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
@@ -193,11 +193,11 @@ class Session:
                 if self._ranks.rank == 0:
                     curves = stack.enter_context(self._curves(loop.steps_done))
                     loop.on_record.append(stack.enter_context(self._log(loop, curves)).record)
-                    self._show(evaluator, curves, summary)
-                if evaluator is not None:
-                    evaluator.on_scores.append(lambda s: saver.keep_best(s.step, s.values, of=s.of))
+                    self._show(scoring, curves, summary)
+                if scoring is not None:
+                    scoring.on_scores.append(lambda s: saver.keep_best(s.step, s.values, of=s.of))
                 limits = options.limits(self._config.steps)
-                ended = loop.run(limits, stops=self._stops, saves=saver, evaluates=evaluator)
+                ended = loop.run(limits, stops=self._stops, saves=saver, evaluates=scoring)
             ending = ended.value
             saver.finish()
         except FramefeedError as error:
@@ -214,7 +214,7 @@ class Session:
             raise KeyboardInterrupt
         return ended
 
-    def _show(self, evaluator: Evaluator | None, curves: Curves, summary: Summary) -> None:
+    def _show(self, scoring: Scoring | None, curves: Curves, summary: Summary) -> None:
         """Have scores of held-out samples told, drawn and summed up."""
 
         def show(scores: Scores) -> None:
@@ -223,8 +223,8 @@ class Session:
             curves.add(scores.values, step=scores.step)
             summary.scores = {"step": scores.step, **scores.values}
 
-        if evaluator is not None:
-            evaluator.on_scores.append(show)
+        if scoring is not None:
+            scoring.on_scores.append(show)
 
     def _curves(self, first_step: int) -> Curves:
         options = self._options

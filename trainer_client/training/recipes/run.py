@@ -61,8 +61,8 @@ def _train(recipe: Recipe, compute: Compute) -> None:
         run = _begin(recipe, built, compute=compute, session=session, steps=plan.steps)
         with how.feed.open(plan, compute=compute, registry=session.registry) as loader:
             loop = TrainLoop(run, loader, device=compute.device, augment=what.augment)
-            evaluator = open_evaluator(recipe, built, run, where=Where(compute=compute, session=session, loader=loader))
-            ending = session.train(loop, loader, evaluator=evaluator)
+            scoring = open_evaluator(recipe, built, run, where=Where(compute=compute, session=session, loader=loader))
+            ending = session.train(loop, loader, scoring=scoring)
         task: object = run.task
         if ending is not Ending.STOPPED and loop.last_batch is not None and isinstance(task, MaeTask):
             title = f"{recipe.name} after {loop.steps_done} steps"
