@@ -141,6 +141,11 @@ class ClipLoader(HomeProcess):
         return (self.options.batch_clips, *shapes[0])
 
     @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses that it asks; with its own server's, so that another loader of this process may ask it too."""
+        return tuple(self._local.url if url == LOCAL and self._local else url for url in self.options.servers)
+
+    @property
     def stats(self) -> FeedStats:
         """The counts so far, over all restarts. Blocks for microseconds; safe from any thread, also after close()."""
         self._check_home()
@@ -407,10 +412,8 @@ class ClipLoader(HomeProcess):
             ),
             ledger=self._ledger,
         )
-        local = () if self._local is None else (self._local.url,)
-        servers = (*(url for url in options.servers if url != LOCAL), *local)
         parts = Parts(
-            sources=sources_of(servers),
+            sources=sources_of(self.servers),
             look_every_s=options.look_every_s,
             fleet=fleet,
             dispatch=Dispatch(fleet, self._limits, ledger=self._ledger, say=_log.error),

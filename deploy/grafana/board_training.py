@@ -178,6 +178,19 @@ TRAINING = Board(
                     ],
                 ),
                 Panel(
+                    title="Scores of held-out samples",
+                    text="Of the last evaluation: val of the weights, val_average of their moving average. Losses and "
+                    "ranks are as they are, all else is a share of 1.",
+                    unit="short",
+                    queries=[("framefeed_trainer_score", "{{score}}")],
+                ),
+                Panel(
+                    title="Clips scored a second",
+                    text="Held-out clips that an evaluation passes through the model; a rank makes no step meanwhile.",
+                    unit="ops",
+                    queries=[(rate("framefeed_trainer_evaluated_clips_total", "rank"), "rank {{rank}}")],
+                ),
+                Panel(
                     title="Learning rate",
                     text="Of the last step.",
                     unit="short",

@@ -33,10 +33,13 @@ _SHOWN_CLASSES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How errors and reports speak of a data set: what its annotations are called, and what becomes of absent rows."""
+    """How errors and reports speak of a data set: what its annotations are called, and what becomes of absent rows, by
+    which option.
+    """
 
     what: str
     absent: Absent = "refuse"
+    option: str = "--data.absent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -183,7 +186,10 @@ class AnnotatedDataset:
         if absent == len(columns):
             raise BadInput(f"no row of {self.name} can be used ({counts}): are they of another data set? {told}")
         if self._naming.absent == "refuse":
-            raise BadInput(f"{told}; {absent} of {len(columns)} rows cannot be used ({counts}); or leave them out")
+            raise BadInput(
+                f"{told}; {absent} of {len(columns)} rows cannot be used ({counts}); "
+                f"wanted their videos, or {self._naming.option} leave_out"
+            )
 
 
 def _used_rows(columns: Columns, durations_s: npt.NDArray[np.float64]) -> _Used:

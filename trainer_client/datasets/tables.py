@@ -25,6 +25,7 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class _Line:
+    number: int  # in the file, from 1
     row: Row
     label: str | None
 
@@ -52,10 +53,10 @@ def read_table(spec: DataSpec) -> Parsed:
         str(number): number for number in range(len(classes)) if str(number) not in classes
     }
     rows = []
-    for at, line in enumerate(lines):
+    for line in lines:
         if line.label is None or line.label not in numbers:
-            why = "no label" if line.label is None else f"the label {show_value(line.label)}, which is unknown"
-            raise BadInput(f"table {own}: row {at} has {why}; wanted one of the {len(classes)} classes")
+            why = "there is no label" if line.label is None else f"label {show_value(line.label)} is unknown"
+            raise BadInput(f"table {own}, line {line.number}: {why}; wanted one of the {len(classes)} classes")
         rows.append(line.row._replace(labels=(numbers[line.label],)))
     return Parsed(rows=rows, labels=("label",), classes={"label": classes}, has_text=has_text)
 
@@ -71,12 +72,12 @@ def _lines(path: Path) -> Iterator[_Line]:
     rows = _json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
     for number, values in rows:
         try:
-            yield _line(values)
+            yield _line(number, values)
         except (ValueError, TypeError) as error:
             raise BadInput(f"table {path}, line {number}: {error}") from None
 
 
-def _line(values: Mapping[str, object]) -> _Line:
+def _line(number: int, values: Mapping[str, object]) -> _Line:
     video, label, text = values.get("video"), values.get("label"), values.get("text")
     if not isinstance(video, str) or not video:
         raise ValueError(f"video is {show_value(video)}, wanted a name")
@@ -89,7 +90,7 @@ def _line(values: Mapping[str, object]) -> _Line:
         end_s=_number(values.get("end"), math.inf, "end"),
         texts=tuple(map(str, texts)),
     )
-    return _Line(row, None if label in (None, "") else str(label).strip())
+    return _Line(number, row, None if label in (None, "") else str(label).strip())
 
 
 def _number(value: object, default: float, name: str) -> float:

@@ -24,6 +24,7 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
+from models.pixel_norm import PixelNorm
 from models.weights.saved_model import model_of
 from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import BestScore, Metric
@@ -32,6 +33,7 @@ from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoo
 from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.saver import Rhythm, Saver
+from trainer_client.training.scoring import Scores, Scoring
 from trainer_client.training.tasks.task import InputsT
 from trainer_client.training.watch.curves import Curves
 from trainer_client.training.watch.energy import POWERCAP, EnergyMeter
@@ -72,8 +74,9 @@ class SessionOptions:
     keep_checkpoints: int = 3
     """Checkpoints that stay; older ones go."""
     keep_best: str | None = None
-    """Keep the checkpoint with the best mean of a number of the steps before it as well: min:loss, or min:NAME or
-    max:NAME of a part of the loss."""
+    """Keep the checkpoint with the best score as well: min:NAME or max:NAME of a score of held-out samples, as
+    max:val/mAP, or of their moving average's, max:val_average/top1; or of the mean of a number of the steps before it:
+    min:loss, or a part of the loss."""
     log_every: int = 20
     """Steps between two lines of the log and two points of the curves."""
     sheet_every: int = 500
@@ -121,12 +124,14 @@ class SessionOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """A run's options as its checkpoints keep them, in what JSON can say: `what` decides which weights come out, and a
-    checkpoint of others is refused; `how` may be otherwise when it goes on, which is recorded. `steps` are the whole's.
+    checkpoint of others is refused; `how` may be otherwise when it goes on, which is recorded. `steps` are the whole's,
+    `pixels` how its clips are normalised.
     """
 
     what: Mapping[str, object]
     steps: int
     how: Mapping[str, object] = field(default_factory=dict)
+    pixels: PixelNorm | None = None
 
     @property
     def said(self) -> dict[str, object]:
@@ -175,7 +180,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
-    def train(self, loop: TrainLoop[InputsT], loader: ClipLoader) -> Ending:
+    def train(self, loop: TrainLoop[InputsT], loader: ClipLoader, *, scoring: Scoring | None = None) -> Ending:
         """Resume if asked to, train, save, and write the summary; blocks until the run ends and is on storage.
 
         A run that fails on purpose (a FramefeedError) saves where it stood before the error goes on: with several ranks
@@ -187,7 +192,9 @@ class Session:
         best = self._resume(loop, self._latest) if self._latest else None
         if options.resume and not self._latest:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
-        self._checkpoints.model = model_of(loop.model)
+        if scoring is not None:
+            scoring.begin(after=loop.steps_done if self._latest else None)
+        self._checkpoints.model = model_of(loop.model, pixels=self._config.pixels)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
         loop.on_skipped.append(SkippedSteps(self._own(SKIPPED_NAME)).record)
@@ -201,7 +208,11 @@ class Session:
                     curves = stack.enter_context(self._curves(loop.steps_done))
                     health = stack.enter_context(self._health(loop, loader, metrics))
                     loop.on_record.append(stack.enter_context(self._log(loop, curves, health)).record)
-                ended = loop.run(options.limits(self._config.steps), stops=self._stops, saves=saver)
+                    self._show(scoring, curves, summary)
+                if scoring is not None:
+                    scoring.on_scores.append(lambda s: saver.keep_best(s.step, s.values, of=s.of))
+                limits = options.limits(self._config.steps)
+                ended = loop.run(limits, stops=self._stops, saves=saver, evaluates=scoring)
             ending = ended.value
             saver.finish()
         except FramefeedError as error:
@@ -218,6 +229,18 @@ class Session:
         if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
+
+    def _show(self, scoring: Scoring | None, curves: Curves, summary: Summary) -> None:
+        """Have scores of held-out samples told, drawn and summed up."""
+
+        def show(scores: Scores) -> None:
+            for line in scores.lines:
+                self.tell(line)
+            curves.add(scores.values, step=scores.step)
+            summary.scores = {"step": scores.step, **scores.values}
+
+        if scoring is not None:
+            scoring.on_scores.append(show)
 
     def _curves(self, first_step: int) -> Curves:
         options = self._options

@@ -19,6 +19,7 @@ from decode_server.service.process_metrics import ProcessCollector
 from decode_server.service.refusals import Refusals
 from deploy.grafana.dashboards import BOARDS, FOLDER, write
 from deploy.grafana.panel import SOURCE_UID, Panel
+from trainer_client.evaluate.score_metrics import ScoreMetrics
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
 from trainer_client.training.watch.train_metrics import TrainMetrics
@@ -48,6 +49,7 @@ def families() -> list[Metric]:
     Refusals(server.registry)
     trainer = CollectorRegistry()
     TrainMetrics(trainer)
+    ScoreMetrics(trainer)
     state = FeedState(servers={"tcp://a:1": "up"}, metrics_pages={"tcp://a:1": "a:9555"})
     trainer.register(FeedCollector(lambda: snapshot(Ledger(), state, rank=0)))
     return [

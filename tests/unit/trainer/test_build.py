@@ -14,8 +14,9 @@ from models.classifier import Classifier, ClassifierConfig
 from models.cmae import CMAEConfig
 from models.dual_encoder import DualEncoderConfig
 from models.weights.saved_model import save_model
+from tests.unit.trainer.small_run import make_batch
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.datasets.annotation import Annotation
+from trainer_client.datasets.annotation import Annotation, text_of
 from trainer_client.samples import Sample
 from trainer_client.training.recipes.build import Built, build, fill
 from trainer_client.training.recipes.model_spec import Kernels, MaeModel, TowersModel, VideoEncoder
@@ -95,6 +96,25 @@ def test_many_shapes_where_one_is_wanted_are_refused(make: Callable[..., Recipe]
         built(changed(make(**PLACES), *change.split()))
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_an_adaptive_margin_needs_relevancies_and_is_by_those_of_the_text_that_is_drawn() -> None:
+    class Rated(tuple[str, ...]):
+        __slots__ = ()
+
+        def relevancy(self, at: int) -> float:
+            return (1.0, 0.5)[at]
+
+    adaptive = changed(ranking_tiny(**PLACES), "adaptive=true", "margin=0.4")
+    with pytest.raises(BadInput, match="--adaptive needs relevancies, which the data set has not"):
+        built(adaptive)
+    task = built(adaptive, replace(DATA, has_relevancies=True)).task(kernels=Kernels(), device=torch.device("cpu"))
+    batch = make_batch(0, clips=8, frames=8, side_px=32)
+    sample = replace(batch.samples[0], target=Annotation(row=0, texts=Rated(("open", "close"))))
+    made = task.on_host(replace(batch, samples=(sample,) * 8))
+    drawn = [text_of(sample.target, seed) for seed in batch.seeds.tolist()]
+    assert set(drawn) == {"open", "close"}
+    assert made["weight_B"].tolist() == [1.0 if text == "open" else 0.5 for text in drawn]
 
 
 def test_towers_take_the_tokenizers_vocabulary_and_a_clips_text_follows_its_seed() -> None:

@@ -21,8 +21,9 @@ from models.weights.config_json import ModelConfig
 from models.weights.init_from import InitReport, init_from
 from models.weights.traits import encoder_of
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.datasets.annotation import labels_of, text_of
+from trainer_client.datasets.annotation import labels_of, relevancy_of, text_of
 from trainer_client.feed.buckets import Buckets, into_buckets
+from trainer_client.samples import Sample
 from trainer_client.source_policies import SourcePolicies
 from trainer_client.text.clip_bpe import ClipTokenizer
 from trainer_client.text.narration_bpe import NarrationTokenizer
@@ -106,7 +107,7 @@ class Built:
             assert self.tokenizer is not None
             texts = Texts(text_of=lambda sample, seed: text_of(sample.target, seed), tokenizer=self.tokenizer)
             if isinstance(spec, RankingSpec):
-                margin = Margin(width=spec.margin)
+                margin = Margin(width=spec.margin, weight_of=_relevancy if spec.adaptive else None)
                 made = RankingTask(config, texts, device=device, margin=margin, norm=self.norm)
             else:
                 made = ContrastiveTask(config, texts, device=device, norm=self.norm, local_loss=spec.local_loss)
@@ -133,6 +134,8 @@ def build(what: What, data: RunData) -> Built:
         config = replace(config, encoder=_of_shapes(config.encoder, what.clips))
         return Built(what=what, data=data, tokenizer=None, model=config)
     if isinstance(task, ContrastiveSpec | RankingSpec) and isinstance(model, TowersModel):
+        if isinstance(task, RankingSpec) and task.adaptive and not data.has_relevancies:
+            raise BadInput("--adaptive needs relevancies, which the data set has not; wanted --data.kind ek100_mir")
         tokenizer = _tokenizer(task.text, data)
         towers = model.config(tokenizer.layout)
         towers = replace(towers, video=_of_shapes(towers.video, what.clips))
@@ -195,6 +198,10 @@ def _tokenizer(text: TextSpec, data: RunData) -> Tokenizer:
     if text.tokenizer_file is not None:
         return NarrationTokenizer.load(text.tokenizer_file)
     return NarrationTokenizer.train(data.texts(), vocabulary=text.vocabulary)
+
+
+def _relevancy(sample: Sample, seed: int) -> float:
+    return relevancy_of(sample.target, seed)
 
 
 def _targets(spec: ClassifySpec) -> Targets:

@@ -16,7 +16,9 @@ import tyro
 from framefeed.errors import BadInput
 from models.weights.init_from import Accepted
 from trainer_client.datasets.spec import DataSpec
+from trainer_client.evaluate.eval_options import EvalOptions
 from trainer_client.training.augment.rule import AugmentOptions
+from trainer_client.training.best_score import Metric
 from trainer_client.training.compute import ComputeOptions
 from trainer_client.training.feed_options import FeedOptions
 from trainer_client.training.learning import LearningOptions
@@ -117,6 +119,12 @@ class How:
     compute: Annotated[ComputeOptions, _bare] = field(default_factory=ComputeOptions)
     kernels: Annotated[Kernels, _bare] = field(default_factory=Kernels)
     session: Annotated[SessionOptions, _bare]
+    evaluation: Annotated[EvalOptions, _bare] = field(default_factory=EvalOptions)
+
+    def __post_init__(self) -> None:
+        best = self.session.keep_best
+        if best is not None and Metric.read(best).is_of_held_out and not self.evaluation.wanted:
+            raise BadInput(f"--keep-best is {best} and nothing is scored; wanted --eval-epochs or --eval-every")
 
 
 @tyro.conf.configure(tyro.conf.AvoidSubcommands)

@@ -16,6 +16,7 @@ from trainer_client.training.launcher import launch
 from trainer_client.training.loop import Ending, TrainLoop
 from trainer_client.training.processes import joined, ranks_in
 from trainer_client.training.recipes.build import Built, build, fill
+from trainer_client.training.recipes.evaluating import Where, open_evaluator
 from trainer_client.training.recipes.model_spec import decided
 from trainer_client.training.recipes.recipe import Recipe, decides, runs
 from trainer_client.training.recipes.recipe_file import RECIPE_NAME, write_recipe
@@ -58,7 +59,8 @@ def _train(recipe: Recipe, compute: Compute) -> None:
         run = _begin(recipe, built, compute=compute, session=session, steps=plan.steps)
         with how.feed.open(plan, compute=compute, registry=session.registry) as loader:
             loop = TrainLoop(run, loader, device=compute.device, augment=what.augment)
-            ending = session.train(loop, loader)
+            scoring = open_evaluator(recipe, built, run, where=Where(compute=compute, session=session, loader=loader))
+            ending = session.train(loop, loader, scoring=scoring)
         task: object = run.task
         if ending is not Ending.STOPPED and loop.last_batch is not None and isinstance(task, MaeTask):
             title = f"{recipe.name} after {loop.steps_done} steps"
@@ -118,7 +120,7 @@ def run_config(recipe: Recipe, built: Built, *, steps: int) -> RunConfig:
         **_model_fields("model", config_to_json(decided(built.model))),
     }
     how = {name: value for name, value in runs(recipe).items() if name not in _OF_A_START}
-    return RunConfig(what=what, steps=steps, how=how)
+    return RunConfig(what=what, steps=steps, how=how, pixels=built.norm)
 
 
 def _model_fields(at: str, said: dict[str, object]) -> dict[str, object]:

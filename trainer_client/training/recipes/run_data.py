@@ -33,7 +33,7 @@ class RunData:
 
     `texts` gives all of its texts, to learn a tokenizer from, `labels` the largest number of each of its labels by
     name, `classes` how many there are; `fingerprint` is a digest of the annotations, `note` a line about rows that are
-    not used, if there are any.
+    not used, if there are any; `has_relevancies` says that texts are not all equally right for their clip.
     """
 
     dataset: Dataset
@@ -44,6 +44,7 @@ class RunData:
     class_names: ClassNames = field(default_factory=dict)
     fingerprint: str = ""
     note: str = ""
+    has_relevancies: bool = False
 
 
 def open_data(data: DataSpec | Windows, root: Path, mix: Sequence[MixedIn] = ()) -> RunData:
@@ -70,6 +71,7 @@ def open_data(data: DataSpec | Windows, root: Path, mix: Sequence[MixedIn] = ())
         class_names=classes,
         fingerprint=_fingerprint(opened),
         note="; ".join(filter(None, map(_left_out, opened))),
+        has_relevancies=not mix and data.kind == "ek100_mir" and data.split == "train",
     )
 
 

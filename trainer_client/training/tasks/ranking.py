@@ -23,7 +23,8 @@ from trainer_client.training.tasks.contrastive import PairInputs, Texts, pair_ro
 from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.task import Losses
 
-WeightOf = Callable[[Sample], float]
+WeightOf = Callable[[Sample, int], float]
+"""How relevant the text is that a sample is given by a clip's seed, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,8 +36,10 @@ class WeightedPairs(PairInputs):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
-    """How far a pair's similarity has to be above that of others: `width`, or `width` times the pair's own relevance,
-    by `weight_of` (LaViLa's adaptive variant, with 0.4). Raises BadInput for a width that is not positive."""
+    """How far a pair's similarity has to be above that of others: `width`, or `width` times the relevancy of the pair's
+    own text to its clip, by `weight_of` (LaViLa's adaptive variant, with 0.4). Raises BadInput for a width that is not
+    positive.
+    """
 
     width: float = 0.2
     weight_of: WeightOf | None = None
@@ -68,7 +71,8 @@ class RankingTask:
     def on_host(self, batch: Batch) -> dict[str, Tensor]:
         """Tokens, and relevances: 1 without `weight_of`."""
         weight_of = self._margin.weight_of
-        weights = [1.0 if weight_of is None else weight_of(sample) for sample in batch.samples]
+        drawn = zip(batch.samples, batch.seeds.tolist(), strict=True)
+        weights = [1.0 if weight_of is None else weight_of(sample, seed) for sample, seed in drawn]
         return {"tokens_BL": self._texts.tokens(batch), "weight_B": torch.tensor(weights, dtype=torch.float32)}
 
     def prepare(self, batch: DeviceBatch) -> WeightedPairs:

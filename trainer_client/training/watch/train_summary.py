@@ -23,6 +23,8 @@ class Summary:
         self._first_step = self._last_step = self._clips = 0
         self._ran_s = 0.0
         self._steps = self._skipped = 0
+        self.scores: dict[str, float] = {}
+        """The last evaluation's scores of held-out samples, and the step that they are of."""
 
     def record(self, record: StepRecord) -> None:
         """Take one step in."""
@@ -66,6 +68,7 @@ class Summary:
             "wait_s": stats.wait_s,
             "loss_first": first,
             "loss_last": last,
+            "scores": self.scores,
             "retries": dict(stats.retries),
             "requests": {f"{server} {outcome}": count for (server, outcome), count in stats.requests.items()},
             "servers": dict(stats.servers),
