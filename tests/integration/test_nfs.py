@@ -44,12 +44,11 @@ mount={mount}
 /bin/busybox mount -t nfs4 -o {options} {host}:{pseudo} /root/mnt/$mount || echo "guest: no mount $mount"
 /bin/busybox chroot /root {python} -m framefeed.cli serve /mnt/$mount --bind tcp://0.0.0.0:{port} --public --insecure \
   --metrics-host 0.0.0.0 --metrics-port {metrics_port} {server} &
+page=http://127.0.0.1:{metrics_port}/readyz
+until /bin/busybox wget -q -O /dev/null $page 2>/dev/null; do /bin/busybox sleep 1; done
 """
 _FORGET = """
 /bin/busybox grep nfs4 /proc/mounts
-for port in {metrics_ports}; do
-  until /bin/busybox wget -q -O /dev/null http://127.0.0.1:$port/readyz; do /bin/busybox sleep 1; done
-done
 while true; do echo 1 > /proc/sys/vm/drop_caches; /bin/busybox sleep 1; done &
 """
 
@@ -118,9 +117,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                     server=" ".join(SERVER),
                 )
             )
-        forget = _FORGET.format(metrics_ports=" ".join(str(port) for _, port in PORTS.values()))
         every_port = [port for ports in PORTS.values() for port in ports]
-        with Guest(scratch, disk, lines=[*lines, forget], ports=every_port) as guest:
+        with Guest(scratch, disk, lines=[*lines, _FORGET], ports=every_port) as guest:
             far = {mount: _far(guest, *ports) for mount, ports in PORTS.items()}
             for mount, server in far.items():
                 wait_until(f"the guest's server on {mount}", server.ready, patience_s=BOOT_S)
