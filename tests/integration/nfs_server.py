@@ -19,7 +19,7 @@ PSEUDO = "/v"
 """The path by which clients mount it."""
 _CONFIG = """
 NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = {port}; Enable_NLM = false; Enable_RQUOTA = false; }}
-NFSV4 {{ RecoveryBackend = fs; RecoveryRoot = {recovery}; Grace_Period = 5; Lease_Lifetime = 5;
+NFSV4 {{ RecoveryBackend = fs; RecoveryRoot = {recovery}; Grace_Period = 5; Lease_Lifetime = 30;
   Only_Numeric_Owners = true; }}
 NFS_KRB5 {{ Active_krb5 = false; }}
 EXPORT {{ Export_Id = 1; Path = {folder}; Pseudo = {pseudo}; Access_Type = RO; Squash = No_Root_Squash; SecType = sys;

@@ -96,7 +96,11 @@ class Doctor:
             yield from _ask(point, asked)
 
     def _check(self) -> None:
-        if self.root is not None and not self.root.is_dir():
+        try:
+            there = self.root is None or self.root.is_dir()
+        except OSError as error:  # a mount whose server is away
+            raise BadInput(f"root {self.root} cannot be looked at: {error.strerror}") from None
+        if not there:
             raise BadInput(f"root {self.root} is not a folder; wanted one of videos")
         for name in ("clips_s", "read_s"):
             if not 0 <= getattr(self, name) < float("inf"):
