@@ -24,7 +24,7 @@ from framefeed.errors import FramefeedError
 
 NAMESPACE, PREFIX, RECORD = "framefeed", "framefeed.server.", "framefeed.fleet"
 SOCKET, LOCAL, _HEAD = "framefeed_socket", "framefeed_local", "node:__internal_head__"
-_ASK_S, _START_S, _TURN_S, _MOST_SOCKETS = 5.0, 60.0, 0.5, 64
+_ASK_S, _START_S, _TURN_S, _REST_S, _MOST_SOCKETS = 5.0, 60.0, 0.5, 2.0, 64
 
 
 class ServerActor:
@@ -39,7 +39,7 @@ class ServerActor:
         started = threading.Event()
         self._child: Child | None = None
 
-        def keep() -> None:  # by a thread that stays: the kernel ends the child with the thread that started it
+        def run() -> None:  # by a thread that stays: the kernel ends the child with the thread that started it
             self._child = Child(name, spec.command(self._socket), log=log)
             started.set()
             while (code := self._child.wait(_TURN_S)) is None:
@@ -47,14 +47,15 @@ class ServerActor:
             self._code = code
             self._ended.set()
             if not self._draining:
+                threading.Event().wait(_REST_S)  # one that cannot start is not started without end
                 os._exit(1)  # Ray starts it again, here or on another box
 
-        threading.Thread(target=keep, name="server", daemon=True).start()
+        threading.Thread(target=run, name="server", daemon=True).start()
         started.wait(_ASK_S)
 
     def told(self) -> tuple[str, str, int, int]:
         """(state, box, CPU socket, process id)."""
-        state = "draining" if self._draining else "up"
+        state = "draining" if self._draining else "up" if self._code is None else "lost"
         return state, ray.util.get_node_ip_address(), self._socket, os.getpid()
 
     def drain(self, limit_s: float) -> int:

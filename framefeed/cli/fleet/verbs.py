@@ -116,7 +116,7 @@ class FleetUp:
     def _limits(self, least: int | None = None, most: int | None = None) -> FleetLimits:
         return FleetLimits(
             least=self.least if least is None else least,
-            most=self.most if most is None else max(most, 1),
+            most=self.most if most is None else most,
             local=self.local,
             calm_s=self.calm_s,
         )
@@ -134,7 +134,8 @@ class FleetUp:
                     view = history.add(pages.look())
                     try:
                         _, least, most = plane.kept()
-                        scaler.turn(self._limits(least, most), signals_of(view.state, at_s=view.at_s))
+                        if most:  # else `fleet scale 0` ended it, and the next one begins it again
+                            scaler.turn(self._limits(least, most), signals_of(view.state, at_s=view.at_s))
                     except FramefeedError as error:
                         log.warning("%s; the servers go on by themselves, and are looked at again", error)
                     select.select([stops], [], [], self.every_s)

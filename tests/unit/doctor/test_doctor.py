@@ -60,6 +60,12 @@ def test_bad_options_are_one_line(doctor: Run, tmp_path: Path, capsys: pytest.Ca
     assert doctor("--servers", "http://a")[0] == 2
 
 
+def test_a_root_that_cannot_be_looked_at_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("doctor", "serve"):
+        assert main([verb, "a" * 300]) == 2
+        assert "cannot be looked at: File name too long" in capsys.readouterr().err
+
+
 def test_all_of_a_folder_is_read_once(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.mp4").write_bytes(bytes(500_000))
