@@ -22,7 +22,7 @@ from tests.integration.ray_boxes import ROOT, START_S, RayBoxes, ray_python
 from tests.integration.serving import SERVE, Server, wait_until
 from trainer_client.loader import ClipLoader
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 LOAD = ROOT / "tests/unit/fleet/load.json"
 BIND = ("--bind", "tcp://0.0.0.0:0", "--public", "--insecure", "--metrics-port", "0", "--lease-s", "9")
@@ -69,14 +69,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         pytest.skip("Ray is not installed: FRAMEFEED_RAY_PYTHON names a Python that has it and framefeed")
     if why := hosts_can_be_made():
         pytest.skip(why)
-    folder = tmp_path_factory.mktemp("f")  # short: Ray's sockets lie below it
+    folder = tmp_path_factory.mktemp("fleet")
     videos, registry = folder / "videos", folder / "servers"
     videos.mkdir()
     registry.mkdir()
     root = make_videos(videos)
     with ExitStack() as stack:
         hosts = [stack.enter_context(Host(number)) for number in range(3)]
-        boxes = stack.enter_context(RayBoxes(folder, hosts))
+        boxes = stack.enter_context(RayBoxes(hosts))
         options = [f"--serve={option}" for option in (*BIND, *SERVER)]
         words = ("up", str(root), "--registry", str(registry), "--servers", "2", "--python", sys.executable, *options)
         done = boxes.fleet(*words)
@@ -105,6 +105,8 @@ def test_a_host_whose_cable_is_pulled_is_replaced_and_changes_no_byte(story: Sto
     story.wait("another in its place", lambda: gone not in {one["node"] for one in story.up()} and len(story.up()) == 2)
     story.wait("clips of the new one", lambda: len(story.serving()) == 3)
     story.hosts[gone].plug_in()
+    story.wait("its old life is over", lambda: story.boxes.has_ended(story.hosts[gone]))
+    story.boxes.join(story.hosts[gone])
     story.take(20)
     assert len(story.up()) == 2, "and no third"
 
