@@ -198,8 +198,14 @@ def read_map_note(folder: Path) -> MapNote:
 
 
 def check_indexed(folder: Path, *, option: str = "--index") -> None:
-    """Raises BadInput if there is no such folder, or no manifest in it; `option` names the folder of the index."""
-    if not folder.is_dir():
+    """Raises BadInput if there is no such folder, no manifest in it, or its storage fails; `option` names the folder of
+    the index.
+    """
+    try:
+        there = folder.is_dir()
+    except OSError as error:  # a mount whose server is away
+        raise BadInput(f"root {folder} cannot be looked at: {error.strerror}; wanted storage that answers") from None
+    if not there:
         raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
     if not os.path.lexists(folder / MANIFEST_NAME):
         raise BadInput(

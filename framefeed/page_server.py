@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from http import HTTPStatus
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,8 @@ class PageServer:
             method, code, kind, body = await self._page(head)
             if code in (400, 405):
                 self._refuse(writer, body.decode().strip())
-        start = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {kind}\r\n{_GUARDS}"
+        dated = f"Date: {formatdate(usegmt=True)}\r\n"  # by which clocks are compared
+        start = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {kind}\r\n{dated}{_GUARDS}"
         writer.write(f"{start}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
         if method != b"HEAD":
             writer.write(body)

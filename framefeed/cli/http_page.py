@@ -7,6 +7,7 @@ import http.client
 import socket
 import threading
 import time
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput, FramefeedError
@@ -25,8 +26,21 @@ def check_url(url: str) -> tuple[str, int, str]:
     return host, port or 80, where.path or "/"
 
 
+class Answer(NamedTuple):
+    """A page: its HTTP status, its body, and the date in its head as written, "" without one."""
+
+    status: int
+    body: bytes
+    date: str
+
+
 def get_page(url: str, *, limit_s: float, most_bytes: int) -> tuple[int, bytes]:
-    """(status, body) of a page, the body cut off behind `most_bytes`.
+    """(status, body) of a page, as get_answer gets it."""
+    return get_answer(url, limit_s=limit_s, most_bytes=most_bytes)[:2]
+
+
+def get_answer(url: str, *, limit_s: float, most_bytes: int) -> Answer:
+    """A page, the body cut off behind `most_bytes`.
 
     Blocks for `limit_s` at most for each address of the host's name, and for as long again from the connection to the
     last byte, however slowly they come. Raises FramefeedError if there is no answer, BadInput for no URL to ask.
@@ -42,7 +56,7 @@ def get_page(url: str, *, limit_s: float, most_bytes: int) -> tuple[int, bytes]:
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
-            return answer.status, answer.read(most_bytes)
+            return Answer(answer.status, answer.read(most_bytes), answer.getheader("Date") or "")
         finally:
             timer.cancel()
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: half an answer, of chunks

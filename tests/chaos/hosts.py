@@ -27,13 +27,13 @@ def hosts_can_be_made() -> str:
 
 
 class Host:
-    """Within `with` commands run on it as `enter` + command, and it is reached at `address`."""
+    """Within `with` commands run on it as `enter` + command, it is reached at `address`, and this one at `gateway`."""
 
     def __init__(self, number: int) -> None:
         """`number` (0 to 63) tells hosts of one test process apart."""
         net = f"10.{200 + number // 8}.{os.getpid() % 250}.{number % 8 * 4}"
         prefix, last = net.rpartition(".")[0], int(net.rpartition(".")[2])
-        self._ours, self.address = f"{prefix}.{last + 1}", f"{prefix}.{last + 2}"
+        self.gateway, self.address = f"{prefix}.{last + 1}", f"{prefix}.{last + 2}"
         self._cable = f"ff{os.getpid() % 100_000}n{number}"
         self._holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         self.enter = ("nsenter", "--net", "--target", str(self._holder.pid))
@@ -43,7 +43,7 @@ class Host:
         wait_until("the namespace", lambda: os.readlink(f"/proc/{self._holder.pid}/ns/net") != mine)
         there = f"{self._cable}p"
         _run("ip", "link", "add", self._cable, "type", "veth", "peer", "name", there, "netns", str(self._holder.pid))
-        _run("ip", "address", "add", f"{self._ours}/30", "dev", self._cable)
+        _run("ip", "address", "add", f"{self.gateway}/30", "dev", self._cable)
         _run("ip", "link", "set", self._cable, "up")
         for command in (
             ("ip", "address", "add", f"{self.address}/30", "dev", there),

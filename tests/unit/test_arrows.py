@@ -55,6 +55,7 @@ ONE_FILE = {
     },
     "jax": {"trainer_client/adapters/jax_batches.py"},
     "tensorflow": {"trainer_client/adapters/tf_dataset.py"},
+    "ray": {"framefeed/cli/fleet/ray_plane.py"},
     "wandb": {"trainer_client/training/watch/curves.py"},
 }
 SAYS_NOTHING = {"utils.py", "util.py", "common.py", "helpers.py", "base.py", "misc.py"}
