@@ -24,10 +24,12 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
+from models.weights.checkpoint_folder import folder_name
 from models.weights.saved_model import model_of
 from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import BestScore, Metric
 from trainer_client.training.checkpoints import Checkpoints, old_file
+from trainer_client.training.data_states import other_data
 from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoop
 from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
@@ -43,8 +45,9 @@ _log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
 CHANGES_NAME = "changes.jsonl"
-# What of all that decides the weights may be otherwise when a run goes on: the cures of steps that are not finite.
-MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm"})
+# What of all that decides the weights may be otherwise when a run goes on: the cures of steps that are not finite, and
+# how long it is.
+MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm", "steps", "epochs"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,8 @@ class SessionOptions:
     """End in good order after so many seconds of training, even if steps are left. Default: no limit."""
     resume: bool = False
     """Go on after the newest checkpoint in --out, if there is one. What decides the weights has to be as it was, but
-    for --lr, --base-lr and --clip-norm; how the run computes and is fed may be otherwise."""
+    for --lr, --base-lr, --clip-norm and --steps or --epochs, which lengthen a run: the learning rate goes on along the
+    longer curve. How the run computes and is fed may be otherwise."""
     skip_step: tuple[int, ...] = ()
     """Steps, numbered from 0, that are not taken: what OUT/skipped_steps.jsonl names, say."""
     max_skipped: int = 10
@@ -174,6 +178,11 @@ class Session:
         best = self._resume(loop, self._latest) if self._latest else None
         if options.resume and not self._latest:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
+        if self._latest and loop.steps_done == self._config.steps:
+            self.tell(
+                f"the run in {options.out} is finished: its {loop.steps_done} steps are done; more --steps lengthen it"
+            )
+            return Ending.FINISHED
         self._checkpoints.model = model_of(loop.model)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
@@ -199,6 +208,10 @@ class Session:
         finally:
             with _told_only() if ending.startswith("failed") else nullcontext():
                 summary.write(self._own(SUMMARY_NAME), loader.stats, ending=ending)
+        if self._stops.last:
+            saved = f"saved as {options.out / folder_name(loop.steps_done)}" if loop.steps_done else "nothing to save"
+            done = f"stopped after step {loop.steps_done} of {self._config.steps}"
+            self.tell(f"{done}: {saved}; the same command with --resume goes on")
         if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
@@ -219,7 +232,12 @@ class Session:
 
     def _resume(self, loop: TrainLoop[InputsT], path: Path) -> BestScore | None:
         """Go on where the run stood; its best score so far. What is otherwise than it was is recorded."""
-        stored = self._checkpoints.load(path, self._ranks)
+        stored, steps = self._checkpoints.load(path, self._ranks), self._config.steps
+        if stored.step > steps:
+            raise BadInput(f"--steps is {steps} and {path} is after step {stored.step}; wanted at least so many")
+        if other := other_data(stored.data, loop.state().data):
+            changes = f" ({stored.changes})" if stored.changes else ""
+            raise BadInput(f"--resume: {path} is of a run on another data set: {other}{changes}; wanted its own")
         loop.load_state(stored)
         self.tell(f"resuming after step {loop.steps_done}: {path}{f'; {stored.changes}' if stored.changes else ''}")
         skips = list(self._options.skip_step)

@@ -88,9 +88,12 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
     if not session.resumes and (report := fill(task.model, what.init, norm=built.norm)) is not None:
         session.tell(str(report))
     task.trunk = compute.passes.parallel.spread(task.model, task.trunk)
+    learning = what.learning.build(task.model, steps=steps, batch_clips=what.length.batch_clips)
+    if learning.schedule.oddity:
+        session.tell(learning.schedule.oddity)
     return Run(
         task=task,
-        learning=what.learning.build(task.model, steps=steps, batch_clips=what.length.batch_clips),
+        learning=learning,
         passes=compute.passes,
         average=Average(task.model, decay=what.learning.average_decay),
         seed=what.length.seed,
