@@ -62,12 +62,14 @@ class ClipTrainer(Trainer):
         self._batches: EpochBatches | None = None
         self.add_callback(_SavesData(self))
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **more: Any) -> Any:
+    def train(  # type: ignore[override]  # its other arguments go on to it as they are
+        self, resume_from_checkpoint: str | bool | None = None, **more: Any
+    ) -> Any:
         """As Trainer's. Raises BadInput for a checkpoint without this rank's data state, or of another plan."""
         found = resume_from_checkpoint
         if resume_from_checkpoint is True:
             assert self.args.output_dir is not None
-            found = get_last_checkpoint(self.args.output_dir)
+            found = get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
             if found is None:
                 raise BadInput(f"resume: {self.args.output_dir} has no checkpoint, wanted {PREFIX_CHECKPOINT_DIR}-*")
         self._state = self._read(Path(found)) if isinstance(found, str) else None
@@ -111,7 +113,7 @@ class ClipTrainer(Trainer):
         return state
 
 
-class _SavesData(TrainerCallback):  # type: ignore[no-untyped-call]
+class _SavesData(TrainerCallback):
     """Keeps the loader's state with each checkpoint."""
 
     def __init__(self, trainer: ClipTrainer) -> None:

@@ -78,7 +78,7 @@ class Export:
             raise BadInput(f"--{'int8' if self.int8 else 'measure-on'} is for --format onnx, and it is {self.format}")
         if self.measure_on and not self.int8:
             raise BadInput("--measure-on is given without --int8, whose loss it is for")
-        names = ("config.json", "model.safetensors")
+        names: tuple[str, ...] = ("config.json", "model.safetensors")
         if self.format == "onnx":
             names = tuple(f"{name}{end}" for name in _ONNX_FILES for end in (".onnx", ".int8.onnx"))
         if taken := [name for name in names if (self.out / name).exists()]:

@@ -72,25 +72,24 @@ def graphs_of(model: nn.Module, config: ModelConfig, norm: PixelNorm) -> tuple[G
         axes = {"clips": {0: BATCH}, "visible": {0: BATCH, 1: VISIBLE}, "masked": {0: BATCH, 1: MASKED}}
         made = _Masked(model, norm)
         return (Graph(name="videomae", module=made, inputs=inputs, axes=axes, outputs=("predictions",)),)
-    by_clips = {"inputs": {"clips": clips}, "axes": {"clips": {0: BATCH}}}
+    inputs, axes = {"clips": clips}, {"clips": {0: BATCH}}
     if isinstance(model, Classifier):
         heads = tuple(model.config.heads)
-        return (Graph(name="classifier", module=_Logits(model, norm), outputs=heads, **by_clips),)
+        return (Graph(name="classifier", module=_Logits(model, norm), inputs=inputs, axes=axes, outputs=heads),)
     if isinstance(model, DualEncoder):
         tokens = torch.ones(_CLIPS, min(4, model.config.text.context), dtype=torch.int64)
-        axes = {"tokens": {0: BATCH, 1: LENGTH}}
         return (
-            Graph(name="video", module=_Rows(model, norm), outputs=("rows",), **by_clips),
+            Graph(name="video", module=_Rows(model, norm), inputs=inputs, axes=axes, outputs=("rows",)),
             Graph(
                 name="text",
                 module=_Texts(model),
                 inputs={"tokens": tokens},
-                axes=axes,
+                axes={"tokens": {0: BATCH, 1: LENGTH}},
                 outputs=("rows",),
                 vocabulary=model.config.text.vocabulary,
             ),
         )
-    return (Graph(name="encoder", module=_Pooled(model, norm), outputs=("feature",), **by_clips),)
+    return (Graph(name="encoder", module=_Pooled(model, norm), inputs=inputs, axes=axes, outputs=("feature",)),)
 
 
 def made_clips(grid: TubeletGrid, *, count: int, seed: int = 0) -> Tensor:
