@@ -97,7 +97,8 @@ def test_the_rate_is_the_loaders(one_core: int, tmp_path: Path) -> None:
             way()
             used_s = (cpu_s(server) - server_s, time.process_time() - client_s)
             sides_ms.append([1000 * side / (STEPS * CLIPS) for side in used_s])
-    slower_ms = [max(sides) for sides in sides_ms]
+    server_ms = sum(server for server, _ in sides_ms) / 2  # a clip costs it the same, whoever asks
+    ratio = max(server_ms, sides_ms[0][1]) / max(server_ms, sides_ms[1][1])
     told = ", ".join(f"{server:.2f} + {client:.2f}" for server, client in sides_ms)
-    print(f"\nms of CPU a clip, server + client, alone and extracting: {told}; ratio {slower_ms[0] / slower_ms[1]:.3f}")
-    assert slower_ms[0] / slower_ms[1] >= 0.95
+    print(f"\nms of CPU a clip, server + client, alone and extracting: {told}; ratio {ratio:.3f}")
+    assert ratio >= 0.95
