@@ -82,7 +82,7 @@ def sdpa_dense(
     try:
         with nullcontext() if kernel.backend is None else sdpa_kernel(kernel.backend):
             return scaled_dot_product_attention(
-                q_BHNK, k_BHMK, v_BHMK, attn_mask=mask_NM, is_causal=causal and n == m, dropout_p=dropout_p
+                q_BHNK, k_BHMK, v_BHMK, attn_mask=mask_NM, is_causal=causal and mask_NM is None, dropout_p=dropout_p
             )
     except RuntimeError as error:
         if "No available kernel" in str(error) or "No viable backend" in str(error):

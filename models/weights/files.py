@@ -104,11 +104,14 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Checkpoint:
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors. Raises WeightsFileError if the file cannot be written."""
+    """Write tensors as safetensors, readable as any new file is. Raises WeightsFileError if it cannot be written."""
     try:
+        path.touch()
+        mode = path.stat().st_mode
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path, {"format": "pt"}
         )
+        path.chmod(mode)  # the library's are its owner's alone
     except (OSError, SafetensorError) as error:
         raise WeightsFileError(f"weights {path} cannot be written: {_first_line(error)}") from None
 

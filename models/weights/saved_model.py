@@ -15,10 +15,14 @@ from models.pixel_norm import PixelNorm
 from models.weights.config_json import ModelConfig, build_model, config_from_json, config_to_json
 from models.weights.files import FOLDER_FILE, WeightsFileError, read_weights, write_weights
 from models.weights.key_table import Weights, export_weights, fill_model
-from models.weights.transformers_videomae import transformers_config, transformers_table
+from models.weights.transformers_videomae import (
+    transformers_config,
+    transformers_pixels,
+    transformers_table,
+)
 from models.weights.videomae import AnyVideoMAE
 
-CONFIG_NAME, PIXELS_NAME = "config.json", "pixels"
+CONFIG_NAME, PROCESSOR_NAME, PIXELS_NAME = "config.json", "preprocessor_config.json", "pixels"
 FORMAT = 1
 
 
@@ -57,13 +61,29 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
     return model.eval(), config
 
 
-def save_for_transformers(folder: Path, weights: Weights, config: AnyVideoMAE) -> None:
-    """Write a folder that `from_pretrained` of transformers' VideoMAE classes loads.
+def save_for_transformers(
+    folder: Path, weights: Weights, config: AnyVideoMAE, *, pixels: PixelNorm | None = None
+) -> None:
+    """Write a folder that `from_pretrained` of transformers' VideoMAE classes loads, and with `pixels`, as the weights
+    were trained, its image processor.
 
     Raises ValueError for a model that its VideoMAE cannot be, WeightsFileError if the folder cannot be written.
     """
     saved = transformers_config(config)
     _write(folder, export_weights(weights, transformers_table(config)), saved)
+    if pixels is not None:
+        _write_json(folder / PROCESSOR_NAME, transformers_pixels(config, pixels))
+
+
+def why_not_transformers(config: ModelConfig) -> str:
+    """Why `save_for_transformers` takes no model of this configuration, as a part of a line; "" if it takes it."""
+    if not isinstance(config, AnyVideoMAE):
+        return f"it is a {type(config).__name__.removesuffix('Config')}, and transformers has VideoMAE's alone"
+    try:
+        transformers_config(config)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _said(config: ModelConfig, pixels: PixelNorm | None) -> dict[str, object]:
@@ -74,7 +94,14 @@ def _said(config: ModelConfig, pixels: PixelNorm | None) -> dict[str, object]:
 def _write(folder: Path, weights: Weights, config: Mapping[str, object]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise WeightsFileError(f"model folder {folder} cannot be written: {error.strerror}") from None
+    _write_json(folder / CONFIG_NAME, config)
     write_weights(folder / FOLDER_FILE, weights)
+
+
+def _write_json(path: Path, body: Mapping[str, object]) -> None:
+    try:
+        path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise WeightsFileError(f"model folder {path.parent} cannot be written: {error.strerror}") from None

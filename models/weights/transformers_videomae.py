@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from models.block import StackConfig
 from models.classifier import ClassifierConfig
+from models.pixel_norm import PixelNorm
 from models.videomae import VideoMAEConfig
 from models.vit import ViTConfig
 from models.weights.forms import FUSED_QKV, QV_BIAS, rename
@@ -85,6 +86,24 @@ def transformers_config(config: AnyVideoMAE) -> dict[str, object]:
         saved |= {"id2label": {str(i): f"LABEL_{i}" for i in range(classes)}}
         saved |= {"label2id": {f"LABEL_{i}": i for i in range(classes)}}
     return saved
+
+
+def transformers_pixels(config: AnyVideoMAE, pixels: PixelNorm) -> dict[str, object]:
+    """The preprocessor_config.json under which its image processor makes such clips of frames: the short side resized,
+    the middle cropped, normalised as the weights were trained. Raises ValueError for a model that VideoMAE is not."""
+    side_px = videomae_encoder(config).grid.height_px
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": side_px},
+        "do_center_crop": True,
+        "crop_size": {"height": side_px, "width": side_px},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(pixels.mean),
+        "image_std": list(pixels.std),
+    }
 
 
 def _architecture(config: AnyVideoMAE) -> str:

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from decode_server.indexing.index import Index
 from framefeed.cli.command import main
+from framefeed.manifest import read_manifest
 from models.videomae import VideoMAEConfig
 from models.weights.checkpoint_folder import checkpoint_in, read_whole
 from models.weights.saved_model import load_model
@@ -81,6 +82,7 @@ class Trainer:
         assert newest is not None, said
         assert newest.name == f"step_{summary['last_step']:09d}", said
         assert summary["ending"] == "stopped by a signal"
+        assert f"saved as {newest}; the same command with --resume goes on" in " ".join(said.split())
         return self.process.returncode, summary["last_step"]
 
 
@@ -181,6 +183,39 @@ def test_a_real_runs_weights_are_exported(root: Path, server: Server, tmp_path: 
     assert (config.grid.frames, config.grid.width_px) == (2, 32)
     assert model.state_dict().keys() == trained.keys()
     assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_run_is_lengthened_and_one_that_is_finished_or_of_another_data_set_says_so(
+    root: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(videos: Path, steps: int, *more: str) -> tuple[int, str]:
+        fixed = ("--servers", server.endpoint, "--out", str(tmp_path / "run"), *SMALL, "--steps", str(steps))
+        code = main(["train", "mae", str(videos), *fixed, *more])
+        said = capsys.readouterr()
+        return code, " ".join((said.out + said.err).split())
+
+    assert train(root, 2)[0] == 0
+    summary = (tmp_path / "run" / "summary.json").read_bytes()
+    code, said = train(root, 2, "--resume")
+    assert code == 0
+    assert "is finished: its 2 steps are done; more --steps lengthen it" in said
+    assert (tmp_path / "run" / "summary.json").read_bytes() == summary
+    other = tmp_path / "other"
+    for number in range(3):
+        make_numbered_video(other / f"clip{number}.mp4", frames=90 + 30 * number, width_px=64, height_px=64)
+    Index(root=other, jobs=1).run()
+    code, said = train(other, 4, "--resume")
+    assert code == 2
+    assert f"the data set was '{read_manifest(root).identity}' and is '{read_manifest(other).identity}'" in said
+    assert f"root was {root} and is {other}" in said
+    code, said = train(root, 4, "--resume")
+    assert code == 0, said
+    assert "steps was 2 and is 4" in said
+    assert [path.name for path in sorted((tmp_path / "run").glob("step_*"))] == ["step_000000002", "step_000000004"]
+    code, said = train(root, 3, "--resume")
+    assert code == 2
+    assert "--steps is 3 and" in said
+    assert "is after step 4; wanted at least so many" in said
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from trainer_client.training.ranks import Ranks
 from trainer_client.training.run_state import PRECISION, DataState
 
 _HIDDEN = re.compile(r"\.step_\d{9,}\.[0-9a-f]{16}\.part")
+_OF_DATA = ("samples", "annotations")  # of a configuration
 _OLD_NAME = re.compile(r"step_\d{9,}\.pt")
 
 Config = Mapping[str, object]
@@ -181,7 +182,12 @@ class Checkpoints:
             raise BadInput(f"checkpoint {path} is damaged: {error}") from None
         kept, mine = ({n: v for n, v in c.items() if n not in self._may_change} for c in (theirs, self._config))
         if differences := differing(kept, mine):
-            raise BadInput(f"checkpoint {path} is of another run: {differences}; use the same or another --out")
+            kind = (
+                "on another data set"
+                if any(kept.get(name) != mine.get(name) for name in _OF_DATA)
+                else "of another run"
+            )
+            raise BadInput(f"checkpoint {path} is {kind}: {differences}; use the same or another --out")
         return StoredRun(
             path=path,
             step=header.step,

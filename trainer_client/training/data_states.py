@@ -37,6 +37,20 @@ def data_of_rank(states: Sequence[Mapping[str, object]], *, rank: int, world: in
     return _typed({**first, **{name: value for name, value in merged.items() if name in states[0]}, **told})
 
 
+def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
+    """What of the data of a run is otherwise than it was, by the name of the data set where both have one, as a part of
+    a line; "" if it is the same, or nobody says."""
+    for name, what in (
+        ("dataset", "the data set"),
+        ("samples", "the number of samples"),
+        ("samples_digest", "samples"),
+    ):
+        there, here = theirs.get(name), mine.get(name)
+        if there is not None and here is not None and there != here:
+            return f"{what} was {show_value(there)} and is {show_value(here)}"
+    return ""
+
+
 def _rows(text: object) -> list[list[object]]:
     """The records of `stand_ins.spell`, which the loader checks one by one."""
     if text is None:

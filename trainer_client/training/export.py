@@ -3,6 +3,7 @@
 framefeed export runs/mae --out mae-base                             # model.safetensors and config.json
 framefeed export runs/mae --out hub --format transformers            # VideoMAEForPreTraining.from_pretrained("hub")
 framefeed export runs/mae --out hub --format transformers --part encoder    # VideoMAEModel.from_pretrained("hub")
+framefeed export runs/k400 --out served --format onnx --int8 --measure-on /nfs/chunks   # for onnxruntime and others
 """
 
 from __future__ import annotations
@@ -17,55 +18,81 @@ from rich.console import Console
 from torch import Tensor
 
 from framefeed.errors import BadInput
-from models.videomae import VideoMAEConfig
-from models.vit import ViTConfig
+from models.cmae import CMAEConfig
+from models.pixel_norm import IMAGENET, PIXEL_NORMS, PixelNorm
 from models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_header, read_whole
-from models.weights.config_json import ModelConfig, config_from_json
+from models.weights.config_json import ModelConfig, build_model, config_from_json
 from models.weights.init_from import encoder_prefix
-from models.weights.key_table import Weights
+from models.weights.key_table import Weights, fill_model
 from models.weights.recognise import saved_pixels
-from models.weights.saved_model import save_for_transformers, save_model
+from models.weights.saved_model import save_for_transformers, save_model, why_not_transformers
 from models.weights.traits import encoder_of
+from models.weights.videomae import AnyVideoMAE
 from trainer_client.training.checkpoints import config_of, old_file
-from trainer_client.training.run_state import MODEL
+from trainer_client.training.onnx_export.graphs import graphs_of
+from trainer_client.training.onnx_export.measured_clips import batches_for
+from trainer_client.training.onnx_export.onnx_file import onnx_files
+from trainer_client.training.run_state import AVERAGE, MODEL
+
+_ONNX_FILES = ("classifier", "encoder", "text", "video", "videomae")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Trained:
+    """What is exported: weights of a configuration, the pixels they were trained on, and where they are from."""
+
+    path: Path
+    step: int
+    config: ModelConfig
+    weights: Weights
+    pixels: PixelNorm
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the weights of a run as safetensors with a JSON configuration, or as a folder that transformers loads."""
+    """Write the weights of a run as safetensors with a JSON configuration, as a folder that transformers loads, or as
+    ONNX.
+    """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, whose newest checkpoint is taken, or one checkpoint (step_*)."""
     out: Path
-    """Folder to write model.safetensors and config.json into: a new one, or one without them."""
-    format: Literal["framefeed", "transformers"] = "framefeed"
-    """framefeed: our names, for models.weights.saved_model.load_model. transformers: for its from_pretrained."""
+    """Folder to write into: a new one, or one without such files."""
+    format: Literal["framefeed", "transformers", "onnx"] = "framefeed"
+    """framefeed: our names, for models.weights.saved_model.load_model. transformers: for its from_pretrained. onnx:
+    graphs of uint8 RGB clips, checked with onnxruntime; needs pip install 'framefeed[onnx]'."""
     part: Literal["model", "encoder"] = "model"
     """model: all of it, decoder included. encoder: what fine-tuning and feature extraction take."""
+    average: bool = False
+    """Take the moving average of the weights."""
+    int8: bool = False
+    """With onnx: NAME.int8.onnx as well, of 8-bit weights, and how far its answers are from the model's."""
+    measure_on: Path | None = None
+    """A folder of indexed videos from whose windows int8's loss is measured. Default: made clips, which say less."""
 
     def run(self) -> None:
-        """Read, convert and write; blocks for as long as the files take. Raises BadInput, with nothing written, for
-        a run that is none, a model that the format cannot hold, or a folder that is taken."""
-        path = self._path()
-        if taken := [name for name in ("config.json", "model.safetensors") if (self.out / name).exists()]:
+        """Read, convert and write; blocks for as long as that takes, a minute or two for onnx. Raises BadInput, with
+        nothing written, for a run that is none, a model that the format cannot hold, or a folder that is taken, and
+        FramefeedError for a graph that says something else than the model."""
+        if (self.int8 or self.measure_on) and self.format != "onnx":
+            raise BadInput(f"--{'int8' if self.int8 else 'measure-on'} is for --format onnx, and it is {self.format}")
+        if self.measure_on and not self.int8:
+            raise BadInput("--measure-on is given without --int8, whose loss it is for")
+        names: tuple[str, ...] = ("config.json", "model.safetensors")
+        if self.format == "onnx":
+            names = tuple(f"{name}{end}" for name in _ONNX_FILES for end in (".onnx", ".int8.onnx"))
+        if taken := [name for name in names if (self.out / name).exists()]:
             raise BadInput(f"--out {self.out} has a {' and a '.join(taken)} already; wanted a new folder")
+        trained = self._trained(self._path())
         try:
-            header = read_header(path)
-            options, trained = config_of(header), read_whole(path, prefix=MODEL)
-        except CheckpointError as error:
-            raise BadInput(f"checkpoint {path} cannot be read: {error}") from None
-        try:
-            config, weights = self._chosen(model_config(options), trained)
-            if self.format == "transformers":
-                if not isinstance(config, VideoMAEConfig | ViTConfig):
-                    raise ValueError(f"model is a {type(config).__name__}, and transformers has VideoMAE's alone")
-                save_for_transformers(self.out, weights, config)
-            else:
-                save_model(self.out, weights, config, pixels=saved_pixels(path))
+            lines = self._write(trained)
         except ValueError as error:
-            raise BadInput(f"export of {path}: {error}") from None
-        count = sum(tensor.numel() for tensor in weights.values())
-        Console().print(f"{path}: {count:,} weights after step {header.step} to {self.out}", highlight=False)
+            raise BadInput(f"export of {trained.path}: {error}") from None
+        count = sum(tensor.numel() for tensor in trained.weights.values())
+        first = f"{trained.path}: {count:,} weights after step {trained.step} to {self.out}{trained.note}"
+        for line in (first, *lines):
+            Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _path(self) -> Path:
         path, wanted = self.checkpoint, "wanted a run's folder with step_*, or one of them"
@@ -78,10 +105,67 @@ class Export:
             raise BadInput(f"{path} holds no checkpoint{old}; {wanted}")
         return found
 
-    def _chosen(self, config: ModelConfig, weights: Weights) -> tuple[ModelConfig, Weights]:
-        if self.part == "model":
-            return config, weights
-        return encoder_of(config), encoder_weights(weights, prefix=encoder_prefix(config))
+    def _trained(self, path: Path) -> _Trained:
+        try:
+            header = read_header(path)
+            options, weights = config_of(header), read_whole(path, prefix=MODEL)
+            average = read_whole(path, prefix=AVERAGE) if self.average else {}
+        except CheckpointError as error:
+            raise BadInput(f"checkpoint {path} cannot be read: {error}") from None
+        if self.average and not average:
+            raise BadInput(f"checkpoint {path} has no moving average (--average-decay was 0); wanted no --average")
+        weights |= average
+        try:
+            config, note = model_config(options), ""
+            if self.part == "encoder":
+                weights, config = encoder_weights(weights, prefix=encoder_prefix(config)), encoder_of(config)
+            elif isinstance(config, CMAEConfig) and self.format == "transformers":
+                prefix = encoder_prefix(config).removesuffix("encoder.")
+                weights, config = encoder_weights(weights, prefix=prefix), config.mae
+                note = ", without CMAE-V's contrastive branch, which transformers does not have"
+        except ValueError as error:
+            raise BadInput(f"export of {path}: {error}") from None
+        pixels = saved_pixels(path) or PIXEL_NORMS.get(str(options.get("pixel_norm")), IMAGENET)
+        return _Trained(path=path, step=header.step, config=config, weights=weights, pixels=pixels, note=note)
+
+    def _write(self, trained: _Trained) -> list[str]:
+        """Write the files; what there is to say of them."""
+        config, weights = trained.config, trained.weights
+        if self.format == "framefeed":
+            save_model(self.out, weights, config, pixels=trained.pixels)
+            return []
+        if self.format == "transformers":
+            if why := why_not_transformers(config):
+                hint = "" if self.part == "encoder" or why_not_transformers(encoder_of(config)) else "; its encoder can"
+                raise ValueError(f"transformers cannot hold this model: {why}{hint}")
+            assert isinstance(config, AnyVideoMAE)
+            save_for_transformers(self.out, weights, config, pixels=trained.pixels)
+            return []
+        return self._write_onnx(trained)
+
+    def _write_onnx(self, trained: _Trained) -> list[str]:
+        model = build_model(trained.config).eval().requires_grad_(False)
+        fill_model(model, trained.weights)
+        lines = []
+        with onnx_files(self.out) as files:
+            for graph in graphs_of(model, trained.config, trained.pixels):
+                path, likeness = files.write(graph)
+                size = f"{path.stat().st_size / 1e6:.1f} MB"
+                lines.append(f"{path.name}: {size}, within {likeness.difference:.0e} of the model in onnxruntime")
+                if self.int8:
+                    smaller = files.quantise(path)
+                    batches, clips = batches_for(graph, encoder_of(trained.config).grid, self.measure_on)
+                    lost = files.likeness(smaller, graph, batches)
+                    lines.append(f"{smaller.name}: {smaller.stat().st_size / 1e6:.1f} MB, {lost}, on {clips}")
+        return lines
+
+
+def transformers_note(config: ModelConfig) -> str:
+    """What a run's user should know before it: why its model cannot become one of transformers; "" if it can."""
+    why = why_not_transformers(config.mae if isinstance(config, CMAEConfig) else config)
+    if not why:
+        return ""
+    return f"this model cannot be exported to transformers ({why}); framefeed export writes safetensors and ONNX of it"
 
 
 def model_config(options: Mapping[str, object]) -> ModelConfig:

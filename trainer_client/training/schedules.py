@@ -32,6 +32,17 @@ class WarmupCosine:
             if not 0.0 <= rate < math.inf:
                 raise BadInput(f"schedule: {name} is {rate}, wanted a finite rate >= 0")
 
+    @property
+    def oddity(self) -> str:
+        """What a user should know of the curve: that it does not fall, and why; "" if it does."""
+        if self.end < self.peak or self.warmup_steps >= self.total_steps:
+            return ""
+        behind = " behind its warm-up" if self.warmup_steps else ""
+        return (
+            f"the learning rate is flat at {self.peak:g}{behind}: --end-lr, {self.end:g} here, is not below the peak; "
+            "a lower --end-lr lets it fall"
+        )
+
     def at(self, step: int) -> float:
         """The rate of the optimizer step numbered `step`, 0 … total_steps; the peak is at step `warmup_steps`.
 

@@ -25,10 +25,12 @@ from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
 from models.pixel_norm import PixelNorm
+from models.weights.checkpoint_folder import folder_name
 from models.weights.saved_model import model_of
 from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import BestScore, Metric
 from trainer_client.training.checkpoints import Checkpoints, old_file
+from trainer_client.training.data_states import other_data
 from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoop
 from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
@@ -48,8 +50,9 @@ _log = logging.getLogger(__name__)
 
 RUN_NAME = "run.json"
 CHANGES_NAME = "changes.jsonl"
-# What of all that decides the weights may be otherwise when a run goes on: the cures of steps that are not finite.
-MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm"})
+# What of all that decides the weights may be otherwise when a run goes on: the cures of steps that are not finite, and
+# how long it is.
+MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm", "steps", "epochs"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,8 @@ class SessionOptions:
     """End in good order after so many seconds of training, even if steps are left. Default: no limit."""
     resume: bool = False
     """Go on after the newest checkpoint in --out, if there is one. What decides the weights has to be as it was, but
-    for --lr, --base-lr and --clip-norm; how the run computes and is fed may be otherwise."""
+    for --lr, --base-lr, --clip-norm and --steps or --epochs, which lengthen a run: the learning rate goes on along the
+    longer curve. How the run computes and is fed may be otherwise."""
     skip_step: tuple[int, ...] = ()
     """Steps, numbered from 0, that are not taken: what OUT/skipped_steps.jsonl names, say."""
     max_skipped: int = 10
@@ -194,6 +198,8 @@ class Session:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
         if scoring is not None:
             scoring.begin(after=loop.steps_done if self._latest else None)
+        if self._is_over(loop, scoring):
+            return Ending.FINISHED
         self._checkpoints.model = model_of(loop.model, pixels=self._config.pixels)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
@@ -226,9 +232,28 @@ class Session:
             with _told_only() if ending.startswith("failed") else nullcontext():
                 cost = self._cost(summary.ran_s, loop, meter)
                 summary.write(self._own(SUMMARY_NAME), loader.stats, ending=ending, cost=cost)
+        self._tell_stop(loop)
         if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
+
+    def _is_over(self, loop: TrainLoop[InputsT], scoring: Scoring | None) -> bool:
+        """Whether nothing is left to do of a run that resumes, which is told then."""
+        done = loop.steps_done
+        over = self.resumes and done == self._config.steps and not (scoring is not None and scoring.is_due(done))
+        if over:
+            self.tell(
+                f"the run in {self._options.out} is finished: its {done} steps are done; more --steps lengthen it"
+            )
+        return over
+
+    def _tell_stop(self, loop: TrainLoop[InputsT]) -> None:
+        """Say where a run that was asked to stop stands, and how it goes on."""
+        if self._stops.last:
+            done, out = loop.steps_done, self._options.out
+            saved = f"saved as {out / folder_name(done)}" if done else "nothing to save"
+            said = f"stopped after step {done} of {self._config.steps}: {saved}"
+            self.tell(f"{said}; the same command with --resume goes on")
 
     def _show(self, scoring: Scoring | None, curves: Curves, summary: Summary) -> None:
         """Have scores of held-out samples told, drawn and summed up."""
@@ -270,7 +295,12 @@ class Session:
 
     def _resume(self, loop: TrainLoop[InputsT], path: Path) -> BestScore | None:
         """Go on where the run stood; its best score so far. What is otherwise than it was is recorded."""
-        stored = self._checkpoints.load(path, self._ranks)
+        stored, steps = self._checkpoints.load(path, self._ranks), self._config.steps
+        if stored.step > steps:
+            raise BadInput(f"--steps is {steps} and {path} is after step {stored.step}; wanted at least so many")
+        if other := other_data(stored.data, loop.state().data):
+            changes = f" ({stored.changes})" if stored.changes else ""
+            raise BadInput(f"--resume: {path} is of a run on another data set: {other}{changes}; wanted its own")
         loop.load_state(stored)
         self.tell(f"resuming after step {loop.steps_done}: {path}{f'; {stored.changes}' if stored.changes else ''}")
         skips = list(self._options.skip_step)

@@ -26,6 +26,7 @@ from tests.unit.trainer.small_run import NoStops, make_loop
 from tests.unit.trainer.stored_runs import kept_in, said_of, save, write_part
 from trainer_client.training.best_score import BestScore, Metric
 from trainer_client.training.checkpoints import Checkpoints, differing
+from trainer_client.training.data_states import other_data
 from trainer_client.training.loop import Limits
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.run_state import TrainState
@@ -364,3 +365,17 @@ def test_files_are_read_within_limits(tmp_path: Path) -> None:
         read_header(folder)
     with pytest.raises(CheckpointError, match=r"bytes of CRC-32 .*, wanted 9 of 00000005"):
         check_parts(folder, ranks=[0])
+
+
+def test_another_data_set_is_said_by_its_name_before_all_else() -> None:
+    theirs = {"dataset": "v1-a", "samples": 4, "samples_digest": "x", "global_step": 3}
+    assert other_data(theirs, {**theirs, "dataset": "v1-b"}) == "the data set was 'v1-a' and is 'v1-b'"
+    assert other_data(theirs, {**theirs, "samples": 5}) == "the number of samples was 4 and is 5"
+    assert other_data(theirs, {**theirs, "samples_digest": "y"}) == "samples was 'x' and is 'y'"
+    assert other_data(theirs, {**theirs, "dataset": None, "global_step": 9}) == ""
+
+
+def test_a_checkpoint_of_other_samples_is_one_of_another_data_set(tmp_path: Path) -> None:
+    save(kept_in(tmp_path, samples=4, lr=1.0), TrainState(step=1, tensors={}, data={}))
+    with pytest.raises(BadInput, match="is on another data set: samples was 4 and is 5; use the same or another --out"):
+        kept_in(tmp_path, samples=5, lr=1.0).load(tmp_path / "step_000000001", Ranks())

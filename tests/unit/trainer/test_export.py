@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
 
 from framefeed.errors import BadInput
+from models.cmae import CMAE, CMAEConfig
 from models.tubelets import TubeletGrid
 from models.videomae import PRESETS, VideoMAE, VideoMAEConfig
+from models.weights.config_json import ModelConfig
 from models.weights.files import read_weights
 from models.weights.init_from import encoder_prefix
 from models.weights.saved_model import load_model
@@ -20,11 +25,13 @@ from models.weights.traits import encoder_of
 from tests.unit.trainer.small_tasks import TASKS
 from tests.unit.trainer.stored_runs import save
 from trainer_client.samples import Sample
+from trainer_client.text.tokens import TokenLayout
 from trainer_client.training.checkpoints import Checkpoints
-from trainer_client.training.export import Export, model_config
+from trainer_client.training.export import Export, model_config, transformers_note
 from trainer_client.training.recipes.build import Built
+from trainer_client.training.recipes.catalogue import RECIPES
 from trainer_client.training.recipes.mae import mae
-from trainer_client.training.recipes.model_spec import decided
+from trainer_client.training.recipes.model_spec import ClassifierModel, TowersModel, decided
 from trainer_client.training.recipes.run import run_config
 from trainer_client.training.recipes.run_data import RunData
 from trainer_client.training.run_state import TrainState
@@ -153,5 +160,86 @@ def test_the_models_of_all_tasks_are_exported_whole_and_as_encoders(name: str, t
     assert found == encoder_of(decided(model.config))
     prefix = encoder_prefix(model.config)
     assert all(torch.equal(tensor, model.state_dict()[prefix + key]) for key, tensor in encoder.state_dict().items())
-    with pytest.raises(BadInput, match="transformers has VideoMAE's alone"):
-        Export(checkpoint=tmp_path / "run", out=tmp_path / "hub", format="transformers").run()
+    hub = Export(checkpoint=tmp_path / "run", out=tmp_path / "hub", format="transformers")
+    why = {"contrastive": "transformers has VideoMAE's alone", "classify": "heads are verb, noun, wanted one"}
+    with pytest.raises(BadInput, match=why.get(name, "positions is 'grid', wanted 'flat'")):
+        hub.run()
+
+
+def test_cmae_v_becomes_the_masked_autoencoder_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stack = replace(TINY.decoder, width=16, heads=2)
+    model = CMAE(CMAEConfig(mae=FLAT, feature=stack, hidden=16, joint=8))
+    tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()}
+    kept = Checkpoints(tmp_path / "run", config=recipe_config(model.config), keep=1)
+    save(kept, TrainState(step=1, tensors=tensors, data={}))
+    Export(checkpoint=tmp_path / "run", out=tmp_path / "hub", format="transformers").run()
+    assert "without CMAE-V's contrastive branch" in capsys.readouterr().out
+    theirs = transformers.VideoMAEForPreTraining.from_pretrained(tmp_path / "hub").state_dict()
+    assert torch.equal(theirs["encoder_to_decoder.weight"], model.branches.mae.bridge.weight)
+
+
+def test_an_exported_file_is_readable_like_its_neighbours(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", FLAT)
+    before = os.umask(0o027)
+    try:
+        for form in ("framefeed", "transformers"):
+            Export(checkpoint=tmp_path / "run", out=tmp_path / form, format=form).run()
+    finally:
+        os.umask(before)
+    modes = {
+        path.name: path.stat().st_mode & 0o777
+        for form in ("framefeed", "transformers")
+        for path in (tmp_path / form).iterdir()
+    }
+    assert modes == dict.fromkeys(("config.json", "model.safetensors", "preprocessor_config.json"), 0o640)
+
+
+def test_the_pixels_of_the_training_go_with_a_folder_of_transformers(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", FLAT)
+    Export(checkpoint=tmp_path / "run", out=tmp_path / "hub", format="transformers").run()
+    said = json.loads((tmp_path / "hub" / "preprocessor_config.json").read_text())
+    assert said["image_mean"] == [0.485, 0.456, 0.406]
+    assert said["crop_size"] == {"height": 32, "width": 32}
+
+
+def test_the_moving_average_is_exported_where_there_is_one(tmp_path: Path) -> None:
+    trained = save_run(tmp_path / "run", FLAT)
+    export = Export(checkpoint=tmp_path / "run", out=tmp_path / "out", average=True)
+    with pytest.raises(BadInput, match=r"has no moving average \(--average-decay was 0\)"):
+        export.run()
+    weights = trained.state_dict()
+    tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
+    tensors |= {"average.mask_token_D": weights["mask_token_D"] + 1}
+    config = recipe_config(FLAT)
+    save(Checkpoints(tmp_path / "run", config=config, keep=9), TrainState(step=9, tensors=tensors, data={}))
+    export.run()
+    model, _ = load_model(tmp_path / "out")
+    assert torch.equal(model.get_parameter("mask_token_D"), weights["mask_token_D"] + 1)
+    assert torch.equal(model.state_dict()["norm.weight"], weights["norm.weight"])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"int8": True}, "--int8 is for --format onnx, and it is framefeed"),
+        ({"measure_on": Path("/v"), "format": "transformers"}, "--measure-on is for --format onnx"),
+        ({"measure_on": Path("/v"), "format": "onnx"}, "--measure-on is given without --int8"),
+    ],
+)
+def test_options_of_another_format_are_refused(options: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=line):
+        Export(checkpoint=tmp_path, out=tmp_path / "out", **options).run()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_at_its_start_whether_its_model_can_become_one_of_transformers(name: str) -> None:
+    """VideoMAE's own sizes and CMAE-V's can; CLIP's and TimeSformer's towers, and tiny ones, can not."""
+    spec = RECIPES[name](**dict.fromkeys(inspect.signature(RECIPES[name]).parameters, Path("/r"))).what.model
+    if isinstance(spec, TowersModel):
+        config: ModelConfig = spec.config(TokenLayout(vocabulary=32, context=6))
+    else:
+        config = spec.config({"label": 3}) if isinstance(spec, ClassifierModel) else spec.config()
+    why = transformers_note(config)
+    can = name in ("mae", "k400_mae_pretrain", "k400_finetune", "k700_finetune", "ssv2_mae_pretrain", "cmae_pretrain")
+    assert bool(why) != can
+    assert not can or "\n" not in why

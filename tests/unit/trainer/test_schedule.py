@@ -92,3 +92,13 @@ def test_linear_scaling_of_the_published_rate() -> None:
     assert scale_rate(3e-3, batch_clips=512, reference_clips=128) == pytest.approx(0.012)
     with pytest.raises(BadInput, match="batches of 0 and 256"):
         scale_rate(1e-3, batch_clips=0)
+
+
+def test_a_rate_that_does_not_fall_is_said_with_its_option() -> None:
+    flat = WarmupCosine(peak=1e-5, warmup_steps=2, total_steps=9, start=0.0, end=1e-5)
+    assert {flat.at(step) for step in range(2, 10)} == {1e-5}
+    said = flat.oddity
+    assert said.startswith("the learning rate is flat at 1e-05 behind its warm-up: --end-lr, 1e-05 here")
+    assert "\n" not in said
+    assert replace(flat, peak=2e-5).oddity == ""
+    assert replace(flat, warmup_steps=9).oddity == "", "it is all warm-up"

@@ -11,6 +11,7 @@ from trainer_client.feed.buckets import Buckets
 from trainer_client.text.narration_bpe import TOKENIZER_NAME, NarrationTokenizer
 from trainer_client.training.average import Average
 from trainer_client.training.compute import Compute
+from trainer_client.training.export import transformers_note
 from trainer_client.training.feed_options import FeedPlan
 from trainer_client.training.launcher import launch
 from trainer_client.training.loop import Ending, TrainLoop
@@ -79,16 +80,20 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
             built.tokenizer.save(out / TOKENIZER_NAME)
         if built.data.class_names:
             write_class_file(out, built.data.class_names)
-    if built.data.note:
-        session.tell(built.data.note)
+    for note in (built.data.note, transformers_note(built.model)):
+        if note:
+            session.tell(note)
     torch.manual_seed(what.length.seed)
     task = built.task(kernels=recipe.how.kernels, device=compute.device)
     if not session.resumes and (report := fill(task.model, what.init, norm=built.norm)) is not None:
         session.tell(str(report))
     task.trunk = compute.passes.parallel.spread(task.model, task.trunk)
+    learning = what.learning.build(task.model, steps=steps, batch_clips=what.length.batch_clips)
+    if learning.schedule.oddity:
+        session.tell(learning.schedule.oddity)
     return Run(
         task=task,
-        learning=what.learning.build(task.model, steps=steps, batch_clips=what.length.batch_clips),
+        learning=learning,
         passes=compute.passes,
         average=Average(task.model, decay=what.learning.average_decay),
         seed=what.length.seed,
