@@ -86,7 +86,7 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
         if overlap:
             leaps.append(Leap(packet=number, by=-overlap, joined=True))
             shift, last = _shift_behind(stamps, number, shifts, rule), None
-        elif last is not None and _is_leap(leap, rule):
+        elif last is not None and _is_leap(leap, rule, is_key=stamps[number].key):
             back = _leaps_back(told, number, last - shift, rule.step)
             if back and not _is_joined_on(stamps, number, back, leap, rule):
                 jitter = rule.reordered and abs(leap) <= _SMALL_STEPS * rule.step
@@ -116,8 +116,10 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
     )
 
 
-def _is_leap(leap: int, rule: ClockRule) -> bool:
-    return leap < -2 * rule.step or leap > (_SMALL_STEPS * rule.step if rule.reordered else 2 * rule.step)
+def _is_leap(leap: int, rule: ClockRule, *, is_key: bool) -> bool:
+    """Whether the clock moves by more than reordering does; another recording begins with a key frame."""
+    jitter = _SMALL_STEPS if rule.reordered else 2
+    return leap < -(2 if is_key else jitter) * rule.step or leap > jitter * rule.step
 
 
 def _is_seam_ahead(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> bool:

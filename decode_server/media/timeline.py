@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from decode_server.media.clock import Clock, ClockRule, Leap, Stamp, Ticks, unroll
+from decode_server.media.clock import LOOK_PACKETS, Clock, ClockRule, Leap, Stamp, Ticks, unroll
 from decode_server.media.demux import Demuxed, Row
 from decode_server.media.frame_order import FrameOrder
 from decode_server.media.media_use import Loss, MediaUse, joined
@@ -263,13 +263,14 @@ class _Draft:
                 f"a frame's time stamp is {off} its",
                 f"the time stamps of {len(packets)} frames are {off} their",
             )
-            told.append((packets, f"{one if len(packets) == 1 else more} neighbours'"))
-        for packets, reason in told[:_MOST_LINES]:
-            self._losses.append(self._stretch(packets, reason))
+            times = [self._would_show(packet, by) for packet in packets]
+            told.append((times, f"{one if len(packets) == 1 else more} neighbours'"))
+        for times, reason in told[:_MOST_LINES]:
+            self._losses.append(Loss(start_s=min(times), end_s=max(times), reason=reason))
         if len(told) > _MOST_LINES:
-            left = [packet for packets, _ in told[_MOST_LINES:] for packet in packets]
+            left = [at_s for times, _ in told[_MOST_LINES:] for at_s in times]
             reason = f"{len(left)} more frames have time stamps that their neighbours contradict"
-            self._losses.append(self._stretch(left, reason))
+            self._losses.append(Loss(start_s=min(left), end_s=max(left), reason=reason))
         leaps = [leap for leap in clock.leaps if leap.by]
         if leaps:
             self._moved_from_s = self._second(int(self._pts[leaps[0].packet]))
@@ -340,14 +341,17 @@ class _Draft:
             self._notes.append(f"its last frame is on show for {own_s:.1f} s, of which {kept_s:.1f} s are kept")
         return max(min(own, self._rule.max_gap), 1)
 
-    def _stretch(self, packets: Sequence[int], reason: str) -> Loss:
-        """What is lost with packets of no time: an instant for one, and for more until the next frame shows."""
-        at_s = max(self._second(int(self._pts[packets[0]])), 0.0)
-        behind = self._pts[packets[-1] + 1 :][(self._flags[packets[-1] + 1 :] & HIDDEN) == 0]
-        if len(packets) == 1:
-            return Loss(start_s=at_s, end_s=at_s, reason=reason)
-        end_s = self._second(int(behind.min())) if len(behind) else None
-        return Loss(start_s=at_s, end_s=None if end_s is None else max(at_s, end_s), reason=reason)
+    def _would_show(self, packet: int, by: int) -> float:
+        """The second at which a frame would show if its stamp were not off by so many ticks."""
+        stamp, moved = self._rows[packet].pts, 0
+        if stamp is None:
+            return max(self._second(int(self._pts[packet])), 0.0)
+        for before in range(packet - 1, max(packet - LOOK_PACKETS, 0) - 1, -1):
+            own = self._rows[before].pts
+            if own is not None and not self._flags[before] & HIDDEN:
+                moved = int(self._pts[before]) - own
+                break
+        return max(self._second(stamp - by + moved), 0.0)
 
     def _second(self, pts: int) -> float:
         return round(float((pts - self._origin) * self._facts.time_base), 6)

@@ -59,7 +59,7 @@ SAID = {
     "08b_two_cameras_in_one_file__two.mp4": "its video stream 1 (h264 320x240, 60 packets) is used, and not 0",
     "11_one_bogus_timestamp__bogus.mkv": "a pause of 10800.0 s is cut out at 3.96 s",
     "11b_screen_recording_gaps__screen.mkv": "one frame is on show for 70.0 of its 114.0 s",
-    "11c_one_frame_hours_ahead_mid_file__dvr.flv": "left out at 1.96 s: a frame's time stamp is 37600.00 s ahead",
+    "11c_one_frame_hours_ahead_mid_file__dvr.flv": "left out at 2.00 s: a frame's time stamp is 37600.00 s ahead",
     "12_still_image_video__still.mp4": "one frame is on show for 8.0 of its 8.0 s",
     "30_vfr_two_frames_share_a_time__dup_ts.mkv": "1 frames that share a time with another left out, the first at 0.40",
     "37_mpg_cat__cat_25_24.mpg": "its clock goes back by 2.00 s at 2.00 s",

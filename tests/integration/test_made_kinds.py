@@ -20,6 +20,7 @@ from framefeed.crops import WholeFrame
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
 from tests.barred import Stretch, read_grey, read_picture, write_video
+from tests.strange import Strange, make_strange
 from tests.two_ways import as_it_is, chunked, decoded, shown_at
 
 X264 = {"preset": "veryfast", "x264-params": "keyint=12:bframes=2"}
@@ -191,3 +192,17 @@ def test_frames_that_an_edit_list_drops_among_others_are_named(tmp_path: Path) -
     assert (loss.start_s, loss.end_s) == (pytest.approx(times_s[22]), pytest.approx(times_s[24]))
     assert loss.reason == "2 frames of its edit list are not read"
     assert _probe(path).use.losses == use.losses
+
+
+@pytest.mark.parametrize("moved", range(1, 7))
+def test_a_frame_with_a_wrong_stamp_is_named_where_it_would_show(tmp_path: Path, moved: int) -> None:
+    """Also where frames are reordered, so that the packet lies elsewhere."""
+    options = {"preset": "veryfast", "x264-params": "bframes=3:keyint=12:b-pyramid=normal:b-adapt=0"}
+    strange = Strange(suffix="flv", stretches=(replace(FILM, frames=9, options=options),), moved_s={moved: 5.0})
+    seen, use = decoded(make_strange(tmp_path, strange))
+    (missing,) = set(range(9)) - {number for _, number in seen}
+    (loss,) = use.losses
+    assert (loss.start_s, loss.end_s) == (
+        pytest.approx(missing / 25, abs=0.041),
+        pytest.approx(missing / 25, abs=0.041),
+    )
