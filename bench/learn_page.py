@@ -10,6 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from bench.learn_studies import STUDIES
+
 ROOT = Path(__file__).parents[1]
 _BEGIN, _END = "<!-- bench learn -->\n", "\n<!-- end -->"
 _HEADS = ("study", "figure", "value", "wanted")
@@ -39,6 +41,8 @@ def with_figures(page: str, result: Result) -> str:
     cpu = ", ".join(f"{name.replace('_', ' ')} {cpu_s / 60:.1f}" for name, cpu_s in spent.items())
     total = sum(spent.values()) / 60
     where = {f"{one['processor']}, commit {one['commit']}, {one['date']}" for one in studies_of(result).values()}
+    if absent := [name.replace("_", " ") for name in STUDIES if name not in studies_of(result)]:
+        lines += ["", f"Not measured yet: {', '.join(absent)}."]
     lines += ["", f"CPU-minutes: {cpu}; together {total:.1f}. {'; '.join(sorted(where))}."]
     return before + _BEGIN + "\n".join(lines) + _END + rest.partition(_END)[2]
 

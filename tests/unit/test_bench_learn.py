@@ -24,8 +24,8 @@ def test_the_page_says_the_result() -> None:
     assert with_figures(PAGE, RESULT) == PAGE, "run python -m bench.learn_page"
 
 
-def test_every_study_is_in_the_result_and_is_as_it_says() -> None:
-    assert list(RESULT["studies"]) == list(STUDIES)
+def test_a_result_is_of_studies_that_there_are_and_a_figure_holds_where_it_says_so() -> None:
+    assert list(RESULT["studies"]) == [name for name in STUDIES if name in RESULT["studies"]]
     for study in RESULT["studies"].values():
         for one in study["figures"]:
             figure = Figure(**{name: one[name] for name in ("what", "value", "at_least", "at_most")})
@@ -51,7 +51,7 @@ def test_losses_are_drawn(tmp_path: Path) -> None:
 
 
 def test_a_study_that_there_is_not_is_one_line() -> None:
-    with pytest.raises(BadInput, match=r"--studies has 'colour', wanted some of few_labels, retrieval"):
+    with pytest.raises(BadInput, match=r"--studies has 'colour', wanted some of direction, speed"):
         LearnBench(studies=("colour",)).run()
 
 

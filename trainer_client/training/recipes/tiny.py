@@ -33,7 +33,7 @@ _CLIPS = ClipSpec(stride_frames=2, crop_scale=(0.8, 1.0), hflip=0.0)  # a mirror
 _ENCODER = VideoEncoder(family="videomae", size="tiny", frames=_FRAMES, size_px=_SIDE_PX, patch_px=8)
 _TOWERS = TowersModel(encoder=_ENCODER, text_width=128, text_depth=2, joint=64)
 _TEXTS = TextSpec(tokenizer="narrations", vocabulary=512)
-_MASKED, _PAIRS = Length(batch_clips=32, steps=1000), Length(batch_clips=64, steps=600)
+_MASKED, _PAIRS = Length(batch_clips=32, steps=1000), Length(batch_clips=32, steps=800)
 
 
 def mae_tiny(root: Path, out: Path, annotations: Path) -> Recipe:
