@@ -249,8 +249,8 @@ class ClipLoader(HomeProcess):
         self._restart(state, order)
         self._stand_ins.restart(stand_in for _, stand_in in self._stood_in)
 
-    def replay(self, state: Mapping[str, object]) -> None:
-        """Deliver again, from the first step on, what the run with this state had used: the same batches in the same
+    def replay(self, state: Mapping[str, object], *, first: int = 0) -> None:
+        """Deliver again, from step `first` on, what the run with this state had used: the same batches in the same
         order with the same stand-ins; then it ends. Blocks as close() does. Raises as load_state_dict() does.
         """
         self._check_home()
@@ -260,7 +260,7 @@ class ClipLoader(HomeProcess):
         except ValueError as error:
             raise BadInput(f"replay: the state cannot be replayed ({error})") from None
         self._restart(state, Order())
-        self._replayed = used
+        self._replayed = used[first:]
         self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
         self._stood_in = []
 

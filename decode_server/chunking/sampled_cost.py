@@ -10,14 +10,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from decode_server.chunking.chunk_workers import ChunkTask
 from decode_server.chunking.quality_match import matched
 from decode_server.chunking.transcode import ChunkRecord, chunk_video
 from decode_server.media.container import open_container
-from decode_server.sources.isolated import run_isolated
+from decode_server.sources.isolated import GivenUp, run_isolated
 
 _MICROSECONDS = 1_000_000  # the unit of a container's duration
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class SampledCost:
 
 def sample_costs(tasks: Sequence[ChunkTask], *, jobs: int) -> list[tuple[ChunkTask, SampledCost | None]]:
     """Chunk the samples, `jobs` at a time; None for a video of which nothing can be used. Blocks until all are done."""
-    return list(run_isolated(tasks, _sample, jobs=jobs)) if tasks else []
+    return [(task, _or_none(cost)) for task, cost in run_isolated(tasks, _sample, jobs=jobs)]
 
 
 def _sample(task: ChunkTask) -> SampledCost | None:
@@ -62,7 +65,11 @@ def _sample(task: ChunkTask) -> SampledCost | None:
 
 def durations_s(files: Sequence[Path], *, jobs: int) -> dict[Path, float | None]:
     """How long each file says it is, None where it says nothing that can be read. Blocks until all heads are read."""
-    return dict(run_isolated(files, _duration_s, jobs=min(jobs, len(files)))) if files else {}
+    return {file: _or_none(found_s) for file, found_s in run_isolated(files, _duration_s, jobs=jobs)}
+
+
+def _or_none(found: Found | GivenUp) -> Found | None:
+    return None if isinstance(found, GivenUp) else found
 
 
 def _duration_s(file: Path) -> float | None:

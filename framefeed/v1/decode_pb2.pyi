@@ -324,12 +324,14 @@ class Clip(_message.Message):
     def __init__(self, pts_s: _Optional[_Iterable[float]] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., flipped: _Optional[bool] = ..., colour: _Optional[_Union[Colour, _Mapping]] = ..., read_bytes: _Optional[int] = ..., fed_packets: _Optional[int] = ..., stage_s: _Optional[_Mapping[str, float]] = ..., placed: _Optional[_Union[Box, _Mapping]] = ..., padding: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class Colour(_message.Message):
-    __slots__ = ("matrix", "full_range")
+    __slots__ = ("matrix", "full_range", "transfer")
     MATRIX_FIELD_NUMBER: _ClassVar[int]
     FULL_RANGE_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     matrix: str
     full_range: bool
-    def __init__(self, matrix: _Optional[str] = ..., full_range: _Optional[bool] = ...) -> None: ...
+    transfer: str
+    def __init__(self, matrix: _Optional[str] = ..., full_range: _Optional[bool] = ..., transfer: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message")

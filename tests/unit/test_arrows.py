@@ -48,6 +48,7 @@ ONE_FILE = {
     "grpc": {
         "decode_server/service/listeners/gateway/grpc_gateway.py",
         "decode_server/service/listeners/gateway/grpc_auth.py",
+        "decode_server/service/listeners/gateway/grpc_server.py",
         "trainer_client/transports/grpc_transport.py",
     },
     "jax": {"trainer_client/adapters/jax_batches.py"},

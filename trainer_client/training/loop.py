@@ -131,7 +131,7 @@ class _Taken:
 
 class TrainLoop(Generic[InputsT]):
     """Runs steps until a limit or a stop. In this thread are called, in turn, `on_record` with each step's record, one
-    step later, and `on_skipped` with the batch of a step that was not finite, and its record.
+    step later, `on_batch` with its batch and the record, and `on_skipped` likewise if it was not finite.
 
     All ranks meet before each step: they stop, and save, where all have done the same steps.
     """
@@ -147,6 +147,7 @@ class TrainLoop(Generic[InputsT]):
         self._idle = IdleClock.of(device)
         self.on_record: list[Callable[[StepRecord], None]] = []
         self.on_skipped: list[Callable[[Batch, StepRecord], None]] = []
+        self.on_batch: list[Callable[[Batch, StepRecord], None]] = []
         self.last_batch: Batch | None = None
         self._under_way: _Taken | None = None
         self._skips = 0
@@ -275,6 +276,8 @@ class TrainLoop(Generic[InputsT]):
         )
         for hear in self.on_record:
             hear(record)
+        for look in self.on_batch:
+            look(taken.batch, record)
         if seen.skipped and seen.scale <= 1.0:  # with a larger one float16 overflowed, which the scale will cure
             self._count_skip(taken.batch, record, limits)
 

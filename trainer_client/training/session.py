@@ -34,6 +34,9 @@ from trainer_client.training.ranks import Ranks
 from trainer_client.training.saver import Rhythm, Saver
 from trainer_client.training.tasks.task import InputsT
 from trainer_client.training.watch.curves import Curves
+from trainer_client.training.watch.energy import POWERCAP, EnergyMeter
+from trainer_client.training.watch.health import Health
+from trainer_client.training.watch.run_cost import cost_of
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
 from trainer_client.training.watch.train_log import TrainLog
 from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
@@ -73,6 +76,11 @@ class SessionOptions:
     max:NAME of a part of the loss."""
     log_every: int = 20
     """Steps between two lines of the log and two points of the curves."""
+    sheet_every: int = 500
+    """Look at 16 clips every so many steps, off the training thread, for cuts, flicker and pictures that come again,
+    and draw four: OUT/clips/step_N.png, .mp4 and .json, the last 20 looks. 0: never."""
+    price_per_gpu_hour: float | None = None
+    """What an hour of one GPU costs, for the summary, in any currency."""
     wandb: str | None = None
     """Project of Weights & Biases that gets the curves as well. Default: none; TensorBoard's are in --out."""
     metrics_port: int = 9556
@@ -84,6 +92,11 @@ class SessionOptions:
         for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name)}, wanted at least 1")
+        if self.sheet_every < 0:
+            raise BadInput(f"--sheet-every is {self.sheet_every}, wanted a number of steps, or 0 for never")
+        price = self.price_per_gpu_hour
+        if price is not None and not 0 <= price < 1e9:
+            raise BadInput(f"--price-per-gpu-hour is {price:g}, wanted 0 or more")
         for name in ("max_seconds", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -179,13 +192,15 @@ class Session:
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
         loop.on_skipped.append(SkippedSteps(self._own(SKIPPED_NAME)).record)
         metrics = TrainMetrics(self.registry, rank=self._ranks.rank, on_gpu=loop.device.type == "cuda")
-        loop.on_record += [summary.record, saver.record, metrics.record]
+        meter = EnergyMeter(device=loop.device, packages=POWERCAP if ranks_here() else None)
+        loop.on_record += [summary.record, saver.record, metrics.record, meter.record]
         ending = "failed"
         try:
             with ExitStack() as stack:
                 if self._ranks.rank == 0:
                     curves = stack.enter_context(self._curves(loop.steps_done))
-                    loop.on_record.append(stack.enter_context(self._log(loop, curves)).record)
+                    health = stack.enter_context(self._health(loop, loader, metrics))
+                    loop.on_record.append(stack.enter_context(self._log(loop, curves, health)).record)
                 ended = loop.run(options.limits(self._config.steps), stops=self._stops, saves=saver)
             ending = ended.value
             saver.finish()
@@ -198,7 +213,8 @@ class Session:
             raise
         finally:
             with _told_only() if ending.startswith("failed") else nullcontext():
-                summary.write(self._own(SUMMARY_NAME), loader.stats, ending=ending)
+                cost = self._cost(summary.ran_s, loop, meter)
+                summary.write(self._own(SUMMARY_NAME), loader.stats, ending=ending, cost=cost)
         if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
@@ -207,7 +223,18 @@ class Session:
         options = self._options
         return Curves(options.out, first_step=first_step, project=options.wandb, config=self._config.said)
 
-    def _log(self, loop: TrainLoop[InputsT], curves: Curves) -> TrainLog:
+    def _health(self, loop: TrainLoop[InputsT], loader: ClipLoader, metrics: TrainMetrics) -> Health:
+        options = self._options
+        health = Health(options.out, sheet_every=options.sheet_every, metrics=metrics, waited_s=lambda: loader.waited_s)
+        loop.on_record.append(health.record)
+        loop.on_batch.append(health.see)
+        return health
+
+    def _cost(self, ran_s: float, loop: TrainLoop[InputsT], meter: EnergyMeter) -> dict[str, object]:
+        gpus = self._ranks.world if loop.device.type == "cuda" else 0
+        return cost_of(ran_s, gpus=gpus, price_per_gpu_hour=self._options.price_per_gpu_hour, meter=meter)
+
+    def _log(self, loop: TrainLoop[InputsT], curves: Curves, health: Health) -> TrainLog:
         options = self._options
         return TrainLog(
             curves,
@@ -215,6 +242,7 @@ class Session:
             every=options.log_every,
             first_step=loop.steps_done,
             console=self._console,
+            beside=health,
         )
 
     def _resume(self, loop: TrainLoop[InputsT], path: Path) -> BestScore | None:

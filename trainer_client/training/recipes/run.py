@@ -47,15 +47,7 @@ def _train(recipe: Recipe, compute: Compute) -> None:
     what, how = recipe.what, recipe.how
     data = open_data(what.data, how.root)
     built = build(what, data)
-    plan = FeedPlan(
-        root=how.root,
-        logs=how.session.out,
-        dataset=data.dataset,
-        policy=built.policy(),
-        batch_clips=what.length.batch_clips,
-        seed=what.length.seed,
-        steps=what.length.steps_over(len(data.dataset)),
-    )
+    plan = feed_plan(recipe, built)
     with Session(how.session, config=run_config(recipe, built, steps=plan.steps), ranks=compute.ranks) as session:
         run = _begin(recipe, built, compute=compute, session=session, steps=plan.steps)
         with how.feed.open(plan, compute=compute, registry=session.registry) as loader:
@@ -92,6 +84,20 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
         passes=compute.passes,
         average=Average(task.model, decay=what.learning.average_decay),
         seed=what.length.seed,
+    )
+
+
+def feed_plan(recipe: Recipe, built: Built) -> FeedPlan:
+    """What the run feeds on. Raises BadRequest for a size or stride out of its limits, BadInput for no samples."""
+    length, dataset = recipe.what.length, built.data.dataset
+    return FeedPlan(
+        root=recipe.how.root,
+        logs=recipe.how.session.out,
+        dataset=dataset,
+        policy=built.policy(),
+        batch_clips=length.batch_clips,
+        seed=length.seed,
+        steps=length.steps_over(len(dataset)),
     )
 
 

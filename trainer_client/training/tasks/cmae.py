@@ -20,6 +20,7 @@ from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.masking import CubeMask, MaskShape
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.mae import MaskedInputs, masks_of
 from trainer_client.training.tasks.task import Losses
 
@@ -94,7 +95,7 @@ class CmaeTask:
         everyone = split_rows(ranks.gather(rows))
         contrast: Tensor = self._cmae.heads(everyone.online_BD, everyone.target_BD)
         reconstruction = everyone.reconstruction_B.mean()
-        parts = {"reconstruction": reconstruction, "contrast": contrast}
+        parts = {"reconstruction": reconstruction, "contrast": contrast, **feature_spread(everyone.online_BD)}
         return Losses(total=reconstruction + contrast, parts=parts)
 
     def after_step(self, step: int) -> None:

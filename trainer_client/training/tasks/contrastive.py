@@ -21,6 +21,7 @@ from trainer_client.samples import Sample
 from trainer_client.text.tokens import Tokenizer
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.task import ClipInputs, Losses
 
 TextOf = Callable[[Sample, int], str]
@@ -93,7 +94,8 @@ class ContrastiveTask:
         everyone = ranks.gather(rows)
         own, first = (rows, ranks.rank * len(rows)) if self._local else (everyone, 0)
         loss, correct = info_nce(own, everyone, first=first)
-        return Losses(total=loss, parts={"top1": correct, "scale": everyone[:, -1].mean()})
+        spread = feature_spread(split_pairs(everyone)[0])
+        return Losses(total=loss, parts={"top1": correct, "scale": everyone[:, -1].mean(), **spread})
 
     def after_step(self, step: int) -> None:
         """Keep the scale between 1 and 100."""

@@ -20,6 +20,7 @@ from trainer_client.samples import Sample
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.contrastive import PairInputs, Texts, pair_rows, split_pairs
+from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.task import Losses
 
 WeightOf = Callable[[Sample], float]
@@ -85,7 +86,8 @@ class RankingTask:
         if len(everyone) < 2:
             raise BadInput("ranking: a step has 1 clip, wanted at least 2 to compare")
         video_GE, text_GE = split_pairs(everyone[:, :-1])
-        return Losses(total=max_margin(video_GE @ text_GE.T, margin_G=self._margin.width * everyone[:, -1]))
+        loss = max_margin(video_GE @ text_GE.T, margin_G=self._margin.width * everyone[:, -1])
+        return Losses(total=loss, parts=feature_spread(video_GE))
 
     def after_step(self, step: int) -> None:
         """Keep the scale between 1 and 100; the loss has none, but the weights may be used with one."""

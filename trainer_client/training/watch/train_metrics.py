@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -11,6 +11,8 @@ from framefeed.errors import BadInput
 from framefeed.page_server import Page, PageServer
 from trainer_client.training.gpu_idle import IDLE_CAUSES
 from trainer_client.training.loop import StepRecord
+from trainer_client.training.tasks.feature_spread import RANK, SPREAD
+from trainer_client.training.watch.clip_checks import FINDINGS
 from trainer_client.training.watch.status_page import StatusPage
 
 _STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -41,6 +43,7 @@ class TrainMetrics:
         }
 
         self._idle = _idle_seconds(registry, rank=rank) if on_gpu else {}
+        self._clips = _HealthMetrics(registry, rank=str(rank))
 
     def record(self, record: StepRecord) -> None:
         """Count one step."""
@@ -51,6 +54,36 @@ class TrainMetrics:
         self._duration.observe(record.step_s)
         for field, gauge in self._gauges.items():
             gauge.set(getattr(record, field))
+
+    def count_clips(self, clips: int, found: Mapping[str, int]) -> None:
+        """Count clips that were looked at, and how many have each of FINDINGS."""
+        self._clips.checked.inc(clips)
+        for name, count in found.items():
+            self._clips.findings[name].inc(count)
+
+    def set_features(self, means: Mapping[str, float], *, collapsed: bool) -> None:
+        """Show feature_std and feature_rank, means of the last steps, and whether they have collapsed."""
+        for name, value in ({**means, "features_collapsed": float(collapsed)}).items():
+            self._clips.features[name].set(value)
+
+
+class _HealthMetrics:
+    """What is learned from and how it is told apart: the first rank of a run looks, the others' stay 0."""
+
+    def __init__(self, registry: CollectorRegistry, *, rank: str) -> None:
+        text = "Clips looked at for cuts, flicker and pictures that come again."
+        self.checked = Counter("framefeed_trainer_checked_clips", text, ["rank"], registry=registry).labels(rank)
+        text = "Clips of these with something odd in them; cuts of the videos themselves count too."
+        found = Counter("framefeed_trainer_clip_findings", text, ["rank", "finding"], registry=registry)
+        self.findings = {name: found.labels(rank, name) for name in FINDINGS}
+        self.features = {
+            name: Gauge(f"framefeed_trainer_{name}", text, ["rank"], registry=registry).labels(rank)
+            for name, text in (
+                (SPREAD, "Standard deviation of clips' features over clips, mean of 50 steps; 0: all are one."),
+                (RANK, "In how many directions clips' features differ, mean of 50 steps."),
+                ("features_collapsed", "1 while the run's features are held to have collapsed."),
+            )
+        }
 
 
 def _idle_seconds(registry: CollectorRegistry, *, rank: int) -> dict[str, Counter]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from framefeed.errors import StorageFault
@@ -36,8 +36,15 @@ class Summary:
         self._clips += record.clips
         self._ran_s += record.step_s
 
-    def write(self, path: Path, stats: FeedStats, *, ending: str) -> dict[str, object]:
-        """Write the file atomically and return what it says.
+    @property
+    def ran_s(self) -> float:
+        """Seconds of the steps so far."""
+        return self._ran_s
+
+    def write(
+        self, path: Path, stats: FeedStats, *, ending: str, cost: Mapping[str, object] | None = None
+    ) -> dict[str, object]:
+        """Write the file atomically and return what it says, and what the run has cost.
 
         Losses are means over the first and the last 20th of the steps. Starvation is the share of the steps' time that
         next(loader) was blocked, the start included; `wait_s` says by what: "first_batch" is the start. Raises
@@ -65,6 +72,7 @@ class Summary:
             "read_bytes_per_clip": stats.read_bytes_per_clip,
             "received_bytes": stats.received_bytes,
             "conserved": stats.conserved,
+            **(cost or {}),
         }
         try:
             write_whole(path, json.dumps(body, indent=1).encode() + b"\n")
