@@ -34,10 +34,9 @@ def with_figures(page: str, result: Result) -> str:
     before, _, rest = page.partition(_BEGIN)
     lines = ["| " + " | ".join(_HEADS) + " |", "|---" * len(_HEADS) + "|"]
     lines += ["| " + " | ".join(cells) + " |" for cells in _rows(result)]
-    spent = {
-        "making scenes": result["scenes_cpu_s"],
-        **{name: one["cpu_s"] for name, one in studies_of(result).items()},
-    }
+    spent = {name: one["cpu_s"] for name, one in studies_of(result).items()}
+    if scenes_cpu_s := result["scenes_cpu_s"]:  # 0 where studies were put together of several runs
+        spent["making scenes"] = scenes_cpu_s
     cpu = ", ".join(f"{name.replace('_', ' ')} {cpu_s / 60:.1f}" for name, cpu_s in spent.items())
     total = sum(spent.values()) / 60
     where = {f"{one['processor']}, commit {one['commit']}, {one['date']}" for one in studies_of(result).values()}
