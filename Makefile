@@ -10,7 +10,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --no-deps
 LOCKED := $(PIP_INSTALL) --require-hashes --only-binary :all: --requirement
 IS_CUDA := import importlib.metadata as m; print(any("nvidia" in one or "cuda" in one for one in m.requires("torch")))
 
-.PHONY: demo test test-slow test-calm test-gpu test-bring-up images lint bench strange stubs clean
+.PHONY: demo test test-slow test-calm test-gpu test-bring-up images lint bench learn strange stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
@@ -59,6 +59,11 @@ lint: $(VENV)/dev.installed
 # Every number in the README: the results lie in bench/results.
 bench: $(VENV)/dev.installed
 	$(VENV)/bin/framefeed bench decode
+
+# What the small recipes learn on two CPU cores, and docs/learning.md; LEARN_OPTIONS="--studies direction" is one of them.
+learn: $(VENV)/dev.installed
+	$(VENV)/bin/python -m bench.learn $(LEARN_OPTIONS)
+	$(VENV)/bin/python -m bench.learn_page
 
 stubs: $(VENV)/dev.installed
 	proto/generate.sh
