@@ -39,7 +39,10 @@ _PROVED_CLIPS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeBench:
-    """Clips of 224x224 after RandomResizedCrop(0.5, 1), from chunks of the `train` profile and of ffmpeg's defaults."""
+    """Clips a second and core, beside other decoders.
+
+    Clips of 224x224 after RandomResizedCrop(0.5, 1), from chunks of the `train` profile and of ffmpeg's defaults.
+    """
 
     videos: Path | None = None
     """Folder of videos to chunk and decode; default: synthetic video of 512x288 at 30 fps."""

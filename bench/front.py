@@ -32,7 +32,10 @@ _START_TOGETHER_S = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class FrontBench:
-    """The front's CPU a clip with few and with many ready workers, and two fronts on two cores over one on one."""
+    """CPU time a clip of a server's front, by number of workers.
+
+    And two fronts on two cores over one on one.
+    """
 
     workers: tuple[int, ...] = (1, 8, 24, 48)
     """Numbers of workers, of one thread each."""

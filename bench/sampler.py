@@ -28,7 +28,7 @@ _RUN_SEED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerBench:
-    """Every rank's batches over the boundary of the first epoch."""
+    """Every rank's batches over the end of the first epoch."""
 
     samples: int = 100_000_000
     """Samples of an epoch."""

@@ -42,7 +42,10 @@ _LONG_FRAMES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class TransportBench:
-    """Ready clips over each transport, and real ones over the last, between two cores."""
+    """Clips a second over each transport, between two cores.
+
+    Ready ones over each, and decoded ones against decoding in one process.
+    """
 
     transports: tuple[str, ...] = tuple(BINDS)
     """Which to measure."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 from rich.console import Console
@@ -33,7 +34,22 @@ from framefeed.new_file import check_place
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Cut videos into short chunks that are cheap to read at random."""
+    """Cut videos into chunks that are cheap to read at random."""
+
+    FIRST_OPTIONS: ClassVar[tuple[str, ...]] = (
+        "--out",
+        "--profile",
+        "--short-side-px",
+        "--chunk-s",
+        "--fps",
+        "--audio",
+        "--jobs",
+        "--dry-run",
+        "--overwrite",
+        "--all-files",
+        "--report",
+        "--advise",
+    )
 
     src: tyro.conf.Positional[tuple[Path, ...]]
     """Video files, or folders that are searched for video files."""

@@ -41,7 +41,7 @@ _TOUCHED = "changed on disk since it was indexed, with the same packets"
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Check every file of a root against its index, and quarantine what is damaged."""
+    """Check files against their index; quarantine what is damaged."""
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of videos, made by 'framefeed chunk' or indexed by 'framefeed index'."""

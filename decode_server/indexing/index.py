@@ -50,7 +50,11 @@ from framefeed.show_value import one_line
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """Build the packet index of chunk trees (ROOT/{video}.{ext}/{start}.{ext}) and folders of plain video files."""
+    """Make a folder of video files or chunks ready to be served.
+
+    It builds the packet index of chunk trees (ROOT/{video}.{ext}/{start}.{ext}) and of plain video files, which it
+    leaves as they are.
+    """
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of chunk folders or video files, searched recursively."""

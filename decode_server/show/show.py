@@ -37,7 +37,7 @@ _COLUMNS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Draw clips beside the frames they come from, with the box and the times: a PNG or an MP4."""
+    """Draw clips beside the frames they come from, as PNG or MP4."""
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of chunks or videos, indexed."""

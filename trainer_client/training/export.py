@@ -31,7 +31,7 @@ from trainer_client.training.run_state import MODEL
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the weights of a run as safetensors with a JSON configuration, or as a folder that transformers loads."""
+    """Write a run's weights as safetensors or for transformers."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, whose newest checkpoint is taken, or one checkpoint (step_*)."""

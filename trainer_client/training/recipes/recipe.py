@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -112,6 +112,22 @@ class How:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A run, whole. `name` is that of the function in the catalogue that made it, before changes."""
+
+    FIRST_OPTIONS: ClassVar[tuple[str, ...]] = (
+        "--servers",
+        "--preset",
+        "--window-s",
+        "--data.kind",
+        "--data.path",
+        "--frames",
+        "--batch-clips",
+        "--steps",
+        "--epochs",
+        "--lr",
+        "--init-from",
+        "--nproc",
+        "--resume",
+    )
 
     name: tyro.conf.Fixed[str]
     what: Annotated[What, _bare]
