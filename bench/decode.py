@@ -61,7 +61,7 @@ class DecodeBench:
 
     def run(self) -> None:
         if self.clips < 1 or self.rounds < 1:
-            raise BadInput(f"bench: clips is {self.clips} and rounds is {self.rounds}, wanted at least 1")
+            raise BadInput(f"--clips is {self.clips} and --rounds is {self.rounds}, wanted at least 1")
         with ExitStack() as stack:
             work = self.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             material = make_material(self.videos, work)

@@ -52,7 +52,7 @@ class FrontBench:
         """Measure, write and print. Raises FramefeedError if a clip is not what it should be."""
         check_transports(self.transports)
         if self.clips < 1 or self.rounds < 1 or not self.workers or min(self.workers) < 1:
-            raise BadInput("bench: clips, rounds and each number of workers are to be at least 1")
+            raise BadInput("--clips, --rounds and each of --workers are wanted to be at least 1")
         result: dict[str, Any] = {
             **provenance(),
             "clip_bytes": POLICY.clip_bytes,

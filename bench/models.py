@@ -52,7 +52,7 @@ class ModelsBench:
         Raises BadInput for numbers that make no bench, FramefeedError if contestants do not compute the same.
         """
         if self.batch < 1 or not self.gpu_gb > 0:
-            raise BadInput(f"bench: batch is {self.batch} and gpu_gb is {self.gpu_gb:g}, wanted more than 0")
+            raise BadInput(f"--batch is {self.batch} and --gpu-gb is {self.gpu_gb:g}, wanted more than 0")
         result: dict[str, Any] = {
             **provenance(),
             "torch": torch.__version__,

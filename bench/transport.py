@@ -62,7 +62,7 @@ class TransportBench:
         """Measure, write and print. Raises FramefeedError if a clip is not what it should be."""
         check_transports(self.transports)
         if self.clips < 1 or self.rounds < 1:
-            raise BadInput(f"bench: clips is {self.clips} and rounds is {self.rounds}, wanted at least 1")
+            raise BadInput(f"--clips is {self.clips} and --rounds is {self.rounds}, wanted at least 1")
         result: dict[str, Any] = {
             **provenance(),
             "clip_bytes": POLICY.clip_bytes,

@@ -60,6 +60,8 @@ class Verify:
         Raises CorruptMedia when anything is quarantined by this run, StorageFault when files could not be read, and
         BadInput when the root has no usable manifest, or one whose identity is not that of what it lists.
         """
+        if self.jobs < 1:
+            raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
         check_place(self.report, option="--report")
         console = Console(stderr=True)
         checks = verify_root(self.root, index_folder=self.index, deep=self.deep, jobs=self.jobs, console=console)

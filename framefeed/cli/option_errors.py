@@ -37,10 +37,12 @@ def explain(box: str, fields: Sequence[OptionField], args: Sequence[str]) -> str
 
 
 def plain_text(box: str) -> str:
-    """A framed complaint as one line: frame and title go, the sentences stay."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    kept = [line.strip("│╰╯─ ┃") for line in text.splitlines() if not line.startswith("╭")]
-    kept = [line for line in kept if line and not re.fullmatch(r"framefeed .*--help", line)]
+    """A framed complaint as one line: frame and title go, the sentences stay; also one whose frame is made of blanks."""
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    if len(lines) > 1 and re.fullmatch("-+", lines[1]):  # a title over a rule, where the output's encoding has no frame
+        lines = lines[2:]
+    kept = [line.strip("│┃─ ") for line in lines if not line.startswith(("╭", "╰"))]
+    kept = [line for line in kept if not re.fullmatch("-*|framefeed .*--help", line)]
     return re.sub(r"\s+", " ", " ".join(kept)) or "the options do not parse"
 
 

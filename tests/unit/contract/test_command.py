@@ -30,14 +30,14 @@ def _framefeed(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["index", "nowhere"], "framefeed: root nowhere is not a folder; wanted a folder of chunk folders or video"),
         (["index", "."], "framefeed: root . holds no video file; wanted files ending in .3gp"),
         (["chunk", "nowhere", "--out", "o"], "framefeed: source nowhere does not exist"),
-        (["chunk", ".", "--out", "o", "--profile", "fast"], "framefeed: unknown profile 'fast'; wanted one of"),
+        (["chunk", ".", "--out", "o", "--profile", "fast"], "framefeed: --profile is 'fast', wanted one of"),
         (["serve", ".", "--worker", "2"], "framefeed: serve: there is no option --worker; did you mean --workers?"),
         (["serve", ".", "--workers", "two"], "framefeed: serve: --workers is 'two', wanted a whole number"),
         (
             ["train", "mae", ".", "--out", "o", "--servers", "tcp://127.0.0.1:1", "--batch-clip", "8"],
             "framefeed: train mae: there is no option --batch-clip; did you mean --batch-clips?",
         ),
-        (["bench", "decode", "--clips", "0"], "framefeed: bench: clips is 0 and rounds is 5, wanted at least 1"),
+        (["bench", "decode", "--clips", "0"], "framefeed: --clips is 0 and --rounds is 5, wanted at least 1"),
     ],
 )
 def test_bad_input_is_one_line_and_a_failing_exit_code(tmp_path: Path, args: list[str], line: str) -> None:

@@ -35,6 +35,10 @@ class Windows:
     window_s: Annotated[float, tyro.conf.arg(prefix_name=False)] = 4.0
     """Videos are cut into windows of so many seconds, the samples; a clip starts at a random frame of one."""
 
+    def __post_init__(self) -> None:
+        if not self.window_s > 0:
+            raise BadInput(f"--window-s is {self.window_s:g}, wanted more than 0 seconds")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Init:

@@ -45,6 +45,7 @@ def train(recipe: Recipe) -> None:
 
 def _train(recipe: Recipe, compute: Compute) -> None:
     what, how = recipe.what, recipe.how
+    how.kernels.check(compute.device)
     data = open_data(what.data, how.root)
     built = build(what, data)
     plan = FeedPlan(
