@@ -37,7 +37,7 @@ def explain(box: str, fields: Sequence[OptionField], args: Sequence[str]) -> str
 
 
 def plain_text(box: str) -> str:
-    """A framed complaint as one line: frame and title go, the sentences stay; also one whose frame is made of blanks."""
+    """A framed complaint as one line: frame and title go, the sentences stay; a frame may be of blanks."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     if len(lines) > 1 and re.fullmatch("-+", lines[1]):  # a title over a rule, where the output's encoding has no frame
         lines = lines[2:]
