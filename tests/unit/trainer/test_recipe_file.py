@@ -130,7 +130,7 @@ def test_a_file_that_is_none_is_one_line(
 def test_a_file_without_its_places_has_to_be_told_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.json").write_text('{"name": "mae", "what": {"learning": {"lr": 0.5}}}')
     assert main(["train", str(tmp_path / "recipe.json")]) == 2
-    assert "Missing" in capsys.readouterr().err
+    assert "missing ROOT (" in capsys.readouterr().err
     recipe = Train.parse([str(tmp_path / "recipe.json"), "root=/r", "--out", "/o"]).recipe
     assert recipe == changed(mae(root=Path("/r"), out=Path("/o")), "lr=0.5")
 
