@@ -18,20 +18,36 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from bench.gpu_fed import fed_against_resident
+from bench.gpu_fed import Resident, fed_against_resident
 from bench.machine import provenance
+from bench.one_core import on_core, two_cores
+from bench.running_server import READY_SERVER, running_server
 from framefeed.clip import ClipInfo, Colour
-from framefeed.crops import Box
+from framefeed.crops import Box, RandomResizedCrop
 from framefeed.errors import BadInput
+from framefeed.sampling import Segments
 from models.pixel_norm import CLIP
+from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
+from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Sample
+from trainer_client.text.narration_bpe import NarrationTokenizer
+from trainer_client.training.augment.masking import CubeMask
 from trainer_client.training.augment.mixup import MixRule
 from trainer_client.training.augment.rule import AugmentOptions
 from trainer_client.training.copies import Copies, Tensors
 from trainer_client.training.device_feed import DeviceFeed, Preparing
+from trainer_client.training.loop import Feeding
+from trainer_client.training.tasks.contrastive import Texts
+from trainer_client.training.tasks.mae import masks_of
 
 LIMIT_MS = 2.0
+_FRAMES, _SIDE_PX = 4, 224
+_POLICY = ClipPolicy(
+    sampling=Segments(frames=_FRAMES), crop=RandomResizedCrop(), width_px=_SIDE_PX, height_px=_SIDE_PX,
+    pixel_format="yuv420p",
+)  # fmt: skip
+_SAMPLES = tuple(Sample(video="ready", start_s=float(at), end_s=at + 1.0) for at in range(1024))
 _STRONG = AugmentOptions(flip=0.5, jitter=0.8, grey=0.2, blur=0.5, rand_ops=4, erase=0.25, erase_noise=True)
 
 
@@ -57,7 +73,7 @@ class TrainingBench:
             **provenance(),
             "torch": torch.__version__,
             "batch_clips": self.batch_clips,
-            "thread_ms": thread_ms(self.batch_clips, steps=self.steps),
+            "thread_ms": served_thread_ms(self.batch_clips, steps=self.steps),
             "fed_against_resident": fed_against_resident(steps=self.steps),
         }
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,29 +81,36 @@ class TrainingBench:
         Console().print_json(data=result)
 
 
-def thread_ms(clips: int, *, steps: int) -> dict[str, float]:
-    """Median CPU milliseconds of this thread a step for its batch, and of the preparing thread for the same.
+def served_thread_ms(clips: int, *, steps: int) -> dict[str, float]:
+    """`thread_ms` of batches that a loader has from a real server, on another core, whose clips are ready."""
+    server_core, client_core = two_cores()
+    with running_server(READY_SERVER, "tcp", core=server_core) as server, on_core(client_core):
+        options = LoaderOptions(servers=[server.url], batch_clips=clips, steps=steps, prefetch_batches=4, stall_s=60.0)
+        with ClipLoader(_SAMPLES, _POLICY, options) as loader:
+            return thread_ms(clips, steps=steps, source=loader)
 
-    4 frames of 224 px, YUV, with all augmentations and mixup. On a GPU from a batch that is ready to the launches of
-    its augmentation; without one copies go nowhere and the launches, two kernels and the blur's, are not in it.
+
+def thread_ms(clips: int, *, steps: int, source: Feeding | None = None) -> dict[str, float]:
+    """Median CPU milliseconds of this thread a step for its batch, from next() of the source on, and of the preparing
+    thread for the same. Without a source batches lie there.
+
+    4 frames of 224 px, YUV, with all augmentations, mixup, masks and tokens. On a GPU up to the launches of its
+    augmentation; without one copies go nowhere and the launches, two kernels and the blur's, are not in it.
     """
     on_gpu = torch.cuda.is_available()
-    batch = _made(clips)
-    mix = MixRule()
-
-    def on_host(made: Batch) -> Mapping[str, torch.Tensor]:
-        drawn = mix.draw(made.seeds.tolist(), height_px=224, width_px=224, first_position=0)
-        return {"kept_B": drawn.kept_B, "box_B4": drawn.box_B4}
-
-    preparing = Preparing(work=on_host, augment=_STRONG, dtype=torch.bfloat16)
+    batch, work = _made(clips), _HostWork()
+    feeding: Feeding = Resident([batch]) if source is None else source
+    preparing = Preparing(work=work, augment=_STRONG, dtype=torch.bfloat16)
     times, prepared = list[float](), list[float]()
     device, copying = torch.device("cuda" if on_gpu else "cpu"), None if on_gpu else _NoDevice()
-    with DeviceFeed(_Endless(batch), preparing, device=device, copying=copying) as feed:
-        for _ in range(steps):
-            feed.fetch()
-            feed.fill(most=3)
+    with DeviceFeed(feeding, preparing, device=device, copying=copying) as feed:
+        for step in range(steps):
             began_s = time.thread_time()
+            feed.fetch()
+            feed.fill(most=steps - step)
             taken = feed.take()
+            feeding.count_copy_wait(feed.waited_s)
+            _ = feeding.waited_s
             if on_gpu:
                 taken.normalised(CLIP)
             times.append(time.thread_time() - began_s)
@@ -95,8 +118,24 @@ def thread_ms(clips: int, *, steps: int) -> dict[str, float]:
         began_s = time.thread_time()
         preparing.host_tensors(batch)
         prepared.append(time.thread_time() - began_s)
-    found = {"taken": statistics.median(times), "prepared": statistics.median(prepared)}
+    found = {"taken": statistics.median(times), "worst": max(times), "prepared": statistics.median(prepared)}
     return {name: round(1e3 * seconds, 3) for name, seconds in found.items()} | {"limit": LIMIT_MS}
+
+
+class _HostWork:
+    """What all tasks together make of a batch on the host."""
+
+    def __init__(self) -> None:
+        self._mix, self._masks = MixRule(), CubeMask(slots=_FRAMES, cells=(_SIDE_PX // 16) ** 2)
+        self._tokenizer = NarrationTokenizer.train([sample.video for sample in _SAMPLES], vocabulary=300)
+        self._texts = Texts(
+            text_of=lambda sample, _: f"{sample.video} at {sample.start_s:g}", tokenizer=self._tokenizer
+        )
+
+    def __call__(self, batch: Batch) -> Mapping[str, torch.Tensor]:
+        drawn = self._mix.draw(batch.seeds.tolist(), height_px=_SIDE_PX, width_px=_SIDE_PX, first_position=0)
+        mixed = {"kept_B": drawn.kept_B, "box_B4": drawn.box_B4}
+        return mixed | masks_of(self._masks, batch) | {"tokens_BL": self._texts.tokens(batch)}
 
 
 class _NoDevice:
@@ -109,26 +148,16 @@ class _NoDevice:
         """At once."""
 
 
-class _Endless:
-    is_ready = True
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-
-    def __next__(self) -> Batch:
-        return self._batch
-
-
 def _made(clips: int) -> Batch:
     box = Box(x_px=0, y_px=0, width_px=64, height_px=64)
     info = ClipInfo(pts_s=(0.0, 0.1, 0.2, 0.3), box=box, flipped=False, colour=Colour(), read_bytes=1, fed_packets=1)
     return Batch(
         step=0,
-        pixels=np.zeros((clips, 4, 336, 224), np.uint8),
+        pixels=np.zeros((clips, *_POLICY.shape), np.uint8),
         positions=np.arange(clips),
         epochs=np.zeros(clips, np.int64),
         indices=np.arange(clips),
         seeds=np.arange(clips, dtype=np.uint64),
-        samples=(Sample(video="v", start_s=0.0, end_s=1.0),) * clips,
+        samples=(_SAMPLES[0],) * clips,
         infos=(info,) * clips,
     )

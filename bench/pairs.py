@@ -25,6 +25,7 @@ from trainer_client.datasets.annotated import AnnotatedDataset, Naming
 from trainer_client.datasets.annotation import text_of
 from trainer_client.datasets.column_writer import Block, ColumnWriter, Meaning, new_columns
 from trainer_client.datasets.columns import TEXT_NAME, VIDEOS_NAME, open_columns
+from trainer_client.datasets.mixture import Mixture
 from trainer_client.feed.sampler import Sampler, Share
 
 _BLOCK_ROWS = 1 << 20
@@ -39,40 +40,53 @@ class PairsBench:
 
     pairs: int = 35_000_000
     """Samples of the data set."""
+    mixed_in: int = 10_000_000
+    """Samples of a second one, whose mixture with the first is planned too: one of its for each of the first's."""
     videos: int = 9_600
     """Videos that they are of."""
     batch_clips: int = 256
     """Clips of the first batch."""
     folder: Path | None = None
-    """Where they are written, 1.6 GB for 35 million. Default: the folder for temporary files."""
+    """Where they are written, 2 GB for 45 million. Default: the folder for temporary files."""
     out: Path = Path("bench/results/pairs.json")
     """Where the result is written."""
 
     def run(self) -> None:
         """Make, open, plan, write and print. Raises FramefeedError if a sample is not what was written."""
         with tempfile.TemporaryDirectory(dir=self.folder) as made:
-            folder = Path(made) / "pairs"
-            with new_columns(folder) as writer:
-                write_pairs(writer, pairs=self.pairs, videos=self.videos)
-            _forget(folder)
-            result: dict[str, Any] = {**provenance(), "pairs": self.pairs, **self._measure(folder)}
+            own, other = Path(made) / "pairs", Path(made) / "mixed_in"
+            for folder, pairs in ((own, self.pairs), (other, self.mixed_in)):
+                with new_columns(folder) as writer:
+                    write_pairs(writer, pairs=pairs, videos=self.videos)
+                _forget(folder)
+            result: dict[str, Any] = {
+                **provenance(),
+                "pairs": self.pairs,
+                "bytes_a_sample": round(bytes_beside_text(own) / self.pairs, 2),
+                **self._measure(own),
+                "mixed_in": self.mixed_in,
+                "mixture": self._measure(own, other),
+            }
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n")
         Console().print_json(data=result)
 
-    def _measure(self, folder: Path) -> dict[str, float]:
+    def _measure(self, *folders: Path) -> dict[str, float]:
         manifest = manifest_of_pairs(self.videos)
         before_bytes, began_s = _own_bytes(), time.perf_counter()
-        dataset = AnnotatedDataset(open_columns(folder), manifest, Naming(what="pairs"))
+        opened = [AnnotatedDataset(open_columns(folder), manifest, Naming(what="pairs")) for folder in folders]
+        dataset = opened[0] if len(opened) == 1 else Mixture(opened, weights=[1.0] * len(opened))
         opened_s = time.perf_counter()
         batch = Sampler(samples=len(dataset), run_seed=1, share=Share(batch_clips=self.batch_clips)).batch(0)
         samples = [dataset[index] for index in batch.indices.tolist()]
         planned_s = time.perf_counter()
         for index, sample in zip(batch.indices.tolist(), samples, strict=True):
-            if text_of(sample.target) != f"{index:0{_TEXT_BYTES}d}":
-                raise FramefeedError(f"bench: sample {index} says {text_of(sample.target)!r}")
+            own = index if not sample.source else (index - self.pairs) * self.mixed_in // self.pairs
+            if text_of(sample.target) != f"{own:0{_TEXT_BYTES}d}":
+                raise FramefeedError(f"bench: sample {index} says {text_of(sample.target)!r}, wanted pair {own}")
         return {
-            "bytes_a_sample": round(bytes_beside_text(folder) / self.pairs, 2),
+            "samples": len(dataset),
+            "of_mixed_in": sum(sample.source for sample in samples),
             "open_s": round(opened_s - began_s, 2),
             "first_plan_s": round(planned_s - opened_s, 3),
             "own_memory_bytes": _own_bytes() - before_bytes,

@@ -1,4 +1,4 @@
-"""The results of the benches as tables: for the terminal, and in Markdown for the README."""
+"""The results of the benches as tables: for the terminal, and in Markdown for README and docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -39,6 +39,20 @@ def decode_markdown(result: dict[str, Any]) -> str:
     figures = "; ".join(f"{name} {value}" for name, value in _figures(result))
     where = f"{result['processor']}, one thread, commit {result['commit']}, {result['date']}"
     return "\n".join([*lines, "", f"{figures[0].upper()}{figures[1:]}. {where}."])
+
+
+def brief_decode_markdown(result: dict[str, Any]) -> str:
+    """Each reader's speed in the cases in which peers read the same chunks, in Markdown: a row a reader."""
+    cases = [case for case in result["cases"] if case["peers_on"] == "train"]
+    heads = ["clips/s on one core", *(f"{case['title']}{head}" for case in cases for head in ("", ": RGB is faster"))]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name in cases[0]["rows"]:
+        cells = [name]
+        for case in cases:
+            ratio = case["ratios"].get(f"framefeed RGB / {name}")
+            cells += [str(case["rows"][name]["clips_per_s_per_core"]), f"{ratio:.2f}×" if ratio else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"{result['processor']}, commit {result['commit']}, {result['date']}."])
 
 
 def _title(case: dict[str, Any]) -> str:

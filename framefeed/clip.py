@@ -18,21 +18,26 @@ from framefeed.crops import Box
 from framefeed.show_value import show_value
 
 Matrix = Literal["bt601", "bt709", "bt2020", "smpte240m", "fcc"]
+Transfer = Literal["", "pq", "hlg"]
 STAGES = ("queue", "read", "decode", "scale")
 _STAGES = frozenset(STAGES)
 
 
 class Colour(Struct, frozen=True, kw_only=True):
-    """How the luma and chroma of a clip code RGB; for an rgb24 clip, how those of its source did."""
+    """How the luma and chroma of a clip code RGB; for an rgb24 clip, how those of its source did.
+
+    `transfer` names that of HDR (SMPTE ST 2084, "pq"; ARIB STD-B67, "hlg"), of which values are passed on as they are
+    and not tone-mapped, in RGB too.
+    """
 
     matrix: Matrix = "bt601"
     full_range: bool = False
+    transfer: Transfer = ""
 
     def __post_init__(self) -> None:
-        if self.matrix not in get_args(Matrix):
-            raise ValueError(
-                f"colour: matrix is {show_value(self.matrix)}, wanted one of {', '.join(get_args(Matrix))}"
-            )
+        for name, wanted in (("matrix", get_args(Matrix)), ("transfer", get_args(Transfer))):
+            if (seen := getattr(self, name)) not in wanted:
+                raise ValueError(f"colour: {name} is {show_value(seen)}, wanted one of {', '.join(wanted)}")
 
 
 class ClipInfo(Struct, frozen=True, kw_only=True):

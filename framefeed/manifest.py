@@ -197,14 +197,14 @@ def read_map_note(folder: Path) -> MapNote:
         return MapNote(head.identity, os.fstat(file.fileno()).st_size, head.map)
 
 
-def check_indexed(folder: Path) -> None:
-    """Raises BadInput if there is no such folder, or no manifest in it."""
+def check_indexed(folder: Path, *, option: str = "--index") -> None:
+    """Raises BadInput if there is no such folder, or no manifest in it; `option` names the folder of the index."""
     if not folder.is_dir():
         raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
     if not os.path.lexists(folder / MANIFEST_NAME):
         raise BadInput(
             f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first, or name the folder of its "
-            "index with --index"
+            f"index with {option}"
         )
 
 

@@ -125,7 +125,8 @@ class ServerReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     what is this process's alone, by which two addresses of one server are known.
 
     `siblings` are the other fronts of its box as it binds them, over the transport of the connection it says it on. Of
-    tcp and gRPC only the port is meant: whoever reached this one reaches them at the same host.
+    tcp and gRPC only the port is meant: whoever reached this one reaches them at the same host. There its own metrics
+    are at `metrics_port`, 0 if not there.
     """
 
     attempt: Count
@@ -139,6 +140,7 @@ class ServerReply(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fie
     software: str = ""
     instance: str = ""
     siblings: tuple[str, ...] = ()
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     load: Load = _UNSAID
 
     def __post_init__(self) -> None:

@@ -5,13 +5,13 @@ Axes: B clips, T frames, Y rows, X columns, C channels, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from models.clip_noise import ClipDropout, fold
-from models.encoder import EncoderConfig, make_encoder
+from models.encoder import EncoderConfig, feature_of, make_encoder
 
 # EPIC-Kitchens-100: one head over its 3806 pairs of verb and noun (AVION), or three (LaViLa's alternative).
 EPIC_ACTIONS: Mapping[str, int] = {"action": 3806}
@@ -51,13 +51,15 @@ class Classifier(nn.Module):
             {name: _head(width, classes, std=config.head_std) for name, classes in config.heads.items()}
         )
 
-    def forward(self, x_BCTYX: Tensor, *, seeds_B: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits (B, classes) by head for float clips (B, C, T, Y, X).
+    def forward(
+        self, x_BCTYX: Tensor, *, seeds_B: Tensor | None = None, frames_B: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """Logits (B, classes) by head for float clips (B, C, T, Y, X), of which `frames_B` frames are no padding.
 
         All that is random follows the clips' seeds, int64 (B,) on their device; without them torch's generator. Raises
         ValueError for clips of another shape.
         """
-        feature_BD = self.encoder(x_BCTYX, pooled=True, seeds_B=fold(seeds_B, 0))
+        feature_BD = feature_of(self.encoder, x_BCTYX, seeds_B=fold(seeds_B, 0), frames_B=frames_B)
         feature_BD = self.dropout(feature_BD, fold(seeds_B, 1))
         return {name: head(feature_BD) for name, head in self.heads.items()}
 

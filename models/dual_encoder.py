@@ -6,6 +6,7 @@ Axes: B clips or texts, T frames, Y rows, X columns, C channels, L tokens of a t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from torch.nn.functional import normalize
 
 from models.block import VIT_STACKS, Activation, StackConfig
 from models.clip_noise import fold
-from models.encoder import EncoderConfig, make_encoder
+from models.encoder import EncoderConfig, feature_of, make_encoder
 from models.own_part import own_part
 from models.text import TextConfig, TextTransformer
 from models.vit import clip_vit
@@ -88,18 +89,23 @@ class DualEncoder(nn.Module):
         self.register_load_state_dict_pre_hook(_scale_of_one_dimension)  # type: ignore[no-untyped-call]
 
     def forward(
-        self, x_BCTYX: Tensor | None = None, tokens_BL: Tensor | None = None, *, seeds_B: Tensor | None = None
+        self,
+        x_BCTYX: Tensor | None = None,
+        tokens_BL: Tensor | None = None,
+        *,
+        seeds_B: Tensor | None = None,
+        frames_B: Sequence[int] | None = None,
     ) -> DualEncoding:
         """Encode float clips (B, C, T, Y, X) and token numbers (B, L); what is not given has no rows in the answer.
 
         All ways in lead through here, one tower or the scale alone too: outside of it a wrapper such as FSDP2 keeps
         the weights in parts. All that is random follows the clips' seeds, int64 (B,) on their device.
-        Raises ValueError for shapes that do not fit.
+        `frames_B` is how many frames of each clip are no padding. Raises ValueError for shapes that do not fit.
         """
         none_0E = self.video_projection_DE.new_empty(0, self.config.joint, dtype=torch.float32)
         video_BE = text_BE = none_0E
         if x_BCTYX is not None:
-            feature_BD = self.video(x_BCTYX, pooled=True, seeds_B=fold(seeds_B, 0))
+            feature_BD = feature_of(self.video, x_BCTYX, seeds_B=fold(seeds_B, 0), frames_B=frames_B)
             video_BE = normalize((feature_BD @ self.video_projection_DE).float(), dim=-1)
         if tokens_BL is not None:
             feature_BD = self.text(tokens_BL, seeds_B=fold(seeds_B, 1))

@@ -6,6 +6,7 @@ P pixels of one cube, G cells: the cubes of one temporal slot, U temporal slots.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -41,12 +42,24 @@ class ClipEmbedding(nn.Module):
     positions_ND: Tensor
 
     def __init__(
-        self, grid: TubeletGrid, *, width: int, positions: Positions, class_token: bool = False, bias: bool = True
+        self,
+        grid: TubeletGrid,
+        *,
+        width: int,
+        positions: Positions,
+        class_token: bool = False,
+        bias: bool = True,
+        any_shape: bool = False,
     ) -> None:
+        """`any_shape`: clips may be of other frames and sizes that cubes tile; learned tables are interpolated then as
+        in `fit_positions`, at each step, and fixed ones computed anew.
+        """
         super().__init__()
         if positions not in get_args(Positions):
             raise ValueError(f"positions are {positions!r}, wanted one of {get_args(Positions)}")
         self.grid, self.learned, self.class_token = grid, positions == "learned", class_token
+        self.positions, self.any_shape = positions, any_shape
+        self._tables = dict[TubeletGrid, Tensor]()  # fixed ones of other grids, where the weights are
         # A Linear over a cube's values (pixels, then channels) is the usual strided convolution, but of any subset.
         self.projection = nn.Linear(grid.cube_pixels * grid.channels, width, bias=bias)
         if class_token:
@@ -64,10 +77,11 @@ class ClipEmbedding(nn.Module):
         """Tokens (B, N, D) of float clips (B, C, T, Y, X), or (B, S, D) of cubes `selected_BS`; a class token first.
 
         `selected_BS` holds int64 cube numbers on the clips' device; cubes that are not selected are never read.
-        Raises ValueError if the clips do not have the grid's shape.
+        Raises ValueError if the clips do not have the grid's shape, or one that its cubes do not tile.
         """
-        cubes_BSPC = cut_cubes(x_BCTYX, grid=self.grid, selected_BS=selected_BS)
-        table_ND = self.table()
+        grid = self.grid_of(x_BCTYX)
+        cubes_BSPC = cut_cubes(x_BCTYX, grid=grid, selected_BS=selected_BS)
+        table_ND = self.table(grid)
         positions = table_ND if selected_BS is None else table_ND[selected_BS]
         tokens_BSD: Tensor = self.projection(cubes_BSPC.flatten(2)) + positions
         if not self.class_token:
@@ -75,11 +89,28 @@ class ClipEmbedding(nn.Module):
         class_D = self.class_token_D + self.position_class_D if self.learned else self.class_token_D
         return torch.cat((class_D.expand(x_BCTYX.shape[0], 1, -1).to(tokens_BSD.dtype), tokens_BSD), dim=1)
 
-    def table(self) -> Tensor:
+    def grid_of(self, x_BCTYX: Tensor) -> TubeletGrid:
+        """The grid of clips: this one's, or where any shape will do their own. Raises ValueError for none."""
+        if not self.any_shape or x_BCTYX.ndim != 5:
+            return self.grid
+        frames, height_px, width_px = x_BCTYX.shape[2:]
+        return replace(self.grid, frames=frames, height_px=height_px, width_px=width_px)
+
+    def table(self, grid: TubeletGrid | None = None) -> Tensor:
         """The positions of all cubes of a clip, (N, D): fixed, or temporal_UD[u] + position_cells_GD[g], u first."""
+        grid, own = grid or self.grid, self.grid
         if self.learned:
-            return (self.temporal_UD[:, None] + self.position_cells_GD).flatten(0, 1)
-        return self.positions_ND
+            cells = resize_cells(
+                self.position_cells_GD, source=(own.rows, own.columns), target=(grid.rows, grid.columns)
+            )
+            return (resize_slots(self.temporal_UD, slots=grid.slots)[:, None] + cells).flatten(0, 1)
+        if grid == own:
+            return self.positions_ND
+        known = self._tables.get(grid)
+        if known is None or known.device != self.positions_ND.device:
+            table_ND = position_table(grid, width=self.positions_ND.shape[1], kind=self.positions)
+            known = self._tables[grid] = table_ND.to(self.positions_ND)
+        return known
 
 
 def fit_positions(weights: dict[str, Tensor], *, source: TubeletGrid, target: TubeletGrid) -> dict[str, Tensor]:

@@ -48,13 +48,15 @@ class VideoMAEConfig:
 class VideoMAEOutput(NamedTuple):
     """What a forward pass found: `losses_B` of each clip, float32, `predictions_BMPC` in target units, `masked_BM`.
 
-    `predictions_BMPC[b, m]` is the cube number `masked_BM[b, m]` (int64, ascending). A tuple, because FSDP2 finds the
+    `predictions_BMPC[b, m]` is the cube number `masked_BM[b, m]` (int64, ascending). `features_BD` are means of the
+    encoder's tokens, without gradient; None from `reconstruct`, which has not encoded. A tuple, because FSDP2 finds the
     tensors of a module's output in containers of Python only.
     """
 
     losses_B: Tensor
     predictions_BMPC: Tensor
     masked_BM: Tensor
+    features_BD: Tensor | None = None
 
     @property
     def loss(self) -> Tensor:
@@ -127,7 +129,8 @@ class VideoMAE(nn.Module):
         """
         where = self.split(x_BCTYX, mask_BN)
         encoded_BSD = self.encoder(x_BCTYX, selected_BS=where.visible_BS, seeds_B=fold(seeds_B, 0))
-        return self.reconstruct(x_BCTYX, encoded_BSD, where, seeds_B=fold(seeds_B, 1))
+        found = self.reconstruct(x_BCTYX, encoded_BSD, where, seeds_B=fold(seeds_B, 1))
+        return found._replace(features_BD=encoded_BSD.detach().mean(dim=1))
 
     def split(self, x_BCTYX: Tensor, mask_BN: Tensor | SplitMask) -> SplitMask:
         """`split_mask` on the clips' device; one that is split is there. Raises ValueError as `forward` does."""

@@ -29,6 +29,7 @@ class ViTConfig:
     `pool` makes one feature of a clip: the class token, or the mean of all tokens.
     `norm_pre` is CLIP's norm before the first block. `patch_dropout` is the share of cubes that a training step leaves
     out (Li et al. 2023, "Scaling language-image pre-training via masking"), `dropout` that of channels set to 0.
+    `any_shape`: clips may be of other frames and sizes than the grid's, as ClipEmbedding has it.
     Raises ValueError for values that make no network.
     """
 
@@ -41,6 +42,7 @@ class ViTConfig:
     norm_pre: bool = False
     patch_dropout: float = 0.0
     dropout: float = 0.0
+    any_shape: bool = False
 
     def __post_init__(self) -> None:
         if self.pool not in get_args(Pool):
@@ -72,6 +74,7 @@ class VideoViT(nn.Module):
             positions=config.positions,
             class_token=config.class_token,
             bias=config.patch_bias,
+            any_shape=config.any_shape,
         )
         self.norm_pre = nn.LayerNorm(width, eps=config.stack.norm_eps) if config.norm_pre else nn.Identity()
         self.dropout = ClipDropout(config.dropout)
@@ -115,7 +118,8 @@ class VideoViT(nn.Module):
         share = self.config.patch_dropout
         if selected_BS is None and self.training and share > 0:
             seeds_of_patches_B = fold(seeds_B, _PATCHES)
-            selected_BS = keep_patches(x_BCTYX, seeds_of_patches_B, tokens=self.config.grid.tokens, dropout=share)
+            tokens = self.embedding.grid_of(x_BCTYX).tokens
+            selected_BS = keep_patches(x_BCTYX, seeds_of_patches_B, tokens=tokens, dropout=share)
         encoded_BND: Tensor = self.stack(self._embed(x_BCTYX, selected_BS, seeds_B), seeds_B=fold(seeds_B, _BLOCKS))
         return encoded_BND
 
@@ -127,7 +131,7 @@ class VideoViT(nn.Module):
     def _pool_valid(self, x_BCTYX: Tensor, valid_BN: Tensor, seeds_B: Tensor | None) -> Tensor:
         if self.training and self.config.patch_dropout > 0:
             raise ValueError("ViT: got valid_BN in training with patch_dropout, wanted one of the two")
-        wanted = (x_BCTYX.shape[0], self.config.grid.tokens)
+        wanted = (x_BCTYX.shape[0], self.embedding.grid_of(x_BCTYX).tokens)
         if valid_BN.shape != wanted or valid_BN.dtype != torch.bool or not bool(valid_BN.any(dim=1).all()):
             seen = f"{valid_BN.dtype} {tuple(valid_BN.shape)}"
             raise ValueError(f"ViT: valid_BN is {seen}, wanted bool {wanted} = (B, N) with a valid cube in each clip")

@@ -48,6 +48,7 @@ class Stretch:
     sar: Fraction | None = None
     time_base: Fraction = Fraction(1, 1000)
     rate: int = 25
+    transfer: int | None = None
 
 
 def picture(number: int, size_px: tuple[int, int]) -> Pixels:
@@ -128,6 +129,8 @@ def write_video(path: Path, stretch: Stretch, *, container: Mapping[str, str] | 
         stream.width, stream.height, stream.pix_fmt = *stretch.size_px, stretch.pix_fmt
         context = stream.codec_context
         context.colorspace, context.color_range = stretch.matrix, 2 if stretch.full_range else 1
+        if stretch.transfer is not None:
+            context.color_trc = stretch.transfer
         if stretch.sar is not None:
             context.sample_aspect_ratio = stretch.sar
         base = stretch.time_base if stretch.times_s is not None else Fraction(1, stretch.rate)

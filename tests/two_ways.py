@@ -19,8 +19,10 @@ from decode_server.media.media_use import MediaUse
 from decode_server.media.picture import PictureFilter
 from framefeed.crops import WholeFrame
 from framefeed.request import ClipRequest, PixelFormat
-from framefeed.sampling import Segments
+from framefeed.sampling import AtSeconds, Segments
 from tests.barred import Pixels, read_picture
+
+_INSTANTS = 20  # of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,20 @@ def shown_at(root: Path, instants_s: Sequence[float], *, pixel_format: PixelForm
             out = np.empty(request.shape, np.uint8)
             info = engine.decode(request, out)
             yield Shown(at_s, info.pts_s[0], out[0])
+
+
+def shown_at_each(root: Path, instants_s: Sequence[float]) -> Iterator[Shown]:
+    """The same of many instants, in order, by few requests of many frames."""
+    with closing(Library(root)) as library, closing(Engine(library)) as engine:
+        for first in range(0, len(instants_s), _INSTANTS):
+            some_s = instants_s[first : first + _INSTANTS]
+            start_s, end_s = some_s[0], min(some_s[-1] + 1e-4, library.entry("v").duration_s)
+            request = ClipRequest(
+                video="v", start_s=start_s, end_s=end_s, crop=WholeFrame(), width_px=192, height_px=144,
+                sampling=AtSeconds(offsets_s=tuple(at_s - start_s for at_s in some_s)),
+            )  # fmt: skip
+            info = engine.decode(request, out := np.empty(request.shape, np.uint8))
+            yield from map(Shown, some_s, info.pts_s, out)
 
 
 def decoded(path: Path, *, off: float = 12) -> tuple[list[tuple[float, int]], MediaUse]:

@@ -20,6 +20,7 @@ from framefeed.show_value import show_value
 from trainer_client.checked_dataset import CheckedDataset
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
+from trainer_client.feed.buckets import Buckets, policies_of
 from trainer_client.feed.feed import Feed, Parts
 from trainer_client.feed.order import Order, window_of
 from trainer_client.feed.planned_batches import planned_batches
@@ -64,36 +65,36 @@ class ClipLoader(HomeProcess):
     def __init__(
         self,
         dataset: Dataset,
-        policy: ClipPolicy,
+        policy: ClipPolicy | Buckets,
         options: LoaderOptions,
         *,
         registry: CollectorRegistry | None = None,
         allocate: Allocate = ordinary_memory,
     ) -> None:
-        """`registry` gets the feed's metrics until close(); `allocate` makes the memory of batch slots (pinned, say).
+        """`policy` makes all clips, or Buckets say which makes whose: then each batch is of one bucket, and has its
+        shape. `registry` gets the feed's metrics until close(); `allocate` makes batch slots' memory (pinned, say).
 
         Raises BadInput, in one line, for options that contradict themselves, the dataset or the size of a clip, and
         ValueError for a registry that has a feed already: one feed a registry.
         """
         super().__init__()
-        _check_kinds(policy, options)
+        self._policies, members = policies_of(policy)
+        if not isinstance(options, LoaderOptions):
+            raise BadInput(f"loader: options is {shown(options)}, wanted a LoaderOptions")
         found = options.rank_of()
         share = Share(batch_clips=options.batch_clips, rank=found.rank, world_size=found.world_size)
         self._share, self._window_batches = share, window_of(options.order, world_size=share.world_size)
         self._dataset, self._policy, self.options = CheckedDataset(dataset), policy, options
-        self._sampler = Sampler(
-            samples=len(self._dataset), run_seed=options.run_seed, share=share, shuffle=options.shuffle
-        )
+        count, o = len(self._dataset), options
+        self._sampler = Sampler(samples=count, run_seed=o.run_seed, share=share, shuffle=o.shuffle, buckets=members)
         budgets = options.rank_budgets(policy.clip_bytes)
-        self._depth_batches = min(
-            options.prefetch_batches, budgets.prefetch_bytes // (policy.clip_bytes * options.batch_clips)
-        )
         self._limits = options.dispatch_limits(budgets)
         self._fleet_limits = options.fleet_limits()
         options.credentials.protection.check(options.servers)
         self._secrets = options.credentials.watch()
-        shape = (options.batch_clips, *policy.shape)
-        self._slots = SlotPool(shape, spare=self._depth_batches + 1, allocate=allocate)
+        batch_bytes = options.batch_clips * policy.clip_bytes
+        self._depth_batches = min(options.prefetch_batches, budgets.prefetch_bytes // batch_bytes)
+        self._slots = SlotPool(batch_bytes, spare=self._depth_batches + 1, allocate=allocate)
         self._ledger = Ledger()
         self._feed: Feed | None = None
         self._order = Order()
@@ -133,8 +134,16 @@ class ClipLoader(HomeProcess):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The shape of `pixels` of every batch."""
-        return self._slots.shape
+        """The shape of `pixels` of every batch. Raises BadInput where there are buckets of several."""
+        shapes = sorted({policy.shape for policy in self._policies})
+        if len(shapes) > 1:
+            raise BadInput(f"loader: clips are of shapes {', '.join(map(str, shapes))}, wanted one for all batches")
+        return (self.options.batch_clips, *shapes[0])
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses that it asks; with its own server's, so that another loader of this process may ask it too."""
+        return tuple(self._local.url if url == LOCAL and self._local else url for url in self.options.servers)
 
     @property
     def stats(self) -> FeedStats:
@@ -249,8 +258,8 @@ class ClipLoader(HomeProcess):
         self._restart(state, order)
         self._stand_ins.restart(stand_in for _, stand_in in self._stood_in)
 
-    def replay(self, state: Mapping[str, object]) -> None:
-        """Deliver again, from the first step on, what the run with this state had used: the same batches in the same
+    def replay(self, state: Mapping[str, object], *, first: int = 0) -> None:
+        """Deliver again, from step `first` on, what the run with this state had used: the same batches in the same
         order with the same stand-ins; then it ends. Blocks as close() does. Raises as load_state_dict() does.
         """
         self._check_home()
@@ -260,7 +269,7 @@ class ClipLoader(HomeProcess):
         except ValueError as error:
             raise BadInput(f"replay: the state cannot be replayed ({error})") from None
         self._restart(state, Order())
-        self._replayed = used
+        self._replayed = used[first:]
         self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
         self._stood_in = []
 
@@ -337,9 +346,10 @@ class ClipLoader(HomeProcess):
     def _describe(self) -> Callable[[], str]:
         """What says where the run stands, whenever it is asked, and holds no loader."""
         o, share, order = self.options, self._share, self._order
+        clips = " or ".join(str(policy.shape) for policy in self._policies)
         rest = (
             f" of {self.steps}, rank {share.rank} of {share.world_size}, "
-            f"{o.batch_clips} clips of {self._policy.shape} a batch, {self._depth_batches} batches ahead, "
+            f"{o.batch_clips} clips of {clips} a batch, {self._depth_batches} batches ahead, "
             f"{len(o.servers)} servers)"
         )
         return lambda: f"ClipLoader(step {order.steps}{rest}"
@@ -402,19 +412,17 @@ class ClipLoader(HomeProcess):
             ),
             ledger=self._ledger,
         )
-        local = () if self._local is None else (self._local.url,)
-        servers = (*(url for url in options.servers if url != LOCAL), *local)
         parts = Parts(
-            sources=sources_of(servers),
+            sources=sources_of(self.servers),
             look_every_s=options.look_every_s,
             fleet=fleet,
             dispatch=Dispatch(fleet, self._limits, ledger=self._ledger, say=_log.error),
             prefetch=Prefetch(
                 self._slots,
+                batch_clips=self._share.batch_clips,
                 depth_batches=self._depth_batches,
                 window_batches=self._window_batches if self._replayed is None else 1,
             ),
-            policy=self._policy,
             stand_ins=self._stand_ins,
             ledger=self._ledger,
             rank=self._share.rank,
@@ -441,13 +449,7 @@ class ClipLoader(HomeProcess):
         """The batches that are not delivered yet, as the feed's thread wants them."""
         done, replayed = self._order.steps, self._replayed
         steps = self._order.remaining(self.steps) if replayed is None else iter(replayed[done:])
-        return planned_batches(steps, self._dataset, self._policy, sampler=self._sampler, stand_ins=self._stand_ins)
-
-
-def _check_kinds(policy: object, options: object) -> None:
-    for name, value, kind in (("policy", policy, ClipPolicy), ("options", options, LoaderOptions)):
-        if not isinstance(value, kind):
-            raise BadInput(f"loader: {name} is {shown(value)}, wanted a {kind.__name__}")
+        return planned_batches(steps, self._dataset, self._policies, sampler=self._sampler, stand_ins=self._stand_ins)
 
 
 def _name_in(state: Mapping[str, object], key: str) -> str | None:

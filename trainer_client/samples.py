@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest
@@ -65,6 +69,31 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Spans:
+    """What all samples of a data set say of their spans at once: of which of `videos` each is, int (samples,), and how
+    many seconds it lasts, float64 (samples,).
+    """
+
+    videos: Sequence[str | None]
+    video_of: npt.NDArray[np.integer]
+    seconds: npt.NDArray[np.float64]
+
+
+def spans_of(dataset: Dataset) -> Spans:
+    """Those of a data set: its own `spans()` if it has one, or by a look at each sample, some seconds a million."""
+    own: Callable[[], Spans] | None = getattr(dataset, "spans", None)
+    if own is not None:
+        return own()
+    numbers: dict[str, int] = {}
+    video_of, seconds = np.empty(len(dataset), np.int32), np.empty(len(dataset), np.float64)
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        video_of[index] = numbers.setdefault(sample.video, len(numbers))
+        seconds[index] = sample.end_s - sample.start_s
+    return Spans(videos=list(numbers), video_of=video_of, seconds=seconds)
 
 
 class VideoWindows:

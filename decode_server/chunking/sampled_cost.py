@@ -39,8 +39,7 @@ class SampledCost:
 
 def sample_costs(tasks: Sequence[ChunkTask], *, jobs: int) -> list[tuple[ChunkTask, SampledCost | str]]:
     """Chunk the samples, `jobs` at a time; of a video of which nothing can be used, why. Blocks until all are done."""
-    found = run_isolated(tasks, _sample, jobs=jobs) if tasks else ()
-    return [(task, cost or "its decoder crashed, twice") for task, cost in found]
+    return list(run_isolated(tasks, _sample, jobs=jobs))
 
 
 def _sample(task: ChunkTask) -> SampledCost | str:
@@ -65,7 +64,7 @@ def durations_s(files: Sequence[Path], *, jobs: int) -> dict[Path, float | str |
     """How long each file says it is, None where it does not say; of one that cannot be opened, why. Blocks until all
     heads are read.
     """
-    return dict(run_isolated(files, _duration_s, jobs=min(jobs, len(files)))) if files else {}
+    return dict(run_isolated(files, _duration_s, jobs=jobs))
 
 
 def _duration_s(file: Path) -> float | str | None:

@@ -27,7 +27,7 @@ from decode_server.clips.plan import Run
 from decode_server.media.media_use import Loss, MediaUse
 from decode_server.media.packet_index import HIDDEN, PacketIndex
 from decode_server.sources.file_names import as_path
-from decode_server.sources.isolated import run_isolated
+from decode_server.sources.isolated import GivenUp, run_isolated
 from decode_server.sources.progress import WorkProgress
 from decode_server.sources.report import FileReport, Report
 from framefeed.errors import BadInput, CorruptMedia, NotHere, StorageFault, UnsupportedMedia
@@ -168,9 +168,12 @@ def verify_root(
 def check_all(
     tasks: list[CheckTask], *, jobs: int, check: Callable[[CheckTask], FileCheck] | None = None
 ) -> Iterator[FileCheck]:
-    """Check files, `jobs` at a time, in any order. A file whose decoder crashes, twice, is damaged."""
+    """Check files, `jobs` at a time, in any order. A file whose decoder crashes or hangs, twice, is damaged."""
     for task, found in run_isolated(tasks, check or check_file, jobs=jobs):
-        yield found or FileCheck(video=task.entry.video, spans=(task.span("its decoder crashes"),))
+        if isinstance(found, GivenUp):
+            yield FileCheck(video=task.entry.video, spans=(task.span(found),))
+        else:
+            yield found
 
 
 def check_file(task: CheckTask) -> FileCheck:

@@ -66,8 +66,8 @@ class ClipPlan:
 
     @property
     def colour(self) -> Colour:
-        """How the video spells colour; the same in all its chunks."""
-        return self.chunks[0].index.colour
+        """How the video spells colour, the same in all its chunks, and the first one's transfer."""
+        return self.chunks[0].index.clip_colour
 
 
 def plan_clip(request: ClipRequest, chunks: Sequence[tuple[float, PacketIndex]], *, duration_s: float) -> ClipPlan:

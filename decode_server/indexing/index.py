@@ -201,7 +201,7 @@ class _Work:
                 if isinstance(outcome, tuple):
                     self._known[as_text(file.path)] = outcome
                 else:
-                    self._refused[file.path] = outcome or "ended the process that read it, twice"
+                    self._refused[file.path] = outcome
                 progress.one_done()
                 if pace.is_due(began_s := time.monotonic()):
                     self.write(self._folder, finished=False)
@@ -209,7 +209,7 @@ class _Work:
 
     def _outcomes(
         self, files: Sequence[MediaFile], probe_one: Callable[[MediaFile], Probed | str]
-    ) -> Iterator[tuple[MediaFile, Probed | str | None]]:
+    ) -> Iterator[tuple[MediaFile, Probed | str]]:
         if self._build.jobs and files:
             return run_isolated(files, probe_one, jobs=self._build.jobs)
         return ((file, probe_one(file)) for file in files)

@@ -132,6 +132,7 @@ def _indexed(path: Path, *, name: str, chunk: bool, options: ProbeOptions) -> tu
         checked=False,
         colour=_colour(picture),
         colours=_colours(timeline),
+        transfer=picture.transfer,
         time_base_s=(timeline.time_base.numerator, timeline.time_base.denominator),
         origin_pts=origin,
         duration_s=float((timeline.end - origin) * timeline.time_base),
@@ -166,7 +167,7 @@ def _require_served(timeline: Timeline, decoder: str, extradata: bytes) -> None:
         )
     last = first
     for packet, picture in sorted(timeline.pictures.items()):
-        if picture.shape() != last.shape():
+        if (picture.shape(), picture.transfer) != (last.shape(), last.transfer):
             changes = f"its picture changes at {timeline.second(packet):.2f} s: {last.change_to(picture)}"
             raise UnsupportedMedia(f"{changes}; chunk it instead")
         if picture.matrix not in _MATRICES:

@@ -88,7 +88,7 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
             shift, last = _shift_behind(stamps, number, shifts, rule), None
         elif last is not None and _is_leap(leap, rule):
             back = _leaps_back(told, number, last - shift, rule.step)
-            if back:
+            if back and not _is_joined_on(stamps, number, back, leap, rule):
                 jitter = rule.reordered and abs(leap) <= _SMALL_STEPS * rule.step
                 told_wrong = [n for n in range(number, back) if told[n] is not None]
                 contradicted |= {} if jitter else dict.fromkeys(told_wrong, leap)
@@ -127,6 +127,18 @@ def _is_seam_ahead(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> boo
     return rule.seams_ahead or (
         rule.joinable and flagged and not restarts
     )  # the flag is for the restart, if there is one
+
+
+def _is_joined_on(stamps: Sequence[Stamp], number: int, back: int, leap: int, rule: ClockRule) -> bool:
+    """Whether another recording begins where the clock leaps, though it comes back at a packet `back`: with a key
+    frame, and either more than one stamp leaps, or when its frame shows does not, as a wrong stamp would have it.
+    """
+    key = stamps[number]
+    if not (rule.joinable and key.key):
+        return False
+    before = [stamp.pts for stamp in stamps[max(number - LOOK_PACKETS, 0) : number] if stamp.pts is not None]
+    alike = key.pts is None or not before or abs(key.pts - max(before) - leap) <= _SMALL_STEPS * rule.step
+    return back - number > 1 or not alike
 
 
 def _step_before(stamps: Sequence[Stamp], number: int, rule: ClockRule) -> int:

@@ -39,15 +39,16 @@ CODECS = frozenset((
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 
 
-def open_container(path: Path) -> InputContainer:
-    """FFmpeg's demuxer over a media file; `with` closes it. Blocks while the head of the file is read.
+def open_container(path: Path, **options: str) -> InputContainer:
+    """FFmpeg's demuxer over a media file; `with` closes it. Blocks while the head of the file is read. `options` are
+    the demuxer's.
 
     Raises OSError as open_regular does, av.FFmpegError where FFmpeg cannot read it, UnsupportedMedia, naming the
     format, for one that is not among FORMATS.
     """
     descriptor = open_regular(path)
     try:
-        return av.open(f"file:/proc/self/fd/{descriptor}", options=_OPTIONS, metadata_errors="replace")
+        return av.open(f"file:/proc/self/fd/{descriptor}", options={**options, **_OPTIONS}, metadata_errors="replace")
     except (av.InvalidDataError, av.ArgumentError):  # the latter: not on the list of formats
         _name_format(descriptor)
         raise

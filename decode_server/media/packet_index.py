@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
+from msgspec.structs import replace
 
 from decode_server.media.sample_grid import SampleGrid
-from framefeed.clip import Colour
+from framefeed.clip import Colour, Transfer
 from framefeed.errors import CorruptMedia
 from framefeed.manifest import MAX_RECORD_BYTES
 from framefeed.ranges import MAX_BYTES, MAX_NAME, MAX_SECONDS, check_range, check_text
@@ -47,7 +48,7 @@ class PacketIndex:
     pixels, the coded frame turned counter-clockwise by `rotation_deg` and then `mirrored` is the displayed one. When
     `checked`, all frames have been decoded, and packets that do not decode to a whole one are DAMAGED. `colour` is that
     of most frames; where it changes on the way `colours` are the packets from which on it is which. `sample_bits` of a
-    coded sample are what some codecs are opened with, 0 where the container says nothing.
+    coded sample are what some codecs are opened with, 0 where the container says nothing. `transfer` names that of HDR.
     """
 
     path: str
@@ -76,10 +77,16 @@ class PacketIndex:
     crc32: npt.NDArray[np.uint32]
     colours: tuple[tuple[int, Colour], ...] = ()
     sample_bits: int = 0
+    transfer: Transfer = ""
 
     def colour_of(self, ordinal: int) -> Colour:
         """How the frame of a packet spells colour."""
         return next((colour for first, colour in reversed(self.colours) if first <= ordinal), self.colour)
+
+    @property
+    def clip_colour(self) -> Colour:
+        """What a clip's colour is: that of most frames, and the file's transfer."""
+        return replace(self.colour, transfer=self.transfer)
 
     @cached_property
     def shown(self) -> npt.NDArray[np.int64]:
@@ -139,7 +146,7 @@ class PacketIndex:
         body: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         body["colour"] = [self.colour.matrix, self.colour.full_range]
         body["colours"] = [[first, colour.matrix, colour.full_range] for first, colour in self.colours]
-        for name in ("colours", "sample_bits"):  # records of files without are those of older versions
+        for name in ("colours", "sample_bits", "transfer"):  # records of files without are those of older versions
             if not body[name]:
                 del body[name]
         for name, dtype in _ARRAYS.items():
@@ -176,6 +183,7 @@ class _Record(Struct, forbid_unknown_fields=True):
     crc32: bytes
     colours: tuple[tuple[int, str, bool], ...] = ()
     sample_bits: int = 0
+    transfer: Transfer = ""
 
     def __post_init__(self) -> None:
         for name, most in (("path", MAX_NAME), ("sidecar", MAX_NAME), ("decoder", 64), ("pixel_format", 64)):

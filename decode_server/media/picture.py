@@ -17,6 +17,7 @@ import av
 from av.buffer import Buffer
 from av.video.reformatter import ColorRange
 
+from framefeed.clip import Transfer
 from framefeed.errors import UnsupportedMedia
 
 _MATRIX_RGB, _MATRIX_BT709, _MATRIX_UNKNOWN, _MATRIX_BT601, _MATRIX_YCGCO = 0, 1, 2, 6, 8
@@ -24,7 +25,7 @@ _MATRIX_RGB, _MATRIX_BT709, _MATRIX_UNKNOWN, _MATRIX_BT601, _MATRIX_YCGCO = 0, 1
 _MATRIX_NAMES = {1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco", 9: "bt2020nc"}
 # Those that FFmpeg's filters here cannot convert, by their names in ITU-T H.273; a number without name is unknown.
 _NOT_CONVERTED = {10: "BT.2020 constant luminance", 11: "SMPTE 2085", 12: "derived from primaries", 14: "ICtCp"}
-_TRANSFERS = {16: "PQ", 18: "HLG"}
+_TRANSFERS: dict[int, Transfer] = {16: "pq", 18: "hlg"}
 _SAME_ASPECT = Fraction(1, 50)
 _HD_WIDTH_PX, _HD_HEIGHT_PX = 1280, 720
 
@@ -43,8 +44,8 @@ _UPRIGHT_FILTERS: dict[tuple[int, int, int, int], tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePicture:
-    """What decides the treatment of a frame; two frames that compare equal go through the same filters. `hdr` names a
-    transfer of high dynamic range, which is carried and not mapped.
+    """What decides the treatment of a frame; two frames that compare equal go through the same filters. `transfer`
+    names one of high dynamic range, which is carried and not mapped.
     """
 
     width_px: int
@@ -54,7 +55,7 @@ class SourcePicture:
     matrix: int
     full_range: bool
     upright: tuple[str, ...]
-    hdr: str = ""
+    transfer: Transfer = ""
 
     def __str__(self) -> str:
         return f"{self.width_px}x{self.height_px} {self.pix_fmt}"
@@ -72,7 +73,7 @@ class SourcePicture:
             ("colour matrix", _MATRIX_NAMES.get(self.matrix, ""), _MATRIX_NAMES.get(other.matrix, "")),
             ("range", "full" if self.full_range else "limited", "full" if other.full_range else "limited"),
             ("turn", "+".join(self.upright) or "none", "+".join(other.upright) or "none"),
-            ("transfer", self.hdr or "SDR", other.hdr or "SDR"),
+            ("transfer", self.transfer or "sdr", other.transfer or "sdr"),
         )
         return ", ".join(f"{what} from {here} to {there}" for what, here, there in told if here != there)
 
@@ -107,7 +108,7 @@ def describe_picture(frame: av.VideoFrame, *, sar: Fraction | None) -> SourcePic
         matrix=matrix,
         full_range=rgb or (stated != ColorRange.MPEG if grey else stated == ColorRange.JPEG),
         upright=_upright_filters(frame),
-        hdr=_TRANSFERS.get(int(frame.color_trc), ""),
+        transfer=_TRANSFERS.get(int(frame.color_trc), ""),
     )
 
 

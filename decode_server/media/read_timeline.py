@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from decode_server.media.demux import Demuxed
+from decode_server.media.edit_list import dropped_inside
 from decode_server.media.frame_order import order_by_decoding
 from decode_server.media.pictures import picture_changes
 from decode_server.media.soundness import STRICT, TELL_WHAT_IS_MISSING
@@ -25,6 +26,8 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     opening raises.
     """
     facts = _facts(video)
+    if facts.container.startswith("mov") and sum(row.packets for row in demuxed.rows) < facts.frames:
+        facts = replace(facts, dropped=dropped_inside(video, path))
     order = pictures = None
     with video.again(path) as fresh:
         if needs_order(facts, demuxed.rows):

@@ -29,9 +29,11 @@ class OpenVideo:
     stream: Any
     note: str = ""
 
-    def again(self, path: Path) -> Any:
-        """The same stream of the file opened once more, as a context manager like `open_video`."""
-        return _opened(path, self.stream.index)
+    def again(self, path: Path, **options: str) -> Any:
+        """The same stream of the file opened once more, as a context manager like `open_video`; `options` are the
+        demuxer's own.
+        """
+        return _opened(path, self.stream.index, **options)
 
 
 def open_video(path: Path) -> Any:
@@ -44,8 +46,8 @@ def open_video(path: Path) -> Any:
 
 
 @contextmanager
-def _opened(path: Path, known: int | None) -> Iterator[OpenVideo]:
-    with open_container(path) as container:
+def _opened(path: Path, known: int | None, **options: str) -> Iterator[OpenVideo]:
+    with open_container(path, **options) as container:
         chosen, note = known, ""
         if known is None:
             films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]

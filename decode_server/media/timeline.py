@@ -7,11 +7,11 @@ the codec puts them out. It opens no files and decodes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ Times = np.ndarray[Any, np.dtype[np.int64]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFacts:
     """What container and codec say of a stream as a whole. `end` and `frames` are what the head promises, 0 where it
-    promises nothing; `note` is about the choice of the stream.
+    promises nothing; `note` is about the choice of the stream, `dropped` when frames would show that FFmpeg drops.
     """
 
     container: str
@@ -49,6 +49,7 @@ class StreamFacts:
     frames: int
     end: int
     note: str = ""
+    dropped: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +196,7 @@ def build_timeline(
     draft.hide_late()
     draft.tell_clock(clock)
     draft.tell_end(demuxed)
+    draft.tell_dropped()
     return draft.timeline(pictures if pictures is not None else order.pictures if order is not None else {})
 
 
@@ -254,14 +256,20 @@ class _Draft:
         """Say which stamps were dropped and where the clock was joined."""
         base = self._facts.time_base
         told = []
-        for packet, by in sorted(clock.contradicted.items()):
-            where = "ahead of" if by > 0 else "behind"
-            told.append((packet, f"a frame's time stamp is {abs(float(by * base)):.2f} s {where} its neighbours'"))
-        for packet, reason in told[:_MOST_LINES]:
-            self._losses.append(self._single(packet, reason))
+        for (by, _), run in groupby(_runs(clock.contradicted), key=lambda one: one[1:]):
+            packets = [packet for packet, *_ in run]
+            off = f"{abs(float(by * base)):.2f} s {'ahead of' if by > 0 else 'behind'}"
+            one, more = (
+                f"a frame's time stamp is {off} its",
+                f"the time stamps of {len(packets)} frames are {off} their",
+            )
+            told.append((packets, f"{one if len(packets) == 1 else more} neighbours'"))
+        for packets, reason in told[:_MOST_LINES]:
+            self._losses.append(self._stretch(packets, reason))
         if len(told) > _MOST_LINES:
-            reason = f"{len(told) - _MOST_LINES} more frames have time stamps that their neighbours contradict"
-            self._losses.append(self._single(told[_MOST_LINES][0], reason))
+            left = [packet for packets, _ in told[_MOST_LINES:] for packet in packets]
+            reason = f"{len(left)} more frames have time stamps that their neighbours contradict"
+            self._losses.append(self._stretch(left, reason))
         leaps = [leap for leap in clock.leaps if leap.by]
         if leaps:
             self._moved_from_s = self._second(int(self._pts[leaps[0].packet]))
@@ -286,12 +294,20 @@ class _Draft:
         at_s = self._second(int(self._pts[(self._flags & HIDDEN) == 0].max()) + self._rule.step)
         self._losses.append(Loss(start_s=at_s, end_s=None, reason=reason))
 
+    def tell_dropped(self) -> None:
+        """Say which frames within the file's edit list are not read."""
+        dropped = self._facts.dropped
+        if dropped:
+            reason = f"{len(dropped)} frames of its edit list are not read"
+            start_s, end_s = self._second(dropped[0]), self._second(dropped[-1] + self._rule.step)
+            self._losses.append(Loss(start_s=start_s, end_s=end_s, reason=reason))
+
     def timeline(self, pictures: dict[int, SourcePicture]) -> Timeline:
         """The timeline as decided."""
         visible = np.flatnonzero((self._flags & HIDDEN) == 0)
         last = int(visible[np.argmax(self._pts[visible])])
         end = int(self._pts[last]) + self._last_duration(last)
-        hdr = sorted({picture.hdr for picture in pictures.values() if picture.hdr})
+        hdr = sorted({picture.transfer.upper() for picture in pictures.values() if picture.transfer})
         if hdr:
             self._notes.append(f"its transfer is {' and '.join(hdr)} (HDR), which is passed on and not tone-mapped")
         return Timeline(
@@ -324,12 +340,23 @@ class _Draft:
             self._notes.append(f"its last frame is on show for {own_s:.1f} s, of which {kept_s:.1f} s are kept")
         return max(min(own, self._rule.max_gap), 1)
 
-    def _single(self, packet: int, reason: str) -> Loss:
-        at_s = max(self._second(int(self._pts[packet])), 0.0)
-        return Loss(start_s=at_s, end_s=at_s, reason=reason)
+    def _stretch(self, packets: Sequence[int], reason: str) -> Loss:
+        """What is lost with packets of no time: an instant for one, and for more until the next frame shows."""
+        at_s = max(self._second(int(self._pts[packets[0]])), 0.0)
+        behind = self._pts[packets[-1] + 1 :][(self._flags[packets[-1] + 1 :] & HIDDEN) == 0]
+        if len(packets) == 1:
+            return Loss(start_s=at_s, end_s=at_s, reason=reason)
+        end_s = self._second(int(behind.min())) if len(behind) else None
+        return Loss(start_s=at_s, end_s=None if end_s is None else max(at_s, end_s), reason=reason)
 
     def _second(self, pts: int) -> float:
         return round(float((pts - self._origin) * self._facts.time_base), 6)
+
+
+def _runs(contradicted: dict[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Each packet, by how much its stamp is off, and what is the same for those that follow each other."""
+    for place, (packet, by) in enumerate(sorted(contradicted.items())):
+        yield packet, by, packet - place
 
 
 def _rule(rows: Sequence[Row], facts: StreamFacts, max_gap_s: float) -> ClockRule:
@@ -357,14 +384,16 @@ def _stamps(rows: Sequence[Row]) -> list[Stamp]:
 
 
 def _breaks(rows: Sequence[Row], seams: Sequence[int]) -> frozenset[int]:
+    """Seams, and key frames that bring headers which are not known; one that brings none goes on with those before."""
     found = set(seams)
-    last: tuple[bytes, ...] | None = None
+    known: frozenset[bytes] = frozenset()
     for number, row in enumerate(rows):
         if row.random_access:
-            headers = row.headers
-            if last is not None and headers != last:
+            brought = frozenset(row.headers)
+            if known and not brought <= known:
                 found.add(number)
-            last = headers
+                known = brought
+            known |= brought
     return frozenset(found)
 
 

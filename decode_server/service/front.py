@@ -67,7 +67,7 @@ class Front:
         self._listeners, self._admission, self._buffer_pool = parts.listeners, parts.admission, parts.buffer_pool
         self._pool, self._metrics, self._stops = parts.pool, parts.metrics, parts.stops
         self._index_watch = parts.index_watch
-        self._credits, self._siblings = parts.credits, parts.siblings
+        self._credits, self._siblings, self._metrics_place = parts.credits, parts.siblings, parts.metrics_place
         self._outbox = Outbox(parts.listeners, parts.buffer_pool, parts.metrics, lease_s=limits.lease_s)
         self._dispatcher = Dispatcher(
             parts.admission, parts.pool, parts.buffer_pool, self._outbox, metrics=parts.metrics
@@ -367,6 +367,7 @@ class Front:
         return max(min(threads, fit), 1)
 
     def _describe(self, attempt: int, client: bytes) -> ServerReply:
+        listener = self._listeners.number(client)
         return ServerReply(
             attempt=attempt,
             server=self._server,
@@ -378,7 +379,8 @@ class Front:
             max_clip_bytes=self._buffer_pool.ranges.total_bytes,
             software=SOFTWARE_VERSION,
             instance=self._instance,
-            siblings=self._siblings.of(self._listeners.number(client)),
+            siblings=self._siblings.of(listener),
+            metrics_port=self._metrics_place.of(listener),
         )
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from decode_server.service.index_watch import IndexWatch
 from decode_server.service.lifecycle import Lifecycle
 from decode_server.service.listeners.listener import Listeners
 from decode_server.service.metrics import Metrics
+from decode_server.service.metrics_place import MetricsPlace
 from decode_server.service.refusals import Refusals
 from decode_server.service.siblings import Siblings
 from decode_server.service.workers.worker_pool import WorkerPool
@@ -33,6 +34,7 @@ class Parts:
     index_watch: IndexWatch
     credits: Credits
     siblings: Siblings = field(default_factory=Siblings)
+    metrics_place: MetricsPlace = field(default_factory=MetricsPlace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

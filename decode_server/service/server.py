@@ -186,6 +186,7 @@ def _run(
     front = _front(parts, options, announcement, box)
     with contextlib.closing(_health(options, front, parts)) as health:
         announcement.metrics_url = f"{health.url}/metrics"
+        parts.metrics_place.learn(health.url, urls)
         if box is not None:
             parts.siblings.learn(box.listening(urls, health.port, parts.stops))
         with _beats(front, box):

@@ -3,41 +3,51 @@
     framefeed show ROOT --video P01/P01_01 --start-s 12 --end-s 14 --seed 7 --out clip.png
     framefeed show ROOT --samples train.jsonl --index 41307 --run-seed 0 --epoch 3     # the clip that training got
     framefeed show ROOT --requests batch.json --out batch.mp4
+    framefeed show --run runs/mae --step 41307         # the batch that a run trained on: the trainer's verb, "show run"
 
 It decodes with the engine that serves, in this process; it decides nothing about the clip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
+from importlib.metadata import entry_points
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import av
 import numpy as np
 import tyro
 from msgspec.structs import replace
 
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
-from decode_server.show.annotate import Picture, draw_box, draw_text, stack
 from decode_server.show.show_request import build_request, policy_from_text, read_requests, sample_at
+from framefeed.cli.command import Verb, parse_options, parse_verb
+from framefeed.cli.drawing import Picture, draw_box, draw_text, stack
+from framefeed.cli.picture_files import write_mp4, write_png
 from framefeed.clip import Clip
 from framefeed.crops import Box, WholeFrame
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
-from framefeed.new_file import NewFile, check_place
+from framefeed.manifest import check_indexed
+from framefeed.new_file import check_place
 from framefeed.request import ClipRequest
+from framefeed.show_value import show_value
 
 _COLUMNS = 8
+_MOST_NAMES = 50_000  # that are looked through for the nearest: a second
 
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Draw clips beside the frames they come from, as PNG or MP4."""
+    """Draw clips beside the frames they come from, as PNG or MP4.
+
+    With --run DIR --step N in the place of ROOT: the batch that a run trained on (framefeed show run --help).
+    """
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of chunks or videos, indexed."""
@@ -78,6 +88,16 @@ class Show:
     fps: float = 4.0
     """Frames of the clip shown in a second of an MP4."""
 
+    @classmethod
+    def parse(cls, args: list[str]) -> Verb:
+        """The verb with its options; with --run among them the trainer's. Raises BadInput for what does not parse."""
+        words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--run=") else [arg])]
+        if "--run" not in words:
+            return parse_options(cls, args, name="show")
+        words.remove("--run")
+        (of_a_run,) = entry_points(group="framefeed.verbs", name="show run")
+        return parse_verb(of_a_run, words)
+
     def run(self) -> None:
         """Decode and write. Raises BadInput for options that say no clip, and what the engine raises for the clip."""
         if self.out.suffix not in (".png", ".mp4"):
@@ -85,6 +105,7 @@ class Show:
         check_place(self.out, option="--out")
         if not 16 <= self.tile_px <= 2000 or not 0.1 <= self.fps <= 240:
             raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
+        check_indexed(self.index_folder or self.root, option="--index-folder")
         with (
             closing(Library(self.root, index_folder=self.index_folder, follow_links=True)) as library,
             closing(Engine(library)) as engine,
@@ -94,9 +115,9 @@ class Show:
         for item in shown:
             print(item.describe())
         if self.out.suffix == ".png":
-            _write_png(self.out, stack([_sheet(item) for item in shown], axis=0, gap_px=16))
+            write_png(self.out, stack([_sheet(item) for item in shown], axis=0, gap_px=16))
         else:
-            _write_mp4(self.out, [frame for item in shown for frame in _columns(item, axis=1)], fps=self.fps)
+            write_mp4(self.out, [frame for item in shown for frame in _columns(item, axis=1)], fps=self.fps)
         print(f"wrote {self.out}")
 
     def wanted(self, library: Library) -> list[ClipRequest]:
@@ -105,11 +126,17 @@ class Show:
             return read_requests(self.requests)
         if self.samples is not None and self.index is None:
             raise BadInput("show: --samples without --index; wanted which of them to show")
+        if self.samples is None and self.index is not None:
+            raise BadInput(
+                f"show: --index is {self.index} without --samples; wanted the dataset that it is an index of"
+            )
         body: dict[str, Any]
         if self.samples is not None and self.index is not None:
             body = sample_at(self.samples, self.index)
         else:
             video = self.video or next(iter(library.manifest.videos))
+            if video not in library.manifest.videos:
+                raise BadInput(f"show: --video is {show_value(video)}, {_nearest(video, library)}")
             end_s = library.entry(video).duration_s if self.end_s is None else self.end_s
             body = {"video": video, "start_s": self.start_s, "end_s": end_s}
         seed = self.seed if self.index is None else clip_seed(self.run_seed, epoch=self.epoch, index=self.index)
@@ -123,6 +150,13 @@ class Show:
             "seed": seed,
         }
         return [build_request(body, where="show")]
+
+
+def _nearest(video: str, library: Library) -> str:
+    """What is wanted in the place of a name that no video has."""
+    names = library.manifest.videos
+    (near,) = difflib.get_close_matches(video, islice(names, _MOST_NAMES), n=1, cutoff=0.0)
+    return f"wanted one of the manifest's {len(names)} videos; the nearest is {show_value(near)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,30 +233,3 @@ def _sheet(shown: _Shown) -> Picture:
     head = np.zeros((18, lines[0].shape[1], 3), np.uint8)
     draw_text(head, text)
     return stack([head, *lines], axis=0)
-
-
-def _write_png(path: Path, picture: Picture) -> None:
-    height_px, width_px = picture.shape[:2]
-    with NewFile(path) as new:
-        with av.open(new.file, "w", format="image2pipe") as container:
-            stream = container.add_stream("png", rate=1)
-            stream.width, stream.height, stream.pix_fmt = width_px, height_px, "rgb24"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
-        new.take_place()
-
-
-def _write_mp4(path: Path, pictures: Sequence[Picture], *, fps: float) -> None:
-    """H.264 that browsers play, of the largest picture's size; smaller ones lie at the top left of it."""
-    height_px, width_px = (max(picture.shape[axis] for picture in pictures) + 1 & ~1 for axis in (0, 1))
-    with NewFile(path) as new:
-        with av.open(new.file, "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-            stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
-            stream.options = {"crf": "15"}
-            for picture in pictures:
-                canvas = np.zeros((height_px, width_px, 3), np.uint8)
-                canvas[: picture.shape[0], : picture.shape[1]] = picture
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(canvas, format="rgb24")))
-            container.mux(stream.encode(None))
-        new.take_place()

@@ -1,29 +1,47 @@
-"""Work on files in processes of their own, in any order: a file that kills its process costs itself and no other.
+"""Work on files in processes of their own, in any order: a file that ends or holds up its process costs itself alone.
 
-A decoder may crash, and a file that is cut off while it is mapped ends whoever reads it. What was in flight then is
-tried again alone, and what kills its process again is given up. It knows nothing of the work.
+A decoder may crash or turn for ever, a file that is cut off while it is mapped ends whoever reads it, and a storage may
+never answer. What was in flight then is tried again alone, and what does so again is given up. It knows nothing of the
+work, but that whoever works on a file reads.
 """
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TypeVar
 
 from framefeed.cli.parent_death import end_with_parent
 
+log = logging.getLogger("framefeed.sources")
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+STALL_S = 300.0
+_LOOKS = 60  # within that time
+
+
+class GivenUp(str):
+    """Why a task has no result."""
+
+    __slots__ = ()
+
 
 def run_isolated(
-    tasks: Sequence[Task], work: Callable[[Task], Result], *, jobs: int
-) -> Iterator[tuple[Task, Result | None]]:
-    """Each task with what `work` says of it, `jobs` at a time, as they end; None where its process died, twice.
+    tasks: Sequence[Task], work: Callable[[Task], Result], *, jobs: int, stall_s: float = STALL_S
+) -> Iterator[tuple[Task, Result | GivenUp]]:
+    """Each task with what `work` says of it, `jobs` at a time, as they end; or why it was given up: twice its process
+    died, or nothing was read for `stall_s` and nothing came.
 
     Blocks until all are done. Raises what `work` raises.
     """
@@ -31,33 +49,68 @@ def run_isolated(
     while waiting or suspects:
         alone = bool(suspects)
         queue = deque([suspects.popleft()]) if alone else waiting
-        for task, result, died in _round(queue, work, 1 if alone else min(jobs, len(queue))):
-            if not died:
-                yield task, result
-            elif alone:
-                yield task, None
-            else:
-                suspects.append(task)
+        crew = _Crew(1 if alone else min(jobs, len(queue)), stall_s)
+        for task, future in crew.outcomes(queue, work):
+            try:
+                yield task, future.result()
+            except BrokenProcessPool:
+                if not alone:
+                    suspects.append(task)
+                    continue
+                stood = f"nothing was read for {stall_s:g} s and nothing came of it, twice"
+                yield task, GivenUp(stood if crew.stalled else "it ended the process that read it, twice")
 
 
-def _round(queue: deque[Task], work: Callable[[Task], Result], jobs: int) -> Iterator[tuple[Task, Result | None, bool]]:
-    """The tasks of a queue until it is empty or a process dies; then those in flight are given as ones that died."""
-    with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
-    ) as pool:
-        running: dict[Future[Result], Task] = {}
-        broken = False
-        while (queue and not broken) or running:
-            while queue and not broken and len(running) < 2 * jobs:
-                try:
-                    running[pool.submit(work, queue[0])] = queue[0]
-                    queue.popleft()
-                except BrokenProcessPool:
-                    broken = True
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                try:
-                    yield task, future.result(), False
-                except BrokenProcessPool:
-                    broken = True
-                    yield task, None, True
+@dataclass(slots=True)
+class _Crew:
+    """Processes for the tasks of a queue, until it is empty, one of them dies, or all of them stand and are killed."""
+
+    jobs: int
+    stall_s: float
+    stalled: bool = False
+    _read_bytes: int = -1
+    _read_s: float = field(default_factory=time.monotonic)
+
+    def outcomes(self, queue: deque[Task], work: Callable[[Task], Result]) -> Iterator[tuple[Task, Future[Result]]]:
+        """Tasks that were taken from the queue, each with its result, or with that its process died."""
+        others = set(multiprocessing.active_children())
+        with ProcessPoolExecutor(
+            self.jobs,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=end_with_parent,
+            initargs=(os.getpid(),),
+        ) as pool:
+            running: dict[Future[Result], Task] = {}
+            broken = False
+            while (queue and not broken) or running:
+                while queue and not broken and len(running) < 2 * self.jobs:
+                    try:
+                        running[pool.submit(work, queue[0])] = queue[0]
+                        queue.popleft()
+                    except BrokenProcessPool:
+                        broken = True
+                done = wait(running, timeout=self.stall_s / _LOOKS, return_when=FIRST_COMPLETED).done
+                for future in done:
+                    broken = broken or isinstance(future.exception(), BrokenProcessPool)
+                    yield running.pop(future), future
+                self._look(bool(done), set(multiprocessing.active_children()) - others)
+
+    def _look(self, came: bool, processes: Iterable[BaseProcess]) -> None:
+        """Kill processes of which none has read anything, and nothing came, for too long."""
+        read_bytes = sum(_read_bytes(process) for process in processes)
+        if came or read_bytes != self._read_bytes:
+            self._read_bytes, self._read_s = read_bytes, time.monotonic()
+        elif time.monotonic() - self._read_s >= self.stall_s:
+            log.warning("nothing was read for %g s and no file ended: what is in flight is tried again", self.stall_s)
+            self.stalled = True
+            for process in processes:
+                process.kill()
+
+
+def _read_bytes(process: BaseProcess) -> int:
+    """What a process has read of files and pipes so far, cached or not; 0 where that is not told."""
+    try:
+        counts = Path(f"/proc/{process.pid}/io").read_text().split()
+        return int(counts[counts.index("rchar:") + 1])
+    except (OSError, ValueError):
+        return 0

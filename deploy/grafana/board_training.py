@@ -61,6 +61,44 @@ TRAINING = Board(
             ],
         ),
         Row(
+            title="What is learned from",
+            panels=[
+                Panel(
+                    title="Clips with something odd",
+                    text="Share of the clips looked at, 16 every --sheet-every steps, that have a cut, flicker, or a "
+                    "picture that comes again. Videos have cuts themselves: what counts is a change.",
+                    unit="percentunit",
+                    queries=[
+                        (
+                            f"sum by (finding) (rate(framefeed_trainer_clip_findings_total{INTERVAL})) / ignoring "
+                            f"(finding) group_left sum(rate(framefeed_trainer_checked_clips_total{INTERVAL}))",
+                            "{{finding}}",
+                        )
+                    ],
+                ),
+                Panel(
+                    title="How far features are apart",
+                    text="Standard deviation of clips' features of length 1 over clips, times the root of their "
+                    "number: near 1 they point everywhere, at 0 the model gives all clips the same.",
+                    unit="short",
+                    queries=[("max by (job) (framefeed_trainer_feature_std)", "std")],
+                ),
+                Panel(
+                    title="Directions that features have",
+                    text="Effective rank of clips' features: in how many directions clips differ.",
+                    unit="short",
+                    queries=[("max by (job) (framefeed_trainer_feature_rank)", "rank")],
+                ),
+                Panel(
+                    title="Features collapsed",
+                    text="1 while the trainer holds its features to have collapsed; its log says by which numbers.",
+                    unit="short",
+                    kind="number",
+                    queries=[("max(framefeed_trainer_features_collapsed)", "collapsed")],
+                ),
+            ],
+        ),
+        Row(
             title="Demand and supply",
             panels=[
                 Panel(
@@ -138,6 +176,19 @@ TRAINING = Board(
                         ("framefeed_trainer_loss", "loss of rank {{rank}}"),
                         ("framefeed_trainer_grad_norm", "gradient norm of rank {{rank}}"),
                     ],
+                ),
+                Panel(
+                    title="Scores of held-out samples",
+                    text="Of the last evaluation: val of the weights, val_average of their moving average. Losses and "
+                    "ranks are as they are, all else is a share of 1.",
+                    unit="short",
+                    queries=[("framefeed_trainer_score", "{{score}}")],
+                ),
+                Panel(
+                    title="Clips scored a second",
+                    text="Held-out clips that an evaluation passes through the model; a rank makes no step meanwhile.",
+                    unit="ops",
+                    queries=[(rate("framefeed_trainer_evaluated_clips_total", "rank"), "rank {{rank}}")],
                 ),
                 Panel(
                     title="Learning rate",

@@ -324,12 +324,14 @@ class Clip(_message.Message):
     def __init__(self, pts_s: _Optional[_Iterable[float]] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., flipped: _Optional[bool] = ..., colour: _Optional[_Union[Colour, _Mapping]] = ..., read_bytes: _Optional[int] = ..., fed_packets: _Optional[int] = ..., stage_s: _Optional[_Mapping[str, float]] = ..., placed: _Optional[_Union[Box, _Mapping]] = ..., padding: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class Colour(_message.Message):
-    __slots__ = ("matrix", "full_range")
+    __slots__ = ("matrix", "full_range", "transfer")
     MATRIX_FIELD_NUMBER: _ClassVar[int]
     FULL_RANGE_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     matrix: str
     full_range: bool
-    def __init__(self, matrix: _Optional[str] = ..., full_range: _Optional[bool] = ...) -> None: ...
+    transfer: str
+    def __init__(self, matrix: _Optional[str] = ..., full_range: _Optional[bool] = ..., transfer: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message")
@@ -340,7 +342,7 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software", "instance", "siblings")
+    __slots__ = ("fingerprint", "dataset", "videos", "workers", "state", "max_clip_bytes", "software", "instance", "siblings", "metrics_port")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     VIDEOS_FIELD_NUMBER: _ClassVar[int]
@@ -350,6 +352,7 @@ class Description(_message.Message):
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     SIBLINGS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_PORT_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     dataset: str
     videos: int
@@ -359,7 +362,8 @@ class Description(_message.Message):
     software: str
     instance: str
     siblings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ..., instance: _Optional[str] = ..., siblings: _Optional[_Iterable[str]] = ...) -> None: ...
+    metrics_port: int
+    def __init__(self, fingerprint: _Optional[str] = ..., dataset: _Optional[str] = ..., videos: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., max_clip_bytes: _Optional[int] = ..., software: _Optional[str] = ..., instance: _Optional[str] = ..., siblings: _Optional[_Iterable[str]] = ..., metrics_port: _Optional[int] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("queued", "credits", "front_s", "front_busy")

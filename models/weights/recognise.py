@@ -18,6 +18,7 @@ from models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
 from models.weights.checkpoint_folder import checkpoint_in
 from models.weights.config_json import ModelConfig, config_from_json
 from models.weights.files import WeightsFileError, read_checkpoint
+from models.weights.saved_model import PIXELS_NAME
 from models.weights.traits import TowerTraits, Traits, encoder_of, tower_traits
 
 Kind = Literal[
@@ -125,12 +126,13 @@ _TRAITS: dict[Kind, Traits] = {
 
 def _own(folder: Path) -> tuple[ModelConfig, Traits]:
     try:
-        config = config_from_json(_json(folder / "config.json")["config"])
-        traits = Traits(video=tower_traits(encoder_of(config).stack))
+        saved = _json(folder / "config.json")
+        config, pixels = config_from_json(saved["config"]), saved_pixels(folder)
+        video = tower_traits(encoder_of(config).stack)
     except (KeyError, ValueError) as error:
         raise WeightsFileError(f"model {folder / 'config.json'} is damaged: {error}") from None
     text = getattr(config, "text", None)
-    return config, traits if text is None else Traits(video=traits.video, text=tower_traits(text.stack))
+    return config, Traits(video=video, text=None if text is None else tower_traits(text.stack), pixels=pixels)
 
 
 def _open_clip(path: Path, saved: Mapping[str, object]) -> Traits:
@@ -213,6 +215,12 @@ def _headed(traits: Traits, *, video: int | None, text: int | None) -> Traits:
 def _without_text(name: str) -> str:
     """open_clip's later models keep the text tower under `text.`; its first, and OpenAI's, at the top."""
     return name.removeprefix("text.")
+
+
+def saved_pixels(folder: Path) -> PixelNorm | None:
+    """How clips of our model in a folder are normalised; None if it does not say. Raises WeightsFileError for a
+    configuration that cannot be read, ValueError for numbers that are no normalisation."""
+    return _pixels(_section(_json(folder / "config.json"), PIXELS_NAME), "mean", "std")
 
 
 def _pixels(saved: Mapping[str, object], mean: str, std: str) -> PixelNorm | None:

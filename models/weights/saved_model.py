@@ -11,25 +11,28 @@ from pathlib import Path
 
 from torch import nn
 
+from models.pixel_norm import PixelNorm
 from models.weights.config_json import ModelConfig, build_model, config_from_json, config_to_json
 from models.weights.files import FOLDER_FILE, WeightsFileError, read_weights, write_weights
 from models.weights.key_table import Weights, export_weights, fill_model
 from models.weights.transformers_videomae import transformers_config, transformers_table
 from models.weights.videomae import AnyVideoMAE
 
-CONFIG_NAME = "config.json"
+CONFIG_NAME, PIXELS_NAME = "config.json", "pixels"
 FORMAT = 1
 
 
-def save_model(folder: Path, weights: Weights, config: ModelConfig) -> None:
-    """Write weights and configuration into a folder, which is made. Raises WeightsFileError if that cannot be done."""
-    _write(folder, weights, _said(config))
+def save_model(folder: Path, weights: Weights, config: ModelConfig, *, pixels: PixelNorm | None = None) -> None:
+    """Write weights and configuration into a folder, which is made; `pixels` are those that it was trained on, None
+    where nobody knows. Raises WeightsFileError if that cannot be done.
+    """
+    _write(folder, weights, _said(config, pixels))
 
 
-def model_of(model: nn.Module) -> dict[str, object]:
+def model_of(model: nn.Module, *, pixels: PixelNorm | None = None) -> dict[str, object]:
     """What config.json beside its weights says of a model; {} for one that is none of this package."""
     config = getattr(model, "config", None)
-    return {} if config is None else _said(config)
+    return {} if config is None else _said(config, pixels)
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
@@ -63,8 +66,9 @@ def save_for_transformers(folder: Path, weights: Weights, config: AnyVideoMAE) -
     _write(folder, export_weights(weights, transformers_table(config)), saved)
 
 
-def _said(config: ModelConfig) -> dict[str, object]:
-    return {"framefeed_model": FORMAT, "config": config_to_json(config)}
+def _said(config: ModelConfig, pixels: PixelNorm | None) -> dict[str, object]:
+    known = {} if pixels is None else {PIXELS_NAME: {"mean": list(pixels.mean), "std": list(pixels.std)}}
+    return {"framefeed_model": FORMAT, "config": config_to_json(config), **known}
 
 
 def _write(folder: Path, weights: Weights, config: Mapping[str, object]) -> None:

@@ -6,6 +6,7 @@ Skipped where there is no CUDA.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -25,6 +26,7 @@ from trainer_client.training.ranks import Ranks  # noqa: E402
 from trainer_client.training.torch_batches import pinned_memory  # noqa: E402
 
 CUDA = torch.device("cuda")
+SHAPE = (8, FRAMES, SIDE_PX * 3 // 2, SIDE_PX)
 HELD_CYCLES = 400_000_000  # 200 ms and more at 2 GHz
 
 
@@ -33,12 +35,12 @@ class PinnedFeed(MadeFeed):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = SlotPool((8, FRAMES, SIDE_PX * 3 // 2, SIDE_PX), spare=4, allocate=pinned_memory)
+        self.pool = SlotPool(math.prod(SHAPE), spare=4, allocate=pinned_memory)
 
     def __next__(self) -> Batch:
         made = make_share(self.step, Ranks(), frames=FRAMES)
         self.step += 1
-        pixels = self.pool.take()
+        pixels = self.pool.take(SHAPE)
         pixels[:] = made.pixels
         return dataclasses.replace(made, pixels=pixels)
 

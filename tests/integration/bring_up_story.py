@@ -9,10 +9,12 @@ import base64
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from deploy.grafana.dashboards import BOARDS
 from deploy.grafana.panel import SOURCE_UID
 from deploy.grafana.preview import Window, committed, draw
 from framefeed.grace import STOP_GRACE_S
-from tests.integration.composition import OPEN, Composition, address, file_of
+from tests.integration.composition import OPEN, SERVER_SERVICES, Composition, address, file_of
 from tests.integration.engine import DECODE, ROOT, TRAIN
 
 EVERY_STEPS = 20
@@ -56,12 +58,16 @@ class Story:
     exits: dict[str, int] = field(default_factory=dict)
     down_s: float = 0.0
     queries: int = 0
-    queries_without_data: list[str] = field(default_factory=list)
+    queries_without_data: set[str] = field(default_factory=set)
+    queries_with_nan: list[str] = field(default_factory=list)
     fired: dict[str, set[str]] = field(default_factory=dict)
     pictures: dict[str, int] = field(default_factory=dict)
+    panels_without_data: set[str] = field(default_factory=set)
     took_s: dict[str, float] = field(default_factory=dict)
     secrets_seen_in: list[str] = field(default_factory=list)
     published: set[str] = field(default_factory=set)
+    fronts: set[str] = field(default_factory=set)
+    fronts_watched: dict[str, set[str]] = field(default_factory=dict)
     without_grafana: str = ""
     grafana: dict[str, str] = field(default_factory=dict)
     step: int = 0
@@ -113,13 +119,47 @@ def tell_scaling(told: Story, up: Composition) -> None:
         "decode-s0", "decode-s1",
     )  # fmt: skip
     told.all_servers = {address(server) for server in up.servers}
-    up.wait("all four are targets", lambda: up.targets().get("decode") == told.all_servers)
+    up.wait("all four are targets", lambda: hosts(up.targets().get("decode", set())) == told.all_servers)
     up.wait("all four feed it", lambda: hosts(up.fed_by()) == told.all_servers)
     up.wait("the trainer is a target", lambda: "trainer" in up.targets())
-    told.targets, told.fed_by = up.targets(), hosts(up.fed_by())
+    told.targets, told.fed_by = {job: hosts(at) for job, at in up.targets().items()}, hosts(up.fed_by())
     for container in (*up.servers, up.trainer):
         stats = container.stats(stream=False)["memory_stats"]
         told.memory_mib[container.name] = (stats["usage"] - stats["stats"].get("total_inactive_file", 0)) / 2**20
+
+
+def tell_fronts(told: Story, up: Composition) -> None:
+    """One container more that is a box of two fronts: who watches both, told by nobody but the trainer."""
+    up.compose("up", "--detach", "--wait", "--no-recreate", "decode-box")
+    box = address(up.servers[-1])
+    told.fronts = {f"{address(server)}:9555" for server in up.servers if server.status == "running"} | {f"{box}:9556"}
+    up.wait("both fronts feed it", lambda: len([url for url in up.fed_by() if hosts({url}) == {box}]) == 2)
+    trainer = f"{address(up.trainer)}:9556"
+    watchers: dict[str, Callable[[], set[str]]] = {
+        "Prometheus": lambda: up.targets()["decode"],
+        "status page": lambda: pages_of(up, json.loads(up.get(trainer, "status.json"))),
+        "top": lambda: pages_of(up, json.loads(top(trainer))),
+    }
+    for who, look in watchers.items():
+        with contextlib.suppress(AssertionError):  # what it saw last is told
+            up.wait(f"{who} sees every front", lambda look=look: told.fronts <= look(), patience_s=60)
+        told.fronts_watched[who] = look()
+
+
+def pages_of(up: Composition, said: Any) -> set[str]:
+    """HOST:PORT of the metrics of the servers whose own pages something has read, as it names servers by addresses."""
+    read = {server["name"] for server in said["servers"] if server["paged"]}
+    return {
+        labels["page"]
+        for (name, has), _ in up.page(up.trainer).items()
+        if name == "framefeed_client_server_page_info" and (labels := dict(has))["server"] in read
+    }
+
+
+def top(trainer: str) -> str:
+    """What `framefeed top` says, given the trainer's page alone."""
+    command = [sys.executable, "-m", "framefeed.cli", "top", trainer, "--json", "--every-s", "1"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def tell_faults(told: Story, up: Composition) -> None:
@@ -142,7 +182,7 @@ def tell_alerts(told: Story, up: Composition) -> None:
     running = [server for server in up.servers if server.status == "running"]
     for server in running:
         up.pause(server)
-    told.fired["all servers hang"] = up.firing("FramefeedStarving")
+    told.fired["all servers hang"] = up.firing("FramefeedStarving") | up.firing("FramefeedTrainerSilent")
     for server in running:
         server.unpause()
     up.pause(up.trainer)
@@ -164,8 +204,10 @@ def tell_panels(told: Story, up: Composition) -> None:
     told.queries = len(expressions)
     for expression in sorted(expressions):
         result = up.prometheus("query", query=expression)["result"]
-        if not result or any(series["value"][1] == "NaN" for series in result):
-            told.queries_without_data.append(f"{expression} gives {result}")
+        if not result:
+            told.queries_without_data.add(expression)
+        if any(series["value"][1] == "NaN" for series in result):
+            told.queries_with_nan.append(f"{expression} gives {result}")
     end_s = time.time()
     window = Window(start_s=max(told.began_s, end_s - 120), end_s=end_s)
     with tempfile.TemporaryDirectory() as scratch:
@@ -175,7 +217,8 @@ def tell_panels(told: Story, up: Composition) -> None:
             figure = draw(committed(board.uid), window.ask(f"http://127.0.0.1:{up.env['PROMETHEUS_PORT']}"), window)
             figure.savefig(path)
             without = [axes for axes in figure.axes if any(text.get_text() == "No data" for text in axes.texts)]
-            told.pictures[board.uid] = path.stat().st_size if not without else 0
+            told.panels_without_data |= {axes.get_title(loc="left") for axes in without}
+            told.pictures[board.uid] = path.stat().st_size
 
 
 def tell_grafana(told: Story, up: Composition) -> None:
@@ -227,7 +270,7 @@ def tell_secrets(told: Story, up: Composition, folder: Path) -> None:
 def tell_end(told: Story, up: Composition) -> None:
     # One server while clips are asked of it: what it was asked for comes.
     draining = up.servers[1]
-    (url,) = (url for url in up.fed_by() if hosts({url}) == {address(draining)})
+    url = f"tcp://{address(draining)}:5555"
     gone = address(draining)
     lost = up.total(up.trainer, "framefeed_client_requests_total", server=url, outcome="server_lost")
     draining.stop(timeout=STOP_GRACE_S)
@@ -242,7 +285,7 @@ def tell_end(told: Story, up: Composition) -> None:
     servers = [container for container in running.values() if "decode" in container.name]
     addresses = {server.name: address(server) for server in servers}
     since, began_s = int(time.time()), time.monotonic()
-    up.compose("stop", "decode-s0", "decode-s1", "trainer")
+    up.compose("stop", *SERVER_SERVICES, "trainer")
     told.drains |= {name: drain_of(up, at) for name, at in addresses.items()}
     up.compose("stop")
     told.down_s = time.monotonic() - began_s

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.serving import wait_until
 
+SERVER_SERVICES = ("decode-s0", "decode-s1", "decode-box")  # the last is compose.box.yaml's: one of two fronts
 COMPOSE = shutil.which("docker-compose", path=str(Path(sys.executable).parent))
 _COMMAND_S = 300.0
 # By no proxy: these are containers of this machine.
@@ -63,7 +64,7 @@ class Composition:
 
     @property
     def servers(self) -> list[Container]:
-        return [*self.containers("decode-s0"), *self.containers("decode-s1")]
+        return [server for service in SERVER_SERVICES for server in self.containers(service)]
 
     @property
     def trainer(self) -> Container:
@@ -81,13 +82,18 @@ class Composition:
     def page(self, container: Container) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """A container's /metrics: value by (name, labels)."""
         port = 9556 if "trainer" in container.name else 9555
-        with OPEN(f"http://{address(container)}:{port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+        text = self.get(f"{address(container)}:{port}", "metrics").decode()
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
+
+    def get(self, at: str, path: str) -> bytes:
+        """A page of HOST:PORT."""
+        with OPEN(f"http://{at}/{path}", timeout=10) as answer:
+            body: bytes = answer.read()
+        return body
 
     def total(self, container: Container, name: str, **labels: str) -> float:
         """The sum of a metric over the labels that are not given."""
@@ -131,11 +137,11 @@ class Composition:
         return seen
 
     def targets(self) -> dict[str, set[str]]:
-        """Addresses of the targets that answer, by job."""
+        """HOST:PORT of the targets that answer, by job."""
         up: dict[str, set[str]] = {}
         for target in self.prometheus("targets")["activeTargets"]:
             if target["health"] == "up":
-                up.setdefault(target["labels"]["job"], set()).add(target["labels"]["instance"].rpartition(":")[0])
+                up.setdefault(target["labels"]["job"], set()).add(target["labels"]["instance"])
         return up
 
     def pause(self, container: Container) -> None:

@@ -73,15 +73,21 @@ def test_rapid_reset(grpc_served: tuple[Server, HonestRun]) -> None:
                     peer.socket.sendall(_resets(first))
 
 
+_PATH = b"/framefeed.v1.DecodeService/Decode"
+_NO_UTF8 = (b"x-\xff", b"\xc3")
+
+
 def test_a_method_whose_name_is_no_utf8(grpc_served: tuple[Server, HonestRun]) -> None:
-    """In grpc.aio it ends the loop that takes calls: here it is refused, and the gateway stays."""
+    """In grpc.aio it ends the loop that takes calls: here it is refused, and the gateway stays. Names and values of
+    metadata that are none say nothing in the log.
+    """
     server, run = grpc_served
     gateways = server.metrics()["framefeed_server_gateway_restarts_total"]
     with withstands(server, run, "nonsense"), Peer(server.endpoint) as peer:
         peer.socket.sendall(HELLO)
-        for stream in (1, 3, 5):
-            headers = h2_headers(b"/framefeed.v1.\xe3/Decode")
-            peer.socket.sendall(h2_frame(HEADERS, END_HEADERS, stream, headers))
+        for stream in (1, 5, 9):
+            for number, headers in enumerate((h2_headers(b"/framefeed.v1.\xe3/Decode"), h2_headers(_PATH, _NO_UTF8))):
+                peer.socket.sendall(h2_frame(HEADERS, END_HEADERS, stream + 2 * number, headers))
             run.goes_on()
         assert peer.socket.recv(1 << 16)
     assert server.metrics()["framefeed_server_gateway_restarts_total"] == gateways

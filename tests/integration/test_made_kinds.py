@@ -4,14 +4,21 @@ time, as the file is and as it is chunked, or one line that says what is not use
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
+from decode_server.clips.engine import Engine
+from decode_server.clips.library import Library
 from decode_server.indexing.probe import Probed, ProbeOptions, probe_file
+from framefeed.crops import WholeFrame
+from framefeed.request import ClipRequest
+from framefeed.sampling import Segments
 from tests.barred import Stretch, read_grey, read_picture, write_video
 from tests.two_ways import as_it_is, chunked, decoded, shown_at
 
@@ -135,3 +142,52 @@ def test_a_repeated_header_is_served_and_another_one_is_chunked(tmp_path: Path) 
         assert use.losses == ()
         assert _probe(path).use.refused.startswith(refused)
         assert bool(_probe(path).index) == (not refused)
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "pq"), (18, "hlg"), (1, "")])
+def test_hdr_is_passed_on_and_named(tmp_path: Path, transfer: int, name: str) -> None:
+    path = write_video(tmp_path / "v.mkv", replace(FILM, matrix=9, codec="libx265", options=X265, transfer=transfer))
+    said = [line for line in _probe(path).use.notes if "HDR" in line]
+    assert said == ([f"its transfer is {name.upper()} (HDR), which is passed on and not tone-mapped"] if name else [])
+    for root in (as_it_is(path, tmp_path / "root"), chunked(path, tmp_path / "chunks")[0]):
+        with closing(Library(root)) as library, closing(Engine(library)) as engine:
+            request = ClipRequest(
+                video="v", start_s=0.0, end_s=0.4, sampling=Segments(frames=1), crop=WholeFrame(), width_px=64,
+                height_px=64,
+            )  # fmt: skip
+            assert engine.decode(request, np.empty(request.shape, np.uint8)).colour.transfer == name
+
+
+@pytest.mark.parametrize("name", ["v.ts", "v.m2ts"])
+def test_an_open_gop_of_a_transport_stream_is_chunked_whole(tmp_path: Path, name: str) -> None:
+    """Its headers come once: a key frame without any goes on with those, and the codec keeps what leads it."""
+    options = {"preset": "veryfast", "x264-params": "keyint=8:min-keyint=8:open-gop=1:bframes=3"}
+    seen, use = decoded(write_video(tmp_path / name, replace(FILM, frames=40, options=options)))
+    assert [number for _, number in seen] == list(range(40))
+    assert use.losses == ()
+
+
+@pytest.mark.parametrize("pause_s", [0.2, 0.9, 1.5, 20.0])
+def test_a_recording_that_begins_with_a_pause_is_joined_on(tmp_path: Path, pause_s: float) -> None:
+    """Its clock restarts, and comes back to where the one before it ended: that is no wrong stamp."""
+    first = replace(FILM, codec="libx265", options=X265, frames=29)
+    times_s = [0.0, 0.04, *(0.08 + pause_s + n / 25 for n in range(14))]
+    for frames in (9, 20):
+        second = replace(first, first=64, frames=frames)
+        third = replace(first, first=128, frames=16, times_s=times_s)
+        seen, use = decoded(_joined(tmp_path, f"{frames}.ts", first, second, third))
+        assert [number for _, number in seen] == [*range(29), *range(64, 64 + frames), *range(128, 144)]
+        assert use.losses == ()
+        assert len([line for line in use.notes if "its clock goes back" in line]) == 2
+
+
+def test_frames_that_an_edit_list_drops_among_others_are_named(tmp_path: Path) -> None:
+    """A key frame at which its muxer's edit ends, with two frames behind it that show before it and are not read."""
+    times_s = [n / 25 + (0.86 if n > 8 else 0.0) for n in range(25)]
+    path = write_video(tmp_path / "v.mp4", replace(FILM, codec="libx265", options=X265, frames=25, times_s=times_s))
+    seen, use = decoded(path)
+    assert [number for _, number in seen] == [*range(22), 24]
+    (loss,) = use.losses
+    assert (loss.start_s, loss.end_s) == (pytest.approx(times_s[22]), pytest.approx(times_s[24]))
+    assert loss.reason == "2 frames of its edit list are not read"
+    assert _probe(path).use.losses == use.losses

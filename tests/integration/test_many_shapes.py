@@ -1,22 +1,19 @@
-"""Videos of many shapes from a real server: in one batch with masks, or in buckets of one size each."""
+"""Videos of many shapes from a real server, in one batch with masks; test_buckets.py has those of one shape each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from decode_server.indexing.index import Index
-from framefeed.crops import Letterbox, WholeFrame
+from framefeed.crops import Letterbox
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Dense
 from tests.integration.serving import SERVE, Server
 from tests.videos import make_numbered_video
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.feed.buckets import ShortSide, bucket_by_size
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset, VideoWindows
 
@@ -60,18 +57,3 @@ def test_one_batch_of_many_shapes_says_what_is_of_the_video(root: Path, server: 
         assert not batch.pixels[row][:, ~batch.pixel_mask[row]].any()
         assert not batch.pixels[row][~batch.frame_mask[row]].any()
         assert batch.pixels[row][0][batch.pixel_mask[row]].std() > 10
-
-
-def test_buckets_keep_the_aspect_and_pad_nothing(root: Path, server: Server) -> None:
-    manifest = read_manifest(root)
-    dataset = VideoWindows(manifest, window_s=1.0, min_window_s=0.9)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for bucket in bucket_by_size(dataset, manifest, ShortSide(short_side_px=64, long_side_px=128)):
-        policy = replace(POLICY, crop=WholeFrame(), width_px=bucket.width_px, height_px=bucket.height_px)
-        policy = replace(policy, interpolation="bicubic")
-        with _load(server, bucket, policy) as loader:
-            (batch,) = loader
-        assert batch.pixel_mask.all()
-        assert np.unique(batch.pixels).size > 50
-        shapes |= {sample.video: batch.pixels.shape[2:4] for sample in batch.samples}
-    assert shapes == {"wide": (64, 96), "high": (96, 64), "square": (64, 64)}

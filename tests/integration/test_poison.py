@@ -76,6 +76,8 @@ def test_stand_ins_are_the_same_after_any_restart_and_for_any_servers(policy: st
     with ClipServer() as healed, loader(healed.url, poison=chosen) as again:
         again.replay(end)
         assert [prints(batch) for batch in again] == batches, "even when the videos are whole again"
+        again.replay(end, first=7)
+        assert [prints(batch) for batch in again] == batches[7:]
 
 
 def test_a_dropped_sample_is_asked_for_once_and_a_replaced_one_every_epoch() -> None:

@@ -11,8 +11,8 @@ import pytest
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
-from decode_server.show.annotate import GREEN
 from decode_server.show.show import Show
+from framefeed.cli.drawing import GREEN
 from framefeed.crops import Box, ExplicitBox
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
@@ -94,6 +94,10 @@ def test_a_video_has_one_frame_for_each_of_the_clips(
         ({"sampling": "dense:frames=4"}, r"show: Object missing required field `stride` - at `\$.sampling`"),
         ({"crop": "view:view=3"}, "show: view is 3 of 3"),
         ({"samples": Path("x.jsonl")}, "--samples without --index"),
+        ({"index": 3}, "--index is 3 without --samples; wanted the dataset that it is an index of"),
+        ({"video": "vv"}, "--video is 'vv', wanted one of the manifest's 1 videos; the nearest is 'v'"),
+        ({"video": "plain"}, "--video is 'plain', wanted one of the manifest's 1 videos; the nearest is 'v'"),
+        ({"index_folder": Path(__file__).parent}, "name the folder of its index with --index-folder"),
         ({"requests": Path("nowhere.json")}, r"requests nowhere\.json cannot be read"),
     ],
 )

@@ -44,6 +44,8 @@ def test_charts_move_and_nothing_is_complained_of(page: str, width_px: int, tmp_
         rows = browser.run("return [...document.querySelectorAll('#ranks td')].map((cell) => cell.textContent)")
         assert rows[0] == "0"
         assert float(rows[3]) > 0, "clips a second"
+        busy = "return [...document.querySelectorAll('#servers td')].map((cell) => cell.textContent)[3] || ''"
+        wait_until("its own page is read, of which nobody told", lambda: "%" in browser.run(busy), patience_s=60)
         assert "starting: looking" not in browser.run("return document.getElementById('verdict').textContent")
         assert browser.console() == []
 

@@ -222,7 +222,8 @@ def _abort_on_a(task: CheckTask) -> FileCheck:
 def test_a_decoder_that_crashes_costs_its_own_file_only(root: Path) -> None:
     checks = list(check_all(_tasks(root), jobs=2, check=_abort_on_a))
     assert len(checks) == 6
-    assert [str(span) for check in checks for span in check.spans] == ["a from 2.000 to 4.000 s: its decoder crashes"]
+    said = "a from 2.000 to 4.000 s: it ended the process that read it, twice"
+    assert [str(span) for check in checks for span in check.spans] == [said]
 
 
 def test_the_verb_says_what_it_found_and_fails(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

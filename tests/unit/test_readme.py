@@ -5,15 +5,18 @@ import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from bench.readme import with_tables
+import pytest
+
+from bench.readme import PAGES, with_tables
 from trainer_client.training.recipes.catalogue import RECIPES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_tables_are_those_of_the_results() -> None:
-    assert with_tables(README, ROOT / "bench/results") == README, "run python -m bench.readme"
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_are_those_of_the_results(page: str) -> None:
+    assert with_tables(page, ROOT / "bench/results") == (ROOT / page).read_text(), "run python -m bench.readme"
 
 
 def test_it_is_short() -> None:

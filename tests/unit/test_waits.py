@@ -25,7 +25,6 @@ ENDED_BY = {
     "framefeed/page_server.py: self._over.wait()": "close(); its loop serves meanwhile",
     "framefeed/cli/children.py: self._process.wait()": "it was killed, or its end was seen",
     "decode_server/chunking/chunk_workers.py: future.result()": "only of futures that are done",
-    "decode_server/sources/isolated.py: wait(running, return_when=FIRST_COMPLETED)": "an answer or the end of a worker",
     "decode_server/sources/isolated.py: future.result()": "only of futures that are done",
     "decode_server/service/workers/worker.py: channel.recv(MAX_MESSAGE_BYTES)": "the front's end: the socket closes",
     "decode_server/service/workers/worker.py: self._channel.recv(MAX_MESSAGE_BYTES)": "the front's end, as above",

@@ -20,7 +20,7 @@ from trainer_client.datasets.annotation import Annotation
 from trainer_client.datasets.columns import Columns
 from trainer_client.datasets.spec import Absent
 from trainer_client.datasets.video_names import VideoNames
-from trainer_client.samples import Sample
+from trainer_client.samples import Sample, Spans
 
 PAST_END_S = 1.0
 ABSENT, NO_SPAN, PAST_END, NO_TEXT = "not in the manifest", "no span", "past the end", "no text"
@@ -33,10 +33,13 @@ _SHOWN_CLASSES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How errors and reports speak of a data set: what its annotations are called, and what becomes of absent rows."""
+    """How errors and reports speak of a data set: what its annotations are called, and what becomes of absent rows, by
+    which option.
+    """
 
     what: str
     absent: Absent = "refuse"
+    option: str = "--data.absent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,6 +99,13 @@ class AnnotatedDataset:
             end_s=min(float(self._columns.end_s[row]), float(self._durations_s[at])),
             target=Annotation(row=row, texts=self._texts_of(row), labels=labels),
         )
+
+    def spans(self) -> Spans:
+        """The videos and seconds of all samples; 1 s for 35 million, 12 bytes each."""
+        rows = slice(None) if self._rows is None else self._rows
+        video_of = np.asarray(self._columns.video_of[rows])
+        ends_s = np.minimum(self._columns.end_s[rows], self._durations_s[video_of])
+        return Spans(videos=self._videos, video_of=video_of, seconds=ends_s - self._columns.start_s[rows])
 
     def row(self, index: int) -> int:
         """The row of the annotations that a sample is made of."""
@@ -176,7 +186,10 @@ class AnnotatedDataset:
         if absent == len(columns):
             raise BadInput(f"no row of {self.name} can be used ({counts}): are they of another data set? {told}")
         if self._naming.absent == "refuse":
-            raise BadInput(f"{told}; {absent} of {len(columns)} rows cannot be used ({counts}); or leave them out")
+            raise BadInput(
+                f"{told}; {absent} of {len(columns)} rows cannot be used ({counts}); "
+                f"wanted their videos, or {self._naming.option} leave_out"
+            )
 
 
 def _used_rows(columns: Columns, durations_s: npt.NDArray[np.float64]) -> _Used:

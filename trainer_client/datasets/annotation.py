@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from framefeed.draws import TEXT, draw_below
 from framefeed.errors import BadInput
+
+
+@runtime_checkable
+class RatedTexts(Protocol):
+    """Texts that are not all equally right for their clip."""
+
+    def relevancy(self, at: int) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +35,18 @@ class Annotation:
 
         Raises BadInput if there is none.
         """
+        return self.texts[self._drawn(seed)]
+
+    def relevancy(self, seed: int) -> float:
+        """How right the text is that this seed draws, above 0 and at most 1. Raises BadInput where nobody says it."""
+        if not isinstance(self.texts, RatedTexts):
+            raise BadInput(f"row {self.row} of the annotations has no relevancies, wanted EPIC-Kitchens' retrieval")
+        return self.texts.relevancy(self._drawn(seed))
+
+    def _drawn(self, seed: int | None) -> int:
         if not self.texts:
             raise BadInput(f"row {self.row} of the annotations has no text, wanted at least one")
-        return self.texts[0 if seed is None else draw_below(seed, len(self.texts), stream=TEXT)]
+        return 0 if seed is None else draw_below(seed, len(self.texts), stream=TEXT)
 
 
 def text_of(target: object, seed: int | None = None) -> str:
@@ -40,6 +57,11 @@ def text_of(target: object, seed: int | None = None) -> str:
     if isinstance(target, str):
         return target
     return _annotation(target, "a text").text(seed)
+
+
+def relevancy_of(target: object, seed: int) -> float:
+    """How right the text is that `text_of` gives for this seed. Raises BadInput for a target that does not say it."""
+    return _annotation(target, "relevancies").relevancy(seed)
 
 
 def labels_of(target: object) -> Mapping[str, int]:

@@ -13,8 +13,10 @@ from dataclasses import replace
 from itertools import accumulate
 from math import ceil, isfinite
 
+import numpy as np
+
 from framefeed.errors import BadInput
-from trainer_client.samples import Dataset, Sample
+from trainer_client.samples import Dataset, Sample, Spans, spans_of
 
 
 class Mixture:
@@ -56,3 +58,13 @@ class Mixture:
         # Spread evenly, so that those that come once more are not the first ones.
         inner = place * self._sizes[source] // self.counts[source]
         return replace(self._datasets[source][inner], source=source)
+
+    def spans(self) -> Spans:
+        """The videos and seconds of all samples of an epoch, as its data sets say them."""
+        parts, videos = [], list[str | None]()
+        for dataset, size, count in zip(self._datasets, self._sizes, self.counts, strict=True):
+            own, inner = spans_of(dataset), np.arange(count) * size // count
+            parts.append((own.video_of[inner] + len(videos), own.seconds[inner]))
+            videos += own.videos
+        video_of, seconds = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Spans(videos=videos, video_of=video_of, seconds=seconds)

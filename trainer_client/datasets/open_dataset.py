@@ -52,8 +52,8 @@ class _Source:
     said: tuple[str, ...] = ()
 
 
-def open_dataset(spec: DataSpec, manifest: Manifest) -> AnnotatedDataset:
-    """The samples that the annotations say, of the manifest's videos.
+def open_dataset(spec: DataSpec, manifest: Manifest, *, option: str = "--data.absent") -> AnnotatedDataset:
+    """The samples that the annotations say, of the manifest's videos; `option` is how a user lets rows be absent.
 
     Blocks while annotations are converted for the first time (a minute a million rows of a pickle at worst), after that
     for a second or two whatever their number. Raises BadInput, in one line, for annotations that are not of this kind,
@@ -62,7 +62,7 @@ def open_dataset(spec: DataSpec, manifest: Manifest) -> AnnotatedDataset:
     """
     source = _source(spec, manifest)
     columns = _columns(spec, source)
-    naming = Naming(what=f"{spec.kind} {spec.split} of {spec.path}", absent=spec.absent)
+    naming = Naming(what=f"{spec.kind} {spec.split} of {spec.path}", absent=spec.absent, option=option)
     return AnnotatedDataset(columns, manifest, naming, texts_of=_texts_of(spec))
 
 

@@ -101,12 +101,17 @@ def load_relevancy(path: Path, *, shape: tuple[int, int]) -> Matrix:
 
 
 class _Relevant(Sequence[str]):
-    """The sentences that are right for a clip, found when they are asked for."""
+    """The sentences that are right for a clip, found when they are asked for, and how relevant each is to it."""
 
-    __slots__ = ("_numbers", "_sentences")
+    __slots__ = ("_numbers", "_row", "_sentences")
 
-    def __init__(self, numbers: npt.NDArray[np.int64], sentences: Sequence[str]) -> None:
-        self._numbers, self._sentences = numbers, sentences
+    def __init__(self, numbers: npt.NDArray[np.int64], sentences: Sequence[str], row: Matrix) -> None:
+        """`row` are the clip's relevancies of all sentences, of which `numbers` are those that are right."""
+        self._numbers, self._sentences, self._row = numbers, sentences, row
+
+    def relevancy(self, at: int) -> float:
+        """Of one of them to the clip."""
+        return float(self._row[self._numbers[at]])
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -119,7 +124,7 @@ class _Relevant(Sequence[str]):
 
     def __getitem__(self, at: int | slice) -> str | Sequence[str]:
         if isinstance(at, slice):
-            return _Relevant(self._numbers[at], self._sentences)
+            return _Relevant(self._numbers[at], self._sentences, self._row)
         return self._sentences[int(self._numbers[at])]
 
     def __iter__(self) -> Iterator[str]:
@@ -132,10 +137,11 @@ def relevant_texts(relevancy: Relevancy, sentences_path: Path) -> Callable[[int]
     sentences = [sentence.narration for sentence in read_sentences(sentences_path)]
 
     def texts(row: int) -> Sequence[str]:
-        numbers = np.flatnonzero(relevancy.row(row) > POSITIVE)
+        rated = relevancy.row(row)
+        numbers = np.flatnonzero(rated > POSITIVE)
         if not len(numbers):
             raise BadInput(f"clip {row} has no sentence with a relevancy above {POSITIVE} in {sentences_path}")
-        return _Relevant(numbers, sentences)
+        return _Relevant(numbers, sentences, rated)
 
     return texts
 

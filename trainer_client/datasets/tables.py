@@ -25,7 +25,7 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    number: int
+    number: int  # in the file, from 1
     row: Row
     label: str | None
 
@@ -55,11 +55,11 @@ def read_table(spec: DataSpec, unread: Unread | None = None) -> Parsed:
         str(number): number for number in range(len(classes)) if str(number) not in classes
     }
     rows = []
-    for at, line in enumerate(lines):
+    for line in lines:
         if line.label is None or line.label not in numbers:
-            why = "no label" if line.label is None else f"the label {show_value(line.label)}, which is unknown"
+            why = "there is no label" if line.label is None else f"label {show_value(line.label)} is unknown"
             if unread is None:
-                raise BadInput(f"table {own}: row {at} has {why}; wanted one of the {len(classes)} classes")
+                raise BadInput(f"table {own}, line {line.number}: {why}; wanted one of the {len(classes)} classes")
             unread.add(line.number, why)
             continue
         rows.append(line.row._replace(labels=(numbers[line.label],)))

@@ -14,34 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import tyro
 from rich.console import Console
 
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
 from framefeed.new_file import check_place, write_whole
-from models.classifier import Classifier
 from models.dual_encoder import DualEncoder
-from trainer_client.clip_policy import ClipPolicy
-from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.datasets.class_file import find_class_file
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
-from trainer_client.evaluate.collect import Collected, collect
-from trainer_client.evaluate.epic_data import epic_subsets, mir_data
+from trainer_client.evaluate.choose_scorer import Asked, Subject, choose_scorer
+from trainer_client.evaluate.collect import collect
 from trainer_client.evaluate.model_file import ModelChoice, ScoredModel, open_model
-from trainer_client.evaluate.report import Clips, Report
-from trainer_client.evaluate.scorers import (
-    Encoders,
-    Scorer,
-    classifier_scorer,
-    dual_scorer,
-    mir_scorer,
-    zero_shot_scorer,
-)
+from trainer_client.evaluate.report import Report, Source, report_of, weights_said
 from trainer_client.evaluate.tokenizer_file import open_tokenizer
-from trainer_client.evaluate.views_of_clips import ViewOptions, told
+from trainer_client.evaluate.views_of_clips import ViewOptions
 from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
@@ -50,9 +38,6 @@ from trainer_client.training.precision import Precision, PrecisionName
 from trainer_client.training.processes import joined
 from trainer_client.transports.credentials import Credentials
 from trainer_client.views import Views
-
-_EGO_KINDS = ("ek100_mir", "ek100_cls", "ego4d", "egomcq")
-_EGO_TEMPLATES, _TEMPLATES = ("#C C {}", "#C {}"), ("{}", "a video of {}")  # of LaViLa; ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +106,9 @@ class Eval:
             policy = self.views.policy(self.data.kind, model.grid)
             if (classes := find_class_file(self.weights)) is not None and self.data.classes is None:
                 dataset.number_as(classes)
-            scorer = self._scorer(model, dataset, Precision(self.precision, device=compute.device))
+            subject = self._subject(model, Precision(self.precision, device=compute.device))
+            asked = Asked(data=self.data, templates=self.templates, relevancy=self.relevancy)
+            scorer = choose_scorer(subject, dataset, asked)
             options = self._loader_options(rank=ranks.rank, world=ranks.world)
             views = Views(dataset, views=policy.views)
             with ClipLoader(views, policy, options, allocate=compute.allocate) as loader:
@@ -134,9 +121,11 @@ class Eval:
                     device=compute.device,
                 )
                 decoder = loader.state_dict()["decoder_fingerprint"]
+            scores = scorer.score(collected, rank=ranks.rank)
             if ranks.rank == 0:
-                report = self._report(scorer, collected, model=model, dataset=dataset, policy=policy, decoder=decoder)
-                self._tell(report)
+                weights = weights_said(self.weights, model.fingerprint, average=self.model.average, by=self.precision)
+                source = Source(dataset=dataset, policy=policy, decoder=decoder)
+                self._tell(report_of(scorer.metric, scores, collected=collected, weights=weights, source=source))
 
     def _loader_options(self, *, rank: int, world: int) -> LoaderOptions:
         return LoaderOptions(
@@ -153,52 +142,12 @@ class Eval:
             credentials=self.credentials,
         )
 
-    def _scorer(self, scored: ScoredModel, dataset: AnnotatedDataset, precision: Precision) -> Scorer:
-        kind, model = self.data.kind, scored.model
-        subsets = epic_subsets(self.data, dataset) if kind == "ek100_cls" else None
-        if isinstance(model, Classifier):
-            return classifier_scorer(model, dataset, norm=scored.norm, precision=precision, subsets=subsets)
-        if not isinstance(model, DualEncoder):
-            raise BadInput(f"the model is a {type(model).__name__}, wanted a classifier or a dual encoder to score")
-        tokenizer = open_tokenizer(self.tokenizer, self.weights, model.config.text)
-        encoders = Encoders(model, tokenizer, scored.norm, precision)
-        templates = self.templates or (_EGO_TEMPLATES if kind in _EGO_KINDS else _TEMPLATES)
-        if kind == "ek100_mir":
-            return mir_scorer(encoders, mir_data(self.data, dataset, self.relevancy))
-        if kind == "ek100_cls":
-            return zero_shot_scorer(encoders, dataset, templates=templates, subsets=subsets)
-        return dual_scorer(kind, encoders, dataset, templates)
-
-    def _report(
-        self,
-        scorer: Scorer,
-        collected: Collected,
-        *,
-        model: ScoredModel,
-        dataset: AnnotatedDataset,
-        policy: ClipPolicy,
-        decoder: object,
-    ) -> Report:
-        return Report(
-            metric=scorer.metric,
-            scores=scorer.score(collected),
-            views=told(policy),
-            weights={"path": str(self.weights), "fingerprint": model.fingerprint, "average": self.model.average},
-            data={
-                "annotations": dataset.name,
-                "fingerprint": dataset.fingerprint,
-                "videos": dataset.identity,
-                "decoder": decoder,
-            },
-            clips=Clips(
-                rows=dataset.annotated,
-                samples=len(dataset),
-                scored=int(np.count_nonzero(collected.found)),
-                stood_in=collected.stood_in,
-                missing=collected.missing_clips,
-                left_out=dataset.left_out,
-            ),
-        )
+    def _subject(self, scored: ScoredModel, precision: Precision) -> Subject:
+        model = scored.model
+        tokenizer = None
+        if isinstance(model, DualEncoder):
+            tokenizer = open_tokenizer(self.tokenizer, self.weights, model.config.text)
+        return Subject(model=model, norm=scored.norm, precision=precision, tokenizer=tokenizer)
 
     def _tell(self, report: Report) -> None:
         Console().print(report.table())

@@ -15,6 +15,7 @@ from torch import nn
 
 from framefeed.errors import BadInput
 from models.dual_encoder import avion
+from models.own_part import whole_tensor
 from models.pixel_norm import CLIP, PIXEL_NORMS, PixelNorm
 from models.tubelets import TubeletGrid
 from models.weights.config_json import ModelConfig, build_model, config_to_json
@@ -73,7 +74,7 @@ def open_model(path: Path, choice: ModelChoice, device: torch.device) -> ScoredM
     if report.fresh:
         raise BadInput(f"model {path} has not all weights: {', '.join(report.fresh[:3])} would be random")
     model.eval().requires_grad_(False)
-    return ScoredModel(model=model.to(device), config=config, norm=norm, fingerprint=_fingerprint(model, config, norm))
+    return ScoredModel(model=model.to(device), config=config, norm=norm, fingerprint=fingerprint(model, config, norm))
 
 
 def _config(choice: ModelChoice, source: Recognised) -> ModelConfig:
@@ -84,10 +85,12 @@ def _config(choice: ModelChoice, source: Recognised) -> ModelConfig:
     return avion(choice.arch, frames=source.frames or 4, activation=source.traits.video.activation or "gelu")
 
 
-def _fingerprint(model: nn.Module, config: ModelConfig, norm: PixelNorm) -> str:
-    """Of all that decides what the model says of a clip: equal for equal weights in any kind of file."""
+def fingerprint(model: nn.Module, config: ModelConfig, norm: PixelNorm) -> str:
+    """Of all that decides what the model says of a clip: equal for equal weights in any kind of file. Of weights that
+    are divided among ranks a collective.
+    """
     whole = hashlib.blake2b(json.dumps([config_to_json(config), norm.mean, norm.std]).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        whole.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        whole.update(whole_tensor(tensor).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return f"v1-{whole.hexdigest()}"

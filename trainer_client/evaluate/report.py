@@ -7,8 +7,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+import numpy as np
 from rich.table import Table
+
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.datasets.annotated import AnnotatedDataset
+from trainer_client.evaluate.collect import Collected
+from trainer_client.evaluate.views_of_clips import told
+
+_NO_SHARES = ("median_rank", "loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +39,15 @@ class Clips:
         lost += [f"{count} clips {why}" for why, count in (("missing", self.missing),) if count]
         lost += [f"{self.stood_in} of them stood in for"] if self.stood_in else []
         return "; ".join([f"{self.scored:,} of {self.rows:,} rows", *lost])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """What was scored on: samples, the clips of them, and which decoder made these."""
+
+    dataset: AnnotatedDataset
+    policy: ClipPolicy
+    decoder: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +74,46 @@ class Report:
         table.add_column("value", justify="right")
         table.add_column("of")
         for name, value in self.scores.items():
-            shown = f"{value:g}" if name.startswith("median_rank") else f"{100 * value:.2f} %"
-            table.add_row(name, shown, str(self.clips))
+            table.add_row(name, shown(name, value), str(self.clips))
         return table
+
+    def line(self) -> str:
+        """All scores, and what they are of, in one line."""
+        return f"{', '.join(f'{name} {shown(name, value)}' for name, value in self.scores.items())} ({self.clips})"
+
+
+def report_of(
+    metric: str, scores: Mapping[str, float], *, collected: Collected, weights: Mapping[str, object], source: Source
+) -> Report:
+    """What an evaluation says, of scores and the clips that they are of."""
+    dataset = source.dataset
+    return Report(
+        metric=metric,
+        scores=scores,
+        views=told(source.policy),
+        weights=weights,
+        data={
+            "annotations": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "videos": dataset.identity,
+            "decoder": source.decoder,
+        },
+        clips=Clips(
+            rows=dataset.annotated,
+            samples=len(dataset),
+            scored=int(np.count_nonzero(collected.found)),
+            stood_in=collected.stood_in,
+            missing=collected.missing_clips,
+            left_out=dataset.left_out,
+        ),
+    )
+
+
+def weights_said(path: Path, fingerprint: str, *, average: bool, by: str) -> dict[str, object]:
+    """Which weights were scored, and in which precision."""
+    return {"path": str(path), "fingerprint": fingerprint, "average": average, "precision": by}
+
+
+def shown(name: str, value: float) -> str:
+    """A score as people read it: shares in per cent, ranks and losses as they are."""
+    return f"{value:g}" if name.startswith(_NO_SHARES) else f"{100 * value:.2f} %"

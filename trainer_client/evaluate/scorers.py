@@ -40,15 +40,25 @@ from trainer_client.training.precision import Precision
 _TEXTS = 256  # that are passed through the model at once
 
 Features = npt.NDArray[np.float64]
+Found = npt.NDArray[np.bool_]
+_NOTHING: Features = np.zeros((0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """`rows_of` makes a row of each clip, `score` the named numbers of all samples' mean rows, on one process."""
+    """`rows_of` makes a row of each clip; `texts_of`, bool (N,) which samples have a clip, what else the model is
+    asked; `score_of` the named numbers of all samples' mean rows and that.
+    """
 
     metric: str
     rows_of: RowsOf
-    score: Callable[[Collected], dict[str, float]]
+    score_of: Callable[[Collected, Features], dict[str, float]]
+    texts_of: Callable[[Found], Features] = lambda _: _NOTHING
+
+    def score(self, collected: Collected, *, rank: int = 0) -> dict[str, float]:
+        """The named numbers, on rank 0; {} on others, which call it too: weights may be divided among ranks."""
+        texts = self.texts_of(collected.found)
+        return {} if rank else self.score_of(collected, texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -123,7 +133,7 @@ def classifier_scorer(
         parts = [logits[name].float() for name in heads]
         return torch.cat([*parts, *(part.softmax(dim=1) for part in parts)], dim=1)
 
-    def score(collected: Collected) -> dict[str, float]:
+    def score_of(collected: Collected, _: Features) -> dict[str, float]:
         found = collected.found
         sizes = [*own.values(), *own.values()]
         parts = np.split(collected.mean_NR[found], np.cumsum(sizes)[:-1], axis=1)
@@ -140,7 +150,7 @@ def classifier_scorer(
 
     is_epic = wanted == "action"
     metric = "EPIC-Kitchens-100 recognition" if is_epic else "classification top-1 and top-5"
-    return Scorer(metric=metric, rows_of=rows_of, score=score)
+    return Scorer(metric=metric, rows_of=rows_of, score_of=score_of)
 
 
 def zero_shot_scorer(
@@ -152,8 +162,10 @@ def zero_shot_scorer(
     is_epic = "action" in dataset.classes
     names = _action_names(dataset.classes) if is_epic else dataset.classes["label"]
 
-    def score(collected: Collected) -> dict[str, float]:
-        classes_KE = class_features(encoders.texts, names, templates)
+    def texts_of(_: Found) -> Features:
+        return class_features(encoders.texts, names, templates)
+
+    def score_of(collected: Collected, classes_KE: Features) -> dict[str, float]:
         found = collected.found
         near_NK = _unit(collected.mean_NR[found]) @ classes_KE.T
         if not is_epic:
@@ -161,31 +173,35 @@ def zero_shot_scorer(
         labels = {name: dataset.label_array(name)[found] for name in dataset.classes}
         return _epic({"action": softmax(encoders.scale * near_NK)}, labels, dataset, subsets, found)
 
-    return Scorer(metric="zero-shot classification", rows_of=encoders.clips, score=score)
+    return Scorer(metric="zero-shot classification", rows_of=encoders.clips, score_of=score_of, texts_of=texts_of)
 
 
 def retrieval_scorer(encoders: Encoders, dataset: AnnotatedDataset) -> Scorer:
     """Recall of the right text among all different ones, and of clips for each text."""
 
-    def score(collected: Collected) -> dict[str, float]:
-        at = np.flatnonzero(collected.found)
-        said = [text_of(dataset[int(index)].target) for index in at]
-        numbers: dict[str, int] = {}
-        text_of_V = np.array([numbers.setdefault(text, len(numbers)) for text in said])
-        return recalls(_unit(collected.mean_NR[at]) @ encoders.texts(list(numbers)).T, text_of_V)
+    def texts_of(found: Found) -> Features:
+        return encoders.texts(_distinct(dataset, np.flatnonzero(found))[0])
 
-    return Scorer(metric="zero-shot retrieval", rows_of=encoders.clips, score=score)
+    def score_of(collected: Collected, texts_TE: Features) -> dict[str, float]:
+        at = np.flatnonzero(collected.found)
+        return recalls(_unit(collected.mean_NR[at]) @ texts_TE.T, _distinct(dataset, at)[1])
+
+    return Scorer(metric="zero-shot retrieval", rows_of=encoders.clips, score_of=score_of, texts_of=texts_of)
 
 
 def mir_scorer(encoders: Encoders, data: MirData) -> Scorer:
     """EPIC-Kitchens-100's multi-instance retrieval of the split's sentences."""
 
-    def score(collected: Collected) -> dict[str, float]:
+    def score_of(collected: Collected, sentences_TE: Features) -> dict[str, float]:
         found = collected.found
-        similarity = _unit(collected.mean_NR[found]) @ encoders.texts(data.sentences).T
-        return mir_scores(similarity, data.relevancy[found]).named()
+        return mir_scores(_unit(collected.mean_NR[found]) @ sentences_TE.T, data.relevancy[found]).named()
 
-    return Scorer(metric="EPIC-Kitchens-100 multi-instance retrieval", rows_of=encoders.clips, score=score)
+    return Scorer(
+        metric="EPIC-Kitchens-100 multi-instance retrieval",
+        rows_of=encoders.clips,
+        score_of=score_of,
+        texts_of=lambda _: encoders.texts(data.sentences),
+    )
 
 
 def mcq_scorer(encoders: Encoders, dataset: AnnotatedDataset) -> Scorer:
@@ -193,19 +209,23 @@ def mcq_scorer(encoders: Encoders, dataset: AnnotatedDataset) -> Scorer:
     question of which a clip is missing is in neither.
     """
 
-    def score(collected: Collected) -> dict[str, float]:
-        question_N, choice_N = dataset.label_array(QUESTION), dataset.label_array(CHOICE)
-        lost = set(question_N[~collected.found].tolist())
+    question_N, choice_N = dataset.label_array(QUESTION), dataset.label_array(CHOICE)
+
+    def whole(found: Found) -> npt.NDArray[np.int64]:
+        lost = set(question_N[~found].tolist())
         at = np.array([n for n, question in enumerate(question_N.tolist()) if question not in lost], np.int64)
         if not len(at):
             raise BadInput("EgoMCQ: no question has all of its clips, wanted one that has")
-        said = [text_of(dataset[int(index)].target) for index in at]
-        numbers: dict[str, int] = {}
-        text_N = np.array([numbers.setdefault(text, len(numbers)) for text in said])
-        texts_NE = encoders.texts(list(numbers))[text_N]
+        return at
+
+    def texts_of(found: Found) -> Features:
+        return encoders.texts(_distinct(dataset, whole(found))[0])
+
+    def score_of(collected: Collected, texts_TE: Features) -> dict[str, float]:
+        at = whole(collected.found)
         chosen = choices(
             _unit(collected.mean_NR[at]),
-            texts_NE,
+            texts_TE[_distinct(dataset, at)[1]],
             question_V=question_N[at].astype(np.int64),
             choice_V=choice_N[at].astype(np.int64),
         )
@@ -218,18 +238,46 @@ def mcq_scorer(encoders: Encoders, dataset: AnnotatedDataset) -> Scorer:
                 scores[name] = float(np.mean(right))
         return scores
 
-    return Scorer(metric="EgoMCQ accuracy", rows_of=encoders.clips, score=score)
+    return Scorer(metric="EgoMCQ accuracy", rows_of=encoders.clips, score_of=score_of, texts_of=texts_of)
+
+
+def masked_scorer(losses_of: RowsOf) -> Scorer:
+    """The mean loss of masked reconstruction, over samples; `losses_of` gives that of each clip, (B, 1)."""
+
+    def score_of(collected: Collected, _: Features) -> dict[str, float]:
+        if not collected.found.any():
+            raise BadInput("there is no clip to score, wanted at least one")
+        return {"loss": float(collected.mean_NR[collected.found].mean())}
+
+    return Scorer(metric="masked reconstruction", rows_of=losses_of, score_of=score_of)
 
 
 def dual_scorer(kind: Kind, encoders: Encoders, dataset: AnnotatedDataset, templates: Sequence[str]) -> Scorer:
-    """What a dual encoder is scored by on data of a kind that needs no more: labels by zero shot, texts by recall."""
+    """What a dual encoder is scored by on data of a kind that needs no more: labels by zero shot, texts by recall, and
+    by both where there are both.
+    """
     if kind == "egomcq":
         return mcq_scorer(encoders, dataset)
-    if "label" in dataset.classes:
-        return zero_shot_scorer(encoders, dataset, templates=templates, subsets=None)
-    if not dataset.has_text:
+    if "label" not in dataset.classes and not dataset.has_text:
         raise BadInput(f"{dataset.name} has neither labels nor texts to score by")
-    return retrieval_scorer(encoders, dataset)
+    if "label" not in dataset.classes:
+        return retrieval_scorer(encoders, dataset)
+    zero_shot = zero_shot_scorer(encoders, dataset, templates=templates, subsets=None)
+    if not dataset.has_text:
+        return zero_shot
+    return _both(zero_shot, retrieval_scorer(encoders, dataset), classes=len(dataset.classes["label"]))
+
+
+def _both(zero_shot: Scorer, retrieval: Scorer, *, classes: int) -> Scorer:
+    def texts_of(found: Found) -> Features:
+        return np.concatenate([zero_shot.texts_of(found), retrieval.texts_of(found)])
+
+    def score_of(collected: Collected, texts_TE: Features) -> dict[str, float]:
+        by_label = zero_shot.score_of(collected, texts_TE[:classes])
+        return by_label | retrieval.score_of(collected, texts_TE[classes:])
+
+    metric = f"{zero_shot.metric} and retrieval"
+    return Scorer(metric=metric, rows_of=zero_shot.rows_of, score_of=score_of, texts_of=texts_of)
 
 
 def class_features(
@@ -238,6 +286,14 @@ def class_features(
     """float64 (K, E) of length 1: the mean over templates, whose {} is the class's name."""
     every = texts([template.format(name) for name in names for template in templates])
     return _unit(every.reshape(len(names), len(templates), -1).mean(axis=1))
+
+
+def _distinct(dataset: AnnotatedDataset, at: npt.NDArray[np.int64]) -> tuple[Sequence[str], npt.NDArray[np.int64]]:
+    """The different texts of these samples, T of them, and which one each has, (V,)."""
+    numbers: dict[str, int] = {}
+    said = [text_of(dataset[int(index)].target) for index in at]
+    text_of_V = np.array([numbers.setdefault(text, len(numbers)) for text in said], np.int64)
+    return list(numbers), text_of_V
 
 
 def _action_names(classes: Mapping[str, Sequence[str]]) -> list[str]:

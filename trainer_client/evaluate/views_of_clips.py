@@ -50,14 +50,16 @@ class ViewOptions:
     pixel_format: PixelFormat = "rgb24"
     """How clips travel."""
 
-    def policy(self, kind: Kind, grid: TubeletGrid) -> ClipPolicy:
-        """The clips of a model whose encoder takes this grid. Raises BadRequest for what the rule has not."""
+    def policy(self, kind: Kind, grid: TubeletGrid, *, more_frames: int = 0) -> ClipPolicy:
+        """The clips of a model whose encoder takes this grid, and `more_frames` for what is cut out of them. Raises
+        BadRequest for what the rule has not.
+        """
         rule, windows, boxes = _PUBLISHED.get(kind, ("avion_sparse", 1, 1))
         rule = rule if self.rule == "auto" else self.rule
         windows = self.windows or (windows if self.rule == "auto" else 1)
         boxes = self.boxes or boxes
         return ClipPolicy(
-            sampling=self._sampling(rule, grid.frames, windows),
+            sampling=self._sampling(rule, grid.frames + more_frames, windows),
             crop=ResizedCentreCrop() if boxes == 1 else ViewCrop(view=0, views=boxes),
             width_px=grid.width_px,
             height_px=grid.height_px,

@@ -51,6 +51,13 @@ class Batch:
         return mask
 
     @property
+    def frames(self) -> tuple[int, ...] | None:
+        """How many frames of each clip are of the video, those of padding behind them; None if all are."""
+        if not any(info.padding and any(info.padding) for info in self.infos):
+            return None
+        return tuple(len(info.pts_s) - sum(info.padding) for info in self.infos)
+
+    @property
     def pixel_mask(self) -> npt.NDArray[np.bool_]:
         """Bool (B, Y, X) of the picture: which pixels are of the video, and not black beside a letterboxed one."""
         rows, columns = self.pixels.shape[2:4]

@@ -1,24 +1,34 @@
-"""Buckets: samples of videos of many shapes, grouped so that each group's clips have one size that keeps the aspect.
+"""Buckets: samples of many shapes and durations, grouped by the size and length of their clips; it knows no servers.
 
-A batch is one array, so its clips have one size; a loader over each bucket gives batches that lose and pad nothing. (To
-put many shapes in one batch instead, ask for framefeed.crops.Letterbox and use Batch.pixel_mask.) It knows no servers.
+A batch is one array, so its clips have one size and length: a ClipLoader over buckets makes each batch of one, in which
+nothing is lost or padded. (To put many shapes in one batch instead, ask for framefeed.crops.Letterbox and use
+Batch.pixel_mask; for lengths, for a sampling that pads and Batch.frame_mask.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from framefeed.draws import ORDER, permutation
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest
+from framefeed.option_types import shown
 from framefeed.request import MAX_SIDE_PX
-from trainer_client.samples import Dataset, Sample
+from framefeed.spans import MAX_FRAMES
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.samples import Dataset, spans_of
 
 Indices = npt.NDArray[np.int64]
+Shape = tuple[int, int, int]
+"""Frames, height and width of a clip."""
+_ROUNDING = 1e-6  # seconds of an annotation, times a rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,45 +64,137 @@ class ShortSide:
         return (side_px, self.short_side_px) if width_px >= height_px else (self.short_side_px, side_px)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Bucket:
-    """The samples whose clips are `width_px` by `height_px`: a Dataset, with their `indices` (int64) in the whole."""
-
-    width_px: int
-    height_px: int
-    dataset: Dataset
-    indices: Indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int, /) -> Sample:
-        return self.dataset[int(self.indices[index])]
-
-
-def bucket_by_size(dataset: Dataset, manifest: Manifest, size: ShortSide) -> list[Bucket]:
-    """The dataset's samples by the size of their clips, smallest first; blocks while it looks at each sample once.
-
-    Give each its own loader, with a ClipPolicy of its size. Raises BadInput for a sample of a video that the manifest
-    does not list.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipLengths:
+    """How many frames a sample's clip has: the most of `frames` that it has the time for at `frames_per_s`, or the
+    fewest where it has not the time for any. Raises BadInput for numbers that are none.
     """
-    found: dict[tuple[int, int], list[int]] = {}
-    for index in range(len(dataset)):
-        video = dataset[index].video
-        entry = manifest.videos.get(video)
-        if entry is None:
-            raise BadInput(f"buckets: sample {index} is of {video!r}, which is not in the manifest")
-        found.setdefault(size.size_px(entry.width_px, entry.height_px), []).append(index)
-    return [
-        Bucket(width_px=width_px, height_px=height_px, dataset=dataset, indices=np.array(indices, np.int64))
-        for (width_px, height_px), indices in sorted(found.items())
-    ]
+
+    frames: tuple[int, ...]
+    frames_per_s: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not self.frames or list(self.frames) != sorted(set(self.frames)) or not 0 < self.frames[0] <= MAX_FRAMES:
+            raise BadInput(f"lengths: frames are {self.frames}, wanted numbers from 1 to {MAX_FRAMES} that grow")
+        if not 0 < self.frames_per_s < math.inf:
+            raise BadInput(f"lengths: frames_per_s is {self.frames_per_s:g}, wanted a positive number")
+
+    def numbers_of(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Which of `frames` the clips of samples have that last so long, int64 (samples,)."""
+        at = np.searchsorted(np.array(self.frames), seconds * self.frames_per_s + _ROUNDING, side="right")
+        return np.maximum(at - 1, 0)
 
 
-def bucket_order(steps: Sequence[int], *, seed: int) -> Indices:
-    """Which bucket feeds each step when bucket i is to feed steps[i]: int64 (sum,), shuffled by the seed.
+class PolicyOf(Protocol):
+    """Makes the policy of one shape of clips."""
 
-    The same on all ranks, so all of them work on one size at a time. Blocks for 0.1 s a million steps.
+    def __call__(self, *, frames: int, height_px: int, width_px: int) -> ClipPolicy: ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Buckets:
+    """What a ClipLoader takes in place of one policy: policy b makes the clips of the samples `members[b]`.
+
+    `members` are int64 (samples,) each, numbers of samples of one data set. Every batch is of one bucket, every sample
+    is used once an epoch, and a step is of the same bucket on all ranks.
+    Raises BadInput for a bucket without samples, or not as many policies as buckets.
     """
-    owners = np.repeat(np.arange(len(steps), dtype=np.int64), np.array(steps, np.int64))
-    return owners[permutation(seed, stream=ORDER, n=len(owners))]
+
+    policies: tuple[ClipPolicy, ...]
+    members: tuple[Indices, ...]
+
+    def __post_init__(self) -> None:
+        sizes = [len(members) for members in self.members]
+        if not sizes or min(sizes) < 1 or len(self.policies) != len(sizes):
+            raise BadInput(f"buckets: {len(self.policies)} policies for {sizes} samples, wanted at least one each")
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of the largest clip."""
+        return max(policy.clip_bytes for policy in self.policies)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all policies and of which sample is whose."""
+        whole = hashlib.blake2b(digest_size=8)
+        for policy, members in zip(self.policies, self.members, strict=True):
+            whole.update(f"{policy.digest} {len(members)}\n".encode())
+            whole.update(members.astype("<i8").tobytes())
+        return f"v1-{whole.hexdigest()}"
+
+    def __str__(self) -> str:
+        shapes = (f"{len(of)} of {policy.shape}" for policy, of in zip(self.policies, self.members, strict=True))
+        return f"{len(self.members)} buckets: {', '.join(shapes)}"
+
+
+def policies_of(policy: ClipPolicy | Buckets) -> tuple[tuple[ClipPolicy, ...], tuple[Indices, ...]]:
+    """The policies, and the samples of each; none of one that makes the clips of all. Raises BadInput for neither."""
+    if isinstance(policy, Buckets):
+        return policy.policies, policy.members
+    if isinstance(policy, ClipPolicy):
+        return (policy,), ()
+    raise BadInput(f"loader: policy is {shown(policy)}, wanted a ClipPolicy, or Buckets of them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketRule:
+    """Which clips samples have: `size` says how large by the video's shape, `lengths` how long by the sample's seconds.
+
+    A bucket of fewer than `at_least` samples, wanted: a global batch, joins the one whose clips are most alike, so that
+    no batch has one sample several times.
+    """
+
+    size: ShortSide
+    lengths: ClipLengths
+    at_least: int = 1
+
+
+def into_buckets(dataset: Dataset, manifest: Manifest, rule: BucketRule, policy_of: PolicyOf) -> Buckets:
+    """The dataset's samples by the shape of their clips, shortest and smallest first. Blocks as `spans_of` does.
+
+    Raises BadInput for a sample of a video that the manifest does not list.
+    """
+    spans = spans_of(dataset)
+    sizes = [_size_of(video, manifest, rule.size) for video in spans.videos]
+    known = sorted({size for size in sizes if size is not None})
+    number_of = np.array([-1 if size is None else known.index(size) for size in sizes], np.int64)[spans.video_of]
+    if (number_of < 0).any():
+        index = int((number_of < 0).argmax())
+        video = spans.videos[int(spans.video_of[index])]
+        raise BadInput(f"buckets: sample {index} is of {video!r}, which is not in the manifest")
+    shapes = [(frames, *size) for frames in rule.lengths.frames for size in known]
+    bucket_of = rule.lengths.numbers_of(spans.seconds) * len(known) + number_of
+    counts = {shape: count for shape, count in zip(shapes, np.bincount(bucket_of).tolist(), strict=False) if count}
+    homes = _homes(counts, at_least=rule.at_least)
+    kept = sorted(set(homes.values()))
+    home_of = np.array([kept.index(homes[shape]) if shape in homes else -1 for shape in shapes])[bucket_of]
+    return Buckets(
+        policies=tuple(policy_of(frames=frames, height_px=height, width_px=width) for frames, height, width in kept),
+        members=tuple(np.flatnonzero(home_of == number) for number in range(len(kept))),
+    )
+
+
+def _size_of(video: str | None, manifest: Manifest, size: ShortSide) -> tuple[int, int] | None:
+    """(height, width) of a video's clips; None if it is not in the manifest."""
+    entry = None if video is None else manifest.videos.get(video)
+    if entry is None:
+        return None
+    width_px, height_px = size.size_px(entry.width_px, entry.height_px)
+    return height_px, width_px
+
+
+def _homes(counts: Mapping[Shape, int], *, at_least: int) -> dict[Shape, Shape]:
+    """The shape whose bucket each shape's samples are in: the smallest buckets join others until all are large."""
+    homes, left = {shape: shape for shape in counts}, dict(counts)
+    while len(left) > 1 and min(left.values()) < at_least:
+        small = min(left, key=lambda shape: (left[shape], shape))
+        count = left.pop(small)
+        near = min(left, key=lambda shape: (_unlike(small, shape), shape))
+        left[near] += count
+        homes = {shape: near if home == small else home for shape, home in homes.items()}
+    return homes
+
+
+def _unlike(one: Shape, other: Shape) -> float:
+    """How much two shapes differ: by factors, axis by axis."""
+    return sum(abs(math.log(a / b)) for a, b in zip(one, other, strict=True))

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from framefeed.errors import BadRequest, FramefeedError, WrongVersion
 from framefeed.wire import ClipReply, Reply, pack_call, peek_attempt, unpack_reply
-from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.pauses import Pauses
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
@@ -80,7 +79,6 @@ class Parts:
     fleet: Fleet
     dispatch: Dispatch
     prefetch: Prefetch
-    policy: ClipPolicy
     stand_ins: StandIns
     ledger: Ledger
     rank: int
@@ -177,6 +175,9 @@ class Feed:
                 window_clips=sum(fleet.servers[url].window_clips for url in fleet.up),
                 deadline_s=dispatch.deadline_s,
                 servers={url: server.state.value for url, server in fleet.servers.items()},
+                metrics_pages={
+                    url: server.metrics_page for url, server in fleet.servers.items() if server.metrics_page
+                },
                 identity=dispatch.identity,
                 wait=self._wait(self._life_so_far(), prefetch.later_ready_s) if is_waiting else None,
             )
@@ -419,9 +420,8 @@ class Feed:
 
     def _refill(self, end: Failed) -> None:
         """Another sample stands in for one that no server can give, or its batch fails."""
-        stand_in = self._prefetch.stand_in(end.ticket, self._parts.stand_ins.after, end.error)
-        if stand_in is not None:
-            request = self._parts.policy.request(stand_in.sample, stand_in.seed)
+        request = self._prefetch.stand_in(end.ticket, self._parts.stand_ins.after, end.error)
+        if request is not None:
             self._dispatch.want(end.ticket, request, now_s=time.monotonic())
 
     def _settle(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from framefeed.errors import BadInput, BadRequest
 from framefeed.request import ClipRequest
@@ -14,11 +14,15 @@ from trainer_client.samples import Dataset, Sample
 
 
 def planned_batches(
-    steps: Iterator[int], dataset: Dataset, policy: ClipPolicy, *, sampler: Sampler, stand_ins: StandIns
+    steps: Iterator[int], dataset: Dataset, policies: Sequence[ClipPolicy], *, sampler: Sampler, stand_ins: StandIns
 ) -> Iterator[BatchPlan]:
-    """These steps' batches, each made when it is asked for. Raises BadInput for a sample that is no clip's."""
+    """These steps' batches, each by its bucket's policy and made when it is asked for.
+
+    Raises BadInput for a sample that is no clip's.
+    """
     for step in steps:
         places = sampler.batch(step)
+        policy = policies[places.bucket]
         seeds, indices = places.seeds.tolist(), places.indices.tolist()
         samples = [dataset[index] for index in indices]
         standing_in = stand_ins.of(places)
@@ -26,7 +30,7 @@ def planned_batches(
             samples[row], seeds[row], indices[row] = stand_in.sample, stand_in.seed, stand_in.index
         rows = zip(indices, samples, seeds, strict=True)
         requests = tuple(_request(policy, sample, seed, index=index) for index, sample, seed in rows)
-        yield BatchPlan(places=places, samples=tuple(samples), requests=requests, stand_ins=standing_in)
+        yield BatchPlan(places=places, samples=tuple(samples), requests=requests, policy=policy, stand_ins=standing_in)
 
 
 def _request(policy: ClipPolicy, sample: Sample, seed: int, *, index: int) -> ClipRequest:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from framefeed.clip import ClipInfo
 from framefeed.errors import FramefeedError
 from framefeed.request import ClipRequest
+from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.sampler import PlannedBatch
 from trainer_client.feed.slots import SlotPool
@@ -31,7 +32,8 @@ from trainer_client.samples import Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BatchPlan:
-    """A batch as it is wanted: its places in the run, their samples and the requests for their clips, row by row.
+    """A batch as it is wanted: its places in the run, their samples and the requests for their clips, row by row, made
+    by `policy`.
 
     `stand_ins` are known already, by row; `samples` and `requests` are theirs there, `places` those of the plan.
     """
@@ -39,6 +41,7 @@ class BatchPlan:
     places: PlannedBatch
     samples: tuple[Sample, ...]
     requests: tuple[ClipRequest, ...]
+    policy: ClipPolicy
     stand_ins: Mapping[int, StandIn] = field(default_factory=dict)
 
 
@@ -71,11 +74,11 @@ class Refill(Protocol):
 class Prefetch:
     """Up to `depth_batches` batches. Tickets grow in the order in which batches are opened, then by row."""
 
-    def __init__(self, slots: SlotPool, *, depth_batches: int, window_batches: int = 1) -> None:
+    def __init__(self, slots: SlotPool, *, batch_clips: int, depth_batches: int, window_batches: int = 1) -> None:
         self._slots = slots
         self._depth_batches = depth_batches
         self._window = window_batches
-        self._clips = slots.shape[0]
+        self._clips = batch_clips
         self._opened = 0
         self._filling: OrderedDict[int, _Filling] = OrderedDict()  # by number, counted as they are opened
 
@@ -99,7 +102,7 @@ class Prefetch:
         assert self.has_room
         self._filling[self._opened] = _Filling(
             plan=plan,
-            pixels=self._slots.take(),
+            pixels=self._slots.take((self._clips, *plan.policy.shape)),
             infos=[None] * self._clips,
             missing=self._clips,
             stand_ins=dict(plan.stand_ins),
@@ -126,16 +129,16 @@ class Prefetch:
         """The clip of a ticket will never come; take() raises its error when the batch's turn comes."""
         self._filling[ticket // self._clips].errors[ticket % self._clips] = error
 
-    def stand_in(self, ticket: int, refill: Refill, error: FramefeedError) -> StandIn | None:
-        """The clip of a ticket will never come. Returns whose clip the same ticket is for now, None if it failed."""
+    def stand_in(self, ticket: int, refill: Refill, error: FramefeedError) -> ClipRequest | None:
+        """The clip of a ticket will never come. Returns which one the same ticket is for now, None if it failed."""
         batch, row = self._filling[ticket // self._clips], ticket % self._clips
         place = place_of(batch.plan.places, row)
         try:
-            batch.stand_ins[row] = refill(place, batch.stand_ins.get(row), error)
+            found = batch.stand_ins[row] = refill(place, batch.stand_ins.get(row), error)
         except FramefeedError as final:
             self.fail(ticket, final)
             return None
-        return batch.stand_ins[row]
+        return batch.plan.policy.request(found.sample, found.seed)
 
     @property
     def ready(self) -> bool:

@@ -8,28 +8,32 @@ them, every rank takes every step, and the whole state is one integer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
-from framefeed.draws import ORDER, clip_seeds, draws_at, keys_u64
+from framefeed.draws import ORDER, U64, clip_seeds, draws_at, keys_u64
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.feed.shuffle import shuffled
 
 STATE_VERSION = 2  # 1 sorted a random key a sample: another order from the same seed
 _POSITIONS = 1 << 63  # they are int64
+_LINE_BIT = 48  # of a draw's number: above it is whose, below it the epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlannedBatch:
-    """One rank's share of one step: int64 (B,) positions, epochs and sample indices, uint64 (B,) clip seeds."""
+    """One rank's share of one step: int64 (B,) positions, epochs and sample indices, uint64 (B,) clip seeds; all of
+    `bucket`. An epoch is the bucket's, of which a last batch may begin the next."""
 
     step: int
+    bucket: int = 0
     positions: npt.NDArray[np.int64]
     epochs: npt.NDArray[np.int64]
     indices: npt.NDArray[np.int64]
@@ -60,11 +64,20 @@ class Sampler:
     """Batches by step: a pure function of (run seed, number of samples, share), any step at the same small cost.
 
     Time and memory are a batch's, whatever the number of samples and wherever an epoch ends. Without `shuffle` each
-    epoch is in the dataset's order, its clips' seeds the same.
+    epoch is in the dataset's order, its clips' seeds the same. With `buckets`, the samples of each, int64, every batch
+    is of one of them; without shuffling an epoch has them one behind the other.
     """
 
-    def __init__(self, *, samples: int, run_seed: int, share: Share, shuffle: bool = True) -> None:
-        """Raises BadInput for an empty dataset or a seed outside 0 to 2**64 - 1."""
+    def __init__(
+        self,
+        *,
+        samples: int,
+        run_seed: int,
+        share: Share,
+        shuffle: bool = True,
+        buckets: Sequence[npt.NDArray[np.int64]] = (),
+    ) -> None:
+        """Raises BadInput for an empty dataset, a seed outside 0 to 2**64 - 1, or buckets of other samples."""
         if samples < 1:
             raise BadInput(f"loader: the dataset has {samples} samples, wanted at least 1")
         if not 0 <= run_seed < 1 << 64:
@@ -73,23 +86,59 @@ class Sampler:
         self.run_seed = run_seed
         self.share = share
         self.shuffle = shuffle
+        self._buckets = buckets
+        self._sizes = [len(bucket) for bucket in buckets] or [samples]
+        if sum(self._sizes) != samples:
+            raise BadInput(f"loader: buckets have {sum(self._sizes)} samples, wanted the dataset's {samples}")
         self._order_keys = keys_u64(np.array([run_seed], np.uint64), stream=ORDER)
 
     def batch(self, step: int) -> PlannedBatch:
         """This rank's share of a step."""
-        first = step * self.share.global_batch_clips + self.share.rank * self.share.batch_clips
-        positions = np.arange(first, first + self.share.batch_clips, dtype=np.int64)
-        epochs, places = np.divmod(positions, self.samples)
+        bucket, number = self._of_bucket(step)
+        rows = np.arange(self.share.batch_clips, dtype=np.int64) + self.share.rank * self.share.batch_clips
+        epochs, places = np.divmod(number * self.share.global_batch_clips + rows, self._sizes[bucket])
         if self.shuffle:
-            indices = shuffled(places, seeds=draws_at(self._order_keys, epochs.astype(np.uint64)), n=self.samples)
-        else:
-            indices = places
-        seeds = clip_seeds(self.run_seed, epochs=epochs, indices=indices)
-        return PlannedBatch(step=step, positions=positions, epochs=epochs, indices=indices, seeds=seeds)
+            places = shuffled(places, seeds=self._order_seeds(epochs, line=bucket), n=self._sizes[bucket])
+        indices = self._buckets[bucket][places] if self._buckets else places
+        return PlannedBatch(
+            step=step,
+            bucket=bucket,
+            positions=step * self.share.global_batch_clips + rows,
+            epochs=epochs,
+            indices=indices,
+            seeds=clip_seeds(self.run_seed, epochs=epochs, indices=indices),
+        )
 
     def steps_in(self, epochs: float) -> int:
         """Steps that use every sample of `epochs` epochs, as written; the last one may begin the epoch after."""
-        return ceil(Fraction(str(epochs)) * self.samples / self.share.global_batch_clips)  # 1.1 of 10 samples is 11
+        return self._steps_before(Fraction(str(epochs)))  # 1.1 of 10 samples is 11
+
+    def _of_bucket(self, step: int) -> tuple[int, int]:
+        """Whose step it is, and which of that bucket's."""
+        if len(self._sizes) == 1:
+            return 0, step
+        most = step * self.share.global_batch_clips // self.samples  # no step of an epoch is emptier than its batch
+        epoch = bisect_right(range(most + 1), step, key=self._steps_before) - 1
+        firsts = self._bucket_steps(epoch)
+        counts = [after - before for before, after in zip(firsts, self._bucket_steps(epoch + 1), strict=True)]
+        place = step - sum(firsts)
+        if self.shuffle:
+            seeds = self._order_seeds(np.array([epoch]), line=len(self._sizes))
+            place = int(shuffled(np.array([place]), seeds=seeds, n=sum(counts))[0])
+        ends = list(accumulate(counts))
+        bucket = bisect_right(ends, place)
+        return bucket, firsts[bucket] + place - (ends[bucket] - counts[bucket])
+
+    def _bucket_steps(self, epochs: int | Fraction) -> list[int]:
+        """Steps of each bucket that use its samples so many times."""
+        return [-(-epochs * size // self.share.global_batch_clips) for size in self._sizes]
+
+    def _steps_before(self, epoch: int | Fraction) -> int:
+        return sum(self._bucket_steps(epoch))
+
+    def _order_seeds(self, epochs: npt.NDArray[np.int64], *, line: int) -> U64:
+        """What the orders of a bucket's epochs, or of the buckets' steps, follow from."""
+        return draws_at(self._order_keys, epochs.astype(np.uint64) + np.uint64(line << _LINE_BIT))
 
     def state_at(self, step: int) -> dict[str, int]:
         """The state of a run that has done `step` steps, made of integers only: fit for JSON or a checkpoint."""

@@ -44,26 +44,28 @@ def ordinary_memory(nbytes: int) -> memoryview:
 
 
 class SlotPool:
-    """Arrays of one shape over memory that is kept for reuse, at most `spare` idle slots at a time."""
+    """Arrays over memory that is kept for reuse, at most `spare` idle slots of `slot_bytes` at a time."""
 
-    def __init__(self, shape: tuple[int, ...], *, spare: int, allocate: Allocate = ordinary_memory) -> None:
-        self.shape = shape
-        self.slot_bytes = math.prod(shape)
+    def __init__(self, slot_bytes: int, *, spare: int, allocate: Allocate = ordinary_memory) -> None:
+        self.slot_bytes = slot_bytes
         self._allocate = allocate
         self._idle: deque[memoryview] = deque(maxlen=spare)  # appending to a full one lets the oldest go
 
-    def take(self) -> npt.NDArray[np.uint8]:
-        """A writable uint8 array of the shape, its bytes undefined. Never blocks; allocates when no slot is idle."""
+    def take(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """A writable uint8 array of a shape that fits a slot, its bytes undefined. Never blocks; allocates when no slot
+        is idle.
+        """
+        assert math.prod(shape) <= self.slot_bytes
         _collect()
         try:
             memory = self._idle.pop()
         except IndexError:
             memory = self._allocate(self.slot_bytes)
         # Views of views hold this array, not the memory below it: NumPy stops at a base that is no array.
-        flat = np.frombuffer(memory, dtype=np.uint8, count=self.slot_bytes)
+        flat = np.frombuffer(memory, dtype=np.uint8, count=math.prod(shape))
         _out[id(flat)] = _Slot(memory, weakref.ref(self._idle))
         weakref.finalize(flat, _let_go, id(flat)).atexit = False
-        return flat.reshape(self.shape)
+        return flat.reshape(shape)
 
     def close(self) -> None:
         """Keep no slot any more, now or when it comes back. Arrays that are out stay valid."""

@@ -129,6 +129,12 @@ def host_of(url: str) -> str:
     return url.rpartition(":")[0] if "HOST" in FORMS[scheme_of(url)] else "shm:"
 
 
+def metrics_page_of(reached: str, port: int) -> str:
+    """HOST:PORT of the metrics of a server that was reached so, whose own they are at this port of that host."""
+    has_host = "HOST" in FORMS[scheme_of(reached)]
+    return f"{name_and_address(reached)[1].rpartition(':')[0] if has_host else '127.0.0.1'}:{port}"
+
+
 def sibling_of(reached: str, bound: str) -> str | None:
     """The URL of another front of the box that was `reached` so, which binds it as `bound`; None where that is of
     another transport, is no address, or is the same front.

@@ -145,6 +145,7 @@ class Fleet:
             return []
         self.heard(url, who.load, now_s)
         server.trouble, server.unread_probes, server.asked_anew = "", 0, False
+        server.shows_metrics(who.metrics_port)
         misfit = self.identity.misfit(who) or self._twin(server, who)
         if misfit is not None:
             return self._shun(server, misfit, now_s)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from framefeed.wire import Load, ServerReply
-from trainer_client.fleet.addresses import sibling_of
+from trainer_client.fleet.addresses import metrics_page_of, sibling_of
 from trainer_client.fleet.run_identity import Misfit
 
 _WINDOW_PER_WORKER = 2  # one clip in work and one behind it
@@ -65,7 +65,8 @@ class Server:
     """`latency_s` is the moving average of how long its answers take, None before the first; `heard_s` when it last
     said anything; `rests` and `storage_faults` are counted since it last gave a clip; `failures` requests in a
     row got no usable answer, which stopped its use `stops` times since it last gave a clip; `misfit` says why it is
-    shunned. `siblings` are the URLs of its box's other fronts, while it stands to what it said.
+    shunned. `siblings` are the URLs of its box's other fronts, while it stands to what it said; `metrics_page` is
+    HOST:PORT of its metrics, as far as it ever said that they are where it was reached.
     """
 
     url: str
@@ -86,6 +87,7 @@ class Server:
     trouble: str = ""
     misfit: Misfit | None = None
     siblings: tuple[str, ...] = ()
+    metrics_page: str = ""
     attempts: dict[int, int] = field(default_factory=dict)  # number: bytes of its clip
     inflight_bytes: int = 0
     leaves: bool = False  # no member any more; forgotten once it holds nothing of ours
@@ -128,6 +130,10 @@ class Server:
         """It said which other fronts its box has, and where those listen."""
         urls = (sibling_of(self.url, url) for url in bound)
         self.siblings = tuple(dict.fromkeys(url for url in urls if url is not None))
+
+    def shows_metrics(self, port: int) -> None:
+        """It said at which port of its host they are; 0: not there."""
+        self.metrics_page = metrics_page_of(self.url, port) if port else ""
 
     def took(self, latency_s: float) -> None:
         """An answer took so long, or was given up after so long."""

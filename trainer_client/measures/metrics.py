@@ -169,6 +169,12 @@ def _servers(stats: FeedStats) -> Iterator[Metric]:
         values={(rank, server, state): 1.0 for server, state in stats.servers.items()},
     )
     yield _gauge(
+        "client_server_page_info",
+        "Where (HOST:PORT) a server said that its own metrics are; always 1.",
+        labels=("rank", "server", "page"),
+        values={(rank, server, page): 1.0 for server, page in stats.metrics_pages.items()},
+    )
+    yield _gauge(
         "client_build_info",
         "What this client is and what it reads; always 1.",
         labels=("rank", "version", *IDENTITY),

@@ -77,7 +77,8 @@ class FeedStats:
     `requests` counts finished requests by (server, outcome); `in_flight` requests await their answer, `held` clips lie
     in batches not yet delivered; `dropped` counts requests by the reason why they did not become data. `hedged`,
     `hedges`, `picks`, `shunned`, `overdue`, `stalls`, `poisoned` and `stood_in` are the Ledger's. `deadline_s` is when
-    a second server is asked for a clip now, 0 if no feed runs; `servers` says where each stands. `held_limit`,
+    a second server is asked for a clip now, 0 if no feed runs; `servers` says where each stands, `metrics_pages` where
+    (HOST:PORT) those that say so have their own metrics. `held_limit`,
     `inflight_limit_bytes` and `window_clips` bound `held`, `inflight_bytes` and `in_flight`. Waits are counted while
     they last, by what is known until then; the present one lasts `waiting_ns`, 0 if nobody waits. `identity` is the
     run's name, data set and decoder, as far as they are known.
@@ -114,6 +115,7 @@ class FeedStats:
     blocked_ns: int
     waiting_ns: int
     servers: Mapping[str, str]
+    metrics_pages: Mapping[str, str]
     identity: Mapping[str, str]
 
     @property
@@ -140,7 +142,7 @@ class FeedStats:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedState:
     """Where a running feed stands: what awaits an answer, what lies in undelivered batches, the limits of both, its
-    servers' states, and the wait that its consumer is in.
+    servers' states and metrics pages, and the wait that its consumer is in.
     """
 
     in_flight: int = 0
@@ -151,6 +153,7 @@ class FeedState:
     inflight_limit_bytes: int = 0
     deadline_s: float = 0.0
     servers: Mapping[str, str] = field(default_factory=dict)
+    metrics_pages: Mapping[str, str] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(IDENTITY, ""))
     wait: Wait | None = None
 
@@ -195,5 +198,6 @@ def snapshot(ledger: Ledger, feed_state: FeedState, *, rank: int) -> FeedStats:
         blocked_ns=ledger.waits.blocked_ns + waiting_ns,
         waiting_ns=waiting_ns,
         servers=dict(feed_state.servers),
+        metrics_pages=dict(feed_state.metrics_pages),
         identity=dict(feed_state.identity),
     )

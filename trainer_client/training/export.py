@@ -23,6 +23,7 @@ from models.weights.checkpoint_folder import CheckpointError, checkpoint_in, rea
 from models.weights.config_json import ModelConfig, config_from_json
 from models.weights.init_from import encoder_prefix
 from models.weights.key_table import Weights
+from models.weights.recognise import saved_pixels
 from models.weights.saved_model import save_for_transformers, save_model
 from models.weights.traits import encoder_of
 from trainer_client.training.checkpoints import config_of, old_file
@@ -60,7 +61,7 @@ class Export:
                     raise ValueError(f"model is a {type(config).__name__}, and transformers has VideoMAE's alone")
                 save_for_transformers(self.out, weights, config)
             else:
-                save_model(self.out, weights, config)
+                save_model(self.out, weights, config, pixels=saved_pixels(path))
         except ValueError as error:
             raise BadInput(f"export of {path}: {error}") from None
         count = sum(tensor.numel() for tensor in weights.values())

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from framefeed.errors import BadInput
 from trainer_client.clip_policy import ClipPolicy
+from trainer_client.feed.buckets import Buckets
 from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
@@ -34,7 +35,7 @@ class FeedPlan:
     root: Path
     logs: Path
     dataset: Dataset
-    policy: ClipPolicy
+    policy: ClipPolicy | Buckets
     batch_clips: int
     seed: int
     steps: int

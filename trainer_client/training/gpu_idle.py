@@ -69,6 +69,10 @@ class IdleClock:
         self._before = dict(waited_s)
         return None if self._ended is None else IdleSpan(ended=self._ended, began=began, waited_s=meanwhile)
 
+    def pause(self) -> None:
+        """Something else was done on the device: what lies between the last step and the next is no idle span."""
+        self._ended = None
+
     def end_step(self) -> None:
         """Call it when all of a step is on the device's stream."""
         self._ended = self._make_event()

@@ -74,6 +74,14 @@ class Saves(Protocol):
     def heed(self, agreed: Agreed) -> None: ...
 
 
+class Evaluates(Protocol):
+    """Who scores the run's weights between two steps: after which ones, alike on all ranks, and does it."""
+
+    def is_due(self, step: int) -> bool: ...
+
+    def evaluate(self, step: int, *, meeting: Meeting, stops: Stops) -> None: ...
+
+
 class Ending(Enum):
     """Why a loop ended in good order."""
 
@@ -131,7 +139,7 @@ class _Taken:
 
 class TrainLoop(Generic[InputsT]):
     """Runs steps until a limit or a stop. In this thread are called, in turn, `on_record` with each step's record, one
-    step later, and `on_skipped` with the batch of a step that was not finite, and its record.
+    step later, `on_batch` with its batch and the record, and `on_skipped` likewise if it was not finite.
 
     All ranks meet before each step: they stop, and save, where all have done the same steps.
     """
@@ -147,6 +155,7 @@ class TrainLoop(Generic[InputsT]):
         self._idle = IdleClock.of(device)
         self.on_record: list[Callable[[StepRecord], None]] = []
         self.on_skipped: list[Callable[[Batch, StepRecord], None]] = []
+        self.on_batch: list[Callable[[Batch, StepRecord], None]] = []
         self.last_batch: Batch | None = None
         self._under_way: _Taken | None = None
         self._skips = 0
@@ -169,9 +178,11 @@ class TrainLoop(Generic[InputsT]):
         *,
         stops: Stops,
         saves: Saves | None = None,
+        evaluates: Evaluates | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Ending:
-        """Train. Blocks until the end; each wait for data is bounded by the loader.
+        """Train. Blocks until the end; each wait for data is bounded by the loader. What is due to be scored after a
+        step, or before the first, is scored before the next one begins.
 
         One rank that is asked to stop, or out of time, ends all of them after the same step, also while they wait for
         data. Raises OutOfMemory, which says what would fit, NonFiniteStep when too many steps were not finite, RankLost
@@ -180,6 +191,7 @@ class TrainLoop(Generic[InputsT]):
         began_s = clock()
         late = False
         with self._ahead:
+            self._evaluate(evaluates, limits, stops)
             while self.steps_done < limits.steps:
                 step_began_s = clock()
                 try:
@@ -194,6 +206,7 @@ class TrainLoop(Generic[InputsT]):
                     return Ending.STOPPED if agreed.stop else Ending.OUT_OF_TIME
                 assert is_there, "a rank without a batch asks to stop"
                 self._take(limits, times_s=(step_began_s, fetched_s), clock=clock)
+                self._evaluate(evaluates, limits, stops)
                 late = limits.max_s is not None and clock() - began_s >= limits.max_s
             self._settle(limits)
         return Ending.FINISHED
@@ -215,6 +228,13 @@ class TrainLoop(Generic[InputsT]):
         if saves is not None:
             saves.heed(agreed)
         return agreed
+
+    def _evaluate(self, evaluates: Evaluates | None, limits: Limits, stops: Stops) -> None:
+        if evaluates is not None and evaluates.is_due(self.steps_done):
+            self._settle(limits)
+            evaluates.evaluate(self.steps_done, meeting=self.meeting, stops=stops)
+            if self._idle is not None:
+                self._idle.pause()
 
     def _fetch(self, limits: Limits, stops: Stops) -> bool:
         """Have the next batch, and those behind it that are there. False if somebody asked to stop before it was."""
@@ -275,6 +295,8 @@ class TrainLoop(Generic[InputsT]):
         )
         for hear in self.on_record:
             hear(record)
+        for look in self.on_batch:
+            look(taken.batch, record)
         if seen.skipped and seen.scale <= 1.0:  # with a larger one float16 overflowed, which the scale will cure
             self._count_skip(taken.batch, record, limits)
 

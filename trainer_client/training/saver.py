@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
@@ -63,9 +63,25 @@ class Saver(Generic[InputsT]):
 
     def record(self, record: StepRecord) -> None:
         """Take one step's numbers into the scores of the next checkpoint, which are means."""
-        if self._metric is not None and not record.skipped:
+        if self._metric is not None and not self._metric.is_of_held_out and not record.skipped:
             for name, value in {"loss": record.loss, **(record.parts or {})}.items():
                 self._scores[name].append(value)
+
+    def keep_best(self, step: int, scores: Mapping[str, float], *, of: str) -> None:
+        """Take in an evaluation of the weights as they are now, after `step` steps; the best so far are saved at once.
+
+        First weights are nobody's checkpoint. All ranks call it alike; blocks while an earlier save is on its way.
+        Raises BadInput for a metric that is none of the scores, StorageFault, RankLost.
+        """
+        if self._metric is None or not self._metric.is_of_held_out or not step:
+            return
+        if self._metric.name not in scores:
+            raise _unknown(self._metric, scores)
+        best = best_of(self._best, self._metric, value=scores[self._metric.name], step=step, of=of)
+        if best is not None and best.step == step:
+            self._best = best
+            self._settle()
+            self._begin()
 
     def asks(self, step: int) -> Asks:
         """What this rank says of saving before the step after `step`. Raises StorageFault if a write has failed."""
@@ -129,9 +145,13 @@ class Saver(Generic[InputsT]):
         if self._metric is None or not scores:
             return self._best
         if self._metric.name not in scores:
-            raise BadInput(f"--keep-best names {self._metric.name}, wanted one of {', '.join(sorted(scores))}")
+            raise _unknown(self._metric, scores)
         values = scores[self._metric.name]
         return best_of(self._best, self._metric, value=sum(values) / len(values), step=step)
+
+
+def _unknown(metric: Metric, scores: Iterable[str]) -> BadInput:
+    return BadInput(f"--keep-best names {metric.name}, wanted one of {', '.join(sorted(scores))}")
 
 
 def _wait(work: Background) -> None:

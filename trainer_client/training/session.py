@@ -24,6 +24,7 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
+from models.pixel_norm import PixelNorm
 from models.weights.saved_model import model_of
 from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import BestScore, Metric
@@ -32,8 +33,12 @@ from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoo
 from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.saver import Rhythm, Saver
+from trainer_client.training.scoring import Scores, Scoring
 from trainer_client.training.tasks.task import InputsT
 from trainer_client.training.watch.curves import Curves
+from trainer_client.training.watch.energy import POWERCAP, EnergyMeter
+from trainer_client.training.watch.health import Health
+from trainer_client.training.watch.run_cost import cost_of
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
 from trainer_client.training.watch.train_log import TrainLog
 from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
@@ -69,10 +74,16 @@ class SessionOptions:
     keep_checkpoints: int = 3
     """Checkpoints that stay; older ones go."""
     keep_best: str | None = None
-    """Keep the checkpoint with the best mean of a number of the steps before it as well: min:loss, or min:NAME or
-    max:NAME of a part of the loss."""
+    """Keep the checkpoint with the best score as well: min:NAME or max:NAME of a score of held-out samples, as
+    max:val/mAP, or of their moving average's, max:val_average/top1; or of the mean of a number of the steps before it:
+    min:loss, or a part of the loss."""
     log_every: int = 20
     """Steps between two lines of the log and two points of the curves."""
+    sheet_every: int = 500
+    """Look at 16 clips every so many steps, off the training thread, for cuts, flicker and pictures that come again,
+    and draw four: OUT/clips/step_N.png, .mp4 and .json, the last 20 looks. 0: never."""
+    price_per_gpu_hour: float | None = None
+    """What an hour of one GPU costs, for the summary, in any currency."""
     wandb: str | None = None
     """Project of Weights & Biases that gets the curves as well. Default: none; TensorBoard's are in --out."""
     metrics_port: int = 9556
@@ -84,6 +95,11 @@ class SessionOptions:
         for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name)}, wanted at least 1")
+        if self.sheet_every < 0:
+            raise BadInput(f"--sheet-every is {self.sheet_every}, wanted a number of steps, or 0 for never")
+        price = self.price_per_gpu_hour
+        if price is not None and not 0 <= price < 1e9:
+            raise BadInput(f"--price-per-gpu-hour is {price:g}, wanted 0 or more")
         for name in ("max_seconds", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -108,12 +124,14 @@ class SessionOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """A run's options as its checkpoints keep them, in what JSON can say: `what` decides which weights come out, and a
-    checkpoint of others is refused; `how` may be otherwise when it goes on, which is recorded. `steps` are the whole's.
+    checkpoint of others is refused; `how` may be otherwise when it goes on, which is recorded. `steps` are the whole's,
+    `pixels` how its clips are normalised.
     """
 
     what: Mapping[str, object]
     steps: int
     how: Mapping[str, object] = field(default_factory=dict)
+    pixels: PixelNorm | None = None
 
     @property
     def said(self) -> dict[str, object]:
@@ -162,7 +180,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
-    def train(self, loop: TrainLoop[InputsT], loader: ClipLoader) -> Ending:
+    def train(self, loop: TrainLoop[InputsT], loader: ClipLoader, *, scoring: Scoring | None = None) -> Ending:
         """Resume if asked to, train, save, and write the summary; blocks until the run ends and is on storage.
 
         A run that fails on purpose (a FramefeedError) saves where it stood before the error goes on: with several ranks
@@ -174,19 +192,27 @@ class Session:
         best = self._resume(loop, self._latest) if self._latest else None
         if options.resume and not self._latest:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
-        self._checkpoints.model = model_of(loop.model)
+        if scoring is not None:
+            scoring.begin(after=loop.steps_done if self._latest else None)
+        self._checkpoints.model = model_of(loop.model, pixels=self._config.pixels)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
         loop.on_skipped.append(SkippedSteps(self._own(SKIPPED_NAME)).record)
         metrics = TrainMetrics(self.registry, rank=self._ranks.rank, on_gpu=loop.device.type == "cuda")
-        loop.on_record += [summary.record, saver.record, metrics.record]
+        meter = EnergyMeter(device=loop.device, packages=POWERCAP if ranks_here() else None)
+        loop.on_record += [summary.record, saver.record, metrics.record, meter.record]
         ending = "failed"
         try:
             with ExitStack() as stack:
                 if self._ranks.rank == 0:
                     curves = stack.enter_context(self._curves(loop.steps_done))
-                    loop.on_record.append(stack.enter_context(self._log(loop, curves)).record)
-                ended = loop.run(options.limits(self._config.steps), stops=self._stops, saves=saver)
+                    health = stack.enter_context(self._health(loop, loader, metrics))
+                    loop.on_record.append(stack.enter_context(self._log(loop, curves, health)).record)
+                    self._show(scoring, curves, summary)
+                if scoring is not None:
+                    scoring.on_scores.append(lambda s: saver.keep_best(s.step, s.values, of=s.of))
+                limits = options.limits(self._config.steps)
+                ended = loop.run(limits, stops=self._stops, saves=saver, evaluates=scoring)
             ending = ended.value
             saver.finish()
         except FramefeedError as error:
@@ -198,16 +224,40 @@ class Session:
             raise
         finally:
             with _told_only() if ending.startswith("failed") else nullcontext():
-                summary.write(self._own(SUMMARY_NAME), loader.stats, ending=ending)
+                cost = self._cost(summary.ran_s, loop, meter)
+                summary.write(self._own(SUMMARY_NAME), loader.stats, ending=ending, cost=cost)
         if self._stops.last == "SIGINT":
             raise KeyboardInterrupt
         return ended
+
+    def _show(self, scoring: Scoring | None, curves: Curves, summary: Summary) -> None:
+        """Have scores of held-out samples told, drawn and summed up."""
+
+        def show(scores: Scores) -> None:
+            for line in scores.lines:
+                self.tell(line)
+            curves.add(scores.values, step=scores.step)
+            summary.scores = {"step": scores.step, **scores.values}
+
+        if scoring is not None:
+            scoring.on_scores.append(show)
 
     def _curves(self, first_step: int) -> Curves:
         options = self._options
         return Curves(options.out, first_step=first_step, project=options.wandb, config=self._config.said)
 
-    def _log(self, loop: TrainLoop[InputsT], curves: Curves) -> TrainLog:
+    def _health(self, loop: TrainLoop[InputsT], loader: ClipLoader, metrics: TrainMetrics) -> Health:
+        options = self._options
+        health = Health(options.out, sheet_every=options.sheet_every, metrics=metrics, waited_s=lambda: loader.waited_s)
+        loop.on_record.append(health.record)
+        loop.on_batch.append(health.see)
+        return health
+
+    def _cost(self, ran_s: float, loop: TrainLoop[InputsT], meter: EnergyMeter) -> dict[str, object]:
+        gpus = self._ranks.world if loop.device.type == "cuda" else 0
+        return cost_of(ran_s, gpus=gpus, price_per_gpu_hour=self._options.price_per_gpu_hour, meter=meter)
+
+    def _log(self, loop: TrainLoop[InputsT], curves: Curves, health: Health) -> TrainLog:
         options = self._options
         return TrainLog(
             curves,
@@ -215,6 +265,7 @@ class Session:
             every=options.log_every,
             first_step=loop.steps_done,
             console=self._console,
+            beside=health,
         )
 
     def _resume(self, loop: TrainLoop[InputsT], path: Path) -> BestScore | None:

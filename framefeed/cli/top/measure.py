@@ -18,6 +18,7 @@ WAITS = "framefeed_trainer_data_wait_seconds_total"
 SERVER_STATE = "framefeed_server_state"
 SEEN_STATE = "framefeed_client_server_state"
 THREADS = "framefeed_server_threads"
+PAGE_INFO = "framefeed_client_server_page_info"
 _CLIENT, _SERVER, _TRAINER = "framefeed_client_", "framefeed_server_", "framefeed_trainer_"
 # Outcomes of requests that say nothing against a server.
 _NO_FAULT = ("ok", "clip", "server", "busy", "cancelled", "draining", "superseded", "unsent")
@@ -35,6 +36,11 @@ class Snapshot:
     def at_s(self) -> float:
         """When it was over, by the pages' clock."""
         return max((page.at_s for page in self.pages), default=0.0)
+
+
+def server_pages(page: Page) -> list[str]:
+    """HOST:PORT of the metrics of the servers that a trainer's page names."""
+    return sorted({labels["page"] for labels, _ in page.values(PAGE_INFO) if labels.get("page")})
 
 
 def measure(before: Snapshot, after: Snapshot) -> State:

@@ -1,7 +1,11 @@
-"""Reads metrics pages all at once, each with a time limit; knows where they are and not what they say."""
+"""Reads metrics pages all at once, each with a time limit: those that are given, and those that these lead to.
+
+It knows where pages are and no more of what they say.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -10,7 +14,7 @@ from urllib.parse import urlsplit
 
 from framefeed.cli.http_page import check_url, get_page
 from framefeed.cli.targets import find_targets
-from framefeed.cli.top.measure import Snapshot
+from framefeed.cli.top.measure import Snapshot, server_pages
 from framefeed.cli.top.metrics_page import MAX_PAGE_BYTES, Page, parse_page
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.show_value import one_line
@@ -26,8 +30,17 @@ def metrics_url(place: str) -> str:
     return url if urlsplit(url).path not in ("", "/") else f"{url.rstrip('/')}/metrics"
 
 
+def is_here(netloc: str) -> bool:
+    """Whether HOST:PORT leads to the machine itself on which it is asked."""
+    host = urlsplit(f"//{netloc}").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Pages:
-    """The pages to read: those given, and those of the servers in a registry."""
+    """The pages to read: those given, those of the servers in a registry, and of those that a trainer's page names."""
 
     def __init__(self, places: Sequence[str], *, registry: Path | None, limit_s: float) -> None:
         """Raises BadInput for what is no page, no registry, or nothing."""
@@ -39,6 +52,7 @@ class Pages:
             find_targets(registry)
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="page")
         self._asked: dict[str, Future[Page]] = {}
+        self._named: dict[str, list[str]] = {}  # servers' pages, by the trainer's page that named them last
 
     def close(self) -> None:
         """Read no more; what is being read ends by its limit. Idempotent."""
@@ -48,7 +62,21 @@ class Pages:
         """All pages now. Blocks until they are read, for at most twice the limit for each 16 of them; one that is not
         read by then (a name that is not looked up) is silent, and not asked again before that has ended.
         """
-        urls, troubles = self._all_urls()
+        given, troubles = self._all_urls()
+        pages = self._read_all(given[:MOST_PAGES])
+        for page in pages:
+            if not page.trouble:
+                self._named[page.url] = led_to(page)
+        named = [url for urls in self._named.values() for url in urls]
+        more = list(dict.fromkeys(url for url in named if url not in given))
+        pages += self._read_all(more[: MOST_PAGES - len(pages)])
+        left_out = len(given) + len(more) - len(pages)
+        if left_out:
+            troubles.append((f"{left_out} pages more", f"are not read: at most {MOST_PAGES} are"))
+        now_s = time.monotonic()
+        return Snapshot(pages=(*pages, *(Page(url=what, at_s=now_s, trouble=why) for what, why in troubles)))
+
+    def _read_all(self, urls: Sequence[str]) -> list[Page]:
         for url in urls:
             if url not in self._asked:
                 self._asked[url] = self._pool.submit(self._read, url)
@@ -61,7 +89,7 @@ class Pages:
             else:
                 pages.append(Page(url=url, at_s=now_s, trouble=f"does not answer within {self._limit_s:g} s"))
         self._asked = {url: asked for url, asked in self._asked.items() if not asked.done()}
-        return Snapshot(pages=(*pages, *(Page(url=what, at_s=now_s, trouble=why) for what, why in troubles)))
+        return pages
 
     def _all_urls(self) -> tuple[list[str], list[tuple[str, str]]]:
         urls, troubles = list(self._urls), []
@@ -76,7 +104,7 @@ class Pages:
                     urls.append(metrics_url(address))
                 except BadInput as error:
                     troubles.append((one_line(address), str(error)))
-        return list(dict.fromkeys(urls))[:MOST_PAGES], troubles[:MOST_PAGES]
+        return list(dict.fromkeys(urls)), troubles[:MOST_PAGES]
 
     def _read(self, url: str) -> Page:
         try:
@@ -87,3 +115,18 @@ class Pages:
         if status != 200:
             return Page(url=url, at_s=at_s, trouble=f"answers {status}, wanted 200")
         return parse_page(url, body.decode(errors="replace"), at_s=at_s)
+
+
+def led_to(page: Page) -> list[str]:
+    """The pages of the servers that a trainer's page names; of those on its own loopback only if that is this one."""
+    near = is_here(urlsplit(page.url).netloc)
+    return [metrics_url(place) for place in server_pages(page) if _is_page(place) and (near or not is_here(place))]
+
+
+def _is_page(place: str) -> bool:
+    """Whether it is HOST:PORT and no more."""
+    try:
+        metrics_url(place)
+    except BadInput:
+        return False
+    return not set("/?#@") & set(place)

@@ -26,7 +26,7 @@ def plan(step: int, *, batch: int = 2) -> BatchPlan:
     places = Sampler(samples=10, run_seed=1, share=Share(batch_clips=batch)).batch(step)
     samples = tuple(Sample(video=f"video{i}", start_s=0, end_s=1) for i in places.indices.tolist())
     requests = tuple(POLICY.request(s, seed) for s, seed in zip(samples, places.seeds.tolist(), strict=True))
-    return BatchPlan(places=places, samples=samples, requests=requests)
+    return BatchPlan(places=places, samples=samples, requests=requests, policy=POLICY)
 
 
 def info(seed: int = 0) -> ClipInfo:

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from framefeed.crops import Box, Letterbox
+from framefeed.crops import Box, Letterbox, WholeFrame
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest, VideoEntry
+from framefeed.sampling import Dense
 from tests.unit.client.clips import POLICY, info, plan
+from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
-from trainer_client.feed.buckets import ShortSide, bucket_by_size, bucket_order
+from trainer_client.feed.buckets import BucketRule, Buckets, ClipLengths, ShortSide, into_buckets
 from trainer_client.samples import Sample
 
 
@@ -70,23 +72,64 @@ def test_sizes_out_of_bounds_are_refused(make: Callable[[], ShortSide], message:
         make()
 
 
-def test_buckets_hold_each_sample_once_and_know_its_index() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "wanted"), [(0.1, 4), (0.5, 4), (0.99, 4), (1.0, 8), (1.99, 8), (2.0, 16), (9.0, 16)]
+)
+def test_a_clip_is_as_long_as_its_sample_has_the_time_for(seconds: float, wanted: int) -> None:
+    lengths = ClipLengths(frames=(4, 8, 16), frames_per_s=8)
+    assert lengths.frames[lengths.numbers_of(np.array([seconds]))[0]] == wanted
+
+
+@pytest.mark.parametrize(
+    ("frames", "per_s", "message"),
+    [((), 8, "frames are \\(\\)"), ((8, 4), 8, "that grow"), ((0,), 8, "from 1 to"), ((4,), 0, "frames_per_s is 0")],
+)
+def test_lengths_that_are_none_are_refused(frames: tuple[int, ...], per_s: float, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        ClipLengths(frames=frames, frames_per_s=per_s)
+
+
+def _policy(*, frames: int, height_px: int, width_px: int) -> ClipPolicy:
+    return ClipPolicy(
+        sampling=Dense(frames=frames, stride=1), crop=WholeFrame(), width_px=width_px, height_px=height_px
+    )
+
+
+RULE = BucketRule(size=ShortSide(), lengths=ClipLengths(frames=(4, 8), frames_per_s=4))
+
+
+def _members(buckets: Buckets) -> dict[tuple[int, ...], list[int]]:
+    return {policy.shape[:3]: of.tolist() for policy, of in zip(buckets.policies, buckets.members, strict=True)}
+
+
+def test_buckets_hold_each_sample_once_by_the_shape_of_its_clip() -> None:
     names = ["wide", "square", "wider", "high", "wide"]
-    dataset = [Sample(video=name, start_s=i, end_s=i + 1) for i, name in enumerate(names)]
-    buckets = bucket_by_size(dataset, MANIFEST, ShortSide())
-    assert [(b.width_px, b.height_px, b.indices.tolist()) for b in buckets] == [
-        (224, 224, [1]), (224, 400, [3]), (400, 224, [0, 2, 4])
-    ]  # fmt: skip
-    assert [buckets[2][i] for i in range(len(buckets[2]))] == [dataset[i] for i in (0, 2, 4)]
+    dataset = [Sample(video=name, start_s=0, end_s=1 + (i > 2)) for i, name in enumerate(names)]
+    assert _members(into_buckets(dataset, MANIFEST, RULE, _policy)) == {
+        (4, 224, 224): [1], (4, 224, 400): [0, 2], (8, 224, 400): [4], (8, 400, 224): [3]
+    }  # fmt: skip
     with pytest.raises(BadInput, match="sample 0 is of 'gone', which is not in the manifest"):
-        bucket_by_size([Sample(video="gone", start_s=0, end_s=1)], MANIFEST, ShortSide())
+        into_buckets([Sample(video="gone", start_s=0, end_s=1)], MANIFEST, RULE, _policy)
 
 
-def test_the_order_of_buckets_gives_each_its_steps() -> None:
-    order = bucket_order([3, 0, 5], seed=4)
-    assert np.bincount(order, minlength=3).tolist() == [3, 0, 5]
-    assert np.array_equal(order, bucket_order([3, 0, 5], seed=4))
-    assert len({tuple(bucket_order([3, 0, 5], seed=seed)) for seed in range(30)}) > 10
+def test_small_buckets_join_those_of_the_most_similar_clips() -> None:
+    dataset = [Sample(video=name, start_s=0, end_s=end) for name in ("wide", "high") for end in (1, 1, 1, 2)]
+    joined = into_buckets(dataset, MANIFEST, replace(RULE, at_least=3), _policy)
+    assert _members(joined) == {(4, 224, 400): [0, 1, 2, 3], (4, 400, 224): [4, 5, 6, 7]}
+    one = into_buckets(dataset, MANIFEST, replace(RULE, at_least=100), _policy)
+    assert [len(of) for of in one.members] == [8]
+
+
+def test_buckets_of_other_policies_or_samples_have_another_digest() -> None:
+    policies = tuple(_policy(frames=frames, height_px=32, width_px=32) for frames in (4, 8))
+    halves = (np.array([0, 2]), np.array([1, 3]))
+    found = Buckets(policies=policies, members=halves)
+    assert found.digest == Buckets(policies=policies, members=halves).digest
+    assert found.clip_bytes == 8 * 32 * 32 * 3
+    others = (Buckets(policies=policies, members=halves[::-1]), Buckets(policies=policies[::-1], members=halves))
+    assert len({found.digest, *(other.digest for other in others)}) == 3
+    with pytest.raises(BadInput, match=r"2 policies for \[4\] samples"):
+        Buckets(policies=policies, members=(np.arange(4),))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 6, 3), (2, 3, 12, 6)])

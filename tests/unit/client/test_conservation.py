@@ -59,8 +59,8 @@ class World(RuleBasedStateMachine):
             hedge_share=HEDGE_SHARE,
         )
         self.dispatch = Dispatch(self.fleet, limits, ledger=self.ledger)
-        slots = SlotPool((BATCH, *POLICY.shape), spare=DEPTH)
-        self.prefetch = Prefetch(slots, depth_batches=DEPTH, window_batches=self.window)
+        slots = SlotPool(BATCH * POLICY.clip_bytes, spare=DEPTH)
+        self.prefetch = Prefetch(slots, batch_clips=BATCH, depth_batches=DEPTH, window_batches=self.window)
         poison = PoisonOptions(policy="replace", budget=len(DATASET))
         self.stand_ins = StandIns(DATASET, poison, ledger=self.ledger)
         self.connected: set[str] = set()
@@ -90,9 +90,9 @@ class World(RuleBasedStateMachine):
             if isinstance(end, Got):
                 self.prefetch.fill(end.ticket, end.reply.info, end.life)
                 continue
-            stand_in = self.prefetch.stand_in(end.ticket, self.stand_ins.after, end.error)
-            assert stand_in is not None
-            self.dispatch.want(end.ticket, POLICY.request(stand_in.sample, stand_in.seed), now_s=self.now_s)
+            request = self.prefetch.stand_in(end.ticket, self.stand_ins.after, end.error)
+            assert request is not None
+            self.dispatch.want(end.ticket, request, now_s=self.now_s)
 
     def deliver(self, send: Send, reply: Reply, *, pixel_bytes: int = CLIP_BYTES) -> None:
         self.dispatch.replied(send.url, reply, pixel_bytes=pixel_bytes, now_s=self.now_s)

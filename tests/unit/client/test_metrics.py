@@ -40,6 +40,7 @@ def page(*, per_server: bool = False) -> CollectorRegistry:
         inflight_limit_bytes=9000,
         deadline_s=2.5,
         servers={A: "up", B: "probing"},
+        metrics_pages={A: "a:9555"},
         identity={"run": "r", "dataset": "d", "fingerprint": "f1"},
         wait=Wait(began_ns=to_ns(5), ended_ns=to_ns(8)),
     )
@@ -58,6 +59,7 @@ def test_what_keeps_a_run_alive_is_on_the_page() -> None:
     assert value("framefeed_client_attempt_deadline_seconds", {"rank": "1"}) == 2.5
     assert value("framefeed_client_server_state", {"rank": "1", "server": B, "state": "probing"}) == 1
     assert value("framefeed_client_server_state", {"rank": "1", "server": A, "state": "probing"}) is None
+    assert value("framefeed_client_server_page_info", {"rank": "1", "server": A, "page": "a:9555"}) == 1
     assert value("framefeed_trainer_quarantined_samples_total", {"rank": "1", "reason": "corrupt_media"}) == 4
     assert value("framefeed_trainer_stand_ins_total", {"rank": "1"}) == 6
 

@@ -16,7 +16,7 @@ from trainer_client.samples import Sample
 
 
 def prefetch(*, batch: int = 2, depth: int = 3) -> Prefetch:
-    return Prefetch(SlotPool((batch, *POLICY.shape), spare=depth), depth_batches=depth)
+    return Prefetch(SlotPool(batch * POLICY.clip_bytes, spare=depth), batch_clips=batch, depth_batches=depth)
 
 
 def fill(target: Prefetch, ticket: int, *, at_s: float = 0.0) -> None:
@@ -129,7 +129,7 @@ def test_discarding_counts_what_had_come() -> None:
 def test_within_a_window_ready_batches_overtake_and_never_by_more(
     arrivals: list[int], window: int, data: st.DataObject
 ) -> None:
-    target = Prefetch(SlotPool((2, *POLICY.shape), spare=6), depth_batches=6, window_batches=window)
+    target = Prefetch(SlotPool(2 * POLICY.clip_bytes, spare=6), batch_clips=2, depth_batches=6, window_batches=window)
     for step in range(6):
         target.open(plan(step))
     left: list[int] = []
@@ -149,7 +149,7 @@ def test_within_a_window_ready_batches_overtake_and_never_by_more(
 
 
 def test_a_stuck_batch_is_overtaken_by_its_window_and_no_more() -> None:
-    target = Prefetch(SlotPool((2, *POLICY.shape), spare=4), depth_batches=4, window_batches=3)
+    target = Prefetch(SlotPool(2 * POLICY.clip_bytes, spare=4), batch_clips=2, depth_batches=4, window_batches=3)
     for step in range(4):
         target.open(plan(step))
     for ticket in range(2, 8):
@@ -184,7 +184,8 @@ def test_a_stand_in_takes_the_row_and_the_batch_says_so() -> None:
             raise error
         return stand_in
 
-    assert target.stand_in(1, refill, CorruptMedia("one")) is stand_in
+    asked_for = POLICY.request(stand_in.sample, stand_in.seed)
+    assert target.stand_in(1, refill, CorruptMedia("one")) == asked_for
     assert asked == [(place_of(wanted.places, 1), None)]
     fill(target, 0)
     fill(target, 1)
@@ -195,7 +196,7 @@ def test_a_stand_in_takes_the_row_and_the_batch_says_so() -> None:
     assert batch.samples == (wanted.samples[0], stand_in.sample)
     assert wanted.places.indices.tolist() == plan(0).places.indices.tolist(), "the plan stays"
     target.open(plan(1))
-    assert target.stand_in(2, refill, CorruptMedia("two")) is stand_in
+    assert target.stand_in(2, refill, CorruptMedia("two")) == asked_for
     assert target.stand_in(2, refill, CorruptMedia("three")) is None
     with pytest.raises(CorruptMedia, match="three"):
         target.take()

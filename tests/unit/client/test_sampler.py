@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefeed.draws import clip_seed
@@ -199,3 +200,57 @@ def test_the_longest_run_ends_where_positions_do() -> None:
 )
 def test_steps_are_reckoned_with_the_epochs_as_written(samples: int, batch: int, epochs: float, steps: int) -> None:
     assert sampler(samples, batch=batch).steps_in(epochs) == steps
+
+
+SIZES = st.lists(st.integers(1, 40), min_size=2, max_size=5)
+
+
+def bucketed(sizes: list[int], *, batch: int, rank: int = 0, world: int = 1, shuffle: bool = True) -> Sampler:
+    """Buckets of so many samples, whose numbers are mixed."""
+    owners = np.random.default_rng(3).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    members = [np.flatnonzero(owners == bucket) for bucket in range(len(sizes))]
+    share = Share(batch_clips=batch, rank=rank, world_size=world)
+    return Sampler(samples=sum(sizes), run_seed=9, share=share, shuffle=shuffle, buckets=members)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=SIZES, batch=st.integers(1, 9), epochs=st.integers(1, 4), shuffle=st.booleans())
+def test_buckets_use_every_sample_once_an_epoch_and_each_batch_is_of_one(
+    sizes: list[int], batch: int, epochs: int, shuffle: bool
+) -> None:
+    plan = bucketed(sizes, batch=batch, shuffle=shuffle)
+    steps = plan.steps_in(epochs)
+    used: Counter[tuple[int, int]] = Counter()
+    for step in range(steps):
+        found = plan.batch(step)
+        assert set(found.indices.tolist()) <= set(plan._buckets[found.bucket].tolist())
+        used.update(zip(found.epochs.tolist(), found.indices.tolist(), strict=True))
+    assert set(used.values()) == {1}, "no clip twice"
+    assert {(e, i) for e in range(epochs) for i in range(sum(sizes))} <= used.keys()
+    assert len(used) - epochs * sum(sizes) < len(sizes) * batch, "at most a part of a batch of each bucket is more"
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=SIZES, batch=st.integers(1, 5), first=st.integers(0, 10**12))
+def test_ranks_are_in_the_same_bucket_and_share_its_batch(sizes: list[int], batch: int, first: int) -> None:
+    whole = bucketed(sizes, batch=2 * batch)
+    halves = [bucketed(sizes, batch=batch, rank=rank, world=2) for rank in (0, 1)]
+    for step in range(first, first + 5):
+        wanted, found = whole.batch(step), [half.batch(step) for half in halves]
+        assert [half.bucket for half in found] == [wanted.bucket] * 2
+        for name in ("positions", "epochs", "indices", "seeds"):
+            parts = [getattr(half, name) for half in found]
+            assert np.array_equal(np.concatenate(parts), getattr(wanted, name))
+
+
+def test_steps_of_buckets_are_shuffled_anew_in_each_epoch() -> None:
+    plan = bucketed([24, 36], batch=2)
+    epochs = [[plan.batch(step).bucket for step in range(30 * e, 30 * e + 30)] for e in range(4)]
+    assert [epoch.count(0) for epoch in epochs] == [12] * 4
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert plan.batch(7).bucket == bucketed([24, 36], batch=2).batch(7).bucket
+
+
+def test_buckets_of_other_samples_are_refused() -> None:
+    with pytest.raises(BadInput, match="buckets have 3 samples, wanted the dataset's 4"):
+        Sampler(samples=4, run_seed=0, share=Share(batch_clips=1), buckets=[np.arange(3)])

@@ -21,9 +21,9 @@ class Counting:
 
 def test_memory_is_used_again_when_the_batch_is_gone() -> None:
     allocate = Counting()
-    pool = SlotPool((2, 3, 4), spare=2, allocate=allocate)
+    pool = SlotPool(24, spare=2, allocate=allocate)
     for _ in range(5):
-        slot = pool.take()
+        slot = pool.take((2, 3, 4))
         assert slot.shape == (2, 3, 4)
         assert slot.flags.writeable
         assert slot.flags.c_contiguous
@@ -32,30 +32,42 @@ def test_memory_is_used_again_when_the_batch_is_gone() -> None:
     assert allocate.calls == 1
 
 
+def test_batches_of_many_shapes_share_the_memory_of_the_largest() -> None:
+    allocate = Counting()
+    pool = SlotPool(24, spare=2, allocate=allocate)
+    for shape in ((2, 3, 4), (1, 5), (4, 6), (2, 2, 2)):
+        slot = pool.take(shape)
+        assert slot.shape == shape
+        slot[:] = 1
+        del slot
+    gc.collect()
+    assert allocate.calls == 1
+
+
 def test_a_view_of_a_view_keeps_the_memory() -> None:
-    pool = SlotPool((2, 8), spare=2)
-    slot = pool.take()
+    pool = SlotPool(16, spare=2)
+    slot = pool.take((2, 8))
     slot[:] = 7
     views = [slot[1][2:].reshape(2, 3), slot.T, memoryview(slot[0]), np.asarray(slot)[None]]
     del slot
     for _ in range(3):
-        pool.take()[:] = 1
+        pool.take((2, 8))[:] = 1
     assert all((np.asarray(view) == 7).all() for view in views)
 
 
 def test_idle_memory_is_bounded() -> None:
     allocate = Counting()
-    pool = SlotPool((4,), spare=2, allocate=allocate)
-    held = [pool.take() for _ in range(5)]
+    pool = SlotPool(4, spare=2, allocate=allocate)
+    held = [pool.take((4,)) for _ in range(5)]
     assert allocate.calls == 5
     held.clear()
-    held = [pool.take() for _ in range(5)]
+    held = [pool.take((4,)) for _ in range(5)]
     assert allocate.calls == 5 + 3
 
 
 def test_a_batch_outlives_the_pool() -> None:
-    pool = SlotPool((4,), spare=1)
-    slot = pool.take()
+    pool = SlotPool(4, spare=1)
+    slot = pool.take((4,))
     slot[:] = 3
     del pool
     assert slot.tolist() == [3, 3, 3, 3]
@@ -73,9 +85,9 @@ class Copy:
 
 def test_a_slot_that_a_copy_reads_is_not_used_again_before_it_is_done() -> None:
     allocate = Counting()
-    pool = SlotPool((2, 3), spare=4, allocate=allocate)
+    pool = SlotPool(6, spare=4, allocate=allocate)
     first, second = Copy(), Copy()
-    slot = pool.take()
+    slot = pool.take((2, 3))
     slot[:] = 7
     reads = memoryview(slot)  # what a device would read: it does not hold the slot
     address = slot.ctypes.data
@@ -84,13 +96,13 @@ def test_a_slot_that_a_copy_reads_is_not_used_again_before_it_is_done() -> None:
     assert lend(slot, until=second)
     del slot
     for done in (False, False, True):
-        held = [pool.take() for _ in range(3)]
+        held = [pool.take((2, 3)) for _ in range(3)]
         assert all(other.ctypes.data != address for other in held), "while one of its copies is not done"
         for other in held:
             other[:] = 1
         del held, other
         first.done, second.done = True, done
-    assert address in [slot.ctypes.data for slot in [pool.take() for _ in range(4)]]
+    assert address in [slot.ctypes.data for slot in [pool.take((2, 3)) for _ in range(4)]]
     assert allocate.calls == 4
 
 
@@ -102,16 +114,16 @@ def test_a_copy_outlives_the_pool_and_its_memory_is_kept_until_then() -> None:
         memory.append(weakref.ref(array))
         return array.data
 
-    pool, copy = SlotPool((4,), spare=1, allocate=allocate), Copy()
-    slot = pool.take()
+    pool, copy = SlotPool(4, spare=1, allocate=allocate), Copy()
+    slot = pool.take((4,))
     lend(slot, until=copy)
     del slot, pool
-    other = SlotPool((4,), spare=1)
-    other.take()
+    other = SlotPool(4, spare=1)
+    other.take((4,))
     gc.collect()
     assert memory[0]() is not None, "the copy still reads it"
     copy.done = True
-    other.take()
+    other.take((4,))
     gc.collect()
     assert memory[0]() is None
 

@@ -142,7 +142,7 @@ def test_every_value_of_a_clip_survives_to_the_last_bit(
     | st.builds(
         ServerReply, attempt=U64, server=NAMES, fingerprint=NAMES, videos=U64, workers=U32, state=NAMES,
         dataset=NAMES, max_clip_bytes=U64, software=NAMES, load=LOADS,
-        siblings=st.lists(NAMES, max_size=3).map(tuple),
+        siblings=st.lists(NAMES, max_size=3).map(tuple), metrics_port=st.integers(0, 65535),
     )
 )  # fmt: skip
 def test_every_value_of_a_reply_without_pixels_survives(reply: Reply) -> None:

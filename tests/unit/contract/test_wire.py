@@ -80,7 +80,8 @@ REPLIES: list[Reply] = [
     ServerReply(attempt=7, server="a", fingerprint="f", videos=3, workers=2, state="ready"),
     ServerReply(
         attempt=0, server="a", fingerprint="f", videos=3, workers=2, state="draining",
-        dataset="d", max_clip_bytes=1 << 40, software="0.1.0", siblings=("tcp://*:5556",), load=LOAD,
+        dataset="d", max_clip_bytes=1 << 40, software="0.1.0", siblings=("tcp://*:5556",), metrics_port=9555,
+        load=LOAD,
     ),
 ]  # fmt: skip
 

@@ -47,6 +47,13 @@ def test_weights_are_the_shares_of_an_epoch_and_every_sample_is_used_evenly(weig
     assert 1 in {min(count for (of, _), count in found.items() if of == source) for source in (0, 1)}
 
 
+def test_spans_at_once_are_those_of_each_sample() -> None:
+    mixture = Mixture([samples("a", 7), samples("b", 30)], weights=(3, 1))
+    spans = mixture.spans()
+    assert [spans.videos[at] for at in spans.video_of] == [mixture[at].video for at in range(len(mixture))]
+    assert spans.seconds.tolist() == [1.0] * len(mixture)
+
+
 def test_shuffled_batches_hold_the_shares_and_ranks_share_the_same_ones() -> None:
     mixture = Mixture([samples("a", 100), samples("b", 1000)], weights=(1, 1))
     whole = Sampler(samples=len(mixture), run_seed=4, share=Share(batch_clips=64))

@@ -10,7 +10,8 @@ import pytest
 
 from framefeed.errors import BadInput
 from tests.manifests import manifest_of
-from trainer_client.datasets.annotation import Annotation
+from trainer_client.datasets.annotation import Annotation, text_of
+from trainer_client.datasets.annotation import relevancy_of as drawn_relevancy
 from trainer_client.datasets.epic_kitchens import read_clips
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.relevancy import load_relevancy, relevancy_of
@@ -52,6 +53,19 @@ def test_training_draws_any_sentence_that_is_relevant(folder: Path) -> None:
     assert all(isinstance(target, Annotation) for target in targets)
     drawn = [{t.text(seed) for seed in range(60)} for t in targets if isinstance(t, Annotation)]
     assert drawn == [{"A", "B"}, {"A", "B"}, {"A"}, {"D"}]
+
+
+def test_a_drawn_sentence_says_how_relevant_it_is_where_the_data_does(folder: Path) -> None:
+    """An adaptive margin is by the relevancy of the very text that a clip's seed draws."""
+    spec = DataSpec(kind="ek100_mir", path=folder, cache=folder / "cache")
+    dataset = open_dataset(spec, manifest_of({"P01/P01_1": 5.0}))
+    rated = [
+        {(text_of(dataset[index].target, seed), drawn_relevancy(dataset[index].target, seed)) for seed in range(60)}
+        for index in range(4)
+    ]
+    assert rated == [{("A", 1.0), ("B", 0.5)}, {("A", 0.5), ("B", 1.0)}, {("A", 0.25)}, {("D", 1.0)}]
+    with pytest.raises(BadInput, match="row 7 of the annotations has no relevancies"):
+        drawn_relevancy(Annotation(row=7, texts=("A",)), 0)
 
 
 def test_sentences_of_another_split_and_wrong_matrices_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from decode_server.service.process_metrics import ProcessCollector
 from decode_server.service.refusals import Refusals
 from deploy.grafana.dashboards import BOARDS, FOLDER, write
 from deploy.grafana.panel import SOURCE_UID, Panel
+from trainer_client.evaluate.score_metrics import ScoreMetrics
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
 from trainer_client.training.watch.train_metrics import TrainMetrics
@@ -35,6 +36,7 @@ EXPRESSIONS = [expression for panel in PANELS for expression, _ in panel.queries
 UNITS = {"percentunit", "ops", "s", "short", "bytes", "Bps"}
 # Exported and on no dashboard.
 NOT_SHOWN: dict[str, str] = {
+    "framefeed_client_server_page_info": "where pages are, for top, the status page and Prometheus to find them",
     "framefeed_server_front_longest_turn_seconds": "the longest since the start says nothing of now",
 }
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*framefeed[a-zA-Z0-9_:]*|framefeed_[a-zA-Z0-9_]+")
@@ -47,7 +49,8 @@ def families() -> list[Metric]:
     Refusals(server.registry)
     trainer = CollectorRegistry()
     TrainMetrics(trainer)
-    state = FeedState(servers={"tcp://a:1": "up"})
+    ScoreMetrics(trainer)
+    state = FeedState(servers={"tcp://a:1": "up"}, metrics_pages={"tcp://a:1": "a:9555"})
     trainer.register(FeedCollector(lambda: snapshot(Ledger(), state, rank=0)))
     return [
         family

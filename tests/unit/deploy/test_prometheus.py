@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trainer_client.training.watch.status_targets import DECODE, TRAINER
+
 HERE = Path(__file__).parent
 PROMETHEUS = Path(__file__).parents[3] / "deploy/prometheus"
 PROMTOOL = shutil.which("promtool")
@@ -44,6 +46,8 @@ def test_replicas_are_found_by_name_and_never_as_one_target() -> None:
         (names,) = job["dns_sd_configs"]
         assert names["names"] == [job["job_name"]]
         assert job["file_sd_configs"][0]["files"] == [f"targets/{job['job_name']}*.json"]
+    told = [job["http_sd_configs"][0]["url"] for job in config["scrape_configs"]]
+    assert told == [f"http://trainer:9556{path}" for path in (DECODE, TRAINER)]
 
 
 def test_each_alert_is_in_the_docs() -> None:

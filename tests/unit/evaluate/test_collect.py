@@ -14,7 +14,7 @@ from framefeed.errors import BadInput
 from models.block import StackConfig
 from models.classifier import Classifier, ClassifierConfig
 from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.pixel_norm import CLIP
+from models.pixel_norm import CLIP, IMAGENET, LAVILA
 from models.text import TextConfig
 from models.tubelets import TubeletGrid
 from models.vit import ViTConfig
@@ -106,6 +106,21 @@ def test_a_saved_classifier_is_scored_whole_and_its_fingerprint_is_of_its_weight
     many = opened(tmp_path, [{"label": at} for at in (0, 3)])
     with pytest.raises(BadInput, match="class 3 is unknown to the model, which has 0 to 2"):
         classifier_scorer(one.model, many, norm=CLIP, precision=Precision("fp32", device=CPU), subsets=None)
+
+
+def test_a_model_is_scored_on_the_pixels_that_it_was_trained_on(tmp_path: Path) -> None:
+    config = ClassifierConfig(encoder=VIDEO, heads={"label": 3})
+    weights = Classifier(config).state_dict()
+    save_model(tmp_path / "told", weights, config, pixels=LAVILA)
+    save_model(tmp_path / "untold", weights, config)
+    told, untold = (open_model(tmp_path / name, ModelChoice(), CPU) for name in ("told", "untold"))
+    assert (told.norm, untold.norm) == (LAVILA, CLIP)
+    assert told.fingerprint != untold.fingerprint, "it is of what the model says of a clip"
+    assert open_model(tmp_path / "told", ModelChoice(pixels="imagenet"), CPU).norm == IMAGENET
+    path = tmp_path / "told" / "config.json"
+    path.write_text(path.read_text().replace(str(LAVILA.std[0]), "0.0"))
+    with pytest.raises(BadInput, match=r"config\.json is damaged: pixel norm: .* wanted 3 numbers and 3 positive"):
+        open_model(tmp_path / "told", ModelChoice(), CPU)
 
 
 def test_a_dual_encoder_finds_texts_and_classes_by_its_own_tokenizer(tmp_path: Path) -> None:

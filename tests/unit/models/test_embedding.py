@@ -9,11 +9,13 @@ import torch
 
 from models.block import StackConfig
 from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.embedding import ClipEmbedding, fit_positions
+from models.embedding import ClipEmbedding, Positions, fit_positions
+from models.encoder import feature_of, make_encoder, valid_cubes
 from models.positions import resize_cells, resize_slots
 from models.text import TextConfig
+from models.timesformer import TimeSformerConfig
 from models.tubelets import TubeletGrid
-from models.vit import VideoViT, ViTConfig, clip_vit
+from models.vit import Pool, VideoViT, ViTConfig, clip_vit
 
 STACK = StackConfig(width=16, depth=1, heads=2)
 SHORT = clip_vit(STACK, frames=4, size_px=8, patch_px=4)
@@ -23,7 +25,8 @@ LONG = clip_vit(STACK, frames=16, size_px=12, patch_px=4)
 def make_vit(config: ViTConfig) -> VideoViT:
     torch.manual_seed(0)
     model = VideoViT(config)
-    torch.nn.init.normal_(model.embedding.temporal_UD)
+    if config.positions == "learned":
+        torch.nn.init.normal_(model.embedding.temporal_UD)
     return model.eval()
 
 
@@ -37,6 +40,51 @@ def test_four_frames_to_sixteen_and_to_larger_pictures() -> None:
     others = [name for name in weights if "temporal" not in name and "cells" not in name]
     assert all(torch.equal(weights[name], short.state_dict()[name]) for name in others)
     assert long(torch.randn(1, 3, 16, 12, 12)).shape == (1, 1 + 16 * 9, 16)
+
+
+@pytest.mark.parametrize("positions", ["learned", "flat", "grid"])
+def test_clips_of_any_shape_are_met_with_the_positions_that_fitting_would_give(positions: Positions) -> None:
+    own, other = (replace(one, positions=positions, pool="mean") for one in (SHORT, LONG))
+    any_shape = make_vit(replace(own, any_shape=True))
+    fixed, larger = make_vit(own), make_vit(other)
+    larger.load_state_dict(fit_positions(any_shape.state_dict(), source=own.grid, target=other.grid))
+    for model, x_BCTYX in ((fixed, torch.randn(2, 3, 4, 8, 8)), (larger, torch.randn(2, 3, 16, 12, 12))):
+        for _ in range(2):
+            torch.testing.assert_close(any_shape(x_BCTYX, pooled=True), model(x_BCTYX, pooled=True))
+    with pytest.raises(ValueError, match="wanted a multiple of 4"):
+        any_shape(torch.randn(1, 3, 4, 8, 10))
+    with pytest.raises(ValueError, match="clips are"):
+        fixed(torch.randn(1, 3, 16, 12, 12))
+
+
+def test_gradients_reach_the_learned_tables_through_clips_of_another_shape() -> None:
+    model = make_vit(replace(SHORT, any_shape=True)).train()
+    model(torch.randn(1, 3, 16, 12, 12), pooled=True)[:, 0].sum().backward()
+    for table in (model.embedding.temporal_UD, model.embedding.position_cells_GD):
+        assert table.grad is not None
+        assert table.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("pool", ["class", "mean"])
+def test_padding_is_neither_attended_to_nor_pooled(pool: Pool) -> None:
+    model = make_vit(replace(SHORT, pool=pool))
+    x_BCTYX = torch.randn(3, 3, 4, 8, 8)
+    whole = feature_of(model, x_BCTYX, seeds_B=None)
+    torch.testing.assert_close(feature_of(model, x_BCTYX, seeds_B=None, frames_B=(4, 4, 4)), whole)
+    other = x_BCTYX.clone()
+    other[1, :, 2:] = 7.0
+    padded, changed = (feature_of(model, x, seeds_B=None, frames_B=(4, 2, 4)) for x in (x_BCTYX, other))
+    torch.testing.assert_close(padded, changed)
+    torch.testing.assert_close(padded[[0, 2]], whole[[0, 2]])
+    assert not torch.allclose(padded[1], whole[1])
+
+
+def test_a_cube_with_one_frame_of_the_video_counts_and_a_timesformer_takes_none() -> None:
+    grid = TubeletGrid(frames=4, height_px=8, width_px=4, patch_px=4)
+    assert valid_cubes((1, 2, 3), grid).tolist() == [[True, True, False, False]] * 2 + [[True] * 4]
+    divided = make_encoder(TimeSformerConfig(grid=SHORT.grid, stack=STACK))
+    with pytest.raises(ValueError, match="TimeSformer: got padded clips"):
+        feature_of(divided, torch.randn(1, 3, 4, 8, 8), seeds_B=None, frames_B=(2,))
 
 
 def test_what_fits_already_is_taken_as_it_is() -> None:

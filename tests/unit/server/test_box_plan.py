@@ -12,6 +12,7 @@ from decode_server.service.box_messages import FrontSetup, pack, unpack_to_front
 from decode_server.service.box_plan import plan_fronts
 from decode_server.service.listeners.endpoint import parse_bind
 from decode_server.service.listeners.security import SecurityOptions
+from decode_server.service.metrics_place import MetricsPlace
 from decode_server.service.serve_options import ServeOptions
 from decode_server.service.siblings import Siblings
 from decode_server.service.workers.domains import Domain
@@ -82,6 +83,20 @@ def test_siblings_are_told_over_the_transport_that_is_asked_and_by_port_alone() 
     assert siblings.of(0) == ("tcp://*:5556", "tcp://*:5557")
     assert siblings.of(1) == ("shm://@a-1", "shm://@a-2")
     assert sibling_url("grpcs://[fe80::1]:7000") == "grpcs://*:7000"
+
+
+def test_metrics_are_told_of_where_whoever_reaches_a_listener_reaches_them() -> None:
+    urls = ("tcp://127.0.0.1:5555", "tcp://10.0.0.5:5555", "tcp://0.0.0.0:5555", "grpc://[fd00::5]:5556", "shm://@a")
+    for bound, told in (
+        ("http://0.0.0.0:9555", [9555] * 5),
+        ("http://127.0.0.1:9555", [9555, 0, 0, 0, 9555]),
+        ("http://10.0.0.5:9555", [0, 9555, 0, 0, 0]),
+        ("http://[fd00::5]:9555", [0, 0, 0, 9555, 0]),
+    ):
+        place = MetricsPlace()
+        assert place.of(0) == 0
+        place.learn(bound, urls)
+        assert [place.of(number) for number in range(len(urls))] == told, bound
 
 
 def test_the_network_is_judged_by_the_links_that_are_up(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from framefeed.cli.command import main
 from framefeed.cli.http_page import get_page
-from framefeed.cli.top.pages import Pages, metrics_url
+from framefeed.cli.top.metrics_page import parse_page
+from framefeed.cli.top.pages import MOST_PAGES, Pages, led_to, metrics_url
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.page_server import PageServer
 from tests.unit.deploy.test_targets import enter
@@ -197,6 +198,56 @@ def test_a_page_is_cut_off_at_its_bound() -> None:
 def test_a_page_that_comes_slowly_ends_in_time() -> None:
     with raw(drip) as url, pytest.raises(FramefeedError, match="does not answer: timed out"):
         get_page(url, limit_s=0.3, most_bytes=1000)
+
+
+def names_page(server: str) -> str:
+    return f'framefeed_client_server_page_info{{rank="0",server="tcp://a:1",page="{server}"}} 1\n'
+
+
+def test_servers_that_a_trainer_names_are_watched_with_it() -> None:
+    with serve(lambda: (200, 'framefeed_server_threads{socket="0"} 4\n')) as server:
+        rank = 'framefeed_trainer_clips_total{rank="0"} 1\n'
+        places = [server.removeprefix("http://"), "no/page", "127.0.0.1:1"]
+        with serve(lambda: (200, rank + "".join(map(names_page, places)))) as url:
+            pages = Pages([url], registry=None, limit_s=20.0)
+            first = pages.look()
+            places.clear()
+            again = pages.look()
+            pages.close()
+    assert [page.url for page in first.pages] == [
+        f"{url}/metrics", *sorted([f"{server}/metrics", "http://127.0.0.1:1/metrics"])
+    ]  # fmt: skip
+    assert [page.url for page in again.pages] == [f"{url}/metrics"]
+
+
+def test_a_trainer_that_is_silent_leaves_its_servers_watched() -> None:
+    silent = False
+    with (
+        serve(lambda: (200, 'framefeed_server_threads{socket="0"} 4\n')) as server,
+        serve(lambda: (503 if silent else 200, names_page(server.removeprefix("http://")))) as url,
+    ):
+        pages = Pages([url], registry=None, limit_s=20.0)
+        pages.look()
+        silent = True
+        again = pages.look()
+        pages.close()
+    assert [(page.url, bool(page.trouble)) for page in again.pages] == [
+        (f"{url}/metrics", True), (f"{server}/metrics", False)
+    ]  # fmt: skip
+
+
+def test_another_machines_loopback_is_not_asked() -> None:
+    text = names_page("127.0.0.1:1") + names_page("localhost:1") + names_page("[::1]:1") + names_page("10.0.0.5:9555")
+    page = parse_page("http://10.0.0.9:9556/metrics", text, at_s=0.0)
+    assert led_to(page) == ["http://10.0.0.5:9555/metrics"]
+
+
+def test_what_is_not_read_for_its_number_is_said() -> None:
+    pages = Pages([f"127.0.0.1:{port}" for port in range(1, MOST_PAGES + 4)], registry=None, limit_s=20.0)
+    look = pages.look()
+    pages.close()
+    assert len(look.pages) == MOST_PAGES + 1
+    assert (look.pages[-1].url, look.pages[-1].trouble) == ("3 pages more", f"are not read: at most {MOST_PAGES} are")
 
 
 def test_pages_are_read_at_once_and_in_order(trainer: str) -> None:

@@ -73,7 +73,7 @@ def labels_of(sample: Sample) -> dict[str, int]:
     return {"verb": number_of(sample) % 5, "noun": number_of(sample) % 7}
 
 
-def relevance_of(sample: Sample) -> float:
+def relevance_of(sample: Sample, seed: int) -> float:
     return 0.5 + 0.5 * (number_of(sample) % 2)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from models.classifier import Classifier, ClassifierConfig
 from models.cmae import CMAEConfig
 from models.dual_encoder import DualEncoderConfig
 from models.weights.saved_model import save_model
-from trainer_client.datasets.annotation import Annotation
+from tests.unit.trainer.small_run import make_batch
+from trainer_client.clip_policy import ClipPolicy
+from trainer_client.datasets.annotation import Annotation, text_of
 from trainer_client.samples import Sample
 from trainer_client.training.recipes.build import Built, build, fill
 from trainer_client.training.recipes.model_spec import Kernels, MaeModel, TowersModel, VideoEncoder
@@ -37,6 +39,12 @@ DATA = RunData(
 
 def built(recipe: Recipe, data: RunData = DATA) -> Built:
     return build(recipe.what, data)
+
+
+def one_shape(of: Built) -> tuple[int, ...]:
+    policy = of.policy()
+    assert isinstance(policy, ClipPolicy)
+    return policy.shape
 
 
 def test_classes_are_the_data_sets_unless_the_recipe_says_them() -> None:
@@ -71,6 +79,44 @@ def test_a_task_and_a_model_that_do_not_fit_are_refused() -> None:
         build(replace(recipe.what, model=MaeModel(preset="tiny")), DATA)
 
 
+@pytest.mark.parametrize(
+    ("make", "change", "says"),
+    [
+        (mae_tiny, "buckets=true", "--buckets: this model's masks or attention are of one number of cubes"),
+        (contrastive_tiny, "family=timesformer short=pad", "--short pad: this model's masks or attention"),
+        (classify_tiny, "mixup=true short=pad", "--short pad with --mixup"),
+        (classify_tiny, "shift_frames=1 short=pad", "--short pad with --shift-frames"),
+        (classify_tiny, "short=loop sampling=segments", "--short is loop and --sampling segments"),
+        (classify_tiny, "lengths=[4]", "--lengths is (4,) without --buckets"),
+        (classify_tiny, "buckets=true crop=multi_scale", "--buckets with --crop multi_scale"),
+    ],
+)
+def test_many_shapes_where_one_is_wanted_are_refused(make: Callable[..., Recipe], change: str, says: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        built(changed(make(**PLACES), *change.split()))
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_adaptive_margin_needs_relevancies_and_is_by_those_of_the_text_that_is_drawn() -> None:
+    class Rated(tuple[str, ...]):
+        __slots__ = ()
+
+        def relevancy(self, at: int) -> float:
+            return (1.0, 0.5)[at]
+
+    adaptive = changed(ranking_tiny(**PLACES), "adaptive=true", "margin=0.4")
+    with pytest.raises(BadInput, match="--adaptive needs relevancies, which the data set has not"):
+        built(adaptive)
+    task = built(adaptive, replace(DATA, has_relevancies=True)).task(kernels=Kernels(), device=torch.device("cpu"))
+    batch = make_batch(0, clips=8, frames=8, side_px=32)
+    sample = replace(batch.samples[0], target=Annotation(row=0, texts=Rated(("open", "close"))))
+    made = task.on_host(replace(batch, samples=(sample,) * 8))
+    drawn = [text_of(sample.target, seed) for seed in batch.seeds.tolist()]
+    assert set(drawn) == {"open", "close"}
+    assert made["weight_B"].tolist() == [1.0 if text == "open" else 0.5 for text in drawn]
+
+
 def test_towers_take_the_tokenizers_vocabulary_and_a_clips_text_follows_its_seed() -> None:
     for make in (contrastive_tiny, ranking_tiny):
         found = built(make(**PLACES))
@@ -89,10 +135,10 @@ def test_no_text_to_learn_a_tokenizer_from_is_one_line() -> None:
 
 
 def test_clips_are_the_models_and_longer_where_views_are_shifted() -> None:
-    assert built(mae_tiny(**PLACES)).policy().shape == (8, 48, 32)
+    assert one_shape(built(mae_tiny(**PLACES))) == (8, 48, 32)
     found = built(cmae_tiny(**PLACES))
     assert isinstance(found.model, CMAEConfig)
-    assert (found.model.mae.grid.frames, found.policy().shape) == (8, (9, 48, 32))
+    assert (found.model.mae.grid.frames, one_shape(found)) == (8, (9, 48, 32))
 
 
 def test_first_weights_follow_what_they_were_trained_with_or_are_refused_in_a_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,17 @@ def test_pictures_lie_in_order(tmp_path: Path) -> None:
     columns = [int(np.argwhere(np.isclose(picture[..., 0], value, atol=0.003))[:, 1].mean()) for value in (0.2, 0.6)]
     assert columns[0] < columns[1]
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_names_that_the_font_has_no_picture_of_are_spelled_and_nothing_warns(tmp_path: Path) -> None:
+    """Also one that Matplotlib would read as mathematics, and fail on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_sheet(tmp_path / "a.png", [flat_clip([0.5], label="視频/a$b_$\\x{.mp4 \u00e9\n, 0–1 s")], title="标题")
+        draw_sheet(
+            tmp_path / "b.png", [flat_clip([0.5], label=r"\u8996\u9891/a$b_$\x{.mp4 é\n, 0–1 s")], title=r"\u6807\u9898"
+        )
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_rows_that_are_not_pictures_are_refused() -> None:

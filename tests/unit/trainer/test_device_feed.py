@@ -63,11 +63,11 @@ class SlotFeed(MadeFeed):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = SlotPool((3, 2, 6, 4), spare=8)
+        self.pool = SlotPool(3 * 2 * 6 * 4, spare=8)
 
     def __next__(self) -> Batch:
         made = super().__next__()
-        pixels = self.pool.take()
+        pixels = self.pool.take((3, 2, 6, 4))
         pixels[:] = made.step
         return dataclasses.replace(made, pixels=pixels)
 
@@ -90,7 +90,7 @@ def test_a_slot_is_not_received_into_before_its_delayed_copy_is_done() -> None:
         count = len(copying.pending)
         for late in copying.pending:
             late.done = True
-        addresses = {source.pool.take().ctypes.data for _ in range(count)}
+        addresses = {source.pool.take((3, 2, 6, 4)).ctypes.data for _ in range(count)}
         assert len(addresses) <= count
 
 

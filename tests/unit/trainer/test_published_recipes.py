@@ -126,6 +126,7 @@ MIXING: dict[str, Said] = {
 PLAIN: dict[str, Said] = {
     name: (value, OFF) for name, value in fields_of(AugmentOptions()).items() if not isinstance(value, tuple)
 }
+PLAIN |= {"mix": ([], OFF), "buckets": (False, OFF), "short": ("hold", OFF)}
 RAND: dict[str, Said] = {
     "rand_ops": (4, "rand-m7-n4-mstd0.5-inc1"),
     "rand_magnitude": (7.0, "rand-m7-n4-mstd0.5-inc1"),
@@ -165,6 +166,7 @@ TABLE: dict[str, dict[str, Said]] = {
     | {
         "frames": (16, DEFAULTS),
         "margin": (0.2, DEFAULTS),
+        "adaptive": (False, "AVION's code, which passes relevances and does not use them; LaViLa has it with .4"),
         "epochs": (100, DEFAULTS),
         "batch_clips": (64 * 8, ZOO),
         "start_lr": (1e-6, DEFAULTS),
@@ -280,6 +282,8 @@ def unused(said: dict[str, object]) -> set[str]:
         off |= {"stride_frames"}
     if said["crop"] != "random_resized":
         off |= {"crop_scale", "crop_ratio"}
+    if not said["buckets"]:
+        off |= {"lengths", "longest_px", "frames_per_s"}
     if not said["erase"]:
         off |= {"erase_area"}
     if not said["blur"]:
@@ -380,3 +384,17 @@ def test_every_recipe_makes_clips_and_a_policy(name: str) -> None:
     policy = recipe.what.clips.policy(frames=grid.frames, height_px=grid.height_px, width_px=grid.width_px)
     request = policy.request(Sample(video="v", start_s=0.0, end_s=10.0), seed=1)
     assert (request.width_px, request.hflip_probability) == (grid.width_px, recipe.what.clips.hflip)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "best"),
+    [
+        ("ek100_mir_finetune", 5, "max:val/mAP"),  # AVION: --eval-freq 5, best_acc1 is the average mAP
+        ("ek100_cls_finetune", 5, "max:val/action_top1"),
+        ("k400_finetune", 1, "max:val/top1"),
+    ],
+)
+def test_fine_tunings_are_scored_as_often_as_published(name: str, epochs: int, best: str) -> None:
+    how = find_recipe(name).how
+    assert (how.evaluation.eval_epochs, how.session.keep_best) == (epochs, best)
+    assert (how.evaluation.views.windows, how.evaluation.views.boxes) == (1, 1)

@@ -57,7 +57,7 @@ def root(tmp_path: Path) -> Path:
         (("--checkpoint-every", "0"), "--checkpoint-every is 0"),
         (("--warmup", "2"), "--warmup is 2, wanted a share"),
         (("--clip-norm", "-1"), "--clip-norm is -1"),
-        (("--lr", "nan"), "peak is nan"),
+        (("--lr", "nan"), "--lr is nan"),
         (("--threads", "-1"), "--threads is -1"),
         (("--nproc", "0"), "--nproc is 0, wanted 1 or more"),
         (("--micro-clips", "0"), "--micro-clips is 0"),

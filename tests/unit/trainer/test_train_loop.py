@@ -15,7 +15,8 @@ from framefeed.errors import CorruptMedia
 from tests.unit.trainer.small_run import LinearTask, MadeFeed, NoStops, make_loop
 from tests.unit.trainer.stored_runs import Kept
 from trainer_client.training.device_feed import DeviceBatch
-from trainer_client.training.loop import Ending, Limits, NonFiniteStep, StepRecord
+from trainer_client.training.loop import Ending, Limits, NonFiniteStep, StepRecord, Stops
+from trainer_client.training.meeting import Meeting
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.task import ClipInputs, Losses
 
@@ -138,3 +139,32 @@ def test_a_step_that_is_not_finite_is_left_out_and_the_run_goes_on() -> None:
     assert over.seen == [step for step in range(10) if step != 4]
     pairs = zip(task.model.parameters(), over.model.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+class Examiner:
+    """Scores after some steps: has the model in eval mode, uses it, and draws."""
+
+    def __init__(self, task: LinearTask, due: set[int], told: list[StepRecord]) -> None:
+        self.seen = list[tuple[int, int]]()
+        self._task, self._due, self._told = task, due, told
+
+    def is_due(self, step: int) -> bool:
+        return step in self._due
+
+    def evaluate(self, step: int, *, meeting: Meeting, stops: Stops) -> None:
+        self._task.model.eval()
+        with torch.no_grad():
+            self._task.model(torch.rand(4, 48))
+        self.seen.append((step, len(self._told)))
+
+
+def test_a_run_that_is_scored_between_steps_is_the_run_that_is_not() -> None:
+    plain, scored = make_loop(steps=9), make_loop(steps=9, task=(task := LinearTask()))
+    records = list[StepRecord]()
+    scored.on_record.append(records.append)
+    examiner = Examiner(task, {0, 4, 9}, records)
+    assert scored.run(Limits(steps=9), stops=NoStops(), evaluates=examiner) is Ending.FINISHED
+    plain.run(Limits(steps=9), stops=NoStops())
+    assert examiner.seen == [(0, 0), (4, 4), (9, 9)], "and each step is told before it is scored"
+    pairs = zip(plain.state().tensors.values(), scored.state().tensors.values(), strict=True)
+    assert all(torch.equal(mine, theirs) for mine, theirs in pairs)

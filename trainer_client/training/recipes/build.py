@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -13,17 +13,23 @@ from framefeed.errors import BadInput
 from models.classifier import ClassifierConfig
 from models.cmae import CMAEConfig
 from models.dual_encoder import DualEncoderConfig
+from models.encoder import EncoderConfig
 from models.pixel_norm import IMAGENET, PixelNorm
 from models.videomae import VideoMAEConfig
+from models.vit import ViTConfig
 from models.weights.config_json import ModelConfig
 from models.weights.init_from import InitReport, init_from
 from models.weights.traits import encoder_of
 from trainer_client.clip_policy import ClipPolicy
-from trainer_client.datasets.annotation import labels_of, text_of
+from trainer_client.datasets.annotation import labels_of, relevancy_of, text_of
+from trainer_client.feed.buckets import Buckets, into_buckets
+from trainer_client.samples import Sample
+from trainer_client.source_policies import SourcePolicies
 from trainer_client.text.clip_bpe import ClipTokenizer
 from trainer_client.text.narration_bpe import NarrationTokenizer
 from trainer_client.text.tokens import Tokenizer
 from trainer_client.training.augment.mixup import MixRule
+from trainer_client.training.recipes.clip_spec import ClipSpec
 from trainer_client.training.recipes.model_spec import ClassifierModel, CmaeModel, Kernels, MaeModel, TowersModel
 from trainer_client.training.recipes.recipe import Init, What
 from trainer_client.training.recipes.run_data import RunData
@@ -58,11 +64,24 @@ class Built:
         model = self.what.model
         return model.encoder.norm if isinstance(model, TowersModel | ClassifierModel) else IMAGENET
 
-    def policy(self) -> ClipPolicy:
-        """The clips that the task takes. Raises BadRequest for a size or stride out of its limits."""
-        grid, task = encoder_of(self.model).grid, self.what.task
-        longer = self.what.augment.shift_frames + (task.longest_shift if isinstance(task, CmaeSpec) else 0)
-        return self.what.clips.policy(frames=grid.frames + longer, height_px=grid.height_px, width_px=grid.width_px)
+    def policy(self) -> ClipPolicy | Buckets:
+        """The clips that the task takes, in buckets if they are of many shapes; blocks then as `into_buckets`.
+
+        Raises BadRequest and BadInput for values that make no clips.
+        """
+        what, grid = self.what, encoder_of(self.model).grid
+        if not what.clips.buckets:
+            return self._clips_of(frames=grid.frames, height_px=grid.height_px, width_px=grid.width_px)
+        rule = what.clips.bucket_rule(grid, at_least=what.length.batch_clips)
+        return into_buckets(self.data.dataset, self.data.manifest, rule, self._clips_of)
+
+    def _clips_of(self, *, frames: int, height_px: int, width_px: int) -> ClipPolicy:
+        """Clips that give the model so many frames, each data set's by its own rule."""
+        what, task = self.what, self.what.task
+        longer = what.augment.shift_frames + (task.longest_shift if isinstance(task, CmaeSpec) else 0)
+        shape = {"frames": frames + longer, "height_px": height_px, "width_px": width_px}
+        own, *others = (rule.policy(**shape) for rule in what.rules)
+        return SourcePolicies.of(own, *others) if others else own
 
     def task(self, *, kernels: Kernels, device: torch.device) -> Task[ClipInputs]:
         """The task with fresh weights, by torch's generator. Raises BadInput for values that make none."""
@@ -88,7 +107,7 @@ class Built:
             assert self.tokenizer is not None
             texts = Texts(text_of=lambda sample, seed: text_of(sample.target, seed), tokenizer=self.tokenizer)
             if isinstance(spec, RankingSpec):
-                margin = Margin(width=spec.margin)
+                margin = Margin(width=spec.margin, weight_of=_relevancy if spec.adaptive else None)
                 made = RankingTask(config, texts, device=device, margin=margin, norm=self.norm)
             else:
                 made = ContrastiveTask(config, texts, device=device, norm=self.norm, local_loss=spec.local_loss)
@@ -102,6 +121,7 @@ def build(what: What, data: RunData) -> Built:
     make no network.
     """
     model, task = what.model, what.task
+    _check_shapes(what)
     if isinstance(task, MaeSpec) and isinstance(model, MaeModel):
         return Built(what=what, data=data, tokenizer=None, model=model.config())
     if isinstance(task, CmaeSpec) and isinstance(model, CmaeModel):
@@ -111,11 +131,42 @@ def build(what: What, data: RunData) -> Built:
             raise BadInput("recipe: heads are {} and the data set names no classes, wanted --heads NAME CLASSES …")
         config = model.config(data.classes)
         _check_labels(config.heads, data)
+        config = replace(config, encoder=_of_shapes(config.encoder, what.clips))
         return Built(what=what, data=data, tokenizer=None, model=config)
     if isinstance(task, ContrastiveSpec | RankingSpec) and isinstance(model, TowersModel):
+        if isinstance(task, RankingSpec) and task.adaptive and not data.has_relevancies:
+            raise BadInput("--adaptive needs relevancies, which the data set has not; wanted --data.kind ek100_mir")
         tokenizer = _tokenizer(task.text, data)
-        return Built(what=what, data=data, tokenizer=tokenizer, model=model.config(tokenizer.layout))
+        towers = model.config(tokenizer.layout)
+        towers = replace(towers, video=_of_shapes(towers.video, what.clips))
+        return Built(what=what, data=data, tokenizer=tokenizer, model=towers)
     raise BadInput(f"recipe: task is {type(task).__name__} and model {type(model).__name__}, which do not fit")
+
+
+def _check_shapes(what: What) -> None:
+    """Raise BadInput for clips of several shapes or lengths where model, task or augmentation want one."""
+    pads, model = any(rule.pads for rule in what.rules), what.model
+    if not (pads or what.clips.buckets):
+        return
+    if not isinstance(model, TowersModel | ClassifierModel) or model.encoder.family == "timesformer":
+        wanting = "--short pad" if pads else "--buckets"
+        raise BadInput(
+            f"{wanting}: this model's masks or attention are of one number of cubes; wanted a classifier or towers "
+            "with --family clip or videomae"
+        )
+    refused = {
+        "--mixup": isinstance(what.task, ClassifySpec) and what.task.mixup,
+        "--shift-frames": what.augment.shift_frames > 0,
+        "--jitter-frames": what.augment.jitter_frames > 0,
+        "--patch-dropout": model.encoder.patch_dropout > 0,
+    }
+    if pads and (also := [name for name, is_on in refused.items() if is_on]):
+        raise BadInput(f"--short pad with {also[0]}, which takes padding for frames; wanted one of the two")
+
+
+def _of_shapes(encoder: EncoderConfig, clips: ClipSpec) -> EncoderConfig:
+    """The encoder for clips of many shapes, if they are to be in buckets."""
+    return replace(encoder, any_shape=True) if clips.buckets and isinstance(encoder, ViTConfig) else encoder
 
 
 def fill(model: nn.Module, init: Init, *, norm: PixelNorm) -> InitReport | None:
@@ -147,6 +198,10 @@ def _tokenizer(text: TextSpec, data: RunData) -> Tokenizer:
     if text.tokenizer_file is not None:
         return NarrationTokenizer.load(text.tokenizer_file)
     return NarrationTokenizer.train(data.texts(), vocabulary=text.vocabulary)
+
+
+def _relevancy(sample: Sample, seed: int) -> float:
+    return relevancy_of(sample.target, seed)
 
 
 def _targets(spec: ClassifySpec) -> Targets:

@@ -5,21 +5,25 @@ What decides weights may not change when a run resumes; how it runs may, and is 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import tyro
 
 from framefeed.errors import BadInput
 from models.weights.init_from import Accepted
 from trainer_client.datasets.spec import DataSpec
+from trainer_client.evaluate.eval_options import EvalOptions
 from trainer_client.training.augment.rule import AugmentOptions
+from trainer_client.training.best_score import Metric
 from trainer_client.training.compute import ComputeOptions
 from trainer_client.training.feed_options import FeedOptions
 from trainer_client.training.learning import LearningOptions
 from trainer_client.training.recipes.clip_spec import ClipSpec
+from trainer_client.training.recipes.mixed_in import MixedIn
 from trainer_client.training.recipes.model_spec import Kernels, ModelSpec
 from trainer_client.training.recipes.overrides import fields_of, short_names
 from trainer_client.training.recipes.task_spec import TaskSpec
@@ -76,14 +80,16 @@ class Length:
         if self.epochs is not None and not 0 < self.epochs < 1e9:
             raise BadInput(f"--epochs is {self.epochs:g}, wanted more than 0 and below 1e9")
 
-    def steps_over(self, samples: int) -> int:
-        """The steps of the run; of an epoch the last, partial batch counts as one. Raises BadInput for no samples."""
-        if samples < 1:
+    def steps_over(self, *samples: int) -> int:
+        """The steps of the run over so many samples, of each bucket if there are several; of an epoch the last, partial
+        batch counts as one. Raises BadInput for no samples.
+        """
+        if min(samples) < 1:
             raise BadInput("the data set has no sample, wanted at least one")
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(round(self.epochs * -(-samples // self.batch_clips)), 1)
+        return max(round(self.epochs * sum(-(-count // self.batch_clips) for count in samples)), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +99,18 @@ class What:
     model: Annotated[ModelSpec, _bare]
     task: Annotated[TaskSpec, _bare]
     data: DataSpec | Windows
+    mix: tyro.conf.Fixed[tuple[MixedIn, ...]] = ()
+    """More data sets, mixed in, as JSON: mix=[{"data": {"kind": …, "path": …}, "weight": …, "clips": {…}}, …]."""
     clips: Annotated[ClipSpec, _bare]
     learning: Annotated[LearningOptions, _bare]
     length: Annotated[Length, _bare]
     augment: Annotated[AugmentOptions, _bare] = field(default_factory=AugmentOptions)
     init: Annotated[Init, _bare] = field(default_factory=Init)
+
+    @property
+    def rules(self) -> tuple[ClipSpec, ...]:
+        """Which clips are made of each data set's samples: of the recipe's own, then of those mixed in."""
+        return (self.clips, *(part.clips or self.clips for part in self.mix))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +123,12 @@ class How:
     compute: Annotated[ComputeOptions, _bare] = field(default_factory=ComputeOptions)
     kernels: Annotated[Kernels, _bare] = field(default_factory=Kernels)
     session: Annotated[SessionOptions, _bare]
+    evaluation: Annotated[EvalOptions, _bare] = field(default_factory=EvalOptions)
+
+    def __post_init__(self) -> None:
+        best = self.session.keep_best
+        if best is not None and Metric.read(best).is_of_held_out and not self.evaluation.wanted:
+            raise BadInput(f"--keep-best is {best} and nothing is scored; wanted --eval-epochs or --eval-every")
 
 
 @tyro.conf.configure(tyro.conf.AvoidSubcommands)
@@ -140,11 +159,13 @@ class Recipe:
 
 # Of WHAT, where annotations lie: what they say is known by their fingerprint, wherever that is.
 _PLACES = frozenset({"path", "extra", "cache"})
+_MIX = "mix"
 
 
 def decides(recipe: Recipe) -> dict[str, object]:
     """The fields of WHAT by their short names, in what JSON can say: a checkpoint of others is refused."""
-    return {name: value for name, value in _short(recipe.what).items() if name not in _PLACES}
+    said = {name: value for name, value in _short(recipe.what).items() if name not in _PLACES}
+    return said | {_MIX: _placeless(said[_MIX])}
 
 
 def runs(recipe: Recipe) -> dict[str, object]:
@@ -156,5 +177,19 @@ def runs(recipe: Recipe) -> dict[str, object]:
 def _short(part: object) -> dict[str, object]:
     values = fields_of(part)
     names = short_names(values)
-    body: dict[str, object] = json.loads(json.dumps({names[path]: v for path, v in values.items()}, default=str))
+    said = {names[path]: value for path, value in values.items()}
+    body: dict[str, object] = json.loads(json.dumps(said, default=_in_json))
     return body
+
+
+def _in_json(value: object) -> object:
+    return dataclasses.asdict(cast(Any, value)) if dataclasses.is_dataclass(value) else str(value)
+
+
+def _placeless(said: object) -> object:
+    """The same without the places in it."""
+    if isinstance(said, list):
+        return [_placeless(one) for one in said]
+    if isinstance(said, dict):
+        return {name: _placeless(one) for name, one in said.items() if name not in _PLACES}
+    return said

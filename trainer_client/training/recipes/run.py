@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from framefeed.errors import BadInput
 from models.weights.config_json import config_to_json
 from trainer_client.datasets.class_file import write_class_file
+from trainer_client.feed.buckets import Buckets
 from trainer_client.text.narration_bpe import TOKENIZER_NAME, NarrationTokenizer
 from trainer_client.training.average import Average
 from trainer_client.training.compute import Compute
@@ -14,6 +16,7 @@ from trainer_client.training.launcher import launch
 from trainer_client.training.loop import Ending, TrainLoop
 from trainer_client.training.processes import joined, ranks_in
 from trainer_client.training.recipes.build import Built, build, fill
+from trainer_client.training.recipes.evaluating import Where, open_evaluator
 from trainer_client.training.recipes.model_spec import decided
 from trainer_client.training.recipes.recipe import Recipe, decides, runs
 from trainer_client.training.recipes.recipe_file import RECIPE_NAME, write_recipe
@@ -46,22 +49,19 @@ def train(recipe: Recipe) -> None:
 def _train(recipe: Recipe, compute: Compute) -> None:
     what, how = recipe.what, recipe.how
     how.kernels.check(compute.device)
-    data = open_data(what.data, how.root)
+    if compute.passes.parallel.compiled and any(rule.pads for rule in what.rules):
+        raise BadInput("--short pad: compiled blocks are made anew for each batch's lengths; wanted --compiled off")
+    data = open_data(what.data, how.root, what.mix)
     built = build(what, data)
-    plan = FeedPlan(
-        root=how.root,
-        logs=how.session.out,
-        dataset=data.dataset,
-        policy=built.policy(),
-        batch_clips=what.length.batch_clips,
-        seed=what.length.seed,
-        steps=what.length.steps_over(len(data.dataset)),
-    )
+    plan = feed_plan(recipe, built)
     with Session(how.session, config=run_config(recipe, built, steps=plan.steps), ranks=compute.ranks) as session:
+        if isinstance(plan.policy, Buckets):
+            session.tell(str(plan.policy))
         run = _begin(recipe, built, compute=compute, session=session, steps=plan.steps)
         with how.feed.open(plan, compute=compute, registry=session.registry) as loader:
             loop = TrainLoop(run, loader, device=compute.device, augment=what.augment)
-            ending = session.train(loop, loader)
+            scoring = open_evaluator(recipe, built, run, where=Where(compute=compute, session=session, loader=loader))
+            ending = session.train(loop, loader, scoring=scoring)
         task: object = run.task
         if ending is not Ending.STOPPED and loop.last_batch is not None and isinstance(task, MaeTask):
             title = f"{recipe.name} after {loop.steps_done} steps"
@@ -96,6 +96,21 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
     )
 
 
+def feed_plan(recipe: Recipe, built: Built) -> FeedPlan:
+    """What the run feeds on. Raises BadRequest for a size or stride out of its limits, BadInput for no samples."""
+    length, dataset, policy = recipe.what.length, built.data.dataset, built.policy()
+    sizes = [len(of) for of in policy.members] if isinstance(policy, Buckets) else [len(dataset)]
+    return FeedPlan(
+        root=recipe.how.root,
+        logs=recipe.how.session.out,
+        dataset=dataset,
+        policy=policy,
+        batch_clips=length.batch_clips,
+        seed=length.seed,
+        steps=length.steps_over(*sizes),
+    )
+
+
 def run_config(recipe: Recipe, built: Built, *, steps: int) -> RunConfig:
     """What the run's checkpoints say of it."""
     what = decides(recipe) | {
@@ -106,7 +121,7 @@ def run_config(recipe: Recipe, built: Built, *, steps: int) -> RunConfig:
         **_model_fields("model", config_to_json(decided(built.model))),
     }
     how = {name: value for name, value in runs(recipe).items() if name not in _OF_A_START}
-    return RunConfig(what=what, steps=steps, how=how)
+    return RunConfig(what=what, steps=steps, how=how, pixels=built.norm)
 
 
 def _model_fields(at: str, said: dict[str, object]) -> dict[str, object]:

@@ -68,6 +68,9 @@ class RankingSpec:
     text: _Text = field(default_factory=TextSpec)
     margin: float = 0.2
     """How much more alike a pair has to be than a pair of others."""
+    adaptive: bool = False
+    """Times how relevant a clip's text is to it, 0.1 to 1: half right texts pull half as far (LaViLa, with a margin of
+    0.4). EPIC-Kitchens' retrieval alone says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

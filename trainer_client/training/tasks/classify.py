@@ -20,6 +20,7 @@ from trainer_client.samples import Sample
 from trainer_client.training.augment.mixup import Mix, MixRule, swap
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.task import ClipInputs, Losses
 
 LabelsOf = Callable[[Sample], Mapping[str, int]]
@@ -85,17 +86,22 @@ class ClassifyTask:
             mix = Mix(kept_B=made["kept_B"], box_B4=made["box_B4"])
             x_BCTYX, others_BH, kept_B = mix.apply(x_BCTYX), swap(labels_BH), mix.kept_B
         return LabelledInputs(
-            x_BCTYX=x_BCTYX, seeds_B=batch.seeds_B, labels_BH=labels_BH, others_BH=others_BH, kept_B=kept_B
+            x_BCTYX=x_BCTYX,
+            seeds_B=batch.seeds_B,
+            frames_B=batch.batch.frames,
+            labels_BH=labels_BH,
+            others_BH=others_BH,
+            kept_B=kept_B,
         )
 
     def rows(self, x: LabelledInputs) -> Tensor:
         """The logits of all heads, side by side, (B, K)."""
-        logits = self.trunk(x.x_BCTYX, seeds_B=x.seeds_B)
+        logits = self.trunk(x.x_BCTYX, seeds_B=x.seeds_B, frames_B=x.frames_B)
         return torch.cat([logits[name] for name in self._heads], dim=1)
 
     def loss(self, rows: Tensor, x: LabelledInputs, ranks: Ranks) -> Losses:
-        """The sum over heads of `smooth_cross_entropy`; and each head's accuracy at its larger label."""
-        losses, parts = list[Tensor](), dict[str, Tensor]()
+        """The sum over heads of `smooth_cross_entropy`; each head's accuracy at its larger label, logits' spread."""
+        losses, parts = list[Tensor](), feature_spread(rows)
         for number, (name, logits_BK) in enumerate(zip(self._heads, self._split(rows), strict=True)):
             label_B, other_B = x.labels_BH[:, number], x.others_BH[:, number]
             own_B = smooth_cross_entropy(logits_BK, label_B, smoothing=self._targets.smoothing)

@@ -20,6 +20,7 @@ from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.masking import CubeMask, MaskShape
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.mae import MaskedInputs, masks_of
 from trainer_client.training.tasks.task import Losses
 
@@ -82,7 +83,7 @@ class CmaeTask:
             raise BadInput(f"CMAE: clips have {seen} frames, wanted {wanted}: the model's and the longest shift")
         masks = dict(batch.made_by(self.on_host))
         view_BCTYX, later_BCTYX = two_views(x_BCUYX, masks.pop("later_BT"))
-        return ViewInputs(x_BCTYX=view_BCTYX, later_BCTYX=later_BCTYX, seeds_B=batch.seeds_B, **masks)
+        return ViewInputs(x_BCTYX=view_BCTYX, later_BCTYX=later_BCTYX, seeds_B=batch.seeds_B, frames_B=None, **masks)
 
     def rows(self, x: ViewInputs) -> Tensor:
         """Reconstruction loss and features of each clip, (B, 1 + 2 D)."""
@@ -94,7 +95,7 @@ class CmaeTask:
         everyone = split_rows(ranks.gather(rows))
         contrast: Tensor = self._cmae.heads(everyone.online_BD, everyone.target_BD)
         reconstruction = everyone.reconstruction_B.mean()
-        parts = {"reconstruction": reconstruction, "contrast": contrast}
+        parts = {"reconstruction": reconstruction, "contrast": contrast, **feature_spread(everyone.online_BD)}
         return Losses(total=reconstruction + contrast, parts=parts)
 
     def after_step(self, step: int) -> None:

@@ -21,6 +21,7 @@ from trainer_client.samples import Sample
 from trainer_client.text.tokens import Tokenizer
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.task import ClipInputs, Losses
 
 TextOf = Callable[[Sample, int], str]
@@ -79,21 +80,23 @@ class ContrastiveTask:
     def prepare(self, batch: DeviceBatch) -> PairInputs:
         """Normalised clips, and tokens."""
         made = batch.made_by(self.on_host)
-        return PairInputs(x_BCTYX=batch.normalised(self._norm), seeds_B=batch.seeds_B, **made)
+        x_BCTYX = batch.normalised(self._norm)
+        return PairInputs(x_BCTYX=x_BCTYX, seeds_B=batch.seeds_B, frames_B=batch.batch.frames, **made)
 
     def rows(self, x: PairInputs) -> Tensor:
         """Video and text features of length 1, and the scale of the logits as one more value, (B, 2 E + 1).
 
         The scale is the same in all rows: so it comes out of `forward`, where a wrapper counts its gradient.
         """
-        return pair_rows(self.trunk(x.x_BCTYX, x.tokens_BL, seeds_B=x.seeds_B))
+        return pair_rows(self.trunk(x.x_BCTYX, x.tokens_BL, seeds_B=x.seeds_B, frames_B=x.frames_B))
 
     def loss(self, rows: Tensor, x: PairInputs, ranks: Ranks) -> Losses:
         """½ (CE of each clip's logits over all texts + CE of each text's over all clips), the mean over clips."""
         everyone = ranks.gather(rows)
         own, first = (rows, ranks.rank * len(rows)) if self._local else (everyone, 0)
         loss, correct = info_nce(own, everyone, first=first)
-        return Losses(total=loss, parts={"top1": correct, "scale": everyone[:, -1].mean()})
+        spread = feature_spread(split_pairs(everyone)[0])
+        return Losses(total=loss, parts={"top1": correct, "scale": everyone[:, -1].mean(), **spread})
 
     def after_step(self, step: int) -> None:
         """Keep the scale between 1 and 100."""

@@ -19,6 +19,7 @@ from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.masking import CubeMask, MaskShape
 from trainer_client.training.device_feed import DeviceBatch, to_device
 from trainer_client.training.ranks import Ranks
+from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.task import ClipInputs, Losses
 from trainer_client.training.watch.contact_sheet import SheetClip
 
@@ -68,15 +69,17 @@ class MaeTask:
     def prepare(self, batch: DeviceBatch) -> MaskedInputs:
         """ImageNet's normalisation, and the masks."""
         masks = batch.made_by(self.on_host)
-        return MaskedInputs(x_BCTYX=batch.normalised(IMAGENET), seeds_B=batch.seeds_B, **masks)
+        return MaskedInputs(x_BCTYX=batch.normalised(IMAGENET), seeds_B=batch.seeds_B, frames_B=None, **masks)
 
     def rows(self, x: MaskedInputs) -> Tensor:
-        """The loss of each clip (B,): Tong et al. 2022, eq. 3, over normalised pixels."""
-        return self._forward(x).losses_B
+        """The loss of each clip, Tong et al. 2022, eq. 3, over normalised pixels; and its features, (B, 1 + D)."""
+        output = self._forward(x)
+        assert output.features_BD is not None
+        return torch.cat((output.losses_B[:, None], output.features_BD.float()), dim=1)
 
     def loss(self, rows: Tensor, x: MaskedInputs, ranks: Ranks) -> Losses:
-        """Their mean."""
-        return Losses(total=rows.mean())
+        """The mean of the clips' losses."""
+        return Losses(total=rows[:, 0].mean(), parts=feature_spread(rows[:, 1:]))
 
     def after_step(self, step: int) -> None:
         """Nothing follows."""

@@ -20,9 +20,11 @@ from trainer_client.samples import Sample
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.tasks.contrastive import PairInputs, Texts, pair_rows, split_pairs
+from trainer_client.training.tasks.feature_spread import feature_spread
 from trainer_client.training.tasks.task import Losses
 
-WeightOf = Callable[[Sample], float]
+WeightOf = Callable[[Sample, int], float]
+"""How relevant the text is that a sample is given by a clip's seed, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,8 +36,10 @@ class WeightedPairs(PairInputs):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin:
-    """How far a pair's similarity has to be above that of others: `width`, or `width` times the pair's own relevance,
-    by `weight_of` (LaViLa's adaptive variant, with 0.4). Raises BadInput for a width that is not positive."""
+    """How far a pair's similarity has to be above that of others: `width`, or `width` times the relevancy of the pair's
+    own text to its clip, by `weight_of` (LaViLa's adaptive variant, with 0.4). Raises BadInput for a width that is not
+    positive.
+    """
 
     width: float = 0.2
     weight_of: WeightOf | None = None
@@ -67,17 +71,19 @@ class RankingTask:
     def on_host(self, batch: Batch) -> dict[str, Tensor]:
         """Tokens, and relevances: 1 without `weight_of`."""
         weight_of = self._margin.weight_of
-        weights = [1.0 if weight_of is None else weight_of(sample) for sample in batch.samples]
+        drawn = zip(batch.samples, batch.seeds.tolist(), strict=True)
+        weights = [1.0 if weight_of is None else weight_of(sample, seed) for sample, seed in drawn]
         return {"tokens_BL": self._texts.tokens(batch), "weight_B": torch.tensor(weights, dtype=torch.float32)}
 
     def prepare(self, batch: DeviceBatch) -> WeightedPairs:
         """Normalised clips, tokens, and relevances."""
         made = batch.made_by(self.on_host)
-        return WeightedPairs(x_BCTYX=batch.normalised(self._norm), seeds_B=batch.seeds_B, **made)
+        x_BCTYX = batch.normalised(self._norm)
+        return WeightedPairs(x_BCTYX=x_BCTYX, seeds_B=batch.seeds_B, frames_B=batch.batch.frames, **made)
 
     def rows(self, x: WeightedPairs) -> Tensor:
         """As in ContrastiveTask, (B, 2 E + 1)."""
-        return pair_rows(self.trunk(x.x_BCTYX, x.tokens_BL, seeds_B=x.seeds_B))
+        return pair_rows(self.trunk(x.x_BCTYX, x.tokens_BL, seeds_B=x.seeds_B, frames_B=x.frames_B))
 
     def loss(self, rows: Tensor, x: WeightedPairs, ranks: Ranks) -> Losses:
         """`max_margin` over the clips of all ranks. Raises BadInput for a batch of one clip."""
@@ -85,7 +91,8 @@ class RankingTask:
         if len(everyone) < 2:
             raise BadInput("ranking: a step has 1 clip, wanted at least 2 to compare")
         video_GE, text_GE = split_pairs(everyone[:, :-1])
-        return Losses(total=max_margin(video_GE @ text_GE.T, margin_G=self._margin.width * everyone[:, -1]))
+        loss = max_margin(video_GE @ text_GE.T, margin_G=self._margin.width * everyone[:, -1])
+        return Losses(total=loss, parts=feature_spread(video_GE))
 
     def after_step(self, step: int) -> None:
         """Keep the scale between 1 and 100; the loss has none, but the weights may be used with one."""

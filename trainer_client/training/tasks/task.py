@@ -22,20 +22,21 @@ from trainer_client.training.ranks import Ranks
 class ClipInputs:
     """What a model is given: tensors whose first axis is the clips. A task adds its own to it.
 
-    `seeds_B`, int64, are what all that is random in the model follows.
+    `seeds_B`, int64, are what all that is random in the model follows. `frames_B`, on the host, is how many frames of
+    each clip are of the video, where clips are padded to one length.
     """
 
     x_BCTYX: Tensor
     seeds_B: Tensor
+    frames_B: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.seeds_B)
 
     def part(self, rows: slice) -> Self:
         """The same of some clips: views, nothing is copied."""
-        return dataclasses.replace(
-            self, **{name.name: getattr(self, name.name)[rows] for name in dataclasses.fields(self)}
-        )
+        given = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: of[rows] for name, of in given.items() if of is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

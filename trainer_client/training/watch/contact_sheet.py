@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from framefeed.new_file import NewFile
 
+_FONT = "DejaVu Sans"  # Matplotlib brings it; others are where somebody has installed them
 _FRAME_IN, _MARGIN_IN, _TITLE_IN = 1.0, 1.1, 0.45
 
 
@@ -40,15 +42,16 @@ def draw_sheet(path: Path, clips: Sequence[SheetClip], *, title: str) -> None:
     size_in = (_MARGIN_IN + frames * _FRAME_IN, _TITLE_IN + sum(heights_in))
     figure = Figure(figsize=size_in, dpi=110, facecolor="white")
     top_in = size_in[1]
-    figure.text(0.01, 1 - 0.6 * _TITLE_IN / size_in[1], title, fontsize=11, weight="bold", va="center")
+    write = partial(figure.text, va="center", family=_FONT, parse_math=False)
+    write(0.01, 1 - 0.6 * _TITLE_IN / size_in[1], _drawable(title), fontsize=11, weight="bold")
     top_in -= _TITLE_IN
     for clip in clips:
-        figure.text(_MARGIN_IN / size_in[0], (top_in - 0.12) / size_in[1], clip.label, fontsize=8, va="center")
+        write(_MARGIN_IN / size_in[0], (top_in - 0.12) / size_in[1], _drawable(clip.label), fontsize=8)
         top_in -= _TITLE_IN
         for number, (name, pictures) in enumerate(clip.rows.items()):
             top_in -= _FRAME_IN
             middle = (top_in + _FRAME_IN / 2) / size_in[1]
-            figure.text(0.9 * _MARGIN_IN / size_in[0], middle, name, fontsize=8, ha="right", va="center")
+            write(0.9 * _MARGIN_IN / size_in[0], middle, name, fontsize=8, ha="right")
             for t, picture in enumerate(pictures):
                 left = (_MARGIN_IN + t * _FRAME_IN) / size_in[0]
                 box = (left, top_in / size_in[1], 0.97 * _FRAME_IN / size_in[0], 0.97 * _FRAME_IN / size_in[1])
@@ -60,3 +63,13 @@ def draw_sheet(path: Path, clips: Sequence[SheetClip], *, title: str) -> None:
     with NewFile(path) as new:
         figure.savefig(new.file, format="png")
         new.take_place()
+
+
+def _drawable(text: str) -> str:
+    """Text with what the font has no picture of, such as Chinese characters, as Python spells it."""
+    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415  # as above
+
+    font = get_font(findfont(_FONT))
+    return "".join(
+        c if c.isprintable() and font.get_char_index(ord(c)) else c.encode("unicode_escape").decode() for c in text
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import itemgetter
 
 import msgspec
 
@@ -13,7 +15,7 @@ from framefeed.cli.top.report import told
 from framefeed.cli.top.state import State
 
 KEPT_S = 600.0
-_SHOWN_SERVERS, _SHOWN_RANKS, _SHOWN_EVENTS = 128, 64, 20
+_SHOWN_SERVERS, _SHOWN_RANKS, _SHOWN_EVENTS, _SHOWN_SILENT = 128, 64, 20, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,9 @@ class StatusRing:
 
     @property
     def answer(self) -> bytes:
-        """The JSON: every_s, points (oldest first), verdict, ranks (worst first), servers, silent pages, events."""
+        """The JSON: every_s, points (oldest first), verdict, ranks (worst first), servers (those first that take no
+        requests), silent pages, events; and how many of each it leaves out.
+        """
         return self._said
 
     def add(self, look: Snapshot) -> None:
@@ -57,12 +61,13 @@ class StatusRing:
                 "points": list(self._points),
                 "verdict": {name: said["verdict"][name] for name in ("kind", "line", "reason")},
                 "ranks": said["ranks"][:_SHOWN_RANKS],
-                "servers": said["servers"][:_SHOWN_SERVERS],
+                "servers": sorted(said["servers"], key=itemgetter("up"))[:_SHOWN_SERVERS],
                 "left_out": {
                     "ranks": max(len(state.ranks) - _SHOWN_RANKS, 0),
                     "servers": max(len(state.servers) - _SHOWN_SERVERS, 0),
+                    "silent": max(len(state.silent) - _SHOWN_SILENT, 0),
                 },
-                "silent": said["silent"],
+                "silent": dict(islice(said["silent"].items(), _SHOWN_SILENT)),
                 "events": said["events"][:_SHOWN_EVENTS],
             }
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -11,7 +11,10 @@ from framefeed.errors import BadInput
 from framefeed.page_server import Page, PageServer
 from trainer_client.training.gpu_idle import IDLE_CAUSES
 from trainer_client.training.loop import StepRecord
+from trainer_client.training.tasks.feature_spread import RANK, SPREAD
+from trainer_client.training.watch.clip_checks import FINDINGS
 from trainer_client.training.watch.status_page import StatusPage
+from trainer_client.training.watch.status_targets import ScrapeTargets
 
 _STEP_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -41,6 +44,7 @@ class TrainMetrics:
         }
 
         self._idle = _idle_seconds(registry, rank=rank) if on_gpu else {}
+        self._clips = _HealthMetrics(registry, rank=str(rank))
 
     def record(self, record: StepRecord) -> None:
         """Count one step."""
@@ -51,6 +55,36 @@ class TrainMetrics:
         self._duration.observe(record.step_s)
         for field, gauge in self._gauges.items():
             gauge.set(getattr(record, field))
+
+    def count_clips(self, clips: int, found: Mapping[str, int]) -> None:
+        """Count clips that were looked at, and how many have each of FINDINGS."""
+        self._clips.checked.inc(clips)
+        for name, count in found.items():
+            self._clips.findings[name].inc(count)
+
+    def set_features(self, means: Mapping[str, float], *, collapsed: bool) -> None:
+        """Show feature_std and feature_rank, means of the last steps, and whether they have collapsed."""
+        for name, value in ({**means, "features_collapsed": float(collapsed)}).items():
+            self._clips.features[name].set(value)
+
+
+class _HealthMetrics:
+    """What is learned from and how it is told apart: the first rank of a run looks, the others' stay 0."""
+
+    def __init__(self, registry: CollectorRegistry, *, rank: str) -> None:
+        text = "Clips looked at for cuts, flicker and pictures that come again."
+        self.checked = Counter("framefeed_trainer_checked_clips", text, ["rank"], registry=registry).labels(rank)
+        text = "Clips of these with something odd in them; cuts of the videos themselves count too."
+        found = Counter("framefeed_trainer_clip_findings", text, ["rank", "finding"], registry=registry)
+        self.findings = {name: found.labels(rank, name) for name in FINDINGS}
+        self.features = {
+            name: Gauge(f"framefeed_trainer_{name}", text, ["rank"], registry=registry).labels(rank)
+            for name, text in (
+                (SPREAD, "Standard deviation of clips' features over clips, mean of 50 steps; 0: all are one."),
+                (RANK, "In how many directions clips' features differ, mean of 50 steps."),
+                ("features_collapsed", "1 while the run's features are held to have collapsed."),
+            )
+        }
 
 
 def _idle_seconds(registry: CollectorRegistry, *, rank: int) -> dict[str, Counter]:
@@ -65,34 +99,39 @@ def metrics_page(registry: CollectorRegistry, *, host: str, port: int, ranks_her
     """Serve the registry from a thread within the `with`; gives its address. Port 0 takes a free one.
 
     For the first of `ranks_here` on this machine, whose pages are at the ports from this one on, also the status page
-    of all of them, at `/`. Raises BadInput if the address cannot be taken.
+    of all of them, at `/`, and what ScrapeTargets says. Raises BadInput if the address cannot be taken.
     """
-    status: list[StatusPage] = []
+    others: list[StatusPage | ScrapeTargets] = []
     try:
-        server = PageServer(host, port, get=lambda path: _page(registry, path, status))
+        server = PageServer(host, port, get=lambda path: _page(registry, path, others))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
         raise BadInput(f"metrics: {host}:{port} cannot be taken ({why}); wanted a free port, or 0 for any") from None
     try:
-        if ranks_here:
-            status.append(StatusPage(_pages_from(server.url, port=port, ranks=ranks_here)))
-        yield f"{server.url}/metrics"
+        with ExitStack() as stack:
+            if ranks_here:
+                urls = _pages_from(server.url, port=port, ranks=ranks_here)
+                status = stack.enter_context(closing(StatusPage([_on_this_machine(url) for url in urls])))
+                others += [status, ScrapeTargets(registry, urls)]
+            yield f"{server.url}/metrics"
     finally:
-        for page in status:
-            page.close()
         server.close()
 
 
 def _pages_from(url: str, *, port: int, ranks: int) -> list[str]:
     """The pages of this rank and of those after it; where ports are free ones, only its own is known."""
-    base, _, first = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:").rpartition(":")
+    base, _, first = url.rpartition(":")
     return [f"{base}:{int(first) + rank}/metrics" for rank in range(ranks if port else 1)]
 
 
-def _page(registry: CollectorRegistry, path: str, status: Sequence[StatusPage]) -> Page:
+def _on_this_machine(url: str) -> str:
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def _page(registry: CollectorRegistry, path: str, others: Sequence[StatusPage | ScrapeTargets]) -> Page:
     if path == "/metrics":
         return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
-    page = next((page.get(path) for page in status), None)
+    page = next((page for other in others if (page := other.get(path))), None)
     if page is None and path == "/":
         return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
     return page or (404, "text/plain; charset=utf-8", b"this port has /metrics\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from framefeed.errors import StorageFault
@@ -23,6 +23,8 @@ class Summary:
         self._first_step = self._last_step = self._clips = 0
         self._ran_s = 0.0
         self._steps = self._skipped = 0
+        self.scores: dict[str, float] = {}
+        """The last evaluation's scores of held-out samples, and the step that they are of."""
 
     def record(self, record: StepRecord) -> None:
         """Take one step in."""
@@ -36,8 +38,15 @@ class Summary:
         self._clips += record.clips
         self._ran_s += record.step_s
 
-    def write(self, path: Path, stats: FeedStats, *, ending: str) -> dict[str, object]:
-        """Write the file atomically and return what it says.
+    @property
+    def ran_s(self) -> float:
+        """Seconds of the steps so far."""
+        return self._ran_s
+
+    def write(
+        self, path: Path, stats: FeedStats, *, ending: str, cost: Mapping[str, object] | None = None
+    ) -> dict[str, object]:
+        """Write the file atomically and return what it says, and what the run has cost.
 
         Losses are means over the first and the last 20th of the steps. Starvation is the share of the steps' time that
         next(loader) was blocked, the start included; `wait_s` says by what: "first_batch" is the start. Raises
@@ -59,12 +68,14 @@ class Summary:
             "wait_s": stats.wait_s,
             "loss_first": first,
             "loss_last": last,
+            "scores": self.scores,
             "retries": dict(stats.retries),
             "requests": {f"{server} {outcome}": count for (server, outcome), count in stats.requests.items()},
             "servers": dict(stats.servers),
             "read_bytes_per_clip": stats.read_bytes_per_clip,
             "received_bytes": stats.received_bytes,
             "conserved": stats.conserved,
+            **(cost or {}),
         }
         try:
             write_whole(path, json.dumps(body, indent=1).encode() + b"\n")

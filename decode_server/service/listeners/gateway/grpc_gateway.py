@@ -67,6 +67,8 @@ log = logging.getLogger("framefeed.gateway")
 # gRPC's core writes lines of its own, as many as a peer likes and with bytes that it chose, terminal escapes too.
 # Read when the first server is made; whoever looks for a fault sets it.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# Its Python adds a traceback for each name or value that is no UTF-8, of as many as a peer sends.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda line: not str(line.msg).startswith("Invalid encoding"))
 SERVICE = decode_pb2.DESCRIPTOR.services_by_name["DecodeService"].full_name
 _CALLS = ("accept", "accept4")  # what a worker may not do, and gRPC has to
 _START_CALLS = (*_CALLS, "socket", "socketpair", "bind", "listen")

@@ -48,6 +48,10 @@ function table(id, heads, rows) {
   byId(id).replaceChildren(row(heads, "th"), ...rows.map((cells) => row(cells, "td")));
 }
 
+function leftOut(id, many, what) {
+  byId(id).textContent = many ? `and ${many} ${what} more` : "";
+}
+
 function charted(said, nowS) {
   const last = said.points.at(-1).at_s;
   const times = said.points.map((point) => nowS - (last - point.at_s));
@@ -75,6 +79,14 @@ function show(said) {
     one.paged && one.threads ? percent(one.busy_threads / one.threads) : "–", one.paged ? one.queue : "–",
     time(one.clip_s), time(one.storage_p99_s),
   ]));
+  leftOut("ranks-left-out", said.left_out.ranks, "ranks, which wait less,");
+  leftOut("servers-left-out", said.left_out.servers, "servers");
+  byId("silent").replaceChildren(...Object.entries(said.silent).map(([url, why]) => {
+    const item = document.createElement("li");
+    item.textContent = `${url}: ${why}`;
+    return item;
+  }));
+  leftOut("silent-left-out", said.left_out.silent, "pages");
   byId("events").replaceChildren(...said.events.map((event) => {
     const item = document.createElement("li");
     item.textContent = `${event.ago_s.toFixed(0)} s ago: ${event.text}`;

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from decode_server.show.annotate import GREEN, YELLOW, draw_box, draw_text, stack
+from framefeed.cli.drawing import GREEN, YELLOW, draw_box, draw_text, stack
 from framefeed.crops import Box
 
 
