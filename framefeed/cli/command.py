@@ -56,7 +56,10 @@ def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     log_warnings()
     try:
-        _read(args).run()
+        verb = _read(args)
+        if verb is None:
+            return 2
+        verb.run()
     except FramefeedError as error:
         print(f"framefeed: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadInput) else 1
@@ -69,9 +72,10 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def _read(args: list[str]) -> Verb:
-    """The verb with its options. Raises as find_verb and parse_verb do; SystemExit after a page of help, and where
-    another process of the run says what is wrong with them.
+def _read(args: list[str]) -> Verb | None:
+    """The verb with its options; None where another process of the run says what is wrong with them.
+
+    Raises as find_verb and parse_verb do; SystemExit after a page of help.
     """
     verbs = {point.name: point for point in entry_points(group="framefeed.verbs")}
     if args[:1] == ["help"]:
@@ -84,7 +88,7 @@ def _read(args: list[str]) -> Verb:
         return parse_verb(point, options)
     except BadInput:
         if args[0] == "train" and os.environ.get("RANK", "0") != "0":
-            raise SystemExit(2) from None  # each of a run's processes reads the same options, and rank 0 speaks
+            return None  # each of a run's processes reads the same options, and rank 0 speaks
         raise
 
 
