@@ -39,7 +39,10 @@ _PROVED_CLIPS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeBench:
-    """Clips of 224x224 after RandomResizedCrop(0.5, 1), from chunks of the `train` profile and of ffmpeg's defaults."""
+    """Clips a second and core, beside other decoders.
+
+    Clips of 224x224 after RandomResizedCrop(0.5, 1), from chunks of the `train` profile and of ffmpeg's defaults.
+    """
 
     videos: Path | None = None
     """Folder of videos to chunk and decode; default: synthetic video of 512x288 at 30 fps."""
@@ -58,7 +61,7 @@ class DecodeBench:
 
     def run(self) -> None:
         if self.clips < 1 or self.rounds < 1:
-            raise BadInput(f"bench: clips is {self.clips} and rounds is {self.rounds}, wanted at least 1")
+            raise BadInput(f"--clips is {self.clips} and --rounds is {self.rounds}, wanted at least 1")
         with ExitStack() as stack:
             work = self.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             material = make_material(self.videos, work)

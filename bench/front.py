@@ -32,7 +32,10 @@ _START_TOGETHER_S = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class FrontBench:
-    """The front's CPU a clip with few and with many ready workers, and two fronts on two cores over one on one."""
+    """CPU time a clip of a server's front, by number of workers.
+
+    And two fronts on two cores over one on one.
+    """
 
     workers: tuple[int, ...] = (1, 8, 24, 48)
     """Numbers of workers, of one thread each."""
@@ -49,7 +52,7 @@ class FrontBench:
         """Measure, write and print. Raises FramefeedError if a clip is not what it should be."""
         check_transports(self.transports)
         if self.clips < 1 or self.rounds < 1 or not self.workers or min(self.workers) < 1:
-            raise BadInput("bench: clips, rounds and each number of workers are to be at least 1")
+            raise BadInput("--clips, --rounds and each of --workers are wanted to be at least 1")
         result: dict[str, Any] = {
             **provenance(),
             "clip_bytes": POLICY.clip_bytes,

@@ -53,7 +53,10 @@ _STRONG = AugmentOptions(flip=0.5, jitter=0.8, grey=0.2, blur=0.5, rand_ops=4, e
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBench:
-    """Milliseconds of the training thread that feeding takes a step, and step times fed against resident."""
+    """Time of the training thread that feeding takes a step.
+
+    And step times fed against resident.
+    """
 
     out: Path = Path("bench/results/training.json")
     """Where the result is written."""

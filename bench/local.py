@@ -64,7 +64,7 @@ class LocalBench:
     def run(self) -> None:
         """Measure, write and print. Raises FramefeedError if the two ways give other bytes."""
         if self.steps <= _WARM_UP or self.rounds < 1:
-            raise BadInput(f"bench: steps is {self.steps}, wanted more than {_WARM_UP}, and rounds at least 1")
+            raise BadInput(f"--steps is {self.steps}, wanted more than {_WARM_UP}, and --rounds at least 1")
         _, core = two_cores()
         ways: dict[str, list[Round]] = {"local": [], "by hand": []}
         command = (sys.executable, "-m", "framefeed.cli", "serve", str(self.root))

@@ -7,6 +7,7 @@ measured, and our dual encoder is set beside the same towers built from transfor
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ Counts = dict[ModelCase, Saved]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsBench:
-    """Count what ViT-B and TimeSformer-B keep for the backward pass, and measure them where there is a GPU."""
+    """Memory that models keep for the backward pass.
+
+    Counted for ViT-B and TimeSformer-B, and measured where there is a GPU.
+    """
 
     out: Path = Path("bench/results/models.json")
     """Where the result is written, and beside it the picture, as .png."""
@@ -48,7 +52,7 @@ class ModelsBench:
         Raises BadInput for numbers that make no bench, FramefeedError if contestants do not compute the same.
         """
         if self.batch < 1 or not self.gpu_gb > 0:
-            raise BadInput(f"bench: batch is {self.batch} and gpu_gb is {self.gpu_gb:g}, wanted more than 0")
+            raise BadInput(f"--batch is {self.batch} and --gpu-gb is {self.gpu_gb:g}, wanted more than 0")
         result: dict[str, Any] = {
             **provenance(),
             "torch": torch.__version__,
@@ -69,8 +73,9 @@ class ModelsBench:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         draw_figures(self.out.with_suffix(".png"), rows, batches_title=title)
-        console = Console(width=max(Console().width, 132))
-        console.print(memory_table(rows))
+        console = Console()
+        for table in memory_tables(rows):
+            console.print(table)
         console.print_json(data={"plain_over": result["plain_over"]["bf16 on CUDA"], "duel": result.get("duel")})
 
 
@@ -117,14 +122,18 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def memory_table(rows: list[dict[str, Any]]) -> Table:
-    """The rows as a table for the terminal."""
-    table = Table(title="kept for the backward pass, MB a clip (bf16, CUDA's autocast)")
-    for column in ("encoder", "frames", "variant", *KINDS, "peak", "largest batch", "clips/s"):
-        table.add_column(column, justify="left" if column in ("encoder", "variant") else "right")
-    for row in rows:
-        kinds = [f"{row['mb'][kind]:.1f}" for kind in KINDS]
-        speed = f"{row['clips_per_s']}" if "clips_per_s" in row else ""
-        head = [row["encoder"], str(row["frames"]), row["variant"]]
-        table.add_row(*head, *kinds, f"{row['peak_mb']:.1f}", str(row["largest_batch"]), speed)
-    return table
+def memory_tables(rows: list[dict[str, Any]]) -> Iterator[Table]:
+    """The rows as tables for the terminal: one an encoder and length, a column a variant."""
+    for encoder, frames in dict.fromkeys((row["encoder"], row["frames"]) for row in rows):
+        alike = [row for row in rows if (row["encoder"], row["frames"]) == (encoder, frames)]
+        table = Table(title=f"{encoder}, {frames} frames: kept for the backward pass, MB a clip")
+        table.add_column("bf16 on CUDA")
+        for row in alike:
+            table.add_column(row["variant"], justify="right")
+        for kind in KINDS:
+            table.add_row(kind, *(f"{row['mb'][kind]:.1f}" for row in alike))
+        table.add_row("peak", *(f"{row['peak_mb']:.1f}" for row in alike))
+        table.add_row("largest batch", *(str(row["largest_batch"]) for row in alike))
+        if "clips_per_s" in alike[0]:
+            table.add_row("clips/s", *(str(row["clips_per_s"]) for row in alike))
+        yield table

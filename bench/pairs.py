@@ -36,7 +36,7 @@ _STREAM = 1
 
 @dataclass(frozen=True, kw_only=True)
 class PairsBench:
-    """Open many synthetic pairs of a span and a text."""
+    """Opening and planning millions of pairs of a span and a text."""
 
     pairs: int = 35_000_000
     """Samples of the data set."""

@@ -28,7 +28,7 @@ _RUN_SEED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerBench:
-    """Every rank's batches over the boundary of the first epoch."""
+    """Every rank's batches over the end of the first epoch."""
 
     samples: int = 100_000_000
     """Samples of an epoch."""
@@ -45,7 +45,7 @@ class SamplerBench:
         """Measure, write and print. Raises FramefeedError if the ranks' batches are not the run's."""
         boundary = self.samples // (self.batch_clips * self.ranks)
         if self.steps < 2 or boundary < self.steps // 2:
-            raise BadInput(f"bench: steps is {self.steps}, wanted 2 to twice the {boundary} of an epoch")
+            raise BadInput(f"--steps is {self.steps}, wanted 2 to twice the {boundary} of an epoch")
         first = boundary - self.steps // 2
         samplers = [self._sampler(rank, self.ranks) for rank in range(self.ranks)]
         self._prove(samplers, first)

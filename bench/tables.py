@@ -15,7 +15,8 @@ def decode_tables(result: dict[str, Any]) -> Iterator[Table]:
     for case in result["cases"]:
         table = Table(title=_title(case))
         for head in _HEADS:
-            table.add_column(head, justify="right" if head else "left", no_wrap=True)
+            widest = max(map(len, head.split()), default=0)  # a word is never cut
+            table.add_column(head, justify="right" if head else "left", no_wrap=not head, min_width=widest)
         for cells in _rows(case):
             table.add_row(*cells)
         yield table

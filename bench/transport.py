@@ -42,7 +42,10 @@ _LONG_FRAMES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class TransportBench:
-    """Ready clips over each transport, and real ones over the last, between two cores."""
+    """Clips a second over each transport, between two cores.
+
+    Ready ones over each, and decoded ones against decoding in one process.
+    """
 
     transports: tuple[str, ...] = tuple(BINDS)
     """Which to measure."""
@@ -59,7 +62,7 @@ class TransportBench:
         """Measure, write and print. Raises FramefeedError if a clip is not what it should be."""
         check_transports(self.transports)
         if self.clips < 1 or self.rounds < 1:
-            raise BadInput(f"bench: clips is {self.clips} and rounds is {self.rounds}, wanted at least 1")
+            raise BadInput(f"--clips is {self.clips} and --rounds is {self.rounds}, wanted at least 1")
         result: dict[str, Any] = {
             **provenance(),
             "clip_bytes": POLICY.clip_bytes,

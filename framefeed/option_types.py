@@ -58,7 +58,7 @@ def _changes(options: object, *, what: str, error: type[FramefeedError]) -> dict
         try:
             plain = _plain(value, hint, what=f"{what}: {name}", error=error)
         except _Unfit:
-            raise error(f"{what}: {name} is {shown(value)}, wanted {_spelled(hint)}") from None
+            raise error(f"{what}: {name} is {shown(value)}, wanted {spelled(hint)}") from None
         if plain is not value:
             changes[name] = plain
     return changes
@@ -135,14 +135,15 @@ def _hints(kind: Hashable) -> dict[str, Any]:
     return {name: hints[name] for name in names}
 
 
-def _spelled(hint: Any) -> str:
+def spelled(hint: Any) -> str:
+    """A type as an error line says it: "a whole number or None"."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return " or ".join(map(repr, args))
     if origin in (Union, types.UnionType):
         if len(args) > 2:
             return f"one of {', '.join(one.__name__ for one in args)}"
-        return " or ".join(_spelled(one) for one in args)
+        return " or ".join(spelled(one) for one in args)
     if origin in (tuple, Sequence):
         many = origin is Sequence or (len(args) == 2 and args[1] is ...)
         return f"a list of {_plural(args[0])}" if many else f"{len(args)} of {_plural(args[0])}"
@@ -153,4 +154,4 @@ def _spelled(hint: Any) -> str:
 
 
 def _plural(hint: Any) -> str:
-    return {int: "whole numbers", float: "finite numbers", str: "strings"}.get(hint) or f"{_spelled(hint)} each"
+    return {int: "whole numbers", float: "finite numbers", str: "strings"}.get(hint) or f"{spelled(hint)} each"

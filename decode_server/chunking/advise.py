@@ -187,7 +187,7 @@ def measure_costs(
             library = stack.enter_context(closing(Library(root)))
             engines[profile.name] = stack.enter_context(closing(Engine(library))), _requests(library, load)
         measured = [replace(cost, code_s=code_s[cost.profile]) for cost in _decode(engines, bits_per_s)]
-        return measured, sum(seconds or 0.0 for seconds in told_s.values()) / 3600
+        return measured, sum(told for told in told_s.values() if isinstance(told, float)) / 3600
 
 
 def _encode(sample: dict[str, Path], root: Path, settings: ChunkSettings, jobs: int) -> list[SampledCost]:
@@ -202,7 +202,7 @@ def _encode(sample: dict[str, Path], root: Path, settings: ChunkSettings, jobs: 
         )
         for number, (name, source) in enumerate(sample.items())
     ]
-    costs = [cost for _, cost in sample_costs(tasks, jobs=jobs) if cost is not None]
+    costs = [cost for _, cost in sample_costs(tasks, jobs=jobs) if isinstance(cost, SampledCost)]
     if not costs:
         files = ", ".join(for_people(str(source)) for source in sample.values())
         raise CorruptMedia(f"advise: none of the {len(sample)} sampled videos can be used: {files}")

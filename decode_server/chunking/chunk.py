@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 from rich.console import Console
 
 from decode_server.chunking.advise import Load, advise, measure_costs, print_advice
-from decode_server.chunking.chunk_report import print_totals, report_of
+from decode_server.chunking.chunk_report import VideoOutcome, print_totals, report_of
 from decode_server.chunking.chunk_run import Running, chunk_found, finished_videos, require_replaceable
 from decode_server.chunking.dry_run import forecast, print_forecast
 from decode_server.chunking.encoder_trial import try_encoder
@@ -23,7 +24,7 @@ from decode_server.chunking.find_sources import Sources, find_videos
 from decode_server.chunking.frame_rate import parse_rate
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.transcode import ChunkSettings
-from decode_server.indexing.index import Build, index_root
+from decode_server.indexing.index import Build, check_gap, index_root
 from decode_server.media.timeline import DEFAULT_MAX_GAP_S
 from decode_server.sources.report import Report
 from decode_server.sources.walk import WalkRules
@@ -33,7 +34,22 @@ from framefeed.new_file import check_place
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Cut videos into short chunks that are cheap to read at random."""
+    """Cut videos into chunks that are cheap to read at random."""
+
+    FIRST_OPTIONS: ClassVar[tuple[str, ...]] = (
+        "--out",
+        "--profile",
+        "--short-side-px",
+        "--chunk-s",
+        "--fps",
+        "--audio",
+        "--jobs",
+        "--dry-run",
+        "--overwrite",
+        "--all-files",
+        "--report",
+        "--advise",
+    )
 
     src: tyro.conf.Positional[tuple[Path, ...]]
     """Video files, or folders that are searched for video files."""
@@ -89,6 +105,7 @@ class Chunk:
             StorageFault: the root cannot be written.
         """
         check_place(self.report, option="--report")
+        check_gap(self.max_gap_s)
         load = self._load()
         running = Running(jobs=self.jobs, overwrite=self.overwrite, console=Console(stderr=True))
         settings = self._settings()
@@ -111,9 +128,7 @@ class Chunk:
         report = report_of(outcomes, sources)
         self._show(report)
         print_totals(outcomes, Console(), took_s=time.monotonic() - began_s)
-        if not any(outcome.record for outcome in outcomes):
-            first = report.files[0]
-            raise CorruptMedia(f"none of {len(outcomes)} videos is usable; first: {first.file}: {first.use.refused}")
+        _require_some(report)
         build = Build(jobs=running.processes, console=running.console)
         print(f"data set {index_root(self.out, build=build)[0].identity}")
         report.require_mostly_used()
@@ -129,8 +144,18 @@ class Chunk:
         left = {video: source for video, source in sources.videos.items() if video not in kept}
         if self.out:
             require_replaceable(left, self.out, settings, overwrite=self.overwrite)
-        print_forecast(forecast(left, settings=settings, running=running), Console(), kept=len(kept), out=self.out)
-        self._show(report_of([], sources))
+        told, refused = forecast(left, settings=settings, running=running)
+        print_forecast(told, Console(), kept=len(kept), out=self.out)
+        outcomes = [
+            VideoOutcome(
+                video=video, source=source, record=kept.get(video), kept=video in kept, reason=refused.get(video, "")
+            )
+            for video, source in sources.videos.items()
+        ]
+        report = report_of(outcomes, sources)
+        self._show(report)
+        _require_some(report)
+        report.require_mostly_used()
 
     def _settings(self) -> ChunkSettings:
         profile = profile_named(self.profile, encoder=self.encoder, options=self.encoder_options)
@@ -171,6 +196,13 @@ class Chunk:
             clip_frames=4 if self.clip_frames is None else self.clip_frames,
             clip_s=1.0 if self.clip_s is None else self.clip_s,
         )
+
+
+def _require_some(report: Report) -> None:
+    """Raises CorruptMedia if not one input is used."""
+    if all(file.use.refused for file in report.files):
+        first = report.files[0]
+        raise CorruptMedia(f"none of {len(report.files)} videos is usable; first: {first.file}: {first.use.refused}")
 
 
 def _option(name: str) -> str:

@@ -78,7 +78,7 @@ def chunk_found(sources: Sources, root: Path, *, settings: ChunkSettings, runnin
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"root {root} cannot be made: {error.strerror}") from None
+        raise BadInput(f"--out {root} cannot be made a folder: {error.strerror}") from None
     with _sole_writer(root) as staging:
         kept = finished_videos(sources, root, settings)
         outcomes = {

@@ -161,16 +161,29 @@ def _work(task: ChunkTask, slot: int) -> Outcome:
         return _if_unchanged(task, record)
     except _Stopped:
         raise
-    except FramefeedError as error:
-        return error
-    except (FFmpegError, OSError) as error:  # FFmpeg's are often both
-        if isinstance(error, FFmpegError) and error.errno not in _OF_STORAGE:
-            return UnsupportedMedia(f"has pictures that cannot be converted or encoded: {error.strerror}")
-        if error.errno == errno.ENAMETOOLONG:
-            return UnsupportedMedia("its path is too long for a folder of chunks; give it a shorter name")
-        raise StorageFault(f"chunks of {task.video} cannot be written: {error.strerror or error}") from None
     except Exception as error:  # whatever is wrong with one video, the others are chunked
-        return CorruptMedia(f"cannot be chunked ({type(error).__name__}: {error})")
+        if (refused := _refused(error)) is not None:
+            return refused
+        why = getattr(error, "strerror", None) or error
+        raise StorageFault(f"chunks of {task.video} cannot be written: {why}") from None
+
+
+def refusal(error: Exception) -> str:
+    """Why a video is refused whose chunking ended so."""
+    return str(_refused(error) or error)
+
+
+def _refused(error: Exception) -> FramefeedError | None:
+    """None if it is the storage's fault and not the video's."""
+    if isinstance(error, FramefeedError):
+        return error
+    if isinstance(error, FFmpegError) and error.errno not in _OF_STORAGE:  # FFmpeg's are often OSErrors as well
+        return UnsupportedMedia(f"has pictures that cannot be converted or encoded: {error.strerror}")
+    if isinstance(error, OSError):
+        too_long = error.errno == errno.ENAMETOOLONG
+        wanted = "its path is too long for a folder of chunks; give it a shorter name"
+        return UnsupportedMedia(wanted) if too_long else None
+    return CorruptMedia(f"cannot be chunked ({type(error).__name__}: {error})")
 
 
 def _if_unchanged(task: ChunkTask, record: ChunkRecord) -> Outcome:

@@ -35,7 +35,7 @@ class Length:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a run over `videos` will take and leave; `sampled` of them were tried, `unusable` of these in vain."""
+    """What a run over `videos` will take and leave; `sampled` of them were tried, `unusable` others cannot be."""
 
     videos: int
     sampled: int
@@ -49,12 +49,12 @@ class Forecast:
 
 
 def forecast_of(
-    lengths: Mapping[str, Length], samples: Mapping[str, SampledCost | None], *, jobs: int, start_s: float
+    lengths: Mapping[str, Length], samples: Mapping[str, SampledCost | str], *, jobs: int, start_s: float
 ) -> Forecast:
     """What chunking all videos costs, from `samples` of some of them by name, `jobs` at a time; a process takes
     `start_s` seconds to start. Videos that were sampled count for themselves, the others as the mean of those.
     """
-    usable = {video: cost for video, cost in samples.items() if cost is not None}
+    usable = {video: cost for video, cost in samples.items() if isinstance(cost, SampledCost)}
     seconds = _known_seconds(lengths, usable)
     coded_s = sum(cost.record.duration_s for cost in usable.values()) or 1.0
     mean_code = sum(cost.code_cpu_s for cost in usable.values()) / coded_s
@@ -75,7 +75,7 @@ def forecast_of(
     slower = sum(cost.took_s for cost in usable.values()) / spent_s if spent_s else 1.0
     return Forecast(
         videos=len(lengths),
-        sampled=len(samples),
+        sampled=len(usable),
         unusable=len(samples) - len(usable),
         source_bytes=sum(length.source_bytes for length in lengths.values()),
         hours=sum(seconds.values()) / 3600,
@@ -108,15 +108,16 @@ def _makespan_s(parts_s: Sequence[float], jobs: int) -> float:
     return max(free_s)
 
 
-def forecast(videos: Mapping[str, Path], *, settings: ChunkSettings, running: Running) -> Forecast:
-    """Sample up to a dozen of the videos and say what chunking all takes. Blocks for their heads and some seconds of
-    coding a sample; writes to a temporary folder only.
+def forecast(
+    videos: Mapping[str, Path], *, settings: ChunkSettings, running: Running
+) -> tuple[Forecast, dict[str, str]]:
+    """Sample up to a dozen of the videos and say what chunking all takes, and which cannot be used, why. Blocks for
+    their heads and some seconds of coding a sample; writes to a temporary folder only.
     """
     jobs = min(running.processes, max(len(videos), 1))
     told_s = durations_s(list(videos.values()), jobs=jobs)
-    lengths = {
-        video: Length(source_bytes=size_of(source), duration_s=told_s[source]) for video, source in videos.items()
-    }
+    lengths = {video: _length(source, told_s[source]) for video, source in videos.items()}
+    refused = {video: why for video, source in videos.items() if isinstance(why := told_s[source], str)}
     by_size = sorted(videos, key=lambda video: lengths[video].source_bytes)
     chosen = [by_size[at] for at in _spread(len(by_size), _SAMPLE_VIDEOS)]
     if running.console is not None:
@@ -133,7 +134,12 @@ def forecast(videos: Mapping[str, Path], *, settings: ChunkSettings, running: Ru
             for number, video in enumerate(chosen)
         ]
         samples = {task.video: cost for task, cost in sample_costs(tasks, jobs=jobs)}
-    return forecast_of(lengths, samples, jobs=jobs, start_s=_START_S)
+    refused |= {video: cost for video, cost in samples.items() if isinstance(cost, str)}
+    return forecast_of(lengths, {**refused, **samples}, jobs=jobs, start_s=_START_S), refused
+
+
+def _length(source: Path, told_s: float | str | None) -> Length:
+    return Length(source_bytes=size_of(source), duration_s=None if isinstance(told_s, str) else told_s)
 
 
 def _spread(many: int, few: int) -> list[int]:
@@ -151,7 +157,7 @@ def print_forecast(told: Forecast, console: Console, *, kept: int, out: Path | N
         f"chunks     {show_bytes(told.chunk_bytes)}",
         f"work       {told.core_s / 3600:.4f} core-hours ({told.core_s:.0f} s)",
         f"time       {told.took_s / 60:.1f} min with --jobs {told.jobs} on this machine",
-        f"sampled    {told.sampled} videos" + (f", {told.unusable} cannot be used" if told.unusable else ""),
+        f"sampled    {told.sampled} videos" + (f"; {told.unusable} others cannot be used" if told.unusable else ""),
     ]
     if out is not None:
         above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())

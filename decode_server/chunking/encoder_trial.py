@@ -40,7 +40,7 @@ def try_encoder(profile: EncodingProfile) -> None:
     ignored = [text.strip() for _, _, text in logs if text.startswith(_COMPLAINTS)]
     ignored += [f"Unknown option: {name}." for name in unused]
     if ignored:
-        raise BadInput(f"profile {profile.name}: {profile.codec} does not take an option: {ignored[0]}")
+        raise BadInput(f"--encoder-options: {profile.codec} does not take one: {ignored[0]}")
 
 
 def _encode(profile: EncodingProfile) -> list[str]:

@@ -21,9 +21,9 @@ def parse_rate(text: str) -> Fraction:
     try:
         rate = _NTSC.get(text) or Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise BadInput(f"fps is {text!r}, wanted a number such as 30, 29.97 or 30000/1001") from None
+        raise BadInput(f"--fps is {text!r}, wanted a number such as 30, 29.97 or 30000/1001") from None
     if not 1 <= rate <= 240:
-        raise BadInput(f"fps is {text}, wanted 1 to 240")
+        raise BadInput(f"--fps is {text}, wanted 1 to 240")
     return rate
 
 

@@ -10,17 +10,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from decode_server.chunking.chunk_workers import ChunkTask
+from decode_server.chunking.chunk_workers import ChunkTask, refusal
 from decode_server.chunking.quality_match import matched
 from decode_server.chunking.transcode import ChunkRecord, chunk_video
 from decode_server.media.container import open_container
-from decode_server.sources.isolated import GivenUp, run_isolated
+from decode_server.sources.isolated import run_isolated
 
 _MICROSECONDS = 1_000_000  # the unit of a container's duration
-
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +37,12 @@ class SampledCost:
         return self.match_cpu_s + self.code_cpu_s
 
 
-def sample_costs(tasks: Sequence[ChunkTask], *, jobs: int) -> list[tuple[ChunkTask, SampledCost | None]]:
-    """Chunk the samples, `jobs` at a time; None for a video of which nothing can be used. Blocks until all are done."""
-    return [(task, _or_none(cost)) for task, cost in run_isolated(tasks, _sample, jobs=jobs)]
+def sample_costs(tasks: Sequence[ChunkTask], *, jobs: int) -> list[tuple[ChunkTask, SampledCost | str]]:
+    """Chunk the samples, `jobs` at a time; of a video of which nothing can be used, why. Blocks until all are done."""
+    return list(run_isolated(tasks, _sample, jobs=jobs))
 
 
-def _sample(task: ChunkTask) -> SampledCost | None:
+def _sample(task: ChunkTask) -> SampledCost | str:
     began_s, began_cpu_s = time.monotonic(), time.process_time()
     try:
         wanted = task.settings
@@ -53,8 +50,8 @@ def _sample(task: ChunkTask) -> SampledCost | None:
         matched_cpu_s = time.process_time()
         settings = replace(wanted, profile=replace(profile, match_archive=False))
         record = chunk_video(task.source, task.folder, staging=task.staging, settings=settings, on_bytes=lambda _: None)
-    except Exception:  # what is wrong with the video is told when it is chunked
-        return None
+    except Exception as error:
+        return refusal(error)
     return SampledCost(
         match_cpu_s=matched_cpu_s - began_cpu_s,
         code_cpu_s=time.process_time() - matched_cpu_s,
@@ -63,18 +60,18 @@ def _sample(task: ChunkTask) -> SampledCost | None:
     )
 
 
-def durations_s(files: Sequence[Path], *, jobs: int) -> dict[Path, float | None]:
-    """How long each file says it is, None where it says nothing that can be read. Blocks until all heads are read."""
-    return {file: _or_none(found_s) for file, found_s in run_isolated(files, _duration_s, jobs=jobs)}
+def durations_s(files: Sequence[Path], *, jobs: int) -> dict[Path, float | str | None]:
+    """How long each file says it is, None where it does not say; of one that cannot be opened, why. Blocks until all
+    heads are read.
+    """
+    return dict(run_isolated(files, _duration_s, jobs=jobs))
 
 
-def _or_none(found: Found | GivenUp) -> Found | None:
-    return None if isinstance(found, GivenUp) else found
-
-
-def _duration_s(file: Path) -> float | None:
+def _duration_s(file: Path) -> float | str | None:
     try:
         with open_container(file) as container:
             return container.duration / _MICROSECONDS if container.duration else None
-    except Exception:
-        return None
+    except OSError as error:  # FFmpeg's too
+        return f"it cannot be read: {error.strerror or error}"
+    except Exception as error:
+        return refusal(error)

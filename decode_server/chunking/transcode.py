@@ -55,9 +55,9 @@ class ChunkSettings:
 
     def __post_init__(self) -> None:
         if self.chunk_s < 1:
-            raise BadInput(f"chunk_s is {self.chunk_s}, wanted whole seconds from 1 on")
+            raise BadInput(f"--chunk-s is {self.chunk_s}, wanted whole seconds from 1 on")
         if self.short_side_px < 16 or self.short_side_px % 2:
-            raise BadInput(f"short_side_px is {self.short_side_px}, wanted an even number from 16 on")
+            raise BadInput(f"--short-side-px is {self.short_side_px}, wanted an even number from 16 on")
 
     def as_json(self) -> dict[str, object]:
         """Plain values that are equal exactly when the settings are."""

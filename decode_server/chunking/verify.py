@@ -41,7 +41,7 @@ _TOUCHED = "changed on disk since it was indexed, with the same packets"
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Check every file of a root against its index, and quarantine what is damaged."""
+    """Check files against their index; quarantine what is damaged."""
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of videos, made by 'framefeed chunk' or indexed by 'framefeed index'."""
@@ -60,6 +60,8 @@ class Verify:
         Raises CorruptMedia when anything is quarantined by this run, StorageFault when files could not be read, and
         BadInput when the root has no usable manifest, or one whose identity is not that of what it lists.
         """
+        if self.jobs < 1:
+            raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
         check_place(self.report, option="--report")
         console = Console(stderr=True)
         checks = verify_root(self.root, index_folder=self.index, deep=self.deep, jobs=self.jobs, console=console)

@@ -50,7 +50,11 @@ from framefeed.show_value import one_line
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """Build the packet index of chunk trees (ROOT/{video}.{ext}/{start}.{ext}) and folders of plain video files."""
+    """Make a folder of video files or chunks ready to be served.
+
+    It builds the packet index of chunk trees (ROOT/{video}.{ext}/{start}.{ext}) and of plain video files, which it
+    leaves as they are.
+    """
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of chunk folders or video files, searched recursively."""
@@ -78,6 +82,7 @@ class Index:
         """
         if self.jobs < 1:
             raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
+        check_gap(self.max_gap_s)
         check_place(self.report, option="--report")
         rules = WalkRules(all_files=self.all_files, follow_links=self.follow_links)
         console = Console(stderr=True)
@@ -95,6 +100,12 @@ class Index:
         )
         console.print(f"data set {manifest.identity}", highlight=False)
         report.require_mostly_used()
+
+
+def check_gap(max_gap_s: float) -> None:
+    """Raises BadInput for a longest pause that is none."""
+    if not max_gap_s > 0:
+        raise BadInput(f"--max-gap-s is {max_gap_s:g}, wanted more than 0 seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ __all__ = ["DEFAULT_BIND", "Serve", "run_server"]
 
 @dataclass(frozen=True, kw_only=True)
 class Serve(ServeOptions):
-    """Serve the clips of a folder of videos until SIGTERM or Ctrl-C."""
+    """Serve clips of a folder of videos until SIGTERM or Ctrl-C."""
 
     def run(self) -> None:
         """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""

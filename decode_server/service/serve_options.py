@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -24,6 +24,20 @@ DEFAULT_BIND = "tcp://127.0.0.1:5555"
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
     """Every option of the verb `serve`, checked one by one; what they mean together is found where they are used."""
+
+    FIRST_OPTIONS: ClassVar[tuple[str, ...]] = (
+        "--bind",
+        "--public",
+        "--insecure",
+        "--registry",
+        "--metrics-port",
+        "--index",
+        "--workers",
+        "--threads",
+        "--sockets",
+        "--buffer-pool-mib",
+        "--drain-s",
+    )
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of videos, made by 'framefeed chunk' or indexed by 'framefeed index'."""

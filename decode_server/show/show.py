@@ -44,7 +44,7 @@ _MOST_NAMES = 50_000  # that are looked through for the nearest: a second
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Draw clips beside the frames they come from, with the box and the times: a PNG or an MP4.
+    """Draw clips beside the frames they come from, as PNG or MP4.
 
     With --run DIR --step N in the place of ROOT: the batch that a run trained on (framefeed show run --help).
     """

@@ -7,22 +7,30 @@ stderr and a non-zero exit code, not in a traceback.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import functools
+import inspect
 import io
 import os
-import re
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import tyro
 
+from framefeed.cli.help_page import columns_page, help_page
 from framefeed.cli.log_lines import log_warnings
+from framefeed.cli.option_errors import explain
+from framefeed.cli.option_fields import first_sentence, option_fields
 from framefeed.errors import BadInput, FramefeedError
 
 OptionsT = TypeVar("OptionsT")
+
+_HELP, _HELP_ALL = ("-h", "--help"), "--help-all"
 
 
 class Verb(Protocol):
@@ -41,21 +49,16 @@ class ReadsItself(Protocol):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """Run one verb. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
+
+    Raises SystemExit after a page of help.
+    """
     args = sys.argv[1:] if args is None else args
     log_warnings()
     try:
-        verbs = {point.name: point for point in entry_points(group="framefeed.verbs")}
-        if not args or args[0] in ("-h", "--help"):
-            print(f"usage: framefeed VERB [options]\n\nverbs: {', '.join(sorted(verbs))}\n\nframefeed VERB --help")
-            return 0 if args else 2
-        point, options = find_verb(verbs, args)
-        try:
-            verb = parse_verb(point, options)
-        except BadInput:
-            if args[0] == "train" and os.environ.get("RANK", "0") != "0":
-                return 2  # each of a run's processes reads the same options, and rank 0 says what is wrong with them
-            raise
+        verb = _read(args)
+        if verb is None:
+            return 2
         verb.run()
     except FramefeedError as error:
         print(f"framefeed: {error}", file=sys.stderr)
@@ -69,6 +72,26 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
+def _read(args: list[str]) -> Verb | None:
+    """The verb with its options; None where another process of the run says what is wrong with them.
+
+    Raises as find_verb and parse_verb do; SystemExit after a page of help.
+    """
+    verbs = {point.name: point for point in entry_points(group="framefeed.verbs")}
+    if args[:1] == ["help"]:
+        args = [*args[1:], "--help"]
+    if not args or args[0] in (*_HELP, _HELP_ALL, "--version"):
+        print(f"framefeed {version('framefeed')}" if args[:1] == ["--version"] else _verbs_page(verbs))
+        raise SystemExit(0 if args else 2)
+    point, options = find_verb(verbs, args)
+    try:
+        return parse_verb(point, options)
+    except BadInput:
+        if args[0] == "train" and os.environ.get("RANK", "0") != "0":
+            return None  # each of a run's processes reads the same options, and rank 0 speaks
+        raise
+
+
 def find_verb(verbs: dict[str, EntryPoint], args: list[str]) -> tuple[EntryPoint, list[str]]:
     """The verb that the arguments begin with, and the arguments behind it. Raises BadInput, with the nearest verb."""
     for words in (2, 1):
@@ -77,7 +100,9 @@ def find_verb(verbs: dict[str, EntryPoint], args: list[str]) -> tuple[EntryPoint
             return verbs[name], args[words:]
     family = [verb for verb in verbs if verb.startswith(args[0] + " ")]
     typed = " ".join(arg for arg in args[:2] if not arg.startswith("-")) if family else args[0]
-    near = difflib.get_close_matches(typed, verbs, n=1)
+    if family and typed == args[0]:
+        raise BadInput(f"{typed} is a family of verbs; wanted one of {', '.join(sorted(family))}")
+    near = difflib.get_close_matches(typed, family or verbs, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(sorted(family or verbs))}"
     raise BadInput(f"unknown verb {typed!r}; {hint}")
 
@@ -105,23 +130,34 @@ def parse_options(
     """A dataclass from command-line options by tyro, those that are not given as in `default`, if there is one.
 
     `name` is the verb's, behind "framefeed", `about` what its help says first; None: the dataclass's words.
-    Raises BadInput, in one line, for what does not parse.
+    Raises BadInput, in one line, for what does not parse; SystemExit after a page of help.
     """
+    if not {*_HELP, _HELP_ALL}.isdisjoint(args):
+        print(help_page(kind, name, default=default, about=about, whole=_HELP_ALL in args))
+        raise SystemExit(0)
     cli = functools.partial(tyro.cli, kind, prog=f"framefeed {name}", args=args, use_underscores=False)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed = cli(description=about) if default is None else cli(description=about, default=default)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise BadInput(f"{name}: {_one_line(complaint.getvalue())}") from None
+            parsed = cli() if default is None else cli(default=default)
+    except SystemExit:
+        raise BadInput(f"{name}: {explain(complaint.getvalue(), option_fields(kind, default), args)}") from None
     return cast(OptionsT, parsed)
 
 
-def _one_line(box: str) -> str:
-    """tyro's framed complaint as one line: frame, title and help hint go, the sentences stay."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    kept = [line.strip("│╰╯─ ┃") for line in text.splitlines() if not line.startswith("╭")]
-    kept = [line for line in kept if line and not re.fullmatch(r"framefeed .*--help", line)]
-    return re.sub(r"\s+", " ", " ".join(kept)) or "the options do not parse"
+def _verbs_page(verbs: dict[str, EntryPoint]) -> str:
+    names = sorted(verbs, key=lambda name: (name.startswith("bench "), name))
+    rows = [(name, _summary(verbs[name])) for name in names]
+    lines = ["usage: framefeed VERB [options]", "", *columns_page(rows, left=17), ""]
+    return "\n".join([*lines, "framefeed VERB --help shows a verb's options, framefeed --version the version"])
+
+
+def _summary(point: EntryPoint) -> str:
+    """The first sentence of a verb's class, read without importing its package."""
+    spec = find_spec(point.module)
+    if spec is None or spec.origin is None:
+        return "not installed"
+    for node in ast.parse(Path(spec.origin).read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name == point.attr:
+            return first_sentence(inspect.cleandoc(ast.get_docstring(node) or ""))
+    return ""

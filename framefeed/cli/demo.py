@@ -47,7 +47,10 @@ _TRAINING = {
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train a small VideoMAE for a minute on two CPU cores, kill a decode server half-way, and show what came of it."""
+    """Train for a minute on two cores while a server is killed.
+
+    A small VideoMAE, on video that is made or yours; a contact sheet, curves and a summary show what came of it.
+    """
 
     videos: Path | None = None
     """Folder of your videos. Default: three minutes of synthetic ones are made."""

@@ -18,7 +18,10 @@ from framefeed.manifest import MANIFEST_NAME
 
 @dataclass(frozen=True, kw_only=True)
 class DemoVideos:
-    """Make three minutes of video and chunk them, unless the folder has chunks already."""
+    """Fill a folder with three minutes of chunked synthetic video.
+
+    A folder that has chunks already stays as it is.
+    """
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder that 'framefeed serve' and 'framefeed train' then take."""

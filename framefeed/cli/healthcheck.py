@@ -19,7 +19,10 @@ _LINE_BYTES = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Healthcheck:
-    """Exit with 0 if a process says that it is ready, else with 1 and one line that says why."""
+    """Ask a process whether it is ready: exit code 0 or 1.
+
+    Where it is not, one line says why.
+    """
 
     url: Annotated[str, tyro.conf.Positional] = READY_URL
     """What to ask: /readyz or /healthz of a decode server, /metrics of a trainer."""

@@ -24,7 +24,10 @@ log = logging.getLogger("framefeed.targets")
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """Write the servers of a registry where Prometheus finds them, until SIGTERM or Ctrl-C."""
+    """Tell Prometheus which servers a registry has.
+
+    The file is kept up to date until SIGTERM or Ctrl-C.
+    """
 
     registry: Annotated[Path, tyro.conf.Positional]
     """Folder that servers were started with, as --registry."""

@@ -346,7 +346,7 @@ def test_advice_measures_every_profile_and_says_why(tmp_path: Path, capsys: pyte
             "leave --out and the encoding away",
         ),
         ({}, "--out is missing"),
-        ({"out": Path("x"), "encoder_options": "bogus=1"}, "does not take an option: .*bogus"),
+        ({"out": Path("x"), "encoder_options": "bogus=1"}, "--encoder-options: .* does not take one: .*bogus"),
         ({"out": Path("x"), "fps": "fast"}, "fps is 'fast'"),
     ],
 )

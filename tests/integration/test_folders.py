@@ -318,7 +318,8 @@ def test_a_dry_run_writes_nothing_and_says_what_a_run_then_takes(
     said = capsys.readouterr().out
     assert not (tmp_path / "root").exists()
     assert "would chunk 4 videos of 0.008 h" in said
-    assert "sampled    4 videos, 1 cannot be used" in said
+    assert "sampled    3 videos; 1 others cannot be used" in said
+    assert f"refused: {tmp_path}/in/bad.mp4: " in said
     forecast_bytes = float(said.split("chunks     ")[1].split(" kB")[0]) * 1e3
     Chunk(src=(tmp_path / "in",), out=tmp_path / "root", jobs=2).run()
     records = [read_record(path) for path in (tmp_path / "root").glob("*.mp4")]
@@ -361,7 +362,7 @@ def test_a_forecast_is_the_samples_times_the_length_and_matching_is_paid_once_a_
         short, {"0": _cost(duration_s=3.0, match_cpu_s=1.0, code_cpu_s=6.0, media_bytes=9)}, jobs=8, start_s=0.0
     )
     assert (whole.chunk_bytes, whole.core_s) == (9, 7)
-    assert forecast_of(lengths, {"0": None}, jobs=1, start_s=1.0).unusable == 1
+    assert forecast_of(lengths, {"0": "its codec is unknown"}, jobs=1, start_s=1.0).unusable == 1
 
 
 @pytest.mark.parametrize("jobs", [0, -1])

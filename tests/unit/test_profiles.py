@@ -122,7 +122,7 @@ def test_another_encoder_keeps_the_gop_structure() -> None:
 @pytest.mark.parametrize(
     ("encoder", "options", "says"),
     [
-        ("x265", "", "unknown encoder 'x265'; did you mean libx265"),
+        ("x265", "", "--encoder is 'x265', which is unknown; did you mean libx265"),
         (None, "preset", "'preset' is not name=value"),
         (None, "crf=20:crf=21", "crf is given twice, as 20 and as 21"),
         (None, "crf=20:qp=21", "crf and qp contradict each other"),

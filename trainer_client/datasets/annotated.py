@@ -211,14 +211,22 @@ def _used_rows(columns: Columns, durations_s: npt.NDArray[np.float64]) -> _Used:
     return _Used(rows=None if first is None else np.flatnonzero(~unusable), left_out=left_out, first=first)
 
 
+def span_faults(
+    of_row_s: npt.NDArray[np.float64], start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which spans cannot be used, by why, in the order in which one is told; `of_row_s` is how long the video of each
+    row is, NaN where there is none.
+    """
+    past = (start_s >= of_row_s) | (np.isfinite(end_s) & (end_s > of_row_s + PAST_END_S))
+    return {ABSENT: np.isnan(of_row_s), NO_SPAN: ~((start_s >= 0) & (end_s > start_s)), PAST_END: past}
+
+
 def _reasons(columns: Columns, durations_s: npt.NDArray[np.float64], rows: slice) -> dict[str, npt.NDArray[np.bool_]]:
     """Which of these rows cannot be used, by why, in the order in which one is told."""
     video_of, start_s, end_s = columns.video_of[rows], columns.start_s[rows], columns.end_s[rows]
     if video_of.min() < 0 or video_of.max() >= len(durations_s):
         raise BadInput(f"columns: a row is of video {video_of.max()}, wanted 0 to {len(durations_s) - 1}")
-    of_row_s = durations_s[video_of]
-    past = (start_s >= of_row_s) | (np.isfinite(end_s) & (end_s > of_row_s + PAST_END_S))
-    reasons = {ABSENT: np.isnan(of_row_s), NO_SPAN: ~((start_s >= 0) & (end_s > start_s)), PAST_END: past}
+    reasons = span_faults(durations_s[video_of], start_s, end_s)
     if columns.head.has_text and not columns.labels:
         ends = columns.text_at[rows.start + 1 : rows.stop + 1]
         reasons[NO_TEXT] = ends <= columns.text_at[rows]

@@ -16,7 +16,7 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
-from trainer_client.datasets.parsed import Parsed, pick_file, read_text
+from trainer_client.datasets.parsed import Parsed, Unread, pick_file, read_text
 from trainer_client.datasets.spec import DataSpec, Split
 
 VERBS, NOUNS = 97, 300
@@ -94,10 +94,12 @@ def action_files(spec: DataSpec) -> tuple[Path, ...]:
     return (own, *(path for path in beside if path != own and path.is_file()))
 
 
-def read_epic(spec: DataSpec) -> Parsed:
-    """The rows of the split: text and labels "verb", "noun" and "action". Raises BadInput."""
+def read_epic(spec: DataSpec, unread: Unread | None = None) -> Parsed:
+    """The rows of the split: text and labels "verb", "noun" and "action". Raises BadInput, for values that are none
+    unless `unread` takes note of them.
+    """
     own, *others = action_files(spec)
-    clips = read_clips(own)
+    clips = read_clips(own, unread)
     known = {clip.action for clip in clips}.union(*({clip.action for clip in read_clips(other)} for other in others))
     actions = tuple(sorted(known))
     numbers = {name: number for number, name in enumerate(actions)}
@@ -119,15 +121,18 @@ def read_epic(spec: DataSpec) -> Parsed:
     return Parsed(rows=rows, labels=("verb", "noun", "action"), classes=classes, has_text=True)
 
 
-def read_clips(path: Path) -> list[EpicClip]:
-    """The rows of a clips' CSV. Raises BadInput, with the line, for another header or a value that is none."""
+def read_clips(path: Path, unread: Unread | None = None) -> list[EpicClip]:
+    """The rows of a clips' CSV. Raises BadInput, with the line, for another header; for a value that is none unless
+    `unread` takes note of it.
+    """
     clips = []
     for number, row in _csv(path, _COLUMNS):
         try:
-            clip = _clip(row)
+            clips.append(_clip(row))
         except (ValueError, TypeError) as error:
-            raise BadInput(f"{path}, line {number}: {error}") from None
-        clips.append(clip)
+            if unread is None:
+                raise BadInput(f"{path}, line {number}: {error}") from None
+            unread.add(number, error)
     return clips
 
 

@@ -27,7 +27,7 @@ from trainer_client.datasets.columns import HEAD_NAME, VERSION, Columns, open_co
 from trainer_client.datasets.ego4d import read_ego4d
 from trainer_client.datasets.egomcq import read_egomcq
 from trainer_client.datasets.epic_kitchens import action_files, clips_file, read_epic, sentences_file
-from trainer_client.datasets.parsed import Parsed, pick_file
+from trainer_client.datasets.parsed import Parsed, Unread, pick_file
 from trainer_client.datasets.relevancy import relevancy_of, relevant_texts
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.datasets.tables import read_table, table_files
@@ -48,7 +48,7 @@ class _Source:
     """Annotations: the files that they follow from, and what reads these; `said` is what follows from no file."""
 
     files: Sequence[Path]
-    read: Callable[[], Parsed]
+    read: Callable[[Unread | None], Parsed]
     said: tuple[str, ...] = ()
 
 
@@ -66,25 +66,32 @@ def open_dataset(spec: DataSpec, manifest: Manifest, *, option: str = "--data.ab
     return AnnotatedDataset(columns, manifest, naming, texts_of=_texts_of(spec))
 
 
+def read_rows(spec: DataSpec, manifest: Manifest, unread: Unread) -> Parsed:
+    """The rows of annotations as they are written; `unread` takes note of those of tables and EPIC-Kitchens' CSVs that
+    are none. Raises BadInput for what is no annotations at all.
+    """
+    return _source(spec, manifest).read(unread)
+
+
 def _source(spec: DataSpec, manifest: Manifest) -> _Source:
     classes = () if spec.classes is None else (spec.classes,)
     if spec.kind == "ego4d":
         own = pick_file(spec.path, _EGO4D_FILES[spec.split], what="Ego4D")
         files = (own, *spec.extra)
-        return _Source(files=files, read=lambda: read_ego4d(files))
+        return _Source(files=files, read=lambda _: read_ego4d(files))
     if spec.extra:
         raise BadInput(f"extra is {', '.join(map(str, spec.extra))}, and only ego4d has more than one file")
     if spec.kind == "egomcq":
         path = pick_file(spec.path, ("egomcq.json",), what="EgoMCQ")
-        return _Source(files=(path,), read=lambda: read_egomcq(path))
+        return _Source(files=(path,), read=lambda _: read_egomcq(path))
     if spec.kind in ("ek100_mir", "ek100_cls"):
-        return _Source(files=action_files(spec), read=lambda: read_epic(spec))
+        return _Source(files=action_files(spec), read=lambda unread: read_epic(spec, unread))
     if spec.kind == "table":
-        return _Source(files=(*table_files(spec), *classes), read=lambda: read_table(spec))
+        return _Source(files=(*table_files(spec), *classes), read=lambda unread: read_table(spec, unread))
     if spec.kind == "class_folders":
         names = sorted(manifest.videos)
-        return _Source(files=classes, read=lambda: read_class_folders(spec, names), said=tuple(names))
-    return _Source(files=(*list_files(spec), *classes), read=lambda: read_list(spec))
+        return _Source(files=classes, read=lambda _: read_class_folders(spec, names), said=tuple(names))
+    return _Source(files=(*list_files(spec), *classes), read=lambda _: read_list(spec))
 
 
 def _texts_of(spec: DataSpec) -> TextsOf | None:
@@ -131,7 +138,7 @@ def _convert(folder: Path, source: _Source) -> None:
     for left in folder.parent.glob(f"{folder.name}.*{PART_SUFFIX}"):  # of a process that was killed: it had the lock
         shutil.rmtree(left, ignore_errors=True)
     began_s = time.monotonic()
-    parsed = source.read()
+    parsed = source.read(None)
     with new_columns(folder, parsed.labels) as writer:
         writer.add(parsed.rows)
         writer.finish(

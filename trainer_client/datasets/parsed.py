@@ -27,6 +27,17 @@ class Parsed:
     has_text: bool = False
 
 
+class Unread:
+    """Rows that are no annotation, by line, with why: told of one by one, where not the first is to end the reading."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, str]] = []
+
+    def add(self, line: int, why: object) -> None:
+        """Take note of one."""
+        self.lines.append((line, str(why)))
+
+
 def read_text(path: Path) -> io.StringIO:
     """A text file, whole. Raises BadInput if it is not there, is no regular file or is no UTF-8."""
     return io.StringIO(decoded(read_bytes(path), path), newline="")

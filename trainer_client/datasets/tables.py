@@ -16,7 +16,7 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
-from trainer_client.datasets.parsed import Parsed, pick_file, read_classes, read_text, split_names
+from trainer_client.datasets.parsed import Parsed, Unread, pick_file, read_classes, read_text, split_names
 from trainer_client.datasets.spec import DataSpec, Split
 
 _ENDINGS = ("csv", "jsonl", "tsv")
@@ -37,10 +37,12 @@ def table_files(spec: DataSpec) -> tuple[Path, ...]:
     return (own, *(path for path in others if spec.path.is_dir() and path != own and path.is_file()))
 
 
-def read_table(spec: DataSpec) -> Parsed:
-    """The rows of a table. Raises BadInput for a header or a line of another form, or an unknown class."""
+def read_table(spec: DataSpec, unread: Unread | None = None) -> Parsed:
+    """The rows of a table. Raises BadInput for a header of another form; unless `unread` takes note of them, for a line
+    of another form and an unknown class too.
+    """
     own, *others = table_files(spec)
-    lines = list(_lines(own))
+    lines = list(_lines(own, unread))
     has_text = any(line.row.texts for line in lines)
     if not any(line.label is not None for line in lines):
         return Parsed(rows=[line.row for line in lines], has_text=has_text)
@@ -56,7 +58,10 @@ def read_table(spec: DataSpec) -> Parsed:
     for line in lines:
         if line.label is None or line.label not in numbers:
             why = "there is no label" if line.label is None else f"label {show_value(line.label)} is unknown"
-            raise BadInput(f"table {own}, line {line.number}: {why}; wanted one of the {len(classes)} classes")
+            if unread is None:
+                raise BadInput(f"table {own}, line {line.number}: {why}; wanted one of the {len(classes)} classes")
+            unread.add(line.number, why)
+            continue
         rows.append(line.row._replace(labels=(numbers[line.label],)))
     return Parsed(rows=rows, labels=("label",), classes={"label": classes}, has_text=has_text)
 
@@ -68,13 +73,17 @@ def class_names(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def _lines(path: Path) -> Iterator[_Line]:
-    rows = _json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
-    for number, values in rows:
+def _lines(path: Path, unread: Unread | None = None) -> Iterator[_Line]:
+    is_json = path.suffix == ".jsonl"
+    for number, values in _json_rows(path) if is_json else _csv_rows(path):
         try:
+            if not is_json and (None in values or None in values.values()):
+                raise ValueError("it has another number of fields than its header")
             yield _line(number, values)
         except (ValueError, TypeError) as error:
-            raise BadInput(f"table {path}, line {number}: {error}") from None
+            if unread is None:
+                raise BadInput(f"table {path}, line {number}: {error}") from None
+            unread.add(number, error)
 
 
 def _line(number: int, values: Mapping[str, object]) -> _Line:
@@ -109,8 +118,6 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     _check_header(path, reader.fieldnames or ())
     try:
         for row in reader:
-            if None in row or None in row.values():
-                raise BadInput(f"table {path}, line {reader.line_num} has another number of fields than its header")
             yield reader.line_num, row
     except csv.Error as error:
         raise BadInput(f"table {path}, line {reader.line_num}: {error}") from None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -42,7 +42,23 @@ from trainer_client.views import Views
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """Score a model on annotated videos: what is scored by follows from the data and the model."""
+    """Score a model on annotated videos.
+
+    What it is scored by follows from the data and the model.
+    """
+
+    FIRST_OPTIONS: ClassVar[tuple[str, ...]] = (
+        "--data.split",
+        "--data.absent",
+        "--servers",
+        "--batch-clips",
+        "--out",
+        "--tokenizer",
+        "--views.windows",
+        "--views.boxes",
+        "--device",
+        "--precision",
+    )
 
     weights: Annotated[Path, tyro.conf.Positional]
     """A run, one of its checkpoints, an exported folder, or weights of AVION or LaViLa."""

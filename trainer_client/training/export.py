@@ -51,9 +51,7 @@ class _Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the weights of a run as safetensors with a JSON configuration, as a folder that transformers loads, or as
-    ONNX.
-    """
+    """Write a run's weights: safetensors, transformers or ONNX."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, whose newest checkpoint is taken, or one checkpoint (step_*)."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from prometheus_client import CollectorRegistry
 
+from framefeed.errors import BadInput
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.buckets import Buckets
 from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
@@ -96,6 +97,14 @@ class FeedOptions:
     io_threads: int = IO_THREADS
     """Threads that ZeroMQ receives and deciphers in, some 0.8 GB/s each (CURVE); a connection is one thread's."""
     credentials: Annotated[Credentials, tyro.conf.arg(name="")] = field(default_factory=Credentials)
+
+    def __post_init__(self) -> None:
+        for name in ("prefetch_mib", "inflight_mib", "local_cpus", "prefetch_batches"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"--{name.replace('_', '-')} is {value}, wanted at least 1")
+        if not 0 <= self.hedge_share <= 1:
+            raise BadInput(f"--hedge-share is {self.hedge_share:g}, wanted 0 to 1")
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
         """A loader that gives the plan's batches, of which each rank has its share; closing it is the caller's.

@@ -5,6 +5,7 @@ It knows no task and no data.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,12 @@ class LearningOptions:
     """Keep a moving average of the weights with this decay (0.9999, say); 0 keeps none."""
 
     def __post_init__(self) -> None:
+        for name in ("lr", "base_lr", "start_lr", "end_lr"):
+            value, least = getattr(self, name), "more than 0" if name in ("lr", "base_lr") else "0 or more"
+            if value is not None and not (0 <= value < math.inf and (value or least == "0 or more")):
+                raise BadInput(f"--{name.replace('_', '-')} is {value:g}, wanted {least} and finite")
+        if self.lr_clips < 1:
+            raise BadInput(f"--lr-clips is {self.lr_clips}, wanted at least 1")
         if not 0 <= self.warmup <= 1:
             raise BadInput(f"--warmup is {self.warmup:g}, wanted a share of the steps, 0 to 1")
         if not self.clip_norm >= 0:

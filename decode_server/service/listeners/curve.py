@@ -15,11 +15,11 @@ from framefeed.key_files import write_public, write_secret
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Make a CURVE key pair for a server or a trainer: FOLDER/NAME.secret and FOLDER/NAME.public.
+    """Make a CURVE key pair for a server or a trainer.
 
-    The secret one stays where it is made. A server takes its own with --curve-key and the public keys of its trainers,
-    one a line in a file, with --curve-allow; a trainer takes its own with --curve-key and the servers' public one with
-    --curve-server.
+    They are FOLDER/NAME.secret and FOLDER/NAME.public; the secret one stays where it is made. A server takes its own
+    with --curve-key and the public keys of its trainers, one a line in a file, with --curve-allow; a trainer takes its
+    own with --curve-key and the servers' public one with --curve-server.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]

@@ -26,7 +26,7 @@ _LEAST_EVERY_S, _MOST_EVERY_S = 0.2, 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Top:
-    """Watch a run: is a GPU starved, which rank, by what, and what would help."""
+    """Say whether GPUs starve, which rank, by what, and what helps."""
 
     urls: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Metrics pages of a trainer's ranks, and of servers: HOST:PORT or http://HOST:PORT/metrics."""

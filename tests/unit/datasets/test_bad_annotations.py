@@ -61,7 +61,7 @@ CASES: dict[str, tuple[str, dict[str, str], str]] = {
     "wrong header": ("table", {"val.csv": "path,label\na,x\n"}, "has the header 'path, label', wanted video"),
     "no header": ("table", {"val.csv": ""}, "has the header 'nothing', wanted video"),
     "only a header": ("table", {"val.csv": "video,label\n"}, "table val of .* has no row, .*an empty split"),
-    "fields missing": ("table", {"val.csv": "video,start,label\na,1\n"}, "line 2 has another number of fields"),
+    "fields missing": ("table", {"val.csv": "video,start,label\na,1\n"}, "line 2: it has another number of fields"),
     "no number": ("table", {"val.csv": "video,start,label\na,soon,x\n"}, "line 2: start is 'soon', wanted seconds"),
     "no video": ("table", {"val.csv": "video,label\n,x\n"}, "line 2: video is '', wanted a name"),
     "past the end": (

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypeVar, cast
 
+import torch
 import tyro
 
 from framefeed.errors import BadInput
 from models.attention import Backend
+from models.attention_flash import PACKAGES
 from models.block import VIT_STACKS, Activation, Checkpointing, DropPathRule, StackConfig
 from models.classifier import ClassifierConfig
 from models.cmae import CMAEConfig
@@ -234,6 +236,12 @@ class Kernels:
     """Attention's kernel: torch's choice (sdpa) or one of its, the flash-attn package, or the plain equation."""
     checkpointing: Checkpointing = "none"
     """Activations kept: all, each block's input, or each √depth-th; the rest is computed again, a third more time."""
+
+    def check(self, device: torch.device) -> None:
+        """Raises BadInput for a kernel that this machine does not have on that device."""
+        if self.attention == "flash" and (device.type != "cuda" or not PACKAGES):
+            lack = "flash-attn is not installed" if not PACKAGES else f"it does not run on {device.type}"
+            raise BadInput(f"--attention is flash, and {lack}; wanted sdpa, or pip install 'framefeed[flash]' on a GPU")
 
     def on(self, config: ConfigT) -> ConfigT:
         """A configuration with this in all of its stacks."""

@@ -13,11 +13,13 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from framefeed.errors import BadInput
+from framefeed.option_types import spelled
+from framefeed.show_value import show_value
 
 RecipeT = TypeVar("RecipeT")
 
@@ -163,7 +165,15 @@ def _converted(value: object, hint: object, *, what: str) -> object:
                 return msgspec.convert(str(value), hint, dec_hook=_path)
             except msgspec.ValidationError:
                 pass
-        raise BadInput(f"{what}: {str(error).partition(chr(10))[0]}") from None
+        if not isinstance(value, _Text):
+            raise BadInput(f"{what}: {str(error).partition(chr(10))[0]}") from None
+        raise BadInput(f"{what} is {show_value(str(value))}, wanted {_wanted(hint)}") from None
+
+
+def _wanted(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    return spelled(hint)
 
 
 def _as_json(value: object) -> object:

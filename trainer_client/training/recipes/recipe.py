@@ -9,7 +9,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import tyro
 
@@ -38,6 +38,10 @@ class Windows:
 
     window_s: Annotated[float, tyro.conf.arg(prefix_name=False)] = 4.0
     """Videos are cut into windows of so many seconds, the samples; a clip starts at a random frame of one."""
+
+    def __post_init__(self) -> None:
+        if not self.window_s > 0:
+            raise BadInput(f"--window-s is {self.window_s:g}, wanted more than 0 seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +135,22 @@ class How:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A run, whole. `name` is that of the function in the catalogue that made it, before changes."""
+
+    FIRST_OPTIONS: ClassVar[tuple[str, ...]] = (
+        "--servers",
+        "--preset",
+        "--window-s",
+        "--data.kind",
+        "--data.path",
+        "--frames",
+        "--batch-clips",
+        "--steps",
+        "--epochs",
+        "--lr",
+        "--init-from",
+        "--nproc",
+        "--resume",
+    )
 
     name: tyro.conf.Fixed[str]
     what: Annotated[What, _bare]

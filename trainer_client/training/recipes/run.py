@@ -49,6 +49,7 @@ def train(recipe: Recipe) -> None:
 
 def _train(recipe: Recipe, compute: Compute) -> None:
     what, how = recipe.what, recipe.how
+    how.kernels.check(compute.device)
     if compute.passes.parallel.compiled and any(rule.pads for rule in what.rules):
         raise BadInput("--short pad: compiled blocks are made anew for each batch's lengths; wanted --compiled off")
     data = open_data(what.data, how.root, what.mix)

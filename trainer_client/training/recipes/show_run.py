@@ -31,7 +31,10 @@ _ENDINGS = (".png", ".mp4", ".json")
 
 @dataclass(frozen=True, kw_only=True)
 class ShowRun:
-    """Make a step's batch of a run again, byte by byte, and write it as a sheet, a film or a record."""
+    """Make a step's batch of a run again, byte by byte.
+
+    It is written as a sheet, a film or a record.
+    """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run: its recipe.json, and its newest checkpoint, which knows what stood in."""

@@ -10,10 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from framefeed.cli.command import parse_options
+from framefeed.cli.help_page import columns_page
 from trainer_client.training.recipes.catalogue import RECIPES, about, find_recipe, makers
 from trainer_client.training.recipes.overrides import CHANGE, changed
 from trainer_client.training.recipes.recipe import Recipe
@@ -23,7 +21,7 @@ from trainer_client.training.recipes.run import train
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a recipe; `framefeed train --help` lists them."""
+    """Train a recipe; 'framefeed train --help' lists them."""
 
     recipe: Recipe
 
@@ -38,7 +36,7 @@ class Train:
         Raises BadInput, in one line, for a recipe or field that there is not (with the nearest), for values that none
         takes, and for what has no default; SystemExit after --help.
         """
-        if not args or args[0] in ("-h", "--help"):
+        if not args or args[0] in ("-h", "--help", "--help-all"):
             _list_recipes()
             raise SystemExit(0 if args else 2)
         name, *rest = args
@@ -52,9 +50,11 @@ class Train:
 
 
 def _list_recipes() -> None:
-    table = Table("recipe", "what it trains", title="framefeed train RECIPE [ROOT] [options] [name.of.field=value …]")
-    for name in RECIPES:
-        table.add_row(name, about(name).partition("\n")[0])
-    console = Console(width=120)
-    console.print(table, highlight=False)
-    console.print("framefeed train RECIPE --help lists its fields; RECIPE may be a run's recipe.json", highlight=False)
+    rows = [(name, about(name).partition("\n")[0]) for name in RECIPES]
+    lines = [
+        "usage: framefeed train RECIPE ROOT [options] [name.of.field=value …]",
+        "",
+        *columns_page(rows, left=24),
+        "",
+    ]
+    print("\n".join([*lines, "framefeed train RECIPE --help shows its options; RECIPE may be a recipe.json"]))

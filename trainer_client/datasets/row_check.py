@@ -1,0 +1,191 @@
+"""What of each row of annotations a root can give: every row is usable or counted, by why not. It reads no file.
+
+What is found is by row, in arrays; a line of it is made only where somebody looks. A million rows take a second or two.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from framefeed.errors import BadInput
+from framefeed.manifest import Manifest
+from framefeed.quarantine import Quarantine
+from framefeed.show_value import show_value
+from trainer_client.checked_dataset import CheckedDataset
+from trainer_client.datasets.annotated import ABSENT, NO_SPAN, PAST_END, span_faults
+from trainer_client.datasets.column_writer import Row
+from trainer_client.datasets.video_names import VideoNames, without_ending
+from trainer_client.samples import Dataset, Sample
+
+USABLE, CLIPPED, QUARANTINED, UNREAD = "usable", "usable, cut off at the end", "quarantined", "not readable"
+_STATES = (USABLE, CLIPPED, ABSENT, NO_SPAN, PAST_END, QUARANTINED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFinding:
+    """A row that is not used as it is: its number from 0, what of it, and why in words."""
+
+    row: int
+    state: str
+    video: str
+    start_s: float
+    end_s: float
+    why: str
+
+    def __str__(self) -> str:
+        span = "" if np.isinf(self.end_s) and not self.start_s else f" [{self.start_s:g}, {self.end_s:g}) s"
+        return f"row {self.row}: {show_value(self.video)}{span}: {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowCheck:
+    """What was found: a state (`_STATES`, by number) and a video (None: unknown) of each row that could be read, and
+    the lines that could not. `spans_s` are float64 (N, 2), an end of infinity being the video's.
+    """
+
+    names: tuple[str, ...]
+    video_of: npt.NDArray[np.int32]
+    spans_s: npt.NDArray[np.float64]
+    state_of: npt.NDArray[np.int8]
+    found: tuple[str | None, ...]
+    manifest: Manifest
+    quarantine: Quarantine
+    unread: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, read or not."""
+        return len(self.video_of) + len(self.unread)
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """How many rows are what; the sum is `rows`."""
+        numbers = np.bincount(self.state_of, minlength=len(_STATES)).tolist()
+        return {**dict(zip(_STATES, numbers, strict=True)), UNREAD: len(self.unread)}
+
+    @property
+    def unusable(self) -> int:
+        """How many rows cannot be used."""
+        return self.rows - self.counts[USABLE] - self.counts[CLIPPED]
+
+    def usable_rows(self) -> Iterator[tuple[int, Row]]:
+        """The rows that can be used, by number: videos as the root calls them, ends no later than theirs."""
+        for row in np.flatnonzero(self.state_of <= _STATES.index(CLIPPED)).tolist():
+            video = self.found[self.video_of[row]]
+            assert video is not None
+            end_s = min(float(self.spans_s[row, 1]), self.manifest.videos[video].duration_s)
+            yield row, Row(video, float(self.spans_s[row, 0]), end_s)
+
+    def findings(self, state: str, *, most: int | None = None) -> Iterator[RowFinding]:
+        """The rows of this state (or lines that are none), the first `most` of them."""
+        if state == UNREAD:
+            for line, why in self.unread[:most]:
+                yield RowFinding(row=line, state=state, video="", start_s=0.0, end_s=0.0, why=why)
+            return
+        for row in np.flatnonzero(self.state_of == _STATES.index(state))[:most].tolist():
+            at = int(self.video_of[row])
+            start_s, end_s = self.spans_s[row].tolist()
+            why = self._why(state, at, start_s, end_s)
+            yield RowFinding(row=row, state=state, video=self.names[at], start_s=start_s, end_s=end_s, why=why)
+
+    def _why(self, state: str, at: int, start_s: float, end_s: float) -> str:
+        video = self.found[at]
+        if state == ABSENT:
+            return self._absent(self.names[at])
+        if state == NO_SPAN:
+            return "wanted 0 <= start < end"
+        assert video is not None
+        if state == QUARANTINED:
+            return f"quarantined: {self.quarantine.touching(video, start_s, end_s)}"
+        return f"past the end: it has {self.manifest.videos[video].duration_s:g} s"
+
+    def _absent(self, name: str) -> str:
+        """Why a name is no video's: its file was refused when it was indexed, or nothing is called so."""
+        if name not in self._why_absent:
+            refused = self._refused.get(_last(name))
+            near = "" if refused else self._near(_last(name))
+            hint = f"; did you mean {near!r}?" if near else ""
+            self._why_absent[name] = f"refused when it was indexed: {refused}" if refused else f"not in the root{hint}"
+        return self._why_absent[name]
+
+    def _near(self, last: str) -> str:
+        """The video whose name is most like one, by its last part; empty if none is."""
+        near = difflib.get_close_matches(last, self._videos_by_last, n=1)
+        return self._videos_by_last[near[0]] if near else ""
+
+    @cached_property
+    def _why_absent(self) -> dict[str, str]:
+        return {}
+
+    @cached_property
+    def _videos_by_last(self) -> Mapping[str, str]:
+        return {_last(video): video for video in self.manifest.videos}
+
+    @cached_property
+    def _refused(self) -> Mapping[str, str]:
+        return {_last(one.path): one.reason for one in self.manifest.refused}
+
+
+def check_rows(rows: Iterable[Row], manifest: Manifest, quarantine: Quarantine, *, clip: bool = False) -> RowCheck:
+    """What of each row the manifest's videos can give. With `clip` a span that begins in its video and ends past that
+    is used up to there; without, only one that ends up to a second past, which is rounding.
+    """
+    numbers: dict[str, int] = {}
+    table = [(numbers.setdefault(row.video, len(numbers)), row.start_s, row.end_s) for row in rows]
+    values = np.array(table, np.float64).reshape(len(table), 3)
+    video_of, spans_s = values[:, 0].astype(np.int32), np.ascontiguousarray(values[:, 1:])
+    videos = VideoNames(manifest.videos.keys())
+    found = tuple(videos.find(name) for name in numbers)
+    lengths_s = np.array([np.nan if one is None else manifest.videos[one].duration_s for one in found], np.float64)
+    of_row_s = lengths_s[video_of]
+    state_of = np.zeros(len(values), np.int8)
+    state_of[_touched(found, video_of, spans_s, quarantine)] = _STATES.index(QUARANTINED)
+    faults = span_faults(of_row_s, spans_s[:, 0], spans_s[:, 1])
+    for why, these in reversed(faults.items()):  # the first reason is told
+        begins_inside = (spans_s[:, 0] < of_row_s) if clip and why == PAST_END else np.zeros(len(these), np.bool_)
+        state_of[these & begins_inside & (state_of == 0)] = _STATES.index(CLIPPED)
+        state_of[these & ~begins_inside] = _STATES.index(why)
+    return RowCheck(
+        names=tuple(numbers),
+        video_of=video_of,
+        spans_s=spans_s,
+        state_of=state_of,
+        found=found,
+        manifest=manifest,
+        quarantine=quarantine,
+    )
+
+
+def check_samples(dataset: Dataset, manifest: Manifest, quarantine: Quarantine, *, clip: bool = False) -> RowCheck:
+    """The same of Samples, as a script has them: `unread` are those that raise or are none, by their index."""
+    checked = CheckedDataset(dataset)
+    rows, unread = [], []
+    for index in range(len(checked)):
+        try:
+            sample: Sample = checked[index]
+            rows.append(Row(sample.video, sample.start_s, sample.end_s))
+        except BadInput as error:
+            unread.append((index, str(error)))
+    found = check_rows(rows, manifest, quarantine, clip=clip)
+    return replace(found, unread=tuple(unread))
+
+
+def _touched(
+    found: Sequence[str | None], video_of: npt.NDArray[np.int32], spans_s: npt.NDArray[np.float64], listed: Quarantine
+) -> list[int]:
+    """The rows whose span touches a quarantined stretch; only those of videos that have one are looked at."""
+    held = {at: name for at, name in enumerate(found) if name is not None and listed.of(name)}
+    if not held:
+        return []
+    rows = np.flatnonzero(np.isin(video_of, list(held))).tolist()
+    return [row for row in rows if listed.touching(held[int(video_of[row])], *spans_s[row].tolist()) is not None]
+
+
+def _last(name: str) -> str:
+    return without_ending(name).rpartition("/")[2]
