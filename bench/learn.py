@@ -31,7 +31,7 @@ SCENES = "scenes"  # what making them is timed under
 
 @dataclass(frozen=True, kw_only=True)
 class LearnBench:
-    """Make scenes, train the small recipes on them, score what they have learned."""
+    """Train the small recipes on made scenes and score them."""
 
     studies: tuple[str, ...] = tuple(STUDIES)
     """Which; those that are not named keep the figures that --out has."""

@@ -242,6 +242,7 @@ def test_a_source_without_a_usable_frame_leaves_nothing(tmp_path: Path) -> None:
     assert not any((tmp_path / "parts").iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_uses_what_it_can_reports_the_rest_and_repeats_only_what_changed(tmp_path: Path) -> None:
     sources, root = tmp_path / "in", tmp_path / "root"
     for name in ("a.mp4", "deep/b.mkv"):

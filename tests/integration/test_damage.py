@@ -144,6 +144,7 @@ def _run(folder: Path, names: list[str], seeds: int) -> Counter[str]:
     return counts
 
 
+@pytest.mark.slow
 def test_damaged_files_of_each_codec_give_exact_frames_or_errors(tmp_path: Path) -> None:
     counts = _run(tmp_path, ["x264_default.mp4", "x265_open.mkv", "mpeg2.ts", "mpeg4_b.avi", "vp8.webm"], 1)
     assert counts.total() == 40

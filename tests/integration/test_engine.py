@@ -56,6 +56,7 @@ def _decode(engine: Engine, request: ClipRequest) -> np.ndarray:
     return out.reshape(request.shape)
 
 
+@pytest.mark.slow
 def test_rgb_is_close_to_the_ideal_clip(library: Library, chunks: Path) -> None:
     engine = Engine(library)
     for seed in range(8):
@@ -77,6 +78,7 @@ def test_a_flipped_clip_is_the_mirror_image(library: Library) -> None:
         assert not np.array_equal(mirrored, plain)
 
 
+@pytest.mark.slow
 def test_a_clip_that_crosses_chunks_is_that_of_the_unchunked_video(tmp_path: Path) -> None:
     """The chunks and the whole file hold the same frames, so the clips differ only by what encoding lost."""
     source = make_numbered_video(

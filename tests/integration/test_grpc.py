@@ -82,7 +82,9 @@ def test_describe(server: Server, stub: DecodeServiceStub) -> None:
         dataset="v1-fake",
         max_clip_bytes=256 << 20,
         software=version("framefeed"),
+        metrics_port=reply.description.metrics_port,
     )
+    assert server.metrics_url == f"http://127.0.0.1:{reply.description.metrics_port}/metrics"
 
 
 def test_calls_of_all_kinds_share_a_stream_and_a_cancel_takes_no_credit_and_has_no_reply(

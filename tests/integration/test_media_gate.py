@@ -125,6 +125,7 @@ def test_a_file_that_became_a_pipe_is_an_error_and_no_wait(tmp_path: Path) -> No
         storage_of(tmp_path).read("a.mp4", 0, 8)
 
 
+@pytest.mark.slow
 def test_a_link_that_is_swapped_while_it_is_opened_shows_nothing_of_outside(tmp_path: Path) -> None:
     """A thread swaps a file with a link out of the root, as fast as it can."""
     root, outside = tmp_path / "root", tmp_path / "outside"

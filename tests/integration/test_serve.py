@@ -96,7 +96,8 @@ def test_describe(server: Server, client: Client) -> None:
     assert isinstance(reply, ServerReply)
     assert reply.load.credits >= 5, "four at a time, and one more"
     assert len(reply.instance) == 16
-    assert replace(reply, load=Load(), instance="") == ServerReply(
+    assert server.metrics_url == f"http://127.0.0.1:{reply.metrics_port}/metrics"
+    assert replace(reply, load=Load(), instance="", metrics_port=0) == ServerReply(
         attempt=3,
         server=server.name,
         fingerprint="fake-1",
@@ -486,6 +487,7 @@ def test_a_port_in_use_is_one_line_and_2(server: Server) -> None:
     assert line == f"framefeed: metrics: port {port} of 127.0.0.1 is in use; choose another with --metrics-port"
 
 
+@pytest.mark.slow
 def test_workers_that_refuse_or_cannot_start_end_the_server_in_one_line() -> None:
     free = ("--bind", "tcp://127.0.0.1:0", "--metrics-port", "0")
     assert run_and_fail("/refuses", *free) == (2, "framefeed: root refuses: wanted another")

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from framefeed.wire import ClipReply
 from tests.integration.fake_worker import pattern_of
 from tests.integration.serving import PATIENCE_S, Server, request, wait_until
@@ -67,12 +69,14 @@ def serve(folder: Path, *, hold_s: float) -> Server:
     return Server(folder, "/videos", *options)
 
 
+@pytest.mark.slow
 def test_clients_that_hold_on_to_what_they_have_leave_enough_for_one_more(tmp_path: Path) -> None:
     with serve(tmp_path, hold_s=1000.0) as server, stopped_readers(server.endpoint):
         read_on(server.endpoint, clips=CLIPS)
         assert server.metrics()['framefeed_server_refused_total{reason="lease"}'] == 0
 
 
+@pytest.mark.slow
 def test_who_is_cut_off_while_it_is_stopped_goes_on_with_a_new_connection_and_no_wrong_clip(tmp_path: Path) -> None:
     with serve(tmp_path, hold_s=0.3) as server, stopped_readers(server.endpoint) as readers:
         refused = 'framefeed_server_refused_total{reason="lease"}'

@@ -110,6 +110,7 @@ def test_it_is_not_pickled_for_workers_that_are_spawned(server: Server) -> None:
             next(iter(under(clips, num_workers=1, multiprocessing_context="spawn")))
 
 
+@pytest.mark.slow
 def test_a_run_without_an_end_has_no_length(server: Server) -> None:
     with dataset(server, epochs=None) as clips:
         with pytest.raises(TypeError, match="no end"):

@@ -185,6 +185,7 @@ def test_a_real_runs_weights_are_exported(root: Path, server: Server, tmp_path: 
     assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_run_is_lengthened_and_one_that_is_finished_or_of_another_data_set_says_so(
     root: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -219,6 +219,7 @@ def _abort_on_a(task: CheckTask) -> FileCheck:
     return check_file(task)
 
 
+@pytest.mark.slow
 def test_a_decoder_that_crashes_costs_its_own_file_only(root: Path) -> None:
     checks = list(check_all(_tasks(root), jobs=2, check=_abort_on_a))
     assert len(checks) == 6
@@ -262,6 +263,7 @@ def test_runs_hold_every_shown_packet_once(tmp_path: Path, options: dict[str, st
     assert not any(check.spans for check in verify_root(tmp_path, deep=True, jobs=1))
 
 
+@pytest.mark.slow
 def test_what_a_damaged_source_lost_is_quarantined_until_it_is_chunked_anew(tmp_path: Path) -> None:
     source = make_numbered_video(tmp_path / "in" / "v.mkv", frames=180, options={"g": "30"}, **SMALL)
     whole = source.read_bytes()

@@ -12,5 +12,5 @@ from framefeed.errors import BadInput
 
 @pytest.mark.parametrize(("steps", "rounds"), [(8, 5), (60, 0)])
 def test_too_little_to_measure_is_one_line(tmp_path: Path, steps: int, rounds: int) -> None:
-    with pytest.raises(BadInput, match="wanted more than 8, and rounds at least 1"):
+    with pytest.raises(BadInput, match="wanted more than 8, and --rounds at least 1"):
         LocalBench(root=tmp_path, steps=steps, rounds=rounds, out=tmp_path / "x").run()

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -100,9 +100,14 @@ class ClipChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Extract:
-    """Write a model's features of every window of the videos, or of every annotated clip, and what they show:
+    """Write a model's features of every window or annotated clip. Beside them stands what clips show:
     motion_intensity and scene_complexity. The same command goes on where an earlier one was stopped or killed.
     """
+
+    FIRST_OPTIONS: ClassVar[tuple[str, ...]] = (
+        "--window-s", "--stride-s", "--annotations", "--kind", "--frames", "--model.arch", "--feature", "--format",
+        "--servers", "--batch-clips",
+    )  # fmt: skip
 
     weights: Annotated[Path, tyro.conf.Positional]
     """A run, one of its checkpoints, an exported folder, or weights of AVION or LaViLa."""

@@ -46,8 +46,8 @@ class ClientFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Look at this machine, and with --servers at those, and say what to change. The exit code is 0 where all is well,
-    1 where something could be better, 2 where something will not work."""
+    """Say what to change on this machine, or of running servers. The exit code is 0 where all is well, 1 where
+    something could be better, 2 where something will not work."""
 
     root: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of videos: its storage is looked at, and read for --read-s; its manifest says what servers are asked."""

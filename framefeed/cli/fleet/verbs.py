@@ -57,8 +57,8 @@ def connected(address: str) -> Iterator[RayPlane]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetUp:
-    """Start servers on the cluster's boxes; with --watch keep as many as a run needs, until SIGTERM or Ctrl-C. Servers
-    stay when this ends: `fleet scale 0` ends them."""
+    """Start decode servers on the boxes of a Ray cluster. With --watch keep as many as a run needs, until SIGTERM or
+    Ctrl-C. Servers stay when this ends: `fleet scale 0` ends them."""
 
     root: Annotated[Path, tyro.conf.Positional]
     """Folder of videos, as every box sees it."""
@@ -146,7 +146,7 @@ class FleetUp:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetScale:
-    """Have so many servers, no more and no fewer: those that are too many are drained. A `fleet up --watch` that runs
+    """Have so many servers; those that are too many are drained. A `fleet up --watch` that runs
     keeps to it too."""
 
     count: Annotated[int, tyro.conf.Positional]
@@ -171,8 +171,8 @@ class FleetScale:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetDrain:
-    """End one server in good order: it tells its trainers, finishes what it has and is gone. A `fleet up --watch` that
-    runs starts another in its place."""
+    """End one server of the fleet in good order. It tells its trainers, finishes what it has and is gone. A
+    `fleet up --watch` that runs starts another in its place."""
 
     name: Annotated[str, tyro.conf.Positional]
     """As `fleet status` names it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +102,7 @@ def test_how_long_there_was_no_room_at_all() -> None:
     assert (box.open, box.turns.none_for_s(box.now_s)) == ({"a"}, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 5), st.integers(6, 30), st.data())
 def test_every_living_server_is_found_however_little_room_there_is(room: int, count: int, data: st.DataObject) -> None:

@@ -74,19 +74,19 @@ def test_what_becomes_of_poison_reaches_the_loader(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "says"),
     [
-        {"order": "window"},
-        {"poison": "ignore"},
-        {"poison_budget": -1},
-        {"poison_servers": 0},
-        {"hedge_share": 2},
-        {"affinity_slack": 0},
-        {"attempt_min_s": 0},
-        {"on_stall": "panic"},
+        ({"order": "window"}, "loader: "),
+        ({"poison": "ignore"}, "loader: "),
+        ({"poison_budget": -1}, "loader: "),
+        ({"poison_servers": 0}, "loader: "),
+        ({"hedge_share": 2}, "--hedge-share is 2, wanted 0 to 1"),
+        ({"affinity_slack": 0}, "loader: "),
+        ({"attempt_min_s": 0}, "loader: "),
+        ({"on_stall": "panic"}, "loader: "),
     ],
 )
-def test_options_that_make_no_sense_are_one_line(options: dict[str, object]) -> None:
-    with pytest.raises(BadInput, match="loader: ") as refused:
+def test_options_that_make_no_sense_are_one_line(options: dict[str, object], says: str) -> None:
+    with pytest.raises(BadInput, match=says) as refused:
         opened(**options)
     assert "\n" not in str(refused.value)

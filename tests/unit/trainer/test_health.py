@@ -139,6 +139,7 @@ def test_clips_of_a_step_are_checked_drawn_and_recorded(tmp_path: Path, caplog: 
     assert line.startswith("step 4: 2 of 6 clips that were looked at have a cut, as [0, 1) s of v")
 
 
+@pytest.mark.slow
 def test_the_same_steps_show_the_same_rows_and_old_looks_go(tmp_path: Path) -> None:
     shown = []
     for name in ("a", "b"):

@@ -165,7 +165,7 @@ def _converted(value: object, hint: object, *, what: str) -> object:
                 return msgspec.convert(str(value), hint, dec_hook=_path)
             except msgspec.ValidationError:
                 pass
-        if not isinstance(value, _Text):
+        if not isinstance(value, _Text) or isinstance(_as_json(value), list | dict):
             raise BadInput(f"{what}: {str(error).partition(chr(10))[0]}") from None
         raise BadInput(f"{what} is {show_value(str(value))}, wanted {_wanted(hint)}") from None
 
