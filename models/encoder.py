@@ -31,7 +31,7 @@ def feature_of(
 
     Raises ValueError for clips that do not fit, and for padded ones of a TimeSformer.
     """
-    padded = dict[str, Tensor]()
+    padded: dict[str, Tensor] = {}
     if frames_B is not None:
         if isinstance(encoder, TimeSformer):
             raise ValueError(
