@@ -92,6 +92,7 @@ def leader_of(ranks: list[Rank]) -> Rank:
     return max(ranks, key=lambda rank: rank.count("look") - before[rank])
 
 
+@pytest.mark.slow
 def test_one_rank_looks_for_all_and_when_it_is_killed_another_does(tmp_path: Path) -> None:
     names = [enter(tmp_path, f"s{number}") for number in range(100)]
     with node(tmp_path) as ranks:
@@ -120,6 +121,7 @@ def test_an_entry_is_read_once_as_long_as_it_is_the_same_file(tmp_path: Path) ->
         assert [line.split()[1] for line in rank.lines if line.startswith("read")] == [*names, names[1]]
 
 
+@pytest.mark.slow
 def test_a_leader_that_hangs_keeps_nobody_from_seeing(tmp_path: Path) -> None:
     names = [enter(tmp_path, "a")]
     with node(tmp_path) as ranks:

@@ -25,6 +25,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return video
 
 
+@pytest.mark.slow
 def test_it_finds_the_same_crf_each_time_and_nearly_the_same_wherever_it_begins(source: Path) -> None:
     found = matched(TRAIN, source, short_side_px=108)
     assert found == matched(TRAIN, source, short_side_px=108)

@@ -172,6 +172,7 @@ def test_a_finished_run_leaves_its_sheet_summary_and_checkpoint_and_refuses_anot
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_real_runs_weights_are_exported(root: Path, server: Server, tmp_path: Path) -> None:
     """The last step's checkpoint, whole, into a folder that gives the same model again."""
     options = ("--servers", server.endpoint, "--out", str(tmp_path / "run"), *SMALL, "--steps", "3")

@@ -15,6 +15,7 @@ from decode_server.chunking.synthetic_actions import ACTIONS, FPS, OPPOSITE, mak
 from framefeed.errors import BadInput
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     made = [
         make_videos(tmp_path / str(n), videos=2, seconds=0.5, size_px=(128, 96), seed=seed)

@@ -18,6 +18,7 @@ from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.training.recipes.clip_spec import ClipSpec
 
 
+@pytest.mark.slow
 def test_two_million_pairs_take_64_bytes_each_at_most_and_none_of_memory(tmp_path: Path) -> None:
     pairs = 2_000_000
     with new_columns(tmp_path / "pairs") as writer:

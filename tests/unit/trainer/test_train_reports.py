@@ -89,6 +89,7 @@ def test_a_project_without_the_package_is_one_line(tmp_path: Path, monkeypatch: 
         Curves(tmp_path, first_step=0, project="mine", config={})
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_the_curves_and_a_resumed_run_goes_on_in_its_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
