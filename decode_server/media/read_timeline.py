@@ -16,7 +16,8 @@ from decode_server.media.frame_order import order_by_decoding
 from decode_server.media.pictures import picture_changes
 from decode_server.media.soundness import STRICT, TELL_WHAT_IS_MISSING
 from decode_server.media.stream_choice import OpenVideo
-from decode_server.media.timeline import StreamFacts, Timeline, build_timeline, needs_order, stream_breaks
+from decode_server.media.stream_facts import StreamFacts
+from decode_server.media.timeline import Timeline, build_timeline, needs_order, stream_breaks
 
 
 def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: float) -> Timeline:

@@ -23,6 +23,7 @@ from decode_server.media.media_use import Loss, MediaUse, joined
 from decode_server.media.packet_flags import Flags, packet_flags, undecodable
 from decode_server.media.packet_index import DAMAGED, DISPOSABLE, HIDDEN, KEY
 from decode_server.media.picture import SourcePicture
+from decode_server.media.stream_facts import StreamFacts
 from framefeed.errors import CorruptMedia
 
 DEFAULT_MAX_GAP_S = 300.0
@@ -34,22 +35,6 @@ _END_TOLERANCE_S = 0.5
 _MOST_LINES = 8  # of one kind; more are told in one
 
 Times = np.ndarray[Any, np.dtype[np.int64]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamFacts:
-    """What container and codec say of a stream as a whole. `end` and `frames` are what the head promises, 0 where it
-    promises nothing; `note` is about the choice of the stream, `dropped` when frames would show that FFmpeg drops.
-    """
-
-    container: str
-    time_base: Fraction
-    frames_per_s: Fraction
-    reordered: bool
-    frames: int
-    end: int
-    note: str = ""
-    dropped: Sequence[int] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

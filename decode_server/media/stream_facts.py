@@ -1,0 +1,23 @@
+"""What container and codec say of a whole stream, before anything is decided by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFacts:
+    """What container and codec say of a stream as a whole. `end` and `frames` are what the head promises, 0 where it
+    promises nothing; `note` is about the choice of the stream, `dropped` when frames would show that FFmpeg drops.
+    """
+
+    container: str
+    time_base: Fraction
+    frames_per_s: Fraction
+    reordered: bool
+    frames: int
+    end: int
+    note: str = ""
+    dropped: Sequence[int] = ()
