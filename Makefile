@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 # More than a small machine has cores: many tests wait for other processes.
-PYTEST_WORKERS ?= 3
+PYTEST_WORKERS ?= 4
 # Tests start hundreds of processes: with this set each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 # Wheels of which the hash is known, and nothing else; framefeed itself is built by what came with them.

@@ -620,6 +620,7 @@ def test_what_waits_behind_hung_reads_goes_elsewhere_at_once(tmp_path: Path, gat
         assert isinstance(client.decode(request())[0], ClipReply)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_threads_all_hang_for_long_is_replaced(tmp_path: Path, gate: Gate) -> None:
     args = ("/videos", "--workers", "1", "--threads", "2", "--read-s", "0.2", "--hang-s", "0.3")
     hung = request(gate.video.replace("wait:", "read:"))

@@ -158,6 +158,7 @@ def test_a_port_that_is_taken_says_so(server: PageServer) -> None:
         PageServer("127.0.0.1", 70_000, get=get)
 
 
+@pytest.mark.slow
 def test_who_gets_no_page_is_told_of() -> None:
     told: list[tuple[str, str]] = []
     server = PageServer("127.0.0.1", 0, get=get, refused=lambda who, why: told.append((who, why)))

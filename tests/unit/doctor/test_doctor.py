@@ -99,6 +99,7 @@ def test_servers_are_reached_asked_and_measured(doctor: Run, tmp_path: Path) -> 
         assert one.decode_calls == two.decode_calls == 4
 
 
+@pytest.mark.slow
 def test_odd_and_lost_servers_are_named(doctor: Run, tmp_path: Path) -> None:
     manifest_of({"v": 10.0}).write(tmp_path)
     with ClipServer() as one, ClipServer(Manner(fingerprint="other", other_pixels=True)) as odd:
