@@ -57,13 +57,13 @@ def test_names_begin_where_nobody_can_guess(context: Context) -> None:
         names.add(first_name(context))
     assert len(names) == 8
     plain = set()
-    for _ in range(2):
+    for _ in range(6):  # other threads of this process may draw between the two lines
         libc.srand(1)
         router = context.socket(zmq.ROUTER)
         dealer = connected(context, router)
         dealer.send(b"x")
         plain.add(router.recv_multipart()[0])
-    assert len(plain) == 1, "ZeroMQ seeds by itself now, and seed_names is not needed"
+    assert len(plain) < 6, "ZeroMQ seeds by itself now, and seed_names is not needed"
 
 
 def test_names_that_zeromq_gave_are_told_from_others(context: Context) -> None:
