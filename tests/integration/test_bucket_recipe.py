@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.indexing.index import Index
 from framefeed.cli.command import main
-from tests.integration.serving import SERVE, Server
+from tests.integration.made_roots import root_of_shapes, small_server
+from tests.integration.serving import Server
 from tests.integration.test_train import losses
-from tests.videos import make_numbered_video
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -25,10 +24,7 @@ BUCKETS = ("buckets=true", "lengths=[4,8]", "frames_per_s=4", "longest_px=64", "
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shapes")
-    for name, (width_px, height_px) in SIZES.items():
-        make_numbered_video(folder / f"{name}.mp4", frames=120, width_px=width_px, height_px=height_px)
-    Index(root=folder, jobs=1).run()
+    folder = root_of_shapes(tmp_path_factory.mktemp("shapes"), SIZES, frames=120)
     rows = [
         {"video": name, "start": start_s, "end": end_s, "label": "long" if end_s - start_s > 1 else "short"}
         for name in SIZES
@@ -40,8 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16")
-    with Server(tmp_path_factory.mktemp("logs"), str(root), *options, program=SERVE) as one:
+    with small_server(tmp_path_factory.mktemp("logs"), root, threads=1) as one:
         yield one
 
 

@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 
-from decode_server.indexing.index import Index
 from framefeed.crops import WholeFrame
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Segments
-from tests.integration.serving import SERVE, Server
-from tests.videos import make_numbered_video
+from tests.integration.made_roots import root_of_shapes, small_server
+from tests.integration.serving import Server
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.buckets import BucketRule, Buckets, ClipLengths, ShortSide, into_buckets
@@ -51,17 +50,12 @@ def _policy(*, frames: int, height_px: int, width_px: int) -> ClipPolicy:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shapes")
-    for name, (width_px, height_px) in SIZES.items():
-        make_numbered_video(folder / f"{name}.mp4", frames=100, width_px=width_px, height_px=height_px)
-    Index(root=folder, jobs=1).run()
-    return folder
+    return root_of_shapes(tmp_path_factory.mktemp("shapes"), SIZES, frames=100)
 
 
 @pytest.fixture(scope="module")
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "2", "--buffer-pool-mib", "16")
-    with Server(tmp_path_factory.mktemp("logs"), str(root), *options, program=SERVE) as one:
+    with small_server(tmp_path_factory.mktemp("logs"), root) as one:
         yield one
 
 

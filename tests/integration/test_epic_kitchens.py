@@ -30,7 +30,8 @@ from models.text import TextConfig
 from models.tubelets import TubeletGrid
 from models.vit import ViTConfig
 from models.weights.saved_model import save_model
-from tests.integration.serving import SERVE, Server
+from tests.integration.made_roots import small_server
+from tests.integration.serving import Server
 from tests.videos import numbered_frame, read_frame_number
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.open_dataset import open_dataset
@@ -87,8 +88,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "32")
-    with Server(tmp_path_factory.mktemp("logs"), str(root), *options, program=SERVE) as one:
+    with small_server(tmp_path_factory.mktemp("logs"), root, threads=1, pool_mib=32) as one:
         yield one
 
 

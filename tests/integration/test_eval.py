@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from decode_server.indexing.index import build_index
 from framefeed.cli.command import main
 from framefeed.manifest import read_manifest
 from models.block import StackConfig
@@ -25,8 +24,8 @@ from models.text import TextConfig
 from models.tubelets import TubeletGrid
 from models.vit import VideoViT, ViTConfig
 from models.weights.saved_model import save_model
-from tests.integration.serving import SERVE, Server
-from tests.videos import make_numbered_video
+from tests.integration.made_roots import root_of_lengths, small_server
+from tests.integration.serving import Server
 from trainer_client.evaluate.collect import collect
 from trainer_client.evaluate.views_of_clips import ViewOptions
 from trainer_client.loader import ClipLoader, LoaderOptions
@@ -48,20 +47,12 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four videos; of one the bytes were changed after it was indexed."""
-    folder = tmp_path_factory.mktemp("videos")
-    for name, frames in VIDEOS.items():
-        make_numbered_video(folder / f"{name}.mp4", frames=frames, width_px=96, height_px=64)
-    build_index(folder)
-    whole = (folder / "bad.mp4").read_bytes()
-    begin, end = whole.index(b"mdat") + 4, len(whole)
-    (folder / "bad.mp4").write_bytes(whole[:begin] + bytes(end - begin))
-    return folder
+    return root_of_lengths(tmp_path_factory.mktemp("videos"), VIDEOS)
 
 
 @pytest.fixture(scope="module")
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "2", "--buffer-pool-mib", "16")
-    with Server(tmp_path_factory.mktemp("server"), str(root), *options, program=SERVE) as server:
+    with small_server(tmp_path_factory.mktemp("server"), root) as server:
         yield server
 
 

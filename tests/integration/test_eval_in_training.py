@@ -14,11 +14,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from decode_server.chunking.synthetic_actions import make_actions
-from decode_server.indexing.index import Index
 from framefeed.cli.command import main
 from models.weights.checkpoint_folder import read_header, read_whole
-from tests.integration.serving import SERVE, Server
+from tests.integration.made_roots import root_of_scenes, small_server
+from tests.integration.serving import Server
 from trainer_client.evaluate.evaluator import Evaluator
 from trainer_client.training.loop import Stops
 from trainer_client.training.meeting import Meeting
@@ -32,16 +31,12 @@ SCORED = ("--eval-every", "3", "--eval-clips", "4")
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    make_actions(folder, train=48, val=VAL, test=0, scenes_a_video=8)
-    Index(root=folder, jobs=1).run()
-    return folder
+    return root_of_scenes(tmp_path_factory.mktemp("scenes"), train=48, val=VAL)
 
 
 @pytest.fixture(scope="module")
 def server(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16")
-    with Server(tmp_path_factory.mktemp("logs"), str(scenes), *options, program=SERVE) as one:
+    with small_server(tmp_path_factory.mktemp("logs"), scenes, threads=1) as one:
         yield one
 
 

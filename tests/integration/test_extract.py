@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from decode_server.indexing.index import build_index
 from framefeed.cli.command import parse_options
 from framefeed.errors import BadInput
 from models.block import StackConfig
@@ -24,8 +23,8 @@ from models.text import TextConfig
 from models.tubelets import TubeletGrid
 from models.vit import ViTConfig
 from models.weights.saved_model import save_model
-from tests.integration.serving import SERVE, Server, wait_until
-from tests.videos import make_numbered_video
+from tests.integration.made_roots import root_of_lengths, small_server
+from tests.integration.serving import Server, wait_until
 from trainer_client.extract.content import CONTENT
 from trainer_client.extract.extract import Extract
 
@@ -41,20 +40,12 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Videos of several lengths, one of a single frame; of one the bytes were changed after it was indexed."""
-    folder = tmp_path_factory.mktemp("videos")
-    for name, frames in VIDEOS.items():
-        make_numbered_video(folder / f"{name}.mp4", frames=frames, width_px=96, height_px=64)
-    build_index(folder)
-    whole = (folder / "bad.mp4").read_bytes()
-    begin = whole.index(b"mdat") + 4
-    (folder / "bad.mp4").write_bytes(whole[:begin] + bytes(len(whole) - begin))
-    return folder
+    return root_of_lengths(tmp_path_factory.mktemp("videos"), VIDEOS)
 
 
 @pytest.fixture(scope="module")
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "2", "--buffer-pool-mib", "16")
-    with Server(tmp_path_factory.mktemp("server"), str(root), *options, program=SERVE) as server:
+    with small_server(tmp_path_factory.mktemp("server"), root) as server:
         yield server
 
 

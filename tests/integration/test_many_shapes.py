@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.indexing.index import Index
 from framefeed.crops import Letterbox
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Dense
-from tests.integration.serving import SERVE, Server
-from tests.videos import make_numbered_video
+from tests.integration.made_roots import root_of_shapes, small_server
+from tests.integration.serving import Server
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset, VideoWindows
@@ -23,17 +22,12 @@ POLICY = ClipPolicy(sampling=Dense(frames=4, stride=4, short="pad"), crop=Letter
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shapes")
-    for name, (width_px, height_px) in SIZES.items():
-        make_numbered_video(folder / f"{name}.mp4", frames=40, width_px=width_px, height_px=height_px)
-    Index(root=folder, jobs=1).run()
-    return folder
+    return root_of_shapes(tmp_path_factory.mktemp("shapes"), SIZES, frames=40)
 
 
 @pytest.fixture(scope="module")
 def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "2", "--buffer-pool-mib", "16")
-    with Server(tmp_path_factory.mktemp("logs"), str(root), *options, program=SERVE) as one:
+    with small_server(tmp_path_factory.mktemp("logs"), root) as one:
         yield one
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.chunking.synthetic_actions import make_actions
-from decode_server.indexing.index import Index
 from framefeed.cli.command import main
-from tests.integration.serving import SERVE, Server
+from tests.integration.made_roots import root_of_scenes, small_server
+from tests.integration.serving import Server
 from tests.integration.test_train import losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -21,16 +20,12 @@ STEPS = 12
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    make_actions(folder, train=24, val=8, test=0, scenes_a_video=8)
-    Index(root=folder, jobs=1).run()
-    return folder
+    return root_of_scenes(tmp_path_factory.mktemp("scenes"), train=24, val=8)
 
 
 @pytest.fixture(scope="module")
 def server(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16")
-    with Server(tmp_path_factory.mktemp("logs"), str(scenes), *options, program=SERVE) as one:
+    with small_server(tmp_path_factory.mktemp("logs"), scenes, threads=1) as one:
         yield one
 
 

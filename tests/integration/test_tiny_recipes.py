@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.chunking.synthetic_actions import make_actions
-from decode_server.indexing.index import Index
 from framefeed.cli.command import main
 from models.weights.saved_model import load_model
-from tests.integration.serving import SERVE, Server
+from tests.integration.made_roots import root_of_scenes, small_server
+from tests.integration.serving import Server
 from tests.integration.test_train import losses
 from trainer_client.text.narration_bpe import NarrationTokenizer
 from trainer_client.training.export import Export
@@ -28,16 +27,12 @@ SMALL = ("--batch-clips", "8", "--steps", str(STEPS), "--log-every", "1", "--pre
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes")
-    make_actions(folder, train=48, val=8, test=0, scenes_a_video=8)
-    Index(root=folder, jobs=1).run()
-    return folder
+    return root_of_scenes(tmp_path_factory.mktemp("scenes"), train=48, val=8)
 
 
 @pytest.fixture(scope="module")
 def server(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options = ("--workers", "1", "--threads", "1", "--buffer-pool-mib", "16")
-    with Server(tmp_path_factory.mktemp("logs"), str(scenes), *options, program=SERVE) as one:
+    with small_server(tmp_path_factory.mktemp("logs"), scenes, threads=1) as one:
         yield one
 
 
