@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Protocol
 
@@ -96,7 +97,63 @@ def spans_of(dataset: Dataset) -> Spans:
     return Spans(videos=list(numbers), video_of=video_of, seconds=seconds)
 
 
-class VideoWindows:
+class EvenWindows:
+    """Windows of `window_s` that begin every `stride_s` in every video of a manifest, in name order then time order,
+    each made when asked for and cut off at its video's end.
+
+    Windows that overlap a quarantined span are left out and counted in `quarantined_windows`. Memory is one integer a
+    video and one a window left out, whatever the number of windows.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        window_s: float,
+        stride_s: float,
+        count: Callable[[float], int],
+        quarantine: Quarantine | None,
+    ) -> None:
+        """`count` says how many windows a video of so many seconds has, at least one."""
+        self.identity = manifest.identity
+        """Which data set the videos are of; "" where the manifest does not say."""
+        self._window_s, self._stride_s = window_s, stride_s
+        self._videos = [(name, manifest.videos[name].duration_s) for name in sorted(manifest.videos)]
+        counts = [count(duration_s) for _, duration_s in self._videos]
+        self._left_out = self._quarantined(counts, quarantine or Quarantine())
+        names = (name for name, _ in self._videos)
+        self._ends = list(
+            accumulate(n - len(self._left_out.get(name, ())) for n, name in zip(counts, names, strict=True))
+        )
+        self.quarantined_windows = sum(len(windows) for windows in self._left_out.values())
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int, /) -> Sample:
+        """The sample at an index from 0. Raises IndexError past the end, so iteration ends there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"windows: index is {index}, wanted 0 to {len(self) - 1}")
+        at = bisect_right(self._ends, index)
+        name, duration_s = self._videos[at]
+        window = index - (self._ends[at - 1] if at else 0)
+        for left_out in self._left_out.get(name, ()):
+            window += left_out <= window
+        start_s = window * self._stride_s
+        return Sample(video=name, start_s=start_s, end_s=min(start_s + self._window_s, duration_s))
+
+    def _quarantined(self, counts: list[int], quarantine: Quarantine) -> dict[str, list[int]]:
+        """The numbers, ascending, of the windows of each video that overlap a quarantined span."""
+        left_out: dict[str, list[int]] = {}
+        strides = self._window_s / self._stride_s
+        for (name, _), count in zip(self._videos, counts, strict=True):
+            if quarantine.of(name):
+                spans_s = ((n, n * self._stride_s, (n + strides) * self._stride_s) for n in range(count))
+                left_out[name] = [n for n, start_s, end_s in spans_s if quarantine.touching(name, start_s, end_s)]
+        return left_out
+
+
+class VideoWindows(EvenWindows):
     """Windows of `window_s` over every video of a manifest, in name order then time order, each made when asked for.
 
     They begin at the start of each video and do not overlap; the last, partial one is kept if it lasts at least
@@ -120,50 +177,14 @@ class VideoWindows:
             if not (isinstance(value_s, int | float) or (value_s is None and name == "min_window_s")):
                 raise BadInput(f"windows: {name} is {shown(value_s)}, wanted a number of seconds")
         min_window_s = window_s / 2 if min_window_s is None else min_window_s
-        self.identity = manifest.identity
-        """Which data set the videos are of; "" where the manifest does not say."""
         if not (math.isfinite(window_s) and window_s > 0):
             raise BadInput(f"windows: window_s is {window_s:g}, wanted a positive number of seconds")
         if not 0 < min_window_s <= window_s:
             raise BadInput(f"windows: min_window_s is {min_window_s:g}, wanted more than 0 and at most {window_s:g} s")
-        self._window_s = window_s
-        self._videos = [(name, manifest.videos[name].duration_s) for name in sorted(manifest.videos)]
-        counts = [_count(duration_s, window_s, min_window_s) for _, duration_s in self._videos]
-        self._left_out = _quarantined(self._videos, counts, window_s, quarantine or Quarantine())
-        names = (name for name, _ in self._videos)
-        self._ends = list(
-            accumulate(n - len(self._left_out.get(name, ())) for n, name in zip(counts, names, strict=True))
-        )
-        self.quarantined_windows = sum(len(windows) for windows in self._left_out.values())
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, index: int, /) -> Sample:
-        """The sample at an index from 0. Raises IndexError past the end, so iteration ends there."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"windows: index is {index}, wanted 0 to {len(self) - 1}")
-        at = bisect_right(self._ends, index)
-        name, duration_s = self._videos[at]
-        window = index - (self._ends[at - 1] if at else 0)
-        for left_out in self._left_out.get(name, ()):
-            window += left_out <= window
-        start_s = window * self._window_s
-        return Sample(video=name, start_s=start_s, end_s=min(start_s + self._window_s, duration_s))
+        count = partial(_count, window_s=window_s, min_window_s=min_window_s)
+        super().__init__(manifest, window_s=window_s, stride_s=window_s, count=count, quarantine=quarantine)
 
 
-def _quarantined(
-    videos: list[tuple[str, float]], counts: list[int], window_s: float, quarantine: Quarantine
-) -> dict[str, list[int]]:
-    """The numbers, ascending, of the windows of each video that overlap a quarantined span."""
-    left_out: dict[str, list[int]] = {}
-    for (name, _), count in zip(videos, counts, strict=True):
-        if quarantine.of(name):
-            spans_s = ((n, n * window_s, (n + 1) * window_s) for n in range(count))
-            left_out[name] = [n for n, start_s, end_s in spans_s if quarantine.touching(name, start_s, end_s)]
-    return left_out
-
-
-def _count(duration_s: float, window_s: float, min_window_s: float) -> int:
+def _count(duration_s: float, *, window_s: float, min_window_s: float) -> int:
     whole = math.floor((duration_s + _EDGE_S) / window_s)
     return max(whole + (duration_s - whole * window_s >= min_window_s), 1)
