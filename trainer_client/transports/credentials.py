@@ -6,8 +6,8 @@ It knows no transport: gRPC's and ZeroMQ's connections take what it has read.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
+from framefeed.client_files import ClientFiles
 from framefeed.errors import BadInput
 from framefeed.key_files import read_curve_public, read_curve_secret, read_public, read_secret, read_token
 from framefeed.option_types import settle_types
@@ -28,22 +28,9 @@ class Secrets:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Credentials:
+class Credentials(ClientFiles):
     """How a trainer shows who it is. Secrets are in files that only their owner may read; a connection that is made
     anew takes what lies there then."""
-
-    tls_ca: Path | None = None
-    """PEM certificates of the authorities that signed those of grpcs:// servers. Default: the system's."""
-    tls_cert: Path | None = None
-    """PEM certificate (with its chain) to show to grpcs:// servers."""
-    tls_key: Path | None = None
-    """Its PEM private key."""
-    token_file: Path | None = None
-    """Token to send to grpcs:// servers, which needs --tls-ca, and to those on this host's loopback."""
-    curve_key: Path | None = None
-    """Secret key, made by 'framefeed keys', to show to tcp:// servers."""
-    curve_server: Path | None = None
-    """Public key of the tcp:// servers, one for all; they are spoken to in CURVE only."""
 
     def __post_init__(self) -> None:
         settle_types(self, what="credentials")

@@ -21,27 +21,10 @@ from framefeed.cli.doctor.finding import Asked, Finding, Level, Probe, bad, find
 from framefeed.cli.doctor.host_checks import check_host, check_speed
 from framefeed.cli.doctor.mounts import WANTED
 from framefeed.cli.doctor.read_speed import measure_reading
+from framefeed.client_files import ClientFiles
 from framefeed.errors import BadInput, FramefeedError
 
 _COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.BAD: "red"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientFiles:
-    """What a trainer would show to servers, as `framefeed train` takes it."""
-
-    tls_ca: Path | None = None
-    """PEM certificates of the authorities that signed those of grpcs:// servers."""
-    tls_cert: Path | None = None
-    """PEM certificate to show to grpcs:// servers."""
-    tls_key: Path | None = None
-    """Its PEM private key."""
-    token_file: Path | None = None
-    """Token to send to servers."""
-    curve_key: Path | None = None
-    """Secret key to show to tcp:// servers."""
-    curve_server: Path | None = None
-    """Public key of the tcp:// servers."""
 
 
 @dataclass(frozen=True, kw_only=True)
