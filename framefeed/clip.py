@@ -19,6 +19,7 @@ from framefeed.show_value import show_value
 
 Matrix = Literal["bt601", "bt709", "bt2020", "smpte240m", "fcc"]
 Transfer = Literal["", "pq", "hlg"]
+_MATRICES, _TRANSFERS = get_args(Matrix), get_args(Transfer)
 STAGES = ("queue", "read", "decode", "scale")
 _STAGES = frozenset(STAGES)
 
@@ -35,9 +36,14 @@ class Colour(Struct, frozen=True, kw_only=True):
     transfer: Transfer = ""
 
     def __post_init__(self) -> None:
-        for name, wanted in (("matrix", get_args(Matrix)), ("transfer", get_args(Transfer))):
-            if (seen := getattr(self, name)) not in wanted:
-                raise ValueError(f"colour: {name} is {show_value(seen)}, wanted one of {', '.join(wanted)}")
+        if self.matrix not in _MATRICES:
+            raise _no_colour("matrix", self.matrix, Matrix)
+        if self.transfer not in _TRANSFERS:
+            raise _no_colour("transfer", self.transfer, Transfer)
+
+
+def _no_colour(name: str, seen: object, wanted: object) -> ValueError:
+    return ValueError(f"colour: {name} is {show_value(seen)}, wanted one of {', '.join(get_args(wanted))}")
 
 
 class ClipInfo(Struct, frozen=True, kw_only=True):

@@ -83,7 +83,7 @@ class PacketIndex:
         """How the frame of a packet spells colour."""
         return next((colour for first, colour in reversed(self.colours) if first <= ordinal), self.colour)
 
-    @property
+    @cached_property
     def clip_colour(self) -> Colour:
         """What a clip's colour is: that of most frames, and the file's transfer."""
         return replace(self.colour, transfer=self.transfer)

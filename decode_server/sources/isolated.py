@@ -93,12 +93,15 @@ class _Crew:
                 for future in done:
                     broken = broken or isinstance(future.exception(), BrokenProcessPool)
                     yield running.pop(future), future
-                self._look(bool(done), set(multiprocessing.active_children()) - others)
+                if done:
+                    self._read_s = time.monotonic()
+                else:
+                    self._look(set(multiprocessing.active_children()) - others)
 
-    def _look(self, came: bool, processes: Iterable[BaseProcess]) -> None:
-        """Kill processes of which none has read anything, and nothing came, for too long."""
+    def _look(self, processes: Iterable[BaseProcess]) -> None:
+        """Kill processes of which none has read anything for too long, while nothing came of them."""
         read_bytes = sum(_read_bytes(process) for process in processes)
-        if came or read_bytes != self._read_bytes:
+        if read_bytes != self._read_bytes:
             self._read_bytes, self._read_s = read_bytes, time.monotonic()
         elif time.monotonic() - self._read_s >= self.stall_s:
             log.warning("nothing was read for %g s and no file ended: what is in flight is tried again", self.stall_s)
