@@ -115,12 +115,12 @@ def write_pairs(writer: ColumnWriter, *, pairs: int, videos: int) -> None:
     writer.finish(Meaning(has_text=True, fingerprint="pairs"))
 
 
-def manifest_of_pairs(videos: int) -> Manifest:
-    """Of videos of an hour, which are not there."""
-    entry = VideoEntry(
-        video="video0",
+def absent_video(name: str, duration_s: float) -> VideoEntry:
+    """The entry of a video that is not there."""
+    return VideoEntry(
+        video=name,
         codec="h264",
-        duration_s=_DURATION_S,
+        duration_s=duration_s,
         fps=30.0,
         width_px=512,
         height_px=288,
@@ -129,6 +129,11 @@ def manifest_of_pairs(videos: int) -> Manifest:
         record_offset=(0,),
         record_bytes=(1,),
     )
+
+
+def manifest_of_pairs(videos: int) -> Manifest:
+    """Of videos of an hour, which are not there."""
+    entry = absent_video("video0", _DURATION_S)
     return Manifest(videos={f"video{video}": entry for video in range(videos)})
 
 
