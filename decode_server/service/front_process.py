@@ -28,6 +28,7 @@ from decode_server.service.box_messages import (
 from decode_server.service.server import run_front
 from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.parent_death import end_with_parent
+from framefeed.cli.standard_streams import bound_stdout
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.server_entry import ServerEntry
@@ -91,6 +92,7 @@ def main(fd: int) -> int:
         setup = channel.setup()
         end_with_parent(setup.box)
         log_to_stderr(worker=True)
+        bound_stdout()
         try:
             os.sched_setaffinity(0, setup.cpus)  # before there is memory to have on another node
             run_front(

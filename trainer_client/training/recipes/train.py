@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefeed.cli.command import parse_options
+from framefeed.cli.verbs import parse_options
 from framefeed.cli.help_page import columns_page
 from trainer_client.training.recipes.catalogue import RECIPES, about, find_recipe, makers
 from trainer_client.training.recipes.overrides import CHANGE, changed
