@@ -1,7 +1,7 @@
 """What SIGINT does to a command: it ends it in one line, at any moment. It knows no verb.
 
-While a verb runs, an interrupt is a KeyboardInterrupt, by which the verb undoes what it began. Before and after there is
-nothing to undo, and an exception in the middle of an import, or of the interpreter's own end, would be a traceback.
+While a verb runs, an interrupt is a KeyboardInterrupt, by which the verb undoes what it began. Before and after
+there is nothing to undo, and an exception amid an import, or amid the interpreter's own end, would be a traceback.
 """
 
 from __future__ import annotations
@@ -34,6 +34,22 @@ def raised() -> Iterator[None]:
     finally:
         if ended:
             signal.signal(signal.SIGINT, _end)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Within it this thread takes no SIGINT, it comes afterwards; processes started here never do, unless `let_in`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_in() -> None:
+    """In a process that was started within `held`: take SIGINT, which ends it as it does a command."""
+    end_on_interrupt()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

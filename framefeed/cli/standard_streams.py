@@ -28,7 +28,7 @@ _BROKEN_PIPE = 141  # what a shell says of a command whose reader has gone
 
 
 def open_standard_streams() -> None:
-    """Open those of 0, 1 and 2 that are closed, to /dev/null. Before anything else is opened: it may have the number."""
+    """Open those of 0, 1 and 2 that are closed, to /dev/null. Call it first: what is opened before is one of them."""
     for fd, mode in ((STDIN, "r"), (STDOUT, "w"), (STDERR, "w")):
         try:
             os.fstat(fd)
@@ -52,7 +52,7 @@ def say_at_once(line: str) -> None:
 
 
 def flush_stdout() -> int:
-    """Write out what was printed. Returns an exit code, and says in a line why it is not 0: stdout cannot be written."""
+    """Write out what was printed. Returns an exit code, and says in a line why stdout cannot be written if it is 1."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read what was printed has read enough
@@ -76,8 +76,8 @@ def bound_stderr() -> None:
 
 
 def bound_stdout() -> None:
-    """From here on, printing takes 50 ms at most, and raises OSError, with nothing left to be written, where stdout does
-    not take it: BlockingIOError if its reader stands. A no-op where something else stands for stdout.
+    """From here on, printing takes 50 ms at most, and raises OSError, with nothing left to be written, where stdout
+    does not take it: BlockingIOError if its reader stands. A no-op where something else stands for stdout.
     """
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         sys.stdout.flush()
@@ -88,8 +88,8 @@ def bound_stdout() -> None:
 def do_not_block(fd: int) -> None:
     """Have the kernel refuse what would block, as far as it can be had: for what libraries write by themselves, too.
 
-    Children inherit it. A pipe or terminal is opened anew: the flag is of the open file, which is shared with whoever started this process
-    and with whoever else writes there.
+    Children inherit it. A pipe or terminal is opened anew: the flag is of the open file, which is shared with whoever
+    started this process and with whoever else writes there.
     """
     with contextlib.suppress(OSError):  # another user's terminal, or a pipe without a reader: as it is, then
         mode = os.fstat(fd).st_mode
@@ -165,8 +165,8 @@ class _LogWriter(_BoundedWriter):
         with self._lock:
             try:
                 if self._lost_lines:
-                    lost = f"framefeed[{os.getpid()}]: {self._lost_lines} lines of log were lost: stderr did not take them"
-                    super().write(f"{lost}\n".encode())
+                    lost = f"{self._lost_lines} lines of log were lost: stderr did not take them"
+                    super().write(f"framefeed[{os.getpid()}]: {lost}\n".encode())
                     self._lost_lines = 0
                 super().write(view)
             except OSError:

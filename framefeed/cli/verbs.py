@@ -29,6 +29,7 @@ from framefeed.cli.option_errors import explain
 from framefeed.cli.option_fields import first_sentence, option_fields
 from framefeed.cli.standard_streams import flush_stdout
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import show_value
 
 OptionsT = TypeVar("OptionsT")
 
@@ -105,7 +106,7 @@ def find_verb(verbs: dict[str, EntryPoint], args: list[str]) -> tuple[EntryPoint
         raise BadInput(f"{typed} is a family of verbs; wanted one of {', '.join(sorted(family))}")
     near = difflib.get_close_matches(typed, family or verbs, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(sorted(family or verbs))}"
-    raise BadInput(f"unknown verb {typed!r}; {hint}")
+    raise BadInput(f"unknown verb {show_value(typed)}; {hint}")
 
 
 def parse_verb(point: EntryPoint, args: list[str]) -> Verb:
@@ -114,7 +115,7 @@ def parse_verb(point: EntryPoint, args: list[str]) -> Verb:
         kind = point.load()
     except ModuleNotFoundError as error:
         hint = "pip install 'framefeed[trainer]'" if error.name == "torch" else "install the extra that brings it"
-        raise BadInput(f"verb {point.name!r} needs the package {error.name!r}; {hint}") from None
+        raise BadInput(f"verb {show_value(point.name)} needs the package {show_value(error.name)}; {hint}") from None
     if isinstance(kind, ReadsItself):
         return kind.parse(args)
     return cast(Verb, parse_options(kind, args, name=point.name))

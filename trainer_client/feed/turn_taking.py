@@ -9,6 +9,7 @@ import threading
 from types import TracebackType
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 
 class TurnTaking:
@@ -22,8 +23,9 @@ class TurnTaking:
     def __enter__(self) -> None:
         """Raises BadInput while another thread is inside, or this one by a signal handler."""
         if not self._lock.acquire(blocking=False):
+            this, other = show_value(threading.current_thread().name), show_value(self._inside)
             raise BadInput(
-                f"{self._what} is used by thread {threading.current_thread().name!r} while thread {self._inside!r} is "
+                f"{self._what} is used by thread {this} while thread {other} is "
                 "inside next(): wanted one thread at a time; iterate in one and hand batches over by a queue"
             )
         self._inside = threading.current_thread().name
