@@ -7,7 +7,6 @@ as texts: 3806 of both (AVION).
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
-from trainer_client.datasets.parsed import Parsed, Unread, pick_file, read_text
+from trainer_client.datasets.csv_rows import CsvRows
+from trainer_client.datasets.parsed import Parsed, Unread, pick_file
 from trainer_client.datasets.spec import DataSpec, Split
 
 VERBS, NOUNS = 97, 300
@@ -189,15 +189,12 @@ def _class_names(beside: Path, name: str, classes: int) -> tuple[str, ...]:
 
 
 def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(read_text(path))
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    rows = CsvRows(path, what=str(path))
+    missing = [name for name in columns if name not in rows.names]
     if missing:
-        seen = ", ".join((reader.fieldnames or ["nothing"])[:8])
+        seen = ", ".join(list(rows.names)[:8]) or "nothing"
         raise BadInput(f"{path} has no column {', '.join(missing)} in its header ({show_value(seen)})")
-    try:
-        for row in reader:
-            if any(row[name] is None for name in columns):
-                raise BadInput(f"{path}, line {reader.line_num} has fewer fields than the header")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise BadInput(f"{path}, line {reader.line_num}: {error}") from None
+    for line, row in rows:
+        if any(row[name] is None for name in columns):
+            raise BadInput(f"{path}, line {line} has fewer fields than the header")
+        yield line, row

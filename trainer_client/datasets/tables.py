@@ -6,7 +6,6 @@ are; a text may be a list of texts in JSON.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
+from trainer_client.datasets.csv_rows import CsvRows
 from trainer_client.datasets.parsed import Parsed, Unread, pick_file, read_classes, read_text, split_names
 from trainer_client.datasets.spec import DataSpec, Split
 
@@ -114,13 +114,9 @@ def _number(value: object, default: float, name: str) -> float:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(read_text(path), delimiter="\t" if path.suffix == ".tsv" else ",")
-    _check_header(path, reader.fieldnames or ())
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise BadInput(f"table {path}, line {reader.line_num}: {error}") from None
+    rows = CsvRows(path, what=f"table {path}", delimiter="\t" if path.suffix == ".tsv" else ",")
+    _check_header(path, rows.names)
+    yield from rows
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:
