@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from framefeed.cli.interrupts import end_on_interrupt
-from framefeed.cli.standard_streams import bound_stderr, flush_stdout, open_standard_streams
+from framefeed.cli.standard_streams import bound_stderr, flush_stdout, open_standard_streams, watch_stdout
 
 
 def main(args: list[str] | None = None) -> int:
@@ -20,6 +20,7 @@ def main(args: list[str] | None = None) -> int:
     """
     if args is None:
         open_standard_streams()
+        watch_stdout()
         bound_stderr()
         end_on_interrupt()
     from framefeed.cli.verbs import run_verb  # noqa: PLC0415  # a second of imports, in which signals come

@@ -17,7 +17,7 @@ import stat
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -51,18 +51,58 @@ def say_at_once(line: str) -> None:
             os.write(STDERR, f"{line}\n".encode())
 
 
+class _Stdout(io.FileIO):
+    """Keeps why it could not be written: an OSError by itself does not tell of which file it is."""
+
+    failure: OSError | None = None
+
+    def write(self, data: ReadableBuffer) -> int | None:
+        """As FileIO does."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def watch_stdout() -> None:
+    """Have `flush_stdout` know what became of everything that is printed from here on."""
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+        before = cast(io.TextIOWrapper, sys.stdout)
+        raw = _Stdout(STDOUT, "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(
+            cast(BinaryIO, raw) if before.write_through else io.BufferedWriter(raw),  # as PYTHONUNBUFFERED has it
+            encoding=before.encoding,
+            errors=before.errors,
+            line_buffering=before.line_buffering,
+            write_through=before.write_through,
+        )
+
+
+def _raw_stdout() -> object:
+    buffer = getattr(sys.stdout, "buffer", None)
+    return getattr(buffer, "raw", buffer)
+
+
 def flush_stdout() -> int:
     """Write out what was printed. Returns an exit code, and says in a line why stdout cannot be written if it is 1."""
+    failure: OSError | None = None
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read what was printed has read enough
-        _let_go_of_stdout()
-        return _BROKEN_PIPE
     except OSError as error:
-        _let_go_of_stdout()
-        print(f"framefeed: stdout cannot be written ({error.strerror})", file=sys.stderr)
-        return 1
-    return 0
+        failure = error
+    raw = _raw_stdout()
+    if isinstance(raw, _Stdout):
+        failure = failure or raw.failure
+    if failure is None:
+        return 0
+    null = os.open(os.devnull, os.O_WRONLY)  # where what is left in the buffer goes
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    if isinstance(failure, BrokenPipeError):  # whoever read what was printed has read enough
+        return _BROKEN_PIPE
+    print(f"framefeed: stdout cannot be written ({failure.strerror})", file=sys.stderr)
+    return 1
 
 
 def bound_stderr() -> None:
@@ -79,7 +119,7 @@ def bound_stdout() -> None:
     """From here on, printing takes 50 ms at most, and raises OSError, with nothing left to be written, where stdout
     does not take it: BlockingIOError if its reader stands. A no-op where something else stands for stdout.
     """
-    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+    if isinstance(_raw_stdout(), _Stdout) or (sys.stdout is sys.__stdout__ and sys.stdout is not None):
         sys.stdout.flush()
         do_not_block(STDOUT)
         sys.stdout = _text(_BoundedWriter(STDOUT), sys.stdout.encoding)
@@ -185,10 +225,3 @@ def _takes(fd: int, wait_s: float) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(wait_s * 1000))
-
-
-def _let_go_of_stdout() -> None:
-    """What is left in its buffer is written nowhere."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import errno
 import functools
 import inspect
 import io
 import os
+import resource
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
@@ -66,11 +68,14 @@ def run_verb(args: list[str]) -> int:
     except KeyboardInterrupt:
         print("framefeed: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except OSError:
+    except OSError as error:
         code = flush_stdout()
-        if code == 0:
+        if code == 0 and error.errno != errno.EMFILE:
             raise  # it is not stdout's
-        return code
+        if code == 0:
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            print(f"framefeed: this process may have {most} open files (ulimit -n) and wants more", file=sys.stderr)
+        return code or 1
     return 0
 
 
