@@ -62,8 +62,8 @@ bench: $(VENV)/dev.installed
 
 # What the small recipes learn on two CPU cores, and docs/learning.md; LEARN_OPTIONS="--studies direction" is one of them.
 learn: $(VENV)/dev.installed
-	$(VENV)/bin/python -m bench.learn $(LEARN_OPTIONS)
-	$(VENV)/bin/python -m bench.learn_page
+	$(VENV)/bin/python -m framefeed_bench.learn $(LEARN_OPTIONS)
+	$(VENV)/bin/python -m framefeed_bench.learn_page
 
 stubs: $(VENV)/dev.installed
 	proto/generate.sh

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
-from models.block import Block, SelfAttention
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.text import TextTransformer
-from models.timesformer import DividedBlock, FrozenInTimeBlock
+from framefeed_models.block import Block, SelfAttention
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.text import TextTransformer
+from framefeed_models.timesformer import DividedBlock, FrozenInTimeBlock
 
 _ATTENTION_OF = {Block: "attention", FrozenInTimeBlock: "space", DividedBlock: "space"}
 _BLOCKS = tuple(_ATTENTION_OF)

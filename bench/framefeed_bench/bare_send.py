@@ -18,8 +18,8 @@ from typing import Literal
 
 import zmq
 
-from bench.one_core import on_core, two_cores
 from framefeed.errors import FramefeedError
+from framefeed_bench.one_core import on_core, two_cores
 
 Way = Literal["socket", "tcp", "curve"]
 _PLACES = 16  # in memory, so that a clip does not come from the cache that it went to

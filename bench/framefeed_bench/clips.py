@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.task import Task
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.request import ClipRequest
 from framefeed.sampling import Dense, Sampling, Segments
+from framefeed_bench.task import Task
 
 SIZE_PX = 224
 

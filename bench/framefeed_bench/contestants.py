@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
-from bench.task import Pixels, Task
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from framefeed.clip import ClipInfo
 from framefeed.errors import BadInput
 from framefeed.request import ClipRequest, PixelFormat
+from framefeed_bench.task import Pixels, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerKind:
-    """A peer's file in bench.peers, the distribution that it is installed by, and the package that it imports."""
+    """A peer's file in framefeed_bench.peers, the distribution that installs it, and the package that it imports."""
 
     module: str
     distribution: str
@@ -94,7 +94,7 @@ class Peer:
     """A peer in its process."""
 
     def __init__(self, module: str, tasks: Sequence[Task]) -> None:
-        self._clip = importlib.import_module(f"bench.peers.{module}").clip
+        self._clip = importlib.import_module(f"framefeed_bench.peers.{module}").clip
         self._tasks = tasks
 
     def round(self) -> None:

@@ -20,18 +20,18 @@ import msgspec
 import numpy as np
 from rich.console import Console
 
-from bench.clips import DENSE, SPARSE, Shape, draw_requests, tasks_of
-from bench.contest import Start, contest
-from bench.contestants import Framefeed, FramefeedStart, InstalledPeer, PeerStart, installed_peers
-from bench.machine import provenance
-from bench.material import Material, make_material
-from bench.proof import prove
-from bench.scaling import scaling
-from bench.stages import timed_stages
-from bench.tables import decode_tables
 from framefeed.crops import ViewCrop
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.request import ClipRequest, PixelFormat
+from framefeed_bench.clips import DENSE, SPARSE, Shape, draw_requests, tasks_of
+from framefeed_bench.contest import Start, contest
+from framefeed_bench.contestants import Framefeed, FramefeedStart, InstalledPeer, PeerStart, installed_peers
+from framefeed_bench.machine import provenance
+from framefeed_bench.material import Material, make_material
+from framefeed_bench.proof import prove
+from framefeed_bench.scaling import scaling
+from framefeed_bench.stages import timed_stages
+from framefeed_bench.tables import decode_tables
 
 RGB, YUV, FEED = "framefeed RGB", "framefeed YUV", "feeding only"
 _PROVED_CLIPS = 12

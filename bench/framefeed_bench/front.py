@@ -19,13 +19,13 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.bare_send import BareSend, median_cpu_ms
-from bench.machine import provenance
-from bench.one_core import run_on_core, two_cores
-from bench.reading import POLICY, READY_SAMPLES, Read, Reading
-from bench.running_server import READY_SERVER, RunningServer, check_transports, running_server
-from bench.tables import front_table
 from framefeed.errors import BadInput
+from framefeed_bench.bare_send import BareSend, median_cpu_ms
+from framefeed_bench.machine import provenance
+from framefeed_bench.one_core import run_on_core, two_cores
+from framefeed_bench.reading import POLICY, READY_SAMPLES, Read, Reading
+from framefeed_bench.running_server import READY_SERVER, RunningServer, check_transports, running_server
+from framefeed_bench.tables import front_table
 
 _START_TOGETHER_S = 4.0
 

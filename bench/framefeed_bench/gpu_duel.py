@@ -11,11 +11,11 @@ from functools import partial
 
 import torch
 
-from bench.gpu_speed import Trainer, fits_on_gpu, largest_batch, make_pairs, matmul_peak
-from bench.model_cases import ModelCase, all_cases
-from bench.peer_towers import PeerDualEncoder
 from framefeed.errors import FramefeedError
-from models.dual_encoder import DualEncoder, avion
+from framefeed_bench.gpu_speed import Trainer, fits_on_gpu, largest_batch, make_pairs, matmul_peak
+from framefeed_bench.model_cases import ModelCase, all_cases
+from framefeed_bench.peer_towers import PeerDualEncoder
+from framefeed_models.dual_encoder import DualEncoder, avion
 
 Row = dict[str, str | int | float]
 _EQUAL = 1e-3

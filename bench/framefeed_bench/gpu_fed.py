@@ -20,8 +20,6 @@ import torch
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from bench.one_core import cpu_s, on_core, run_on_core, two_cores
-from bench.running_server import running_server
 from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.synthetic import make_videos
@@ -32,7 +30,9 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.crops import RandomResizedCrop
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Dense
-from models.videomae import PRESETS
+from framefeed_bench.one_core import cpu_s, on_core, run_on_core, two_cores
+from framefeed_bench.running_server import running_server
+from framefeed_models.videomae import PRESETS
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.loader import ClipLoader, LoaderOptions

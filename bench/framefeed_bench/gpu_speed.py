@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.dual_encoder import DualEncoderConfig, DualEncoding
+from framefeed_models.dual_encoder import DualEncoderConfig, DualEncoding
 
 _MATMUL_SIDE = 8192
 _WARM_UP, _STEPS = 3, 8

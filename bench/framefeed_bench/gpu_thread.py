@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from bench.gpu_fed import Resident, fed_against_resident
-from bench.machine import provenance
-from bench.one_core import on_core, two_cores
-from bench.running_server import READY_SERVER, running_server
 from framefeed.clip import ClipInfo, Colour
 from framefeed.crops import Box, RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.sampling import Segments
-from models.pixel_norm import CLIP
+from framefeed_bench.gpu_fed import Resident, fed_against_resident
+from framefeed_bench.machine import provenance
+from framefeed_bench.one_core import on_core, two_cores
+from framefeed_bench.running_server import READY_SERVER, running_server
+from framefeed_models.pixel_norm import CLIP
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.loader import ClipLoader, LoaderOptions

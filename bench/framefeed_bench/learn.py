@@ -1,7 +1,7 @@
 """`make learn`: what the small recipes learn from made scenes, through decode servers of this machine.
 
-Writes bench/results/learn.json, of which `python -m bench.learn_page` makes docs/learning.md. It knows no study's
-detail.
+Writes bench/results/learn.json, of which `python -m framefeed_bench.learn_page` makes docs/learning.md. It knows no
+study's detail.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from bench.learn_page import learn_table
-from bench.learn_studies import SCENES_A_VIDEO, STUDIES, TEST_SCENES, TRAIN_SCENES, VAL_SCENES
-from bench.learn_trials import Trials
-from bench.machine import provenance
 from decode_server.chunking.synthetic_actions import make_actions
 from decode_server.indexing.index import Index
 from framefeed.errors import BadInput, FramefeedError
+from framefeed_bench.learn_page import learn_table
+from framefeed_bench.learn_studies import SCENES_A_VIDEO, STUDIES, TEST_SCENES, TRAIN_SCENES, VAL_SCENES
+from framefeed_bench.learn_trials import Trials
+from framefeed_bench.machine import provenance
 
 SCENES = "scenes"  # what making them is timed under
 

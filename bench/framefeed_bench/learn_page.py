@@ -1,4 +1,4 @@
-"""Writes docs/learning.md's table and docs/learning.png from bench/results/learn.json: `python -m bench.learn_page`."""
+"""`python -m framefeed_bench.learn_page` writes docs/learning.md's table and figure from bench/results/learn.json."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from bench.learn_studies import STUDIES
+from framefeed_bench.learn_studies import STUDIES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _BEGIN, _END = "<!-- bench learn -->\n", "\n<!-- end -->"
 _HEADS = ("study", "figure", "value", "wanted")
 _COLUMNS = 3

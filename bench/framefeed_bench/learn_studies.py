@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.learn_trials import EVAL_CLIPS, VIEWS, Trials
-from bench.linear_probe import Described, features_of, probe
+from framefeed_bench.learn_trials import EVAL_CLIPS, VIEWS, Trials
+from framefeed_bench.linear_probe import Described, features_of, probe
 from trainer_client.datasets.spec import Split
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES, SCENES_A_VIDEO = 4000, 400, 200, 50

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
-from models.cmae import CMAE
-from models.encoder import Encoder
-from models.videomae import VideoMAE
+from framefeed_models.cmae import CMAE
+from framefeed_models.encoder import Encoder
+from framefeed_models.videomae import VideoMAE
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.collect import collect

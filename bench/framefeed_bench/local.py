@@ -1,4 +1,4 @@
-"""`python -m bench.local ROOT`: what a loader's own servers on this machine are worth beside one started by hand.
+"""`python -m framefeed_bench.local ROOT`: what a loader's own servers here are worth beside one started by hand.
 
 Each round is a script in a process of its own: seconds from its start to the first batch, and the clips a second of the
 batches after some first ones. Both ways have the same core for the server and the rest for the trainer, rounds
@@ -22,13 +22,13 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from bench.machine import provenance
-from bench.one_core import two_cores
-from bench.running_server import running_server
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Segments
+from framefeed_bench.machine import provenance
+from framefeed_bench.one_core import two_cores
+from framefeed_bench.running_server import running_server
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import VideoWindows
@@ -88,7 +88,7 @@ class LocalBench:
         Console().print_json(data=result)
 
     def _round(self, servers: str) -> Round:
-        command = (sys.executable, "-m", "bench.local", "--round", servers, str(self.root), str(self.steps))
+        command = (sys.executable, "-m", "framefeed_bench.local", "--round", servers, str(self.root), str(self.steps))
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)
         if done.returncode:
             raise FramefeedError(f"bench: a round with {servers} failed: {done.stderr.strip()[-300:]}")

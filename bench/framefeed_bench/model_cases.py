@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from models.attention import Backend
-from models.block import Checkpointing
-from models.dual_encoder import DualEncoderConfig, avion
-from models.timesformer import TimeSformerConfig
-from models.vit import ViTConfig
+from framefeed_models.attention import Backend
+from framefeed_models.block import Checkpointing
+from framefeed_models.dual_encoder import DualEncoderConfig, avion
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.vit import ViTConfig
 
 ENCODERS = ("ViT-B", "TimeSformer-B")
 VARIANTS = ("plain", "+flash", "+checkpointing", "+checkpointing √L")

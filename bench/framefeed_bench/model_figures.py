@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.activations import KINDS
-from bench.model_cases import ENCODERS, PAPER_BATCH, VARIANTS
+from framefeed_bench.activations import KINDS
+from framefeed_bench.model_cases import ENCODERS, PAPER_BATCH, VARIANTS
 
 _COLOURS = dict(zip(KINDS, ("#4c72b0", "#c44e52", "#e5a3a5", "#55a868", "#8172b3", "#999999"), strict=True))
 _FRAMES = 4

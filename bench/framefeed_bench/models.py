@@ -16,13 +16,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.activations import KINDS, Saved, count_saved
-from bench.gpu_duel import describe, duel, measure_cases
-from bench.machine import provenance
-from bench.model_cases import PAPER_BATCH, PAPER_GPU_BYTES, PAPER_SPEED, VARIANTS, ModelCase, all_cases
-from bench.model_figures import draw_figures
 from framefeed.errors import BadInput
-from models.dual_encoder import DualEncoder
+from framefeed_bench.activations import KINDS, Saved, count_saved
+from framefeed_bench.gpu_duel import describe, duel, measure_cases
+from framefeed_bench.machine import provenance
+from framefeed_bench.model_cases import PAPER_BATCH, PAPER_GPU_BYTES, PAPER_SPEED, VARIANTS, ModelCase, all_cases
+from framefeed_bench.model_figures import draw_figures
+from framefeed_models.dual_encoder import DualEncoder
 
 # float32 weights, gradients and AdamW's two moments; and what a CUDA context takes.
 _BYTES_A_WEIGHT = 4 + 4 + 8

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bench.machine import provenance
 from framefeed.draws import draw_u64
 from framefeed.errors import FramefeedError
 from framefeed.manifest import Manifest, VideoEntry
+from framefeed_bench.machine import provenance
 from trainer_client.datasets.annotated import AnnotatedDataset, Naming
 from trainer_client.datasets.annotation import text_of
 from trainer_client.datasets.column_writer import Block, ColumnWriter, Meaning, new_columns

@@ -12,10 +12,10 @@ import transformers
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.dual_encoder import DualEncoder, DualEncoderConfig, DualEncoding
-from models.vit import ViTConfig
-from models.weights.key_table import export_weights
-from models.weights.transformers_clip import transformers_clip_table
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig, DualEncoding
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.key_table import export_weights
+from framefeed_models.weights.transformers_clip import transformers_clip_table
 
 
 class PeerDualEncoder(nn.Module):

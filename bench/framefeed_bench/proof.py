@@ -13,14 +13,14 @@ import av
 import numpy as np
 import torch
 
-from bench.clips import SIZE_PX, tasks_of
-from bench.fidelity import all_frames, ideal_clip, psnr_db
-from bench.task import Pixels, Task
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from framefeed.clip import Colour
 from framefeed.errors import FramefeedError
 from framefeed.request import ClipRequest
+from framefeed_bench.clips import SIZE_PX, tasks_of
+from framefeed_bench.fidelity import all_frames, ideal_clip, psnr_db
+from framefeed_bench.task import Pixels, Task
 from trainer_client.training.augment.pixels import yuv_to_rgb
 
 _FLOOR_DB = 25.0  # a contestant below this decodes other frames or another box

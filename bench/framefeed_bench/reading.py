@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.one_core import children_of, command_of, cpu_s, own_cpu_s
-from bench.ready_worker import ready_bytes
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import FramefeedError
 from framefeed.sampling import Segments
+from framefeed_bench.one_core import children_of, command_of, cpu_s, own_cpu_s
+from framefeed_bench.ready_worker import ready_bytes
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.loader import ClipLoader, LoaderOptions

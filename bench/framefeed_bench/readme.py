@@ -1,13 +1,13 @@
-"""Writes the tables of README.md and docs/ from bench/results: `python -m bench.readme`. A test holds them together."""
+"""`python -m framefeed_bench.readme` writes the tables of README.md and docs/ from bench/results (a test compares)."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from bench.tables import brief_decode_markdown, decode_markdown, profile_markdown, transport_markdown
+from framefeed_bench.tables import brief_decode_markdown, decode_markdown, profile_markdown, transport_markdown
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # A page's markers by name: which result stands there, and how it is written.
 PAGES = {

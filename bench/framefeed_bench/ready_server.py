@@ -6,8 +6,8 @@ import logging
 
 import tyro
 
-from bench.ready_worker import WORKER
 from decode_server.service.serve import Serve, run_server
+from framefeed_bench.ready_worker import WORKER
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)

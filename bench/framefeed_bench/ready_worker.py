@@ -23,7 +23,7 @@ from framefeed.crops import Box
 from framefeed.request import ClipRequest
 
 _LOOK_BYTES = 64  # at a clip's end, which say whether it lies there
-WORKER = (sys.executable, "-m", "bench.ready_worker")
+WORKER = (sys.executable, "-m", "framefeed_bench.ready_worker")
 
 
 @functools.cache

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import zmq
 
-from bench.one_core import on_core
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.key_files import write_public, write_secret
+from framefeed_bench.one_core import on_core
 from trainer_client.transports.credentials import Credentials
 
-READY_SERVER = (sys.executable, "-m", "bench.ready_server", "ready")
+READY_SERVER = (sys.executable, "-m", "framefeed_bench.ready_server", "ready")
 BINDS = {"tcp": "tcp://127.0.0.1:0", "shm": "shm://@{}", "grpc": "grpc://127.0.0.1:0"}
 BINDS["curve"] = BINDS["tcp"]  # with keys
 _START_S = 180.0

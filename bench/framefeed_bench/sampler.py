@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from bench.machine import provenance
-from bench.tables import sampler_table
 from framefeed.errors import BadInput, FramefeedError
+from framefeed_bench.machine import provenance
+from framefeed_bench.tables import sampler_table
 from trainer_client.feed.sampler import Sampler, Share
 
 _RUN_SEED = 1

@@ -20,12 +20,6 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.bare_send import BareSend, Way, median_cpu_ms
-from bench.machine import provenance
-from bench.one_core import run_on_core, two_cores
-from bench.reading import BATCH_CLIPS, POLICY, PREFETCH_BATCHES, READY_SAMPLES, Decoding, Read, Reading, policy_of
-from bench.running_server import BINDS, READY_SERVER, check_transports, running_server
-from bench.tables import transport_table
 from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.synthetic import make_videos
@@ -33,6 +27,21 @@ from decode_server.chunking.transcode import ChunkSettings
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
 from framefeed.errors import BadInput
+from framefeed_bench.bare_send import BareSend, Way, median_cpu_ms
+from framefeed_bench.machine import provenance
+from framefeed_bench.one_core import run_on_core, two_cores
+from framefeed_bench.reading import (
+    BATCH_CLIPS,
+    POLICY,
+    PREFETCH_BATCHES,
+    READY_SAMPLES,
+    Decoding,
+    Read,
+    Reading,
+    policy_of,
+)
+from framefeed_bench.running_server import BINDS, READY_SERVER, check_transports, running_server
+from framefeed_bench.tables import transport_table
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.samples import Sample
 

@@ -11,10 +11,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from models.attention_flash import choose_package
-from models.attention_reference import reference_dense
-from models.attention_sdpa import SDPA_KERNELS, sdpa_dense
-from models.packing import Packing
+from framefeed_models.attention_flash import choose_package
+from framefeed_models.attention_reference import reference_dense
+from framefeed_models.attention_sdpa import SDPA_KERNELS, sdpa_dense
+from framefeed_models.packing import Packing
 
 Backend = Literal["reference", "sdpa", "sdpa-flash", "sdpa-cudnn", "sdpa-efficient", "flash"]
 

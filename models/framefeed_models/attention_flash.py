@@ -15,7 +15,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from models.packing import Packing
+from framefeed_models.packing import Packing
 
 _HALF = (torch.float16, torch.bfloat16)
 _LARGEST_HEAD = 256

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from models.attention_reference import causal_mask
+from framefeed_models.attention_reference import causal_mask
 
 _HALF = (torch.float16, torch.bfloat16)
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from models.attention import Backend, PackedHeads, attend, attend_packed
-from models.clip_noise import clip_scales, fold
-from models.packing import Packing
+from framefeed_models.attention import Backend, PackedHeads, attend, attend_packed
+from framefeed_models.clip_noise import clip_scales, fold
+from framefeed_models.packing import Packing
 
 Activation = Literal["gelu", "quick_gelu"]
 Checkpointing = Literal["none", "block", "sqrt"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from models.clip_noise import ClipDropout, fold
-from models.encoder import EncoderConfig, feature_of, make_encoder
+from framefeed_models.clip_noise import ClipDropout, fold
+from framefeed_models.encoder import EncoderConfig, feature_of, make_encoder
 
 # EPIC-Kitchens-100: one head over its 3806 pairs of verb and noun (AVION), or three (LaViLa's alternative).
 EPIC_ACTIONS: Mapping[str, int] = {"action": 3806}

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.block import Stack, StackConfig, init_xavier
-from models.clip_noise import fold
-from models.cmae_heads import CMAEHeads, to_full
-from models.embedding import position_table
-from models.own_part import own_part
-from models.videomae import MASK_TOKEN_STD, SplitMask, VideoMAE, VideoMAEConfig
+from framefeed_models.block import Stack, StackConfig, init_xavier
+from framefeed_models.clip_noise import fold
+from framefeed_models.cmae_heads import CMAEHeads, to_full
+from framefeed_models.embedding import position_table
+from framefeed_models.own_part import own_part
+from framefeed_models.videomae import MASK_TOKEN_STD, SplitMask, VideoMAE, VideoMAEConfig
 
 
 def _feature_decoder() -> StackConfig:

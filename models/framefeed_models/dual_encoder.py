@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.block import VIT_STACKS, Activation, StackConfig
-from models.clip_noise import fold
-from models.encoder import EncoderConfig, feature_of, make_encoder
-from models.own_part import own_part
-from models.text import TextConfig, TextTransformer
-from models.vit import clip_vit
+from framefeed_models.block import VIT_STACKS, Activation, StackConfig
+from framefeed_models.clip_noise import fold
+from framefeed_models.encoder import EncoderConfig, feature_of, make_encoder
+from framefeed_models.own_part import own_part
+from framefeed_models.text import TextConfig, TextTransformer
+from framefeed_models.vit import clip_vit
 
 INITIAL_TEMPERATURE = 0.07
 LARGEST_SCALE = 100.0

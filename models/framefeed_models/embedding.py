@@ -12,8 +12,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.positions import grid_positions, resize_cells, resize_slots, sincos_positions
-from models.tubelets import TubeletGrid, cut_cubes
+from framefeed_models.positions import grid_positions, resize_cells, resize_slots, sincos_positions
+from framefeed_models.tubelets import TubeletGrid, cut_cubes
 
 Positions = Literal["flat", "grid", "learned"]
 POSITION_STD = 0.02

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.timesformer import TimeSformer, TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.vit import VideoViT, ViTConfig
+from framefeed_models.timesformer import TimeSformer, TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.vit import VideoViT, ViTConfig
 
 EncoderConfig = ViTConfig | TimeSformerConfig
 Encoder = VideoViT | TimeSformer

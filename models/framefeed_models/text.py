@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.block import Stack, StackConfig
+from framefeed_models.block import Stack, StackConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.block import (
+from framefeed_models.block import (
     DropPath,
     SelfAttention,
     StackConfig,
@@ -21,10 +21,10 @@ from models.block import (
     make_mlp,
     run_blocks,
 )
-from models.clip_noise import fold
-from models.embedding import ClipEmbedding
-from models.packing import Packing
-from models.tubelets import TubeletGrid
+from framefeed_models.clip_noise import fold
+from framefeed_models.embedding import ClipEmbedding
+from framefeed_models.packing import Packing
+from framefeed_models.tubelets import TubeletGrid
 
 Variant = Literal["lavila", "original"]
 

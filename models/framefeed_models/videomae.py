@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from models.block import VIT_STACKS, Stack, StackConfig, init_xavier
-from models.clip_noise import fold
-from models.embedding import position_table
-from models.tubelets import TubeletGrid, cut_cubes, join_cubes
-from models.vit import VideoViT, ViTConfig
+from framefeed_models.block import VIT_STACKS, Stack, StackConfig, init_xavier
+from framefeed_models.clip_noise import fold
+from framefeed_models.embedding import position_table
+from framefeed_models.tubelets import TubeletGrid, cut_cubes, join_cubes
+from framefeed_models.vit import VideoViT, ViTConfig
 
 TARGET_EPS = 1e-6
 MASK_TOKEN_STD = 0.02

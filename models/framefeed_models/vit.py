@@ -12,11 +12,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.block import Stack, StackConfig, init_truncated_normal, init_xavier
-from models.clip_noise import ClipDropout, clip_bits, fold
-from models.embedding import ClipEmbedding, Positions
-from models.packing import pack, unpack
-from models.tubelets import TubeletGrid
+from framefeed_models.block import Stack, StackConfig, init_truncated_normal, init_xavier
+from framefeed_models.clip_noise import ClipDropout, clip_bits, fold
+from framefeed_models.embedding import ClipEmbedding, Positions
+from framefeed_models.packing import pack, unpack
+from framefeed_models.tubelets import TubeletGrid
 
 Pool = Literal["class", "mean"]
 _PATCHES, _TOKENS, _BLOCKS = 0, 1, 2  # what draws in a ViT

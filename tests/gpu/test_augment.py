@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
-from bench.gpu_thread import LIMIT_MS, thread_ms  # noqa: E402
 from framefeed.clip import Colour  # noqa: E402
-from models.pixel_norm import CLIP  # noqa: E402
+from framefeed_bench.gpu_thread import LIMIT_MS, thread_ms  # noqa: E402
+from framefeed_models.pixel_norm import CLIP  # noqa: E402
 from tests.gpu.test_models import waiting_is_an_error  # noqa: E402
 from trainer_client.training.augment.augment import TO_RGB, augment_clips  # noqa: E402
 from trainer_client.training.augment.draws import draw_augmentations  # noqa: E402

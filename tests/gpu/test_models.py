@@ -15,13 +15,13 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
-from models.attention import Backend  # noqa: E402
-from models.attention_flash import PACKAGES  # noqa: E402
-from models.block import VIT_STACKS, Checkpointing, Stack  # noqa: E402
-from models.dual_encoder import DualEncoder, avion  # noqa: E402
-from models.timesformer import TimeSformer, TimeSformerConfig  # noqa: E402
-from models.videomae import PRESETS, VideoMAE  # noqa: E402
-from models.vit import VideoViT, clip_vit  # noqa: E402
+from framefeed_models.attention import Backend  # noqa: E402
+from framefeed_models.attention_flash import PACKAGES  # noqa: E402
+from framefeed_models.block import VIT_STACKS, Checkpointing, Stack  # noqa: E402
+from framefeed_models.dual_encoder import DualEncoder, avion  # noqa: E402
+from framefeed_models.timesformer import TimeSformer, TimeSformerConfig  # noqa: E402
+from framefeed_models.videomae import PRESETS, VideoMAE  # noqa: E402
+from framefeed_models.vit import VideoViT, clip_vit  # noqa: E402
 
 CUDA = torch.device("cuda")
 BASE = VIT_STACKS["base"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from models.weights.checkpoint_folder import checkpoint_in, read_whole
+from framefeed_models.weights.checkpoint_folder import checkpoint_in, read_whole
 from tests.integration import test_train
 from tests.integration.serving import Server
 from tests.integration.test_train import SMALL, Trainer, losses

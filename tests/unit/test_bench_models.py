@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from bench import models as bench_models
-from bench.activations import KINDS, Saved, count_saved
-from bench.gpu_speed import clip_loss, largest_batch
-from bench.model_cases import VARIANTS, ModelCase, all_cases
-from bench.models import ModelsBench, ratios, rows_of
-from bench.peer_towers import PeerDualEncoder
 from framefeed.errors import BadInput
-from models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_bench import models as bench_models
+from framefeed_bench.activations import KINDS, Saved, count_saved
+from framefeed_bench.gpu_speed import clip_loss, largest_batch
+from framefeed_bench.model_cases import VARIANTS, ModelCase, all_cases
+from framefeed_bench.models import ModelsBench, ratios, rows_of
+from framefeed_bench.peer_towers import PeerDualEncoder
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
 from tests.unit.models.foreign_checkpoints import TIMESFORMER_DUAL, VIT_DUAL
 
 DEPTH, HEADS, WIDTH, TOKENS, MLP = 12, 12, 768, 785, 3072

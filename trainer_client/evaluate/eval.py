@@ -20,7 +20,7 @@ from rich.console import Console
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
 from framefeed.new_file import check_place, write_whole
-from models.dual_encoder import DualEncoder
+from framefeed_models.dual_encoder import DualEncoder
 from trainer_client.datasets.class_file import find_class_file
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec

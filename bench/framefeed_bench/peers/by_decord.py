@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import decord
 
-from bench.task import Pixels, Task, crop_then_resize
+from framefeed_bench.task import Pixels, Task, crop_then_resize
 
 
 def clip(task: Task) -> Pixels:

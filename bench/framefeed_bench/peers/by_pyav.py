@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 
-from bench.task import Pixels, Task, crop_then_resize
+from framefeed_bench.task import Pixels, Task, crop_then_resize
 
 
 def clip(task: Task) -> Pixels:

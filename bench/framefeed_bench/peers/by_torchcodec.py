@@ -10,7 +10,7 @@ import torch
 from torchcodec.decoders import VideoDecoder
 from torchcodec.transforms import RandomCrop, Resize
 
-from bench.task import Pixels, Task
+from framefeed_bench.task import Pixels, Task
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ import ctypes
 import importlib.util
 from pathlib import Path
 
-from bench.task import Pixels, Task
+from framefeed_bench.task import Pixels, Task
 
 
 def _load_libraries() -> None:

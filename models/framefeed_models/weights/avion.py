@@ -5,12 +5,12 @@ From the state dicts of zhaoyue-zephyrus/AVION, whose code is told from its pape
 
 from __future__ import annotations
 
-from models.classifier import ClassifierConfig
-from models.dual_encoder import DualEncoderConfig
-from models.vit import ViTConfig
-from models.weights.clip import clip_blocks, head_rules, position_rule, text_rules, video_prefix
-from models.weights.forms import CLASS_ROW, NUMBER, flat_kernel, kernel, one, rename
-from models.weights.key_table import KeyTable, Rule
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.clip import clip_blocks, head_rules, position_rule, text_rules, video_prefix
+from framefeed_models.weights.forms import CLASS_ROW, NUMBER, flat_kernel, kernel, one, rename
+from framefeed_models.weights.key_table import KeyTable, Rule
 
 _FLASH_BLOCK = {
     "ln_1": "norm_attention",

@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor
 
-from models.weights.torch_archive import MAX_FILE_BYTES, ArchiveError, opened
+from framefeed_models.weights.torch_archive import MAX_FILE_BYTES, ArchiveError, opened
 
 FORMAT = 3  # 1 and 2 were single files of torch.save
 HEADER_NAME, MODEL_NAME = "checkpoint.json", "config.json"

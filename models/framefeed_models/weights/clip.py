@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from models.classifier import ClassifierConfig
-from models.dual_encoder import DualEncoderConfig
-from models.text import TextConfig
-from models.timesformer import TimeSformerConfig
-from models.weights.forms import CLASS_ROW, NUMBER, kernel, one, rename, zeros
-from models.weights.key_table import Form, KeyTable, Rule
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.weights.forms import CLASS_ROW, NUMBER, kernel, one, rename, zeros
+from framefeed_models.weights.key_table import Form, KeyTable, Rule
 
 _BLOCK = {
     "ln_1": "norm_attention",

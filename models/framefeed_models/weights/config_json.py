@@ -11,15 +11,15 @@ from dataclasses import fields, is_dataclass
 
 from torch import nn
 
-from models.block import StackConfig
-from models.classifier import Classifier, ClassifierConfig
-from models.cmae import CMAE, CMAEConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.text import TextConfig, TextTransformer
-from models.timesformer import TimeSformer, TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAE, VideoMAEConfig
-from models.vit import VideoViT, ViTConfig
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.cmae import CMAE, CMAEConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.text import TextConfig, TextTransformer
+from framefeed_models.timesformer import TimeSformer, TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAE, VideoMAEConfig
+from framefeed_models.vit import VideoViT, ViTConfig
 
 ModelConfig = (
     ViTConfig | TimeSformerConfig | TextConfig | DualEncoderConfig | ClassifierConfig | VideoMAEConfig | CMAEConfig

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_whole
-from models.weights.torch_archive import ArchiveError, CarriesCode, Plain, load_archive
+from framefeed_models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_whole
+from framefeed_models.weights.torch_archive import ArchiveError, CarriesCode, Plain, load_archive
 
 FOLDER_FILE = "model.safetensors"
 _INSIDE = ("state_dict", "model", "module", "model_state_dict")

@@ -13,8 +13,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from models.tubelets import TubeletGrid
-from models.weights.key_table import Form, Rule
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.weights.key_table import Form, Rule
 
 SAME = Form(take=lambda x: (x,), give=lambda x: (x,))
 TRANSPOSED = Form(take=lambda x: (x.transpose(0, 1),), give=lambda x: (x.transpose(0, 1),))

@@ -13,17 +13,17 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from models.classifier import ClassifierConfig
-from models.cmae import CMAEConfig
-from models.dual_encoder import DualEncoderConfig
-from models.embedding import fit_positions
-from models.encoder import EncoderConfig
-from models.pixel_norm import PixelNorm
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAEConfig
-from models.weights.config_json import ModelConfig
-from models.weights.key_table import fill_model, import_weights
-from models.weights.natural import (
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.embedding import fit_positions
+from framefeed_models.encoder import EncoderConfig
+from framefeed_models.pixel_norm import PixelNorm
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.weights.config_json import ModelConfig
+from framefeed_models.weights.key_table import fill_model, import_weights
+from framefeed_models.weights.natural import (
     IMAGE_KINDS,
     NotForModelError,
     natural_config,
@@ -31,9 +31,9 @@ from models.weights.natural import (
     require_equal,
     require_same_stack,
 )
-from models.weights.recognise import Kind, Recognised, recognise
-from models.weights.tables import Source, choose_table
-from models.weights.traits import Trait, Traits, contradictions, encoder_of
+from framefeed_models.weights.recognise import Kind, Recognised, recognise
+from framefeed_models.weights.tables import Source, choose_table
+from framefeed_models.weights.traits import Trait, Traits, contradictions, encoder_of
 
 Accepted = Literal[Trait, "positions", "heads", "projections"]
 _ACCEPTED: tuple[str, ...] = get_args(Accepted)

@@ -5,12 +5,12 @@ From the state dicts of facebookresearch/LaViLa.
 
 from __future__ import annotations
 
-from models.classifier import ClassifierConfig
-from models.dual_encoder import DualEncoderConfig
-from models.timesformer import TimeSformerConfig
-from models.weights.clip import head_rules, position_rule, text_rules, video_prefix
-from models.weights.forms import CLASS_ROW_IN_BATCH, NUMBER, in_batch, kernel, one, rename
-from models.weights.key_table import KeyTable
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.weights.clip import head_rules, position_rule, text_rules, video_prefix
+from framefeed_models.weights.forms import CLASS_ROW_IN_BATCH, NUMBER, in_batch, kernel, one, rename
+from framefeed_models.weights.key_table import KeyTable
 
 _BLOCK = {
     "norm3": "norm_time",

@@ -13,18 +13,18 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from models.block import StackConfig
-from models.classifier import ClassifierConfig
-from models.dual_encoder import DualEncoderConfig
-from models.encoder import EncoderConfig
-from models.text import TextConfig
-from models.timesformer import TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAEConfig
-from models.vit import ViTConfig
-from models.weights.config_json import ModelConfig
-from models.weights.recognise import Recognised
-from models.weights.traits import encoder_of
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.encoder import EncoderConfig
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.config_json import ModelConfig
+from framefeed_models.weights.recognise import Recognised
+from framefeed_models.weights.traits import encoder_of
 
 IMAGE_KINDS = ("OpenAI CLIP", "open_clip", "transformers CLIP")
 _CLIP_MAKE = {"positions": "learned", "class_token": True, "patch_bias": False, "norm_pre": True}

@@ -13,13 +13,13 @@ from typing import Literal, cast
 
 from torch import Tensor
 
-from models.block import Activation
-from models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
-from models.weights.checkpoint_folder import checkpoint_in
-from models.weights.config_json import ModelConfig, config_from_json
-from models.weights.files import WeightsFileError, read_checkpoint
-from models.weights.saved_model import PIXELS_NAME
-from models.weights.traits import TowerTraits, Traits, encoder_of, tower_traits
+from framefeed_models.block import Activation
+from framefeed_models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
+from framefeed_models.weights.checkpoint_folder import checkpoint_in
+from framefeed_models.weights.config_json import ModelConfig, config_from_json
+from framefeed_models.weights.files import WeightsFileError, read_checkpoint
+from framefeed_models.weights.saved_model import PIXELS_NAME
+from framefeed_models.weights.traits import TowerTraits, Traits, encoder_of, tower_traits
 
 Kind = Literal[
     "OpenAI CLIP", "open_clip", "AVION", "LaViLa", "VideoMAE", "transformers CLIP", "transformers VideoMAE", "framefeed"

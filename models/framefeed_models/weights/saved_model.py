@@ -11,16 +11,16 @@ from pathlib import Path
 
 from torch import nn
 
-from models.pixel_norm import PixelNorm
-from models.weights.config_json import ModelConfig, build_model, config_from_json, config_to_json
-from models.weights.files import FOLDER_FILE, WeightsFileError, read_weights, write_weights
-from models.weights.key_table import Weights, export_weights, fill_model
-from models.weights.transformers_videomae import (
+from framefeed_models.pixel_norm import PixelNorm
+from framefeed_models.weights.config_json import ModelConfig, build_model, config_from_json, config_to_json
+from framefeed_models.weights.files import FOLDER_FILE, WeightsFileError, read_weights, write_weights
+from framefeed_models.weights.key_table import Weights, export_weights, fill_model
+from framefeed_models.weights.transformers_videomae import (
     transformers_config,
     transformers_pixels,
     transformers_table,
 )
-from models.weights.videomae import AnyVideoMAE
+from framefeed_models.weights.videomae import AnyVideoMAE
 
 CONFIG_NAME, PROCESSOR_NAME, PIXELS_NAME = "config.json", "preprocessor_config.json", "pixels"
 FORMAT = 1

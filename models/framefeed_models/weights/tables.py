@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from models.classifier import ClassifierConfig
-from models.dual_encoder import DualEncoderConfig
-from models.vit import ViTConfig
-from models.weights.avion import avion_table
-from models.weights.clip import clip_table
-from models.weights.config_json import ModelConfig
-from models.weights.key_table import KeyTable, Weights
-from models.weights.lavila import lavila_table
-from models.weights.transformers_clip import POSITION_NUMBERS, transformers_clip_table
-from models.weights.transformers_videomae import transformers_table
-from models.weights.videomae import AnyVideoMAE, videomae_table
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.avion import avion_table
+from framefeed_models.weights.clip import clip_table
+from framefeed_models.weights.config_json import ModelConfig
+from framefeed_models.weights.key_table import KeyTable, Weights
+from framefeed_models.weights.lavila import lavila_table
+from framefeed_models.weights.transformers_clip import POSITION_NUMBERS, transformers_clip_table
+from framefeed_models.weights.transformers_videomae import transformers_table
+from framefeed_models.weights.videomae import AnyVideoMAE, videomae_table
 
 Source = Literal["clip", "avion", "lavila", "videomae", "transformers"]
 _DECODER = ("decoder.", "encoder_to_decoder.", "mask_token")

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, cast
 
-from models.block import Activation, StackConfig
-from models.classifier import ClassifierConfig
-from models.cmae import CMAEConfig
-from models.dual_encoder import DualEncoderConfig
-from models.encoder import EncoderConfig
-from models.pixel_norm import PixelNorm
-from models.videomae import VideoMAEConfig
-from models.weights.config_json import ModelConfig
+from framefeed_models.block import Activation, StackConfig
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.encoder import EncoderConfig
+from framefeed_models.pixel_norm import PixelNorm
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.weights.config_json import ModelConfig
 
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 Trait = Literal["activation", "norm_eps", "attention_heads", "pixels"]

@@ -5,11 +5,11 @@ It knows names and configurations, not values, and does not import transformers.
 
 from __future__ import annotations
 
-from models.dual_encoder import DualEncoderConfig
-from models.vit import ViTConfig
-from models.weights.clip import position_rule
-from models.weights.forms import CLASS_ROW, FUSED_QKV, NUMBER, TRANSPOSED, kernel, one, rename, zeros
-from models.weights.key_table import KeyTable, Rule
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.clip import position_rule
+from framefeed_models.weights.forms import CLASS_ROW, FUSED_QKV, NUMBER, TRANSPOSED, kernel, one, rename, zeros
+from framefeed_models.weights.key_table import KeyTable, Rule
 
 _BLOCK = {
     "layer_norm1": "norm_attention",

@@ -5,14 +5,14 @@ It knows names and configurations, not values, and does not import transformers.
 
 from __future__ import annotations
 
-from models.block import StackConfig
-from models.classifier import ClassifierConfig
-from models.pixel_norm import PixelNorm
-from models.videomae import VideoMAEConfig
-from models.vit import ViTConfig
-from models.weights.forms import FUSED_QKV, QV_BIAS, rename
-from models.weights.key_table import KeyTable, Rule
-from models.weights.videomae import AnyVideoMAE, decoder_rules, only_head, patch_rules, videomae_encoder
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.pixel_norm import PixelNorm
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.forms import FUSED_QKV, QV_BIAS, rename
+from framefeed_models.weights.key_table import KeyTable, Rule
+from framefeed_models.weights.videomae import AnyVideoMAE, decoder_rules, only_head, patch_rules, videomae_encoder
 
 _BLOCK = {
     "layernorm_before": "norm_attention",

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from models.classifier import ClassifierConfig
-from models.videomae import VideoMAEConfig
-from models.vit import ViTConfig
-from models.weights.forms import QV_BIAS, in_batch, kernel, one, rename
-from models.weights.key_table import KeyTable, Rule
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.forms import QV_BIAS, in_batch, kernel, one, rename
+from framefeed_models.weights.key_table import KeyTable, Rule
 
 AnyVideoMAE = VideoMAEConfig | ClassifierConfig | ViTConfig
 

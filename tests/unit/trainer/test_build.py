@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from framefeed.errors import BadInput
-from models.classifier import Classifier, ClassifierConfig
-from models.cmae import CMAEConfig
-from models.dual_encoder import DualEncoderConfig
-from models.weights.saved_model import save_model
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.weights.saved_model import save_model
 from tests.unit.trainer.small_run import make_batch
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.annotation import Annotation, text_of

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from framefeed.clip import Colour
-from models.pixel_norm import CLIP
+from framefeed_models.pixel_norm import CLIP
 from trainer_client.training.augment.augment import TO_RGB
 from trainer_client.training.augment.draws import draw_augmentations
 from trainer_client.training.augment.one_pass import Pass, one_pass

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from framefeed.errors import BadInput
-from models.block import StackConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAEConfig
+from framefeed_models.block import StackConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAEConfig
 from tests.unit.trainer.small_run import CPU, make_batch
 from tests.unit.trainer.small_tasks import (
     FRAMES,

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.clip_noise import clip_keys, fold
+from framefeed_models.clip_noise import clip_keys, fold
 from trainer_client.training.augment.one_pass import FILL, NOISE, Pass
 
 _PIXELS = 512  # of a program

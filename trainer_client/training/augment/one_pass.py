@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.clip_noise import clip_bits, fold
-from models.pixel_norm import PixelNorm
+from framefeed_models.clip_noise import clip_bits, fold
+from framefeed_models.pixel_norm import PixelNorm
 from trainer_client.training.augment.colour_steps import GREY
 
 Planes = tuple[Tensor, Tensor, Tensor]

@@ -15,20 +15,20 @@ import torch
 import tyro
 
 from framefeed.errors import BadInput
-from models.attention import Backend
-from models.attention_flash import PACKAGES
-from models.block import VIT_STACKS, Activation, Checkpointing, DropPathRule, StackConfig
-from models.classifier import ClassifierConfig
-from models.cmae import CMAEConfig
-from models.dual_encoder import DualEncoderConfig
-from models.encoder import EncoderConfig
-from models.pixel_norm import PIXEL_NORMS, PixelNorm
-from models.text import TextConfig
-from models.timesformer import TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.videomae import PRESETS, VideoMAEConfig
-from models.vit import ViTConfig, clip_vit
-from models.weights.config_json import ModelConfig
+from framefeed_models.attention import Backend
+from framefeed_models.attention_flash import PACKAGES
+from framefeed_models.block import VIT_STACKS, Activation, Checkpointing, DropPathRule, StackConfig
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.encoder import EncoderConfig
+from framefeed_models.pixel_norm import PIXEL_NORMS, PixelNorm
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import PRESETS, VideoMAEConfig
+from framefeed_models.vit import ViTConfig, clip_vit
+from framefeed_models.weights.config_json import ModelConfig
 from trainer_client.text.tokens import TokenLayout
 
 ConfigT = TypeVar("ConfigT")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, cast
 import tyro
 
 from framefeed.errors import BadInput
-from models.weights.init_from import Accepted
+from framefeed_models.weights.init_from import Accepted
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.eval_options import EvalOptions
 from trainer_client.training.augment.rule import AugmentOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from framefeed.errors import BadInput
-from models.weights.config_json import config_to_json
+from framefeed_models.weights.config_json import config_to_json
 from trainer_client.datasets.class_file import write_class_file
 from trainer_client.feed.buckets import Buckets
 from trainer_client.text.narration_bpe import TOKENIZER_NAME, NarrationTokenizer
