@@ -174,7 +174,7 @@ def _equal(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool
     ("spec", "says"),
     [
         (VideoEncoder(family="timesformer", patch_dropout=0.5), "patch_dropout is 0.5, wanted 0"),
-        (VideoEncoder(size_px=100), "height_px is 100, wanted a multiple of 16"),
+        (VideoEncoder(size_px=100), "--size-px is 100, wanted a multiple of 16"),
         (VideoEncoder(drop_path=1.5), "drop_path is 1.5"),
     ],
 )
