@@ -5,20 +5,26 @@ It knows cases and contestants; the clocks and memory are in gpu_speed. Needs CU
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from framefeed.errors import FramefeedError
-from framefeed_bench.gpu_speed import Trainer, fits_on_gpu, largest_batch, make_pairs, matmul_peak
+from framefeed_bench.gpu_speed import count_flops, fits_on_gpu, largest_batch, matmul_peak, seconds_a_step
 from framefeed_bench.model_cases import ModelCase, all_cases
 from framefeed_bench.peer_towers import PeerDualEncoder
-from framefeed_models.dual_encoder import DualEncoder, avion
+from framefeed_bench.product_step import ProductStep, clips_of, resident_batch
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig, DualEncoding, avion
+from trainer_client.training.compute import ComputeOptions
 
 Row = dict[str, str | int | float]
 _EQUAL = 1e-3
+_EAGER, _COMPILED = ComputeOptions(compiled="off"), ComputeOptions(compiled="on")
 
 
 def measure_cases(memory_bytes: float, *, most: int = 2048) -> list[Row]:
@@ -26,43 +32,94 @@ def measure_cases(memory_bytes: float, *, most: int = 2048) -> list[Row]:
     rows: list[Row] = []
     for case in all_cases():
         with _memory(memory_bytes):
-            trainer = Trainer(DualEncoder(case.config()), compiled=False)
-            batch = largest_batch(partial(fits_on_gpu, trainer, case.config()), most=most)
-            speed = batch / trainer.seconds(make_pairs(case.config(), batch)) if batch else 0.0
+            config, ours = case.config(), ProductStep(case.config(), _EAGER)
+            batch = largest_batch(partial(_fits, ours, config), most=most)
+            speed = batch / _seconds(ours, config, batch) if batch else 0.0
             rows.append({**describe(case), "largest_batch": batch, "clips_per_s": round(speed, 1)})
-            del trainer
+            del ours
     return rows
 
 
 def duel(batch: int) -> dict[str, float]:
     """ViT-B, 4 frames, bf16, one batch size: clips a second of ours and of transformers', and of the matmul peak.
 
-    Ours is compiled; both are also timed as they are. Raises FramefeedError if the two do not compute the same.
+    Ours by the product's whole step, with its augmentation; theirs from clips that are normalised already. Both are
+    timed compiled and as they are. Raises FramefeedError if the two do not compute the same.
     """
     config = avion("CLIP_VITB16")
     torch.manual_seed(0)
-    ours = DualEncoder(config)
-    theirs = PeerDualEncoder(ours)
-    _prove_equal(ours, theirs)
     peak = matmul_peak()
-    flops = Trainer(ours, compiled=False).flops(make_pairs(config, 2)) / 2
-    found = {
-        "batch": float(batch),
-        "matmul_peak_tflops": round(peak / 1e12, 1),
-        "gflops_per_clip": round(flops / 1e9, 1),
-    }
-    for name, model, compiled in (
-        ("ours", ours, True),
-        ("ours, eager", ours, False),
-        ("transformers", theirs, False),
-        ("transformers, compiled", theirs, True),
-    ):
-        torch.cuda.empty_cache()
-        speed = batch / Trainer(model, compiled=compiled).seconds(make_pairs(config, batch))
-        model.cpu()
-        found |= {f"{name}: clips_per_s": round(speed, 1), f"{name}: share_of_peak": round(speed * flops / peak, 3)}
+    found = {"batch": float(batch), "matmul_peak_tflops": round(peak / 1e12, 1)}
+    plain = DualEncoder(config)
+    _prove_equal(plain, PeerDualEncoder(plain))
+    ours = ProductStep(config, _EAGER)
+    few = resident_batch(config, 2, _EAGER)
+    flops = count_flops(lambda: ours.step(few)) / 2
+    found["gflops_per_clip"] = round(flops / 1e9, 1)
+
+    def tell(name: str, seconds: float) -> None:
+        speed = batch / seconds
+        found[f"{name}: clips_per_s"] = round(speed, 1)
+        found[f"{name}: share_of_peak"] = round(speed * flops / peak, 3)
+
+    tell("ours, eager", _seconds(ours, config, batch))
+    tell("ours", _seconds(ProductStep(config, _COMPILED), config, batch))
+    for name, compiled in (("transformers", False), ("transformers, compiled", True)):
+        tell(name, _peer_seconds(PeerDualEncoder(plain), config, batch, compiled=compiled))
     found["ours_over_transformers"] = round(found["ours: clips_per_s"] / found["transformers: clips_per_s"], 3)
     return found
+
+
+def clip_loss(encoding: DualEncoding) -> Tensor:
+    """The symmetric InfoNCE loss over the batch (Radford et al. 2021, figure 3)."""
+    logits = encoding.logits()
+    target = torch.arange(len(logits), device=logits.device)
+    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+
+
+def _seconds(ours: ProductStep, config: DualEncoderConfig, clips: int) -> float:
+    batch = resident_batch(config, clips, _EAGER)
+    with _clean():
+        return seconds_a_step(lambda: ours.step(batch))
+
+
+def _peer_seconds(model: PeerDualEncoder, config: DualEncoderConfig, clips: int, *, compiled: bool) -> float:
+    """float32 weights under bf16 autocast, fused AdamW, as most scripts have it."""
+    batch = resident_batch(config, clips, _EAGER)
+    x_BCTYX, tokens_BL = clips_of(batch), batch.made_by(lambda _: {})["tokens_BL"]
+    model = model.cuda().train()
+    forward: Callable[..., DualEncoding] = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = clip_loss(forward(x_BCTYX, tokens_BL))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    with _clean():
+        return seconds_a_step(step)
+
+
+def _fits(ours: ProductStep, config: DualEncoderConfig, clips: int) -> bool:
+    def two_steps() -> None:
+        batch = resident_batch(config, clips, _EAGER)
+        for _ in range(2):
+            ours.step(batch)
+
+    try:
+        return fits_on_gpu(two_steps)
+    finally:
+        ours.model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _clean() -> Iterator[None]:
+    """What other contestants have left of the GPU's memory is given back before."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    yield
 
 
 def describe(case: ModelCase) -> Row:

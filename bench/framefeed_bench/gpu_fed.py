@@ -45,8 +45,7 @@ from trainer_client.training.step import Run
 from trainer_client.training.tasks.mae import MaeTask, MaskedInputs
 
 BATCH_CLIPS = 4
-_WARM_STEPS = 10  # of a turn: batches that were made in the turn before are used up by then
-_PREFETCH_BATCHES = 2
+_WARM_STEPS = 16  # of a turn: batches that were made in the turn before are used up by then
 _PERIOD_S = 0.02
 _BUSY = """
 import sys, time
@@ -137,9 +136,7 @@ class _Duel:
             height_px=grid.height_px,
             pixel_format="yuv420p",
         )
-        options = LoaderOptions(
-            servers=[self.url], batch_clips=BATCH_CLIPS, run_seed=3, prefetch_batches=_PREFETCH_BATCHES
-        )
+        options = LoaderOptions(servers=[self.url], batch_clips=BATCH_CLIPS, run_seed=3)
         return ClipLoader(
             VideoWindows(read_manifest(self.root), window_s=4.0), policy, options, registry=CollectorRegistry()
         )

@@ -1,82 +1,34 @@
-"""Training steps on a GPU: clips a second, the largest batch that fits, and the share of the matmul peak reached.
+"""Training steps on a GPU: seconds a step, the largest batch that fits, operations, and what a matrix product reaches.
 
 It knows steps and CUDA's clocks and memory, not which models are compared. Needs CUDA.
-
-Axes: B clips, T frames, Y rows, X columns, C channels, L tokens of a text.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
-
-from framefeed_models.dual_encoder import DualEncoderConfig, DualEncoding
 
 _MATMUL_SIDE = 8192
 _WARM_UP, _STEPS = 3, 8
 _LARGEST_BATCH = 8192
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pairs:
-    """A batch on the GPU that is used again and again: clips (B, C, T, Y, X) in bf16 and texts (B, L), int64."""
-
-    clips_BCTYX: Tensor
-    tokens_BL: Tensor
-
-
-def make_pairs(config: DualEncoderConfig, batch: int) -> Pairs:
-    """Random clips and texts in the shapes that a model of this configuration takes."""
-    grid, text = config.video.grid, config.text
-    shape = (batch, grid.channels, grid.frames, grid.height_px, grid.width_px)
-    tokens_BL = torch.randint(1, text.vocabulary - 2, (batch, text.context), device="cuda")
-    tokens_BL[:, -1] = text.vocabulary - 1
-    return Pairs(clips_BCTYX=torch.randn(shape, device="cuda", dtype=torch.bfloat16), tokens_BL=tokens_BL)
+def seconds_a_step(step: Callable[[], object]) -> float:
+    """Seconds a step, the median of several, between CUDA events. Blocks for all of them."""
+    for _ in range(_WARM_UP):
+        step()
+    return _median_seconds(step, times=_STEPS)
 
 
-def clip_loss(encoding: DualEncoding) -> Tensor:
-    """The symmetric InfoNCE loss over the batch (Radford et al. 2021, figure 3)."""
-    logits = encoding.logits()
-    target = torch.arange(len(logits), device=logits.device)
-    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
-
-
-class Trainer:
-    """A model on the GPU in float32 under bf16 autocast, with fused AdamW: a step as recipes take it."""
-
-    def __init__(self, model: nn.Module, *, compiled: bool) -> None:
-        self.model = model.cuda().train()
-        self._forward: Callable[..., DualEncoding] = torch.compile(self.model) if compiled else self.model
-        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
-
-    def step(self, pairs: Pairs) -> Tensor:
-        """Forward, backward, update; the loss stays on the device and nothing waits for it."""
-        self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = clip_loss(self._forward(pairs.clips_BCTYX, pairs.tokens_BL))
-        torch.autograd.backward(loss)
-        self._optimizer.step()
-        return loss.detach()
-
-    def seconds(self, pairs: Pairs) -> float:
-        """Seconds a step, the median of several, between CUDA events. Blocks for all of them."""
-        for _ in range(_WARM_UP):
-            self.step(pairs)
-        return _median_seconds(lambda: self.step(pairs), times=_STEPS)
-
-    def flops(self, pairs: Pairs) -> int:
-        """Floating-point operations of one forward and backward, without anything computed twice."""
-        with FlopCounterMode(display=False) as counter, torch.autocast("cuda", torch.bfloat16):
-            torch.autograd.backward(clip_loss(self.model(pairs.clips_BCTYX, pairs.tokens_BL)))
-        self._optimizer.zero_grad(set_to_none=True)
-        return int(counter.get_total_flops())
+def count_flops(step: Callable[[], object]) -> int:
+    """Floating-point operations of one step that is not compiled."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return int(counter.get_total_flops())
 
 
 def largest_batch(fits: Callable[[int], bool], *, first: int = 8, most: int = _LARGEST_BATCH) -> int:
@@ -94,17 +46,14 @@ def largest_batch(fits: Callable[[int], bool], *, first: int = 8, most: int = _L
     return low
 
 
-def fits_on_gpu(trainer: Trainer, config: DualEncoderConfig, batch: int) -> bool:
-    """Whether two steps of this batch fit in the GPU's memory. Blocks for them."""
+def fits_on_gpu(two_steps: Callable[[], object]) -> bool:
+    """Whether two steps of a batch fit in the GPU's memory. Blocks for them."""
     try:
-        pairs = make_pairs(config, batch)
-        for _ in range(2):
-            trainer.step(pairs)
+        two_steps()
         torch.cuda.synchronize()
     except torch.OutOfMemoryError:
         return False
     finally:
-        trainer.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
     return True
 

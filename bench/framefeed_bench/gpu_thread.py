@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from framefeed.clip import ClipInfo, Colour
-from framefeed.crops import Box, RandomResizedCrop
+from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput
 from framefeed.sampling import Segments
 from framefeed_bench.gpu_fed import Resident, fed_against_resident
+from framefeed_bench.gpu_step import FRAMES, SIDE_PX, STRONG, gpu_side
 from framefeed_bench.machine import provenance
 from framefeed_bench.one_core import on_core, two_cores
+from framefeed_bench.product_step import host_batch
 from framefeed_bench.running_server import READY_SERVER, running_server
 from framefeed_models.pixel_norm import CLIP
 from trainer_client.clip_policy import ClipPolicy
@@ -34,7 +35,6 @@ from trainer_client.samples import Sample
 from trainer_client.text.narration_bpe import NarrationTokenizer
 from trainer_client.training.augment.masking import CubeMask
 from trainer_client.training.augment.mixup import MixRule
-from trainer_client.training.augment.rule import AugmentOptions
 from trainer_client.training.copies import Copies, Tensors
 from trainer_client.training.device_feed import DeviceFeed, Preparing
 from trainer_client.training.loop import Feeding
@@ -42,20 +42,18 @@ from trainer_client.training.tasks.contrastive import Texts
 from trainer_client.training.tasks.mae import masks_of
 
 LIMIT_MS = 2.0
-_FRAMES, _SIDE_PX = 4, 224
 _POLICY = ClipPolicy(
-    sampling=Segments(frames=_FRAMES), crop=RandomResizedCrop(), width_px=_SIDE_PX, height_px=_SIDE_PX,
+    sampling=Segments(frames=FRAMES), crop=RandomResizedCrop(), width_px=SIDE_PX, height_px=SIDE_PX,
     pixel_format="yuv420p",
 )  # fmt: skip
 _SAMPLES = tuple(Sample(video="ready", start_s=float(at), end_s=at + 1.0) for at in range(1024))
-_STRONG = AugmentOptions(flip=0.5, jitter=0.8, grey=0.2, blur=0.5, rand_ops=4, erase=0.25, erase_noise=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBench:
     """Time of the training thread that feeding takes a step.
 
-    And step times fed against resident.
+    And step times fed against resident; on a GPU its augmentation and its idle time.
     """
 
     out: Path = Path("bench/results/training.json")
@@ -76,6 +74,8 @@ class TrainingBench:
             "thread_ms": served_thread_ms(self.batch_clips, steps=self.steps),
             "fed_against_resident": fed_against_resident(steps=self.steps),
         }
+        if torch.cuda.is_available():
+            result |= gpu_side(self.batch_clips)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         Console().print_json(data=result)
@@ -98,9 +98,9 @@ def thread_ms(clips: int, *, steps: int, source: Feeding | None = None) -> dict[
     augmentation; without one copies go nowhere and the launches, two kernels and the blur's, are not in it.
     """
     on_gpu = torch.cuda.is_available()
-    batch, work = _made(clips), _HostWork()
+    batch, work = host_batch(clips, np.zeros((clips, *_POLICY.shape), np.uint8), frames=FRAMES), _HostWork()
     feeding: Feeding = Resident([batch]) if source is None else source
-    preparing = Preparing(work=work, augment=_STRONG, dtype=torch.bfloat16)
+    preparing = Preparing(work=work, augment=STRONG, dtype=torch.bfloat16)
     times, prepared = list[float](), list[float]()
     device, copying = torch.device("cuda" if on_gpu else "cpu"), None if on_gpu else _NoDevice()
     with DeviceFeed(feeding, preparing, device=device, copying=copying) as feed:
@@ -126,14 +126,14 @@ class _HostWork:
     """What all tasks together make of a batch on the host."""
 
     def __init__(self) -> None:
-        self._mix, self._masks = MixRule(), CubeMask(slots=_FRAMES, cells=(_SIDE_PX // 16) ** 2)
+        self._mix, self._masks = MixRule(), CubeMask(slots=FRAMES, cells=(SIDE_PX // 16) ** 2)
         self._tokenizer = NarrationTokenizer.train([sample.video for sample in _SAMPLES], vocabulary=300)
         self._texts = Texts(
             text_of=lambda sample, _: f"{sample.video} at {sample.start_s:g}", tokenizer=self._tokenizer
         )
 
     def __call__(self, batch: Batch) -> Mapping[str, torch.Tensor]:
-        drawn = self._mix.draw(batch.seeds.tolist(), height_px=_SIDE_PX, width_px=_SIDE_PX, first_position=0)
+        drawn = self._mix.draw(batch.seeds.tolist(), height_px=SIDE_PX, width_px=SIDE_PX, first_position=0)
         mixed = {"kept_B": drawn.kept_B, "box_B4": drawn.box_B4}
         return mixed | masks_of(self._masks, batch) | {"tokens_BL": self._texts.tokens(batch)}
 
@@ -146,18 +146,3 @@ class _NoDevice:
 
     def arrive(self, copies: Copies) -> None:
         """At once."""
-
-
-def _made(clips: int) -> Batch:
-    box = Box(x_px=0, y_px=0, width_px=64, height_px=64)
-    info = ClipInfo(pts_s=(0.0, 0.1, 0.2, 0.3), box=box, flipped=False, colour=Colour(), read_bytes=1, fed_packets=1)
-    return Batch(
-        step=0,
-        pixels=np.zeros((clips, *_POLICY.shape), np.uint8),
-        positions=np.arange(clips),
-        epochs=np.zeros(clips, np.int64),
-        indices=np.arange(clips),
-        seeds=np.arange(clips, dtype=np.uint64),
-        samples=(_SAMPLES[0],) * clips,
-        infos=(info,) * clips,
-    )

@@ -151,11 +151,14 @@ class SelfAttention(nn.Module):
         self.qkv = QKVProjection(config.width)
         self.out = nn.Linear(config.width, config.width)
 
-    def forward(self, x_BND: Tensor, packing: Packing | None = None) -> Tensor:
-        """Tokens (B, N, D) to tokens (B, N, D); with a packing (1, A, D), where each clip attends to itself alone."""
+    def forward(self, x_BND: Tensor, packing: Packing | None = None, first: int | None = None) -> Tensor:
+        """Tokens (B, N, D) to tokens (B, N, D), or to those of the `first` few, which attend to all.
+
+        With a packing (1, A, D), where each clip attends to itself alone.
+        """
         q_BHNK, k_BHNK, v_BHNK = self.split_heads(x_BND)
         if packing is None:
-            y_BHNK = self.attend(q_BHNK, k_BHNK, v_BHNK)
+            y_BHNK = self.attend(q_BHNK[:, :, :first], k_BHNK, v_BHNK)
         else:
             q_AHK, k_AHK, v_AHK = (each[0].transpose(0, 1) for each in (q_BHNK, k_BHNK, v_BHNK))
             heads = PackedHeads(q_AHK=q_AHK, k_AHK=k_AHK, v_AHK=v_AHK, queries=packing, keys=packing)
@@ -190,10 +193,19 @@ class Block(nn.Module):
         self.scale_mlp = _scale(config)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x_BND: Tensor, packing: Packing | None = None, seeds_B: Tensor | None = None) -> Tensor:
-        """Tokens (B, N, D) to tokens (B, N, D); with a packing (1, A, D), clip by clip. Drop path follows the seeds."""
-        attended_BND = self.scale_attention(self.attention(self.norm_attention(x_BND), packing))
-        x_BND = x_BND + self.drop_path(attended_BND, packing, fold(seeds_B, 0))
+    def forward(
+        self,
+        x_BND: Tensor,
+        packing: Packing | None = None,
+        seeds_B: Tensor | None = None,
+        first: int | None = None,
+    ) -> Tensor:
+        """Tokens (B, N, D) to tokens (B, N, D); with a packing (1, A, D), clip by clip. Drop path follows the seeds.
+
+        Without a packing, the `first` few tokens alone may be asked for.
+        """
+        attended_BND = self.scale_attention(self.attention(self.norm_attention(x_BND), packing, first))
+        x_BND = x_BND[:, :first] + self.drop_path(attended_BND, packing, fold(seeds_B, 0))
         mixed_BND = self.scale_mlp(self.mlp(self.norm_mlp(x_BND)))
         y_BND: Tensor = x_BND + self.drop_path(mixed_BND, packing, fold(seeds_B, 1))
         return y_BND
@@ -207,16 +219,24 @@ class Stack(nn.Module):
         self.checkpointing, self.attention_dropout = config.checkpointing, config.attention_dropout
         self.blocks = nn.ModuleList(Block(config, drop_path=rate) for rate in drop_path_rates(config))
 
-    def forward(self, x_BND: Tensor, packing: Packing | None = None, seeds_B: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BND: Tensor,
+        packing: Packing | None = None,
+        seeds_B: Tensor | None = None,
+        first: int | None = None,
+    ) -> Tensor:
         """Tokens (B, N, D) to tokens (B, N, D); with a packing (1, A, D), clip by clip.
 
+        Without a packing, the `first` few tokens alone may be asked for: the last block makes no others.
         Drop path follows the clips' seeds, int64 (B,) on the tokens' device; without them torch's generator. Raises
         ValueError for seeds in training with attention dropout, which is drawn inside the kernels and follows none.
         """
         if seeds_B is not None and self.training and self.attention_dropout > 0:
             seen = f"attention_dropout {self.attention_dropout} with clip seeds"
             raise ValueError(f"stack: got {seen}, wanted 0: its draws cannot follow a clip")
-        return run_blocks(list(self.blocks), x_BND, packing, seeds_B=seeds_B, checkpointing=self.checkpointing)
+        blocks, checkpointing = list(self.blocks), self.checkpointing
+        return run_blocks(blocks, x_BND, packing, seeds_B=seeds_B, first=first, checkpointing=checkpointing)
 
 
 def run_blocks(
@@ -225,6 +245,7 @@ def run_blocks(
     packing: Packing | None = None,
     *,
     seeds_B: Tensor | None = None,
+    first: int | None = None,
     checkpointing: Checkpointing,
 ) -> Tensor:
     """Blocks one after another, tokens (B, N, D) to tokens of the same shape, keeping for the backward pass
@@ -232,21 +253,23 @@ def run_blocks(
     `none`: everything; `block`: the input of each block, so that 12 blocks keep 12 tensors of N x D and one block's
     insides at a time; `sqrt`: the inputs of √L groups of √L blocks, the O(√L N D) of Zhao & Krähenbühl 2023, §4.1
     (Chen et al. 2016, §4.2). What is not kept is computed again, with the same random draws.
-    Block i draws from the clips' seeds folded with i.
+    Block i draws from the clips' seeds folded with i. The last one is asked for the `first` tokens alone, if said.
     """
-    seeds = [fold(seeds_B, number) for number in range(len(blocks))]
+    given: list[tuple[object, ...]] = [(packing, fold(seeds_B, number)) for number in range(len(blocks))]
+    if first is not None:
+        given[-1] += (first,)
     if checkpointing == "none" or not torch.is_grad_enabled():
-        return _run(blocks, x_BND, packing, seeds)
+        return _run(blocks, x_BND, given)
     group = 1 if checkpointing == "block" else math.ceil(math.sqrt(len(blocks)))
     for start in range(0, len(blocks), group):
         some = slice(start, start + group)
-        x_BND = checkpoint(_run, blocks[some], x_BND, packing, seeds[some], use_reentrant=False)
+        x_BND = checkpoint(_run, blocks[some], x_BND, given[some], use_reentrant=False)
     return x_BND
 
 
-def _run(blocks: Sequence[nn.Module], x_BND: Tensor, packing: Packing | None, seeds: Sequence[Tensor | None]) -> Tensor:
-    for block, seeds_B in zip(blocks, seeds, strict=True):
-        x_BND = block(x_BND, packing, seeds_B)
+def _run(blocks: Sequence[nn.Module], x_BND: Tensor, given: Sequence[tuple[object, ...]]) -> Tensor:
+    for block, each in zip(blocks, given, strict=True):
+        x_BND = block(x_BND, *each)
     return x_BND
 
 

@@ -20,6 +20,7 @@ from framefeed_models.tubelets import TubeletGrid
 
 Pool = Literal["class", "mean"]
 _PATCHES, _TOKENS, _BLOCKS = 0, 1, 2  # what draws in a ViT
+_READ = 2  # tokens that the last block makes for a class token: it, and one more, for cuDNN takes no single query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,19 +109,23 @@ class VideoViT(nn.Module):
                 raise ValueError("ViT: got valid_BN without pooled or with selected_BS, wanted pooled alone")
             encoded = self._pool_valid(x_BCTYX, valid_BN, seeds_B)
         else:
-            encoded = self._encode(x_BCTYX, selected_BS, seeds_B)
+            of_class = pooled and self.config.pool == "class"
+            encoded = self._encode(x_BCTYX, selected_BS, seeds_B, first=_READ if of_class else None)
             if pooled:
                 encoded = encoded[:, 0] if self.config.pool == "class" else encoded.mean(dim=1)
         normed: Tensor = self.norm(encoded)
         return normed
 
-    def _encode(self, x_BCTYX: Tensor, selected_BS: Tensor | None, seeds_B: Tensor | None) -> Tensor:
+    def _encode(
+        self, x_BCTYX: Tensor, selected_BS: Tensor | None, seeds_B: Tensor | None, *, first: int | None
+    ) -> Tensor:
         share = self.config.patch_dropout
         if selected_BS is None and self.training and share > 0:
             seeds_of_patches_B = fold(seeds_B, _PATCHES)
             tokens = self.embedding.grid_of(x_BCTYX).tokens
             selected_BS = keep_patches(x_BCTYX, seeds_of_patches_B, tokens=tokens, dropout=share)
-        encoded_BND: Tensor = self.stack(self._embed(x_BCTYX, selected_BS, seeds_B), seeds_B=fold(seeds_B, _BLOCKS))
+        tokens_BND = self._embed(x_BCTYX, selected_BS, seeds_B)
+        encoded_BND: Tensor = self.stack(tokens_BND, seeds_B=fold(seeds_B, _BLOCKS), first=first)
         return encoded_BND
 
     def _embed(self, x_BCTYX: Tensor, selected_BS: Tensor | None, seeds_B: Tensor | None) -> Tensor:
