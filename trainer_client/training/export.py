@@ -58,7 +58,7 @@ class Export:
     out: Path
     """Folder to write into: a new one, or one without such files."""
     format: Literal["framefeed", "transformers", "onnx"] = "framefeed"
-    """framefeed: our names, for framefeed_framefeed_models.weights.saved_model.load_model. transformers: for its from_pretrained.
+    """framefeed: our names, for framefeed_models.weights.saved_model.load_model. transformers: for its from_pretrained.
     onnx: graphs of uint8 RGB clips, checked with onnxruntime; needs pip install 'framefeed[onnx]'."""
     part: Literal["model", "encoder"] = "model"
     """model: all of it, decoder included. encoder: what fine-tuning and feature extraction take."""
