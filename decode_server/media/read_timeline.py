@@ -28,7 +28,7 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     """
     facts = _facts(video)
     if facts.container.startswith("mov") and sum(row.packets for row in demuxed.rows) < facts.frames:
-        facts = replace(facts, dropped=dropped_inside(video, path))
+        facts = replace(facts, dropped=dropped_inside(video, path, demuxed.rows))
     order = pictures = None
     with video.again(path) as fresh:
         if needs_order(facts, demuxed.rows):
