@@ -242,6 +242,22 @@ def test_frames_that_an_edit_list_drops_among_others_are_named(tmp_path: Path) -
     assert _probe(path).use.losses == use.losses
 
 
+@pytest.mark.parametrize("edit", [(9, 21), (9, 12), (9, 10), (12, 29)])
+def test_an_edit_of_uneven_pictures_keeps_their_times_and_its_own_end(tmp_path: Path, edit: tuple[int, int]) -> None:
+    """FFmpeg gives packets behind an edit's begin the durations of those from the file's begin on."""
+    times_s = [n / 25 + 0.08 * (n > 10) - 0.02 * (n > 19) + 3.0 * (n > 1) for n in range(29)]
+    film = replace(FILM, codec="mjpeg", options={"q": "3"}, pix_fmt="yuvj420p", full_range=True, frames=29)
+    strange = Strange(suffix="mov", stretches=(replace(film, times_s=times_s),), moved_s={}, edit=edit)
+    path = make_strange(tmp_path, strange)
+    seen, use = decoded(path, off=20)
+    first, end = edit
+    assert seen == [(pytest.approx(times_s[n] - times_s[first], abs=2e-3), n) for n in range(*edit)]
+    assert (use.losses, use.notes) == ((), ())
+    lasts_s = times_s[end] - times_s[first] if end < 29 else times_s[-1] - times_s[first] + 0.04
+    assert use.used_s == pytest.approx(lasts_s, abs=2e-3)
+    assert _probe(path).use.used_s == pytest.approx(lasts_s, abs=2e-3)
+
+
 @pytest.mark.parametrize("moved", range(1, 7))
 def test_a_frame_with_a_wrong_stamp_is_named_where_it_would_show(tmp_path: Path, moved: int) -> None:
     """Also where frames are reordered, so that the packet lies elsewhere."""
