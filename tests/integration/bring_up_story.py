@@ -78,10 +78,13 @@ class Story:
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Note how long something takes."""
+        """Note how long something takes, and say so at once: what is tried longest is known if the story ends there."""
         began_s = time.monotonic()
-        yield
-        self.took_s[what] = time.monotonic() - began_s
+        try:
+            yield
+        finally:
+            self.took_s[what] = time.monotonic() - began_s
+            print(f"{what}: {self.took_s[what]:.1f} s", flush=True)
 
 
 def tell_start(told: Story, up: Composition) -> None:
