@@ -28,9 +28,16 @@ _ASK_S, _START_S, _TURN_S, _REST_S, _MOST_SOCKETS = 5.0, 60.0, 0.5, 2.0, 64
 
 
 class ServerActor:
-    """One server: claims a CPU socket of its box, runs the server on it and ends with it, to be restarted by Ray."""
+    """One server: claims a CPU socket of its box, runs the server on it and ends with it, to be restarted by Ray.
+
+    One that was drained to stay so holds its place with nothing in it, and ends for good if its box does.
+    """
 
     def __init__(self, name: str, spec: FleetSpec) -> None:
+        here = ray.get_runtime_context()
+        if here.was_current_actor_reconstructed and name in _held():
+            ray.kill(here.current_actor, no_restart=True)
+            threading.Event().wait()  # it is killed while it waits: not even a first child is started
         self._claim, self._socket = claim_socket()
         log = Path(tempfile.gettempdir()) / f"framefeed-{name}-{os.getpid()}.log"
         self._ended = threading.Event()
@@ -55,7 +62,8 @@ class ServerActor:
 
     def told(self) -> tuple[str, str, int, int]:
         """(state, box, CPU socket, process id)."""
-        state = "draining" if self._draining else "up" if self._code is None else "lost"
+        live, ended = ("draining", "drained") if self._draining else ("up", "lost")
+        state = live if self._code is None else ended
         return state, ray.util.get_node_ip_address(), self._socket, os.getpid()
 
     def drain(self, limit_s: float) -> int:
@@ -70,10 +78,11 @@ class ServerActor:
 
 
 class RecordActor:
-    """What the fleet is, for those who come later: its spec, and the bounds of its size."""
+    """What the fleet is, for those who come later: its spec, the bounds of its size, and who holds a place drained."""
 
     def __init__(self) -> None:
         self._kept: tuple[FleetSpec, int, int] | None = None
+        self._held: set[str] = set()
 
     def keep(self, spec: FleetSpec, least: int, most: int) -> None:
         """From now on."""
@@ -82,6 +91,21 @@ class RecordActor:
     def kept(self) -> tuple[FleetSpec, int, int] | None:
         """None of a fleet that never was up."""
         return self._kept
+
+    def hold(self, name: str, held: bool) -> None:
+        """A server of that name holds its place drained, or serves if it is started."""
+        (self._held.add if held else self._held.discard)(name)
+
+    def held(self) -> set[str]:
+        """The names of those that hold a place drained."""
+        return self._held
+
+
+def _held() -> set[str]:
+    """The names of servers that hold a place drained, as the fleet's record has them."""
+    record = ray.get_actor(RECORD, namespace=NAMESPACE)
+    held: set[str] = ray.get(record.held.remote(), timeout=_START_S)
+    return held
 
 
 def claim_socket() -> tuple[socket.socket, int]:
@@ -128,6 +152,7 @@ class RayPlane:
 
     def start(self, name: str, spec: FleetSpec, *, local: bool) -> None:
         """A detached actor that is restarted for ever, by whichever box has room."""
+        self._hold(name, held=False)
         wanted = {SOCKET: 1.0, LOCAL: 1.0} if local else {SOCKET: 1.0}
         actor = ray.remote(ServerActor).options(
             name=f"{PREFIX}{name}",
@@ -140,16 +165,20 @@ class RayPlane:
         )
         actor.remote(name, spec)
 
-    def drain(self, name: str, *, limit_s: float) -> int | None:
-        """As Plane.drain: one that no box has, or whose box is gone, ends at once."""
+    def drain(self, name: str, *, limit_s: float, stay: bool = False) -> int | None:
+        """As Plane.drain: one that no box has, or whose box is gone, ends at once. With `stay` its place is not freed:
+        nothing runs there until it is drained again, without.
+        """
         actor = self._actor(name)
+        self._hold(name, held=stay)
         code: int | None = None
         try:
             ray.get(actor.told.remote(), timeout=_ASK_S)
             code = ray.get(actor.drain.remote(limit_s), timeout=limit_s + 2 * _ASK_S)
         except (GetTimeoutError, RayActorError):
-            code = None
-        ray.kill(actor, no_restart=True)
+            stay = False  # it has no place
+        if not stay:
+            ray.kill(actor, no_restart=True)
         return code
 
     def keep(self, spec: FleetSpec, *, least: int, most: int) -> None:
@@ -174,6 +203,14 @@ class RayPlane:
         if kept is None:
             raise FramefeedError("no fleet is up on this cluster; begin with framefeed fleet up")
         return kept
+
+    @staticmethod
+    def _hold(name: str, *, held: bool) -> None:
+        try:
+            record = ray.get_actor(RECORD, namespace=NAMESPACE)
+            ray.get(record.hold.remote(name, held), timeout=_ASK_S)
+        except (ValueError, RayError) as error:
+            raise FramefeedError(f"the fleet's record does not answer, which the cluster's head has: {error}") from None
 
     @staticmethod
     def _actor(name: str) -> Any:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framefeed.cli.fleet.autoscaler import Autoscaler, reconcile
-from framefeed.cli.fleet.plane import MOST_SERVERS, FleetSpec, PlacedServer
+from framefeed.cli.fleet.plane import MOST_SERVERS, FleetSpec, PlacedServer, serving
 from framefeed.cli.fleet.policy import CALM_S, FleetLimits
 from framefeed.cli.fleet.signals import signals_of
 from framefeed.cli.log_lines import log_to_stderr
@@ -107,7 +107,8 @@ class FleetUp:
             least, most = (limits.least, limits.most) if self.watch else (self.servers, self.servers)
             plane.keep(spec, least=least, most=most)
             have = plane.servers()
-            wanted = max(self.servers, len(have)) if self.watch else self.servers
+            drained = sum(server.state == "drained" for server in have)
+            wanted = max(self.servers - drained, len(serving(have))) if self.watch else self.servers
             local = min(self.local, wanted)
             reconcile(plane, spec, have, wanted=wanted, local=local, drain_s=self.drain_s)
             if self.watch:
@@ -146,8 +147,8 @@ class FleetUp:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetScale:
-    """Have so many servers; those that are too many are drained. A `fleet up --watch` that runs
-    keeps to it too."""
+    """Have so many servers; those that are too many are drained, and places that `fleet drain` left
+    empty are used again. A `fleet up --watch` that runs keeps to it too."""
 
     count: Annotated[int, tyro.conf.Positional]
     """So many; 0 ends the fleet."""
@@ -164,6 +165,9 @@ class FleetScale:
         with connected(self.ray) as plane:
             spec, _, _ = plane.kept()
             plane.keep(spec, least=self.count, most=self.count)
+            for server in plane.servers():
+                if server.state == "drained":
+                    plane.drain(server.name, limit_s=self.drain_s)
             servers = plane.servers()
             local = min(sum(server.name.startswith("local-") for server in servers), self.count)
             reconcile(plane, spec, servers, wanted=self.count, local=local, drain_s=self.drain_s)
@@ -171,8 +175,9 @@ class FleetScale:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetDrain:
-    """End one server of the fleet in good order. It tells its trainers, finishes what it has and is gone. A
-    `fleet up --watch` that runs starts another in its place."""
+    """End one server of the fleet in good order. It tells its trainers, finishes what it has and is gone; its place on
+    its box stays empty until `fleet scale`. A `fleet up --watch` that runs wants one fewer from then on, and starts
+    another elsewhere only when a rank starves for it."""
 
     name: Annotated[str, tyro.conf.Positional]
     """As `fleet status` names it."""
@@ -184,7 +189,7 @@ class FleetDrain:
     def run(self) -> None:
         """Drain. Blocks until it is gone. Raises FramefeedError for one that is not there, or did not end with 0."""
         with connected(self.ray) as plane:
-            code = plane.drain(self.name, limit_s=self.drain_s)
+            code = plane.drain(self.name, limit_s=self.drain_s, stay=True)
         if code != 0:
             raise FramefeedError(f"{self.name} is gone, but not in good order: exit code {code}; its log says why")
 
