@@ -33,6 +33,30 @@ class FleetEvent:
     reason: str
 
 
+class FleetSizes:
+    """What a page of metrics says of a fleet."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Every label is there at 0 from the start."""
+        self._wanted = Gauge("framefeed_fleet_wanted_servers", "Servers that the policy wants.", registry=registry)
+        self._servers = Gauge(
+            "framefeed_fleet_servers", "Servers of the fleet by what they do.", ["state"], registry=registry
+        )
+        self.decisions = Counter(
+            "framefeed_fleet_decisions", "Decisions on the fleet's size that were new.", ["cause"], registry=registry
+        )
+        for state in STATES:
+            self._servers.labels(state)
+        for cause in CAUSES:
+            self.decisions.labels(cause)
+
+    def are(self, wanted: int, servers: Sequence[PlacedServer]) -> None:
+        """So many are wanted, and these there are."""
+        self._wanted.set(wanted)
+        for state in STATES:
+            self._servers.labels(state).set(sum(server.state == state for server in servers))
+
+
 class Autoscaler:
     """One fleet. `turn` is called again and again, by one thread; `events` are the last decisions."""
 
@@ -42,17 +66,7 @@ class Autoscaler:
         self._past: Past | None = None
         self._cause = ""
         self._drained = 0
-        self._wanted = Gauge("framefeed_fleet_wanted_servers", "Servers that the policy wants.", registry=registry)
-        self._servers = Gauge(
-            "framefeed_fleet_servers", "Servers of the fleet by what they do.", ["state"], registry=registry
-        )
-        self._decisions = Counter(
-            "framefeed_fleet_decisions", "Decisions on the fleet's size that were new.", ["cause"], registry=registry
-        )
-        for state in STATES:
-            self._servers.labels(state)
-        for cause in CAUSES:
-            self._decisions.labels(cause)
+        self._sizes = FleetSizes(registry)
 
     def turn(self, limits: FleetLimits, now: Signals) -> Decision:
         """Decide by what was measured, say so, and have it so. Blocks while servers drain.
@@ -71,10 +85,8 @@ class Autoscaler:
         if decision.change or decision.cause != self._cause:
             self._say(past.wanted, decision)
         self._cause = decision.cause
-        self._wanted.set(decision.wanted)
         reconcile(self._plane, self._spec, servers, wanted=decision.wanted, local=decision.local, drain_s=self._drain_s)
-        for state in STATES:
-            self._servers.labels(state).set(sum(server.state == state for server in servers))
+        self._sizes.are(decision.wanted, servers)
         return decision
 
     def _say(self, before: int, decision: Decision) -> None:
@@ -82,7 +94,7 @@ class Autoscaler:
             unix_s=time.time(), before=before, wanted=decision.wanted, cause=decision.cause, reason=decision.reason
         )
         self.events.append(event)
-        self._decisions.labels(decision.cause).inc()
+        self._sizes.decisions.labels(decision.cause).inc()
         log.info("%d servers wanted, were %d: %s: %s", event.wanted, event.before, event.cause, event.reason)
 
 

@@ -9,8 +9,9 @@ import dataclasses
 import logging
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +84,9 @@ class FleetUp:
     drain_s: float = DRAIN_S
     """A server that is given back has so long to finish."""
     metrics_port: int = 9557
-    """Port of /metrics and /events on loopback; 0 picks a free one."""
+    """Port of /metrics and /events; 0 picks a free one."""
+    metrics_host: str = "127.0.0.1"
+    """Address of these; they have no authentication, so make them public only in a private network."""
     python: str = sys.executable
     """The Python that has framefeed, on every box."""
     serve: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -126,7 +129,7 @@ class FleetUp:
         registry = CollectorRegistry()
         scaler = Autoscaler(plane, spec, drain_s=self.drain_s, registry=registry)
         pages = Pages(self.watch, registry=self.registry, limit_s=_PAGE_S)
-        page_server = _serve(self.metrics_port, scaler, registry)
+        page_server = _serve(self.metrics_host, self.metrics_port, get=partial(_page, scaler, registry))
         history = History()
         log.info("decisions are at %s/events, counts at %s/metrics", page_server.url, page_server.url)
         try:
@@ -221,15 +224,16 @@ def _table(servers: list[PlacedServer]) -> Table:
     return table
 
 
-def _serve(port: int, scaler: Autoscaler, registry: CollectorRegistry) -> PageServer:
-    def get(path: str) -> Page:
-        if path == "/metrics":
-            return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
-        if path == "/events":
-            return 200, "application/json", msgspec.json.encode([dataclasses.asdict(one) for one in scaler.events])
-        return 404, "text/plain; charset=utf-8", b"/metrics or /events\n"
+def _page(scaler: Autoscaler, registry: CollectorRegistry, path: str) -> Page:
+    if path == "/metrics":
+        return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+    if path == "/events":
+        return 200, "application/json", msgspec.json.encode([dataclasses.asdict(one) for one in scaler.events])
+    return 404, "text/plain; charset=utf-8", b"/metrics or /events\n"
 
+
+def _serve(host: str, port: int, *, get: Callable[[str], Page]) -> PageServer:
     try:
-        return PageServer("127.0.0.1", port, get=get)
-    except OSError as error:
-        raise BadInput(f"--metrics-port {port} cannot be had: {error.strerror}") from None
+        return PageServer(host, port, get=get)
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"--metrics-host {host} --metrics-port {port} cannot be had: {error}") from None
