@@ -37,7 +37,8 @@ class ServerActor:
         here = ray.get_runtime_context()
         if here.was_current_actor_reconstructed and name in _held():
             ray.kill(here.current_actor, no_restart=True)
-            threading.Event().wait()  # it is killed while it waits: not even a first child is started
+            threading.Event().wait(_START_S)  # it is killed while it waits: no child is started
+            os._exit(1)
         self._claim, self._socket = claim_socket()
         log = Path(tempfile.gettempdir()) / f"framefeed-{name}-{os.getpid()}.log"
         self._ended = threading.Event()
