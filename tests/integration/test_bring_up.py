@@ -38,17 +38,18 @@ DISTURBED, CALM = "framefeed-disturbed", "framefeed-calm"
 CPUS = sorted(os.sched_getaffinity(0))
 TRAINING = (
     "--preset tiny --mask-ratio 0.5 --batch-clips 4 --lr 1.5e-3 --precision fp32 --threads 1 --steps 20000 "
-    f"--checkpoint-every {EVERY_STEPS} --keep-checkpoints 1000"
+    f"--checkpoint-every {EVERY_STEPS} --keep-checkpoints 1000 --sheet-every {EVERY_STEPS}"
 )
 VIDEOS = "framefeed-test-videos"  # a volume that both runs read
 ALERTS, RULES, SCRAPES = (f"prometheus/{name}.yml" for name in ("alerts", "rules", "prometheus"))
-# What a run on CPUs without Ray has no numbers for, panel and expression: of GPUs and of a fleet's autoscaler.
-NOT_HERE = {
+# What a run of mae on CPUs has no numbers for: GPUs, a fleet's autoscaler on Ray, scores of samples with labels.
+_ELSEWHERE = ("_gpu_", "framefeed_fleet_", "framefeed_trainer_score", "framefeed_trainer_evaluated_")
+NOT_HERE = {  # panel, expression
     (panel.title, expression.replace("$__rate_interval", "1m"))
     for board in BOARDS
     for panel in board.panels
     for expression, _ in panel.queries
-    if "_gpu_" in expression or "framefeed_fleet_" in expression
+    if any(name in expression for name in _ELSEWHERE)
 }
 _DRAINED = "drained: every request was answered"
 
