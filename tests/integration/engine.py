@@ -61,7 +61,17 @@ def _own_engine() -> Iterator[None]:
     before = os.environ.get("DOCKER_HOST")
     with log.open("wb") as out:
         # It ends with this process, however that ends: else it would keep its folder from the next one.
-        command = ["setpriv", "--pdeathsig", "TERM", "dockerd", *folders, "--host", url, "--pidfile", str(scratch / "pid")]
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            "dockerd",
+            *folders,
+            "--host",
+            url,
+            "--pidfile",
+            str(scratch / "pid"),
+        ]
         daemon = subprocess.Popen(command, stdout=out, stderr=out)
     try:
         os.environ["DOCKER_HOST"] = url
