@@ -21,13 +21,14 @@ from framefeed.cli.fleet.ray_plane import RayPlane
 def main(address: str, load: Path, least: int) -> None:
     """Turn by turn, with never fewer than `least` but by a drain."""
     limits = FleetLimits(least=least, most=3, calm_s=60, settle_s=10)
+    counts = sys.stdout  # Ray prints by itself
     with RayPlane(address) as plane:
         spec, _, _ = plane.kept()
         scaler = Autoscaler(plane, spec, drain_s=30, registry=CollectorRegistry())
         for step in json.loads(load.read_text()):
             up = [server for server in plane.servers() if server.state == "up"]
             wanted = scaler.turn(limits, Signals(**{**step, "servers": len(up)})).wanted
-            print(_settled(plane, wanted), flush=True)
+            print(_settled(plane, wanted), file=counts, flush=True)
 
 
 def _settled(plane: RayPlane, wanted: int) -> int:

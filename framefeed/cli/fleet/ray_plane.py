@@ -7,8 +7,10 @@ which the kernel ends with it. The only file that imports Ray.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -126,20 +128,26 @@ def claim_socket() -> tuple[socket.socket, int]:
 
 
 class RayPlane:
-    """A Plane over the cluster at `address`; `with` ends the connection, and the servers stay."""
+    """A Plane over the cluster at `address`; `with` ends the connection, and the servers stay.
+
+    Until then what is printed goes to stderr: Ray prints by itself which boxes it has lost.
+    """
 
     def __init__(self, address: str) -> None:
         """Raises FramefeedError if there is no cluster."""
+        self._printed = contextlib.ExitStack()
         try:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RayError, ValueError, RuntimeError) as error:
             raise FramefeedError(f"--ray {address}: no cluster there: {error}") from None
 
     def __enter__(self) -> RayPlane:
+        self._printed.enter_context(contextlib.redirect_stdout(sys.stderr))
         return self
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
+        self._printed.close()
 
     def servers(self) -> list[PlacedServer]:
         """Each asked what it is; one that does not say so within seconds is pending, or lost with its box."""
