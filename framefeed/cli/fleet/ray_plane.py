@@ -105,9 +105,12 @@ class RecordActor:
 
 
 def _held() -> set[str]:
-    """The names of servers that hold a place drained, as the fleet's record has them."""
-    record = ray.get_actor(RECORD, namespace=NAMESPACE)
-    held: set[str] = ray.get(record.held.remote(), timeout=_START_S)
+    """The names of servers that hold a place drained, as the fleet's record has them; none without one."""
+    try:
+        record = ray.get_actor(RECORD, namespace=NAMESPACE)
+        held: set[str] = ray.get(record.held.remote(), timeout=_ASK_S)
+    except (ValueError, RayError):
+        return set()
     return held
 
 
@@ -150,14 +153,19 @@ class RayPlane:
         self._printed.close()
 
     def servers(self) -> list[PlacedServer]:
-        """Each asked what it is; one that does not say so within seconds is pending, or lost with its box."""
+        """Each asked what it is; one that does not say so within seconds is pending, or lost with its box. A place that
+        is held drained is so wherever its box went, until another box has it: there it ends.
+        """
         names = sorted(
             (one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == NAMESPACE),
         )
         ours = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
         asked = {name: self._ask(name, lambda actor: actor.told.remote()) for name in ours}
         ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ASK_S) if asked else ([], [])
-        return [self._placed(name, reply, reply in ready) for name, reply in asked.items()]
+        held = _held()
+        return [
+            self._placed(name, reply if reply in ready else None, held=name in held) for name, reply in asked.items()
+        ]
 
     def start(self, name: str, spec: FleetSpec, *, local: bool) -> None:
         """A detached actor that is restarted for ever, by whichever box has room."""
@@ -232,11 +240,11 @@ class RayPlane:
         return ask(self._actor(name))
 
     @staticmethod
-    def _placed(name: str, reply: Any, ready: bool) -> PlacedServer:
-        if not ready:
-            return PlacedServer(name=name, state="pending")
+    def _placed(name: str, reply: Any, *, held: bool) -> PlacedServer:
+        if reply is None:
+            return PlacedServer(name=name, state="drained" if held else "pending")
         try:
             state, node, number, pid = ray.get(reply, timeout=_ASK_S)
         except RayError:
-            return PlacedServer(name=name, state="lost")
+            return PlacedServer(name=name, state="drained" if held else "lost")
         return PlacedServer(name=name, state=state, node=node, socket=number, pid=pid)
