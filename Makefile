@@ -35,7 +35,7 @@ test-gpu: $(VENV)/dev.installed
 # deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says
 # why, and with FRAMEFEED_ENGINE=required it fails.
 test-bring-up: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -s -m bring_up $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -s -m bring_up tests/integration/test_bring_up.py $(PYTEST_OPTIONS)
 
 # The images that deploy/compose.yaml starts.
 images: $(VENV)/demo.installed
@@ -63,8 +63,8 @@ bench: $(VENV)/dev.installed
 
 # What the small recipes learn on two CPU cores, and docs/learning.md; LEARN_OPTIONS="--studies direction" is one of them.
 learn: $(VENV)/dev.installed
-	$(VENV)/bin/python -m bench.learn $(LEARN_OPTIONS)
-	$(VENV)/bin/python -m bench.learn_page
+	$(VENV)/bin/python -m framefeed_bench.learn $(LEARN_OPTIONS)
+	$(VENV)/bin/python -m framefeed_bench.learn_page
 
 stubs: $(VENV)/dev.installed
 	proto/generate.sh
