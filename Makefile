@@ -35,7 +35,7 @@ test-gpu: $(VENV)/dev.installed
 # deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says
 # why, and with FRAMEFEED_ENGINE=required it fails.
 test-bring-up: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -s -m bring_up $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -s -m bring_up tests/integration/test_bring_up.py $(PYTEST_OPTIONS)
 
 # The images that deploy/compose.yaml starts.
 images: $(VENV)/demo.installed
@@ -47,9 +47,10 @@ fuzz: $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.fuzz $(FUZZ_OPTIONS)
 
 # Three thousand drawn media files, each right or named; the slow suite reads sixty.
+STRANGE_FILES ?= 1000
 strange: $(VENV)/dev.installed
-	FRAMEFEED_STRANGE_FILES=3000 $(VENV)/bin/python -m pytest -q -m slow --timeout=7200 \
-		tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
+	seq 3 | FRAMEFEED_STRANGE_FILES=$(STRANGE_FILES) xargs -P 3 -I{} $(VENV)/bin/python -m pytest -q -m slow \
+		--timeout=7200 --hypothesis-show-statistics tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev.installed
 	$(VENV)/bin/ruff check .
