@@ -47,9 +47,10 @@ fuzz: $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.fuzz $(FUZZ_OPTIONS)
 
 # Three thousand drawn media files, each right or named; the slow suite reads sixty.
+STRANGE_FILES ?= 1000
 strange: $(VENV)/dev.installed
-	FRAMEFEED_STRANGE_FILES=3000 $(VENV)/bin/python -m pytest -q -m slow --timeout=7200 \
-		tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
+	seq 3 | FRAMEFEED_STRANGE_FILES=$(STRANGE_FILES) xargs -P 3 -I{} $(VENV)/bin/python -m pytest -q -m slow \
+		--timeout=7200 --hypothesis-show-statistics tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev.installed
 	$(VENV)/bin/ruff check .
@@ -62,8 +63,8 @@ bench: $(VENV)/dev.installed
 
 # What the small recipes learn on two CPU cores, and docs/learning.md; LEARN_OPTIONS="--studies direction" is one of them.
 learn: $(VENV)/dev.installed
-	$(VENV)/bin/python -m bench.learn $(LEARN_OPTIONS)
-	$(VENV)/bin/python -m bench.learn_page
+	$(VENV)/bin/python -m framefeed_bench.learn $(LEARN_OPTIONS)
+	$(VENV)/bin/python -m framefeed_bench.learn_page
 
 stubs: $(VENV)/dev.installed
 	proto/generate.sh

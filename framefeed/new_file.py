@@ -25,11 +25,13 @@ _LEFT_OVER_S = 3600.0  # a file that nobody wrote to for so long is of a writer 
 
 
 class NewFile:
-    """Write to `file`, then `take_place`; without that nothing is left. `with` closes it."""
+    """Write to `file`, then `take_place`; without that nothing is left. `with` closes it, and what goes wrong within
+    it for want of room names the path.
+    """
 
     def __init__(self, path: Path) -> None:
         """For a file at `path`, in a folder that exists. Raises OSError if nothing can be written there."""
-        self._name = path.name
+        self._path, self._name = path, path.name
         self._part = ""  # the name it has meanwhile
         self._folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -72,6 +74,8 @@ class NewFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(error, OSError) and error.filename is None:  # what writes to a descriptor knows no name
+            error.filename = str(self._path)
 
     def _open(self) -> int:
         try:

@@ -24,6 +24,7 @@ import av
 from av.error import FFmpegError
 
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, chunk_video
+from decode_server.sources.unchanged import change_since
 from framefeed.cli.parent_death import end_with_parent
 from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
 
@@ -188,13 +189,8 @@ def _refused(error: Exception) -> FramefeedError | None:
 
 def _if_unchanged(task: ChunkTask, record: ChunkRecord) -> Outcome:
     """The record, unless the source is not any more what it was when its reading began; then its chunks go."""
-    try:
-        now = task.source.stat()
-        size_bytes, mtime_ns = now.st_size, now.st_mtime_ns
-    except OSError:
-        size_bytes, mtime_ns = 0, 0
-    if (size_bytes, mtime_ns) == (record.source_bytes, record.source_mtime_ns):
+    changed = change_since(task.source, size_bytes=record.source_bytes, mtime_ns=record.source_mtime_ns)
+    if not changed:
         return record
     shutil.rmtree(task.folder, ignore_errors=True)
-    grown = f"{record.source_bytes} to {size_bytes} bytes"
-    return StorageFault(f"changed while it was read ({grown}); run again when it is complete")
+    return StorageFault(changed)

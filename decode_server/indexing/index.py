@@ -40,6 +40,7 @@ from decode_server.sources.pace import Pace
 from decode_server.sources.progress import WorkProgress
 from decode_server.sources.report import FileReport, Report
 from decode_server.sources.root_files import MediaFile, root_files
+from decode_server.sources.unchanged import change_since
 from decode_server.sources.walk import VIDEO_SUFFIXES, Tree, WalkRules, walk
 from framefeed.errors import BadInput, StorageFault
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, is_finished
@@ -240,7 +241,12 @@ class _Work:
     def report(self) -> Report:
         """What became of each video's file or folder, and of each that is refused."""
         used = [
-            FileReport(file=for_people(rows[0].file.owner), video=video, use=_use(rows))
+            FileReport(
+                file=for_people(rows[0].file.owner),
+                video=video,
+                use=_use(rows),
+                decoded=all(row.index.checked for row in rows),
+            )
             for video, rows in self._videos().items()
         ]
         refused = [
@@ -260,15 +266,11 @@ def _probe_one(root: Path, options: ProbeOptions, file: MediaFile) -> Probed | s
         index = probed.index
         if index is None:
             return probed.use.refused
-        status = path.stat()
     except NoRoom as error:
         raise _unwritable(options.index_folder, root, error) from None
     except Exception as error:  # whatever is wrong with one file, the others are indexed
         return f"cannot be indexed ({type(error).__name__}: {error})"
-    if (status.st_size, status.st_mtime_ns) != (index.media_bytes, index.mtime_ns):
-        grown = f"{index.media_bytes} to {status.st_size} bytes"
-        return f"changed while it was read ({grown}); index again when it is complete"
-    return index, probed.use
+    return change_since(path, size_bytes=index.media_bytes, mtime_ns=index.mtime_ns) or (index, probed.use)
 
 
 def _refusal(path: str, reason: str) -> Refusal:

@@ -160,7 +160,10 @@ def _demuxed(path: Path, name: str, video: Any, index_folder: Path) -> tuple[Dem
 def _require_served(timeline: Timeline, decoder: str, extradata: bytes) -> None:
     """Raise UnsupportedMedia, with the second, for what would not come out of the engine as it is."""
     first = timeline.pictures[min(timeline.pictures)]
-    planar_layout(first.pix_fmt)
+    try:
+        planar_layout(first.pix_fmt)
+    except UnsupportedMedia as error:  # the filters of chunking take any
+        raise UnsupportedMedia(f"{error}; chunk it instead") from None
     if not Fraction(1, _WIDEST_PIXEL) <= first.sar <= _WIDEST_PIXEL:
         raise UnsupportedMedia(
             f"its pixels are {first.sar.numerator}:{first.sar.denominator}, wanted within 1:8 and 8:1"

@@ -27,8 +27,8 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     opening raises.
     """
     facts = _facts(video)
-    if facts.container.startswith("mov") and sum(row.packets for row in demuxed.rows) < facts.frames:
-        facts = replace(facts, dropped=dropped_inside(video, path))
+    if facts.trimmed:
+        facts = replace(facts, dropped=dropped_inside(video, path, demuxed.rows))
     order = pictures = None
     with video.again(path) as fresh:
         if needs_order(facts, demuxed.rows):
@@ -53,13 +53,15 @@ def _facts(video: OpenVideo) -> StreamFacts:
     base = Fraction(stream.time_base)
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     promises = bool(stream.frames and stream.duration)
+    listed = len(stream.index_entries) if video.container.format.name.startswith("mov") else stream.frames
     return StreamFacts(
         container=video.container.format.name,
         time_base=base,
         frames_per_s=Fraction(rate) if rate else Fraction(30),
         reordered=bool(stream.codec_context.has_b_frames),
-        frames=stream.frames if promises else 0,
+        frames=listed if promises else 0,
         end=stream.duration + (stream.start_time or 0) if promises else _tagged_end(stream, base),
+        trimmed=listed < stream.frames,
         note=video.note,
     )
 

@@ -10,7 +10,8 @@ from fractions import Fraction
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFacts:
     """What container and codec say of a stream as a whole. `end` and `frames` are what the head promises, 0 where it
-    promises nothing; `note` is about the choice of the stream, `dropped` when frames would show that FFmpeg drops.
+    promises nothing; `trimmed` if an edit list leaves out some of what the container holds. `note` is about the choice
+    of the stream, `dropped` when frames would show that FFmpeg drops.
     """
 
     container: str
@@ -19,5 +20,6 @@ class StreamFacts:
     reordered: bool
     frames: int
     end: int
+    trimmed: bool = False
     note: str = ""
     dropped: Sequence[int] = ()

@@ -244,10 +244,8 @@ class _Draft:
         for (by, _), run in groupby(_runs(clock.contradicted), key=lambda one: one[1:]):
             packets = [packet for packet, *_ in run]
             off = f"{abs(float(by * base)):.2f} s {'ahead of' if by > 0 else 'behind'}"
-            one, more = (
-                f"a frame's time stamp is {off} its",
-                f"the time stamps of {len(packets)} frames are {off} their",
-            )
+            one = f"a frame's time stamp is {off} its"
+            more = f"the time stamps of {len(packets)} frames are {off} their"
             times = [self._would_show(packet, by) for packet in packets]
             told.append((times, f"{one if len(packets) == 1 else more} neighbours'"))
         for times, reason in told[:_MOST_LINES]:
@@ -312,15 +310,19 @@ class _Draft:
         )
 
     def _last_duration(self, last: int) -> int:
-        """How long the last frame shows: what is left of the durations that MP4 stores for all of its frames together,
-        the packet's own, or one frame.
+        """How long the last frame shows: what is left of an MP4's edit, or of the durations that it stores for all of
+        its frames together; the packet's own, or one frame.
         """
         stored = self._facts.container in _TIMED
         own = (stored and self._rows[last].duration) or self._rule.step
         if self._facts.container.startswith("mov"):
             kept = [row for row in self._rows if not row.discard]
-            left = self._origin + sum(row.duration for row in kept) - int(self._pts[last])
-            own = left if left > own // 2 else own
+            edited = self._facts.trimmed or len(kept) < len(self._rows)
+            if edited and sum(row.packets for row in self._rows) >= self._facts.frames > 0:
+                left, least = self._facts.end - (self._rows[last].pts or 0), 0  # durations may be those of other frames
+            else:
+                left, least = self._origin + sum(row.duration for row in kept) - int(self._pts[last]), own // 2
+            own = left if left > least else own
         if own > self._rule.max_gap:
             kept_s, own_s = (float(ticks * self._facts.time_base) for ticks in (self._rule.max_gap, own))
             self._notes.append(f"its last frame is on show for {own_s:.1f} s, of which {kept_s:.1f} s are kept")

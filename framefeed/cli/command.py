@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import errno
 import functools
 import inspect
 import io
@@ -30,6 +31,10 @@ from framefeed.errors import BadInput, FramefeedError
 
 OptionsT = TypeVar("OptionsT")
 
+# What a disk is like, not what a program did: full, read-only, another's, gone.
+_STORAGE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG}
+)
 _HELP, _HELP_ALL = ("-h", "--help"), "--help-all"
 
 
@@ -69,6 +74,11 @@ def main(args: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read what was printed has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in _STORAGE or error.filename is None:
+            raise
+        print(f"framefeed: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.front import FrontBench
 from framefeed.errors import BadInput
+from framefeed_bench.front import FrontBench
 
 
 @pytest.mark.slow

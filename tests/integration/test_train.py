@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from decode_server.indexing.index import Index
 from framefeed.cli.command import main
 from framefeed.manifest import read_manifest
-from models.videomae import VideoMAEConfig
-from models.weights.checkpoint_folder import checkpoint_in, read_whole
-from models.weights.saved_model import load_model
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.weights.checkpoint_folder import checkpoint_in, read_whole
+from framefeed_models.weights.saved_model import load_model
 from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
 from tests.videos import make_numbered_video
 from trainer_client.training.export import Export

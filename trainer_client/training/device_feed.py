@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from framefeed.errors import FramefeedError
-from models.pixel_norm import PixelNorm
+from framefeed_models.pixel_norm import PixelNorm
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.slots import lend
 from trainer_client.training.augment.augment import augment_clips, host_draws

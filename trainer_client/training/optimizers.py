@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from framefeed.errors import BadInput
-from models.own_part import own_part
+from framefeed_models.own_part import own_part
 
 OptimizerName = Literal["adamw", "sgd", "lion"]
 

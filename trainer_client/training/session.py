@@ -24,9 +24,9 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
-from models.pixel_norm import PixelNorm
-from models.weights.checkpoint_folder import folder_name
-from models.weights.saved_model import model_of
+from framefeed_models.pixel_norm import PixelNorm
+from framefeed_models.weights.checkpoint_folder import folder_name
+from framefeed_models.weights.saved_model import model_of
 from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import BestScore, Metric
 from trainer_client.training.checkpoints import Checkpoints, old_file

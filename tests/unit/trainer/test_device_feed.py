@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from framefeed.errors import BadInput, CorruptMedia
-from models.pixel_norm import IMAGENET
+from framefeed_models.pixel_norm import IMAGENET
 from tests.unit.trainer.small_run import MadeFeed, make_batch
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.slots import SlotPool

@@ -12,7 +12,7 @@ import torch
 
 from framefeed.cli.command import main
 from framefeed.errors import BadInput
-from models.videomae import PRESETS, VideoMAEConfig
+from framefeed_models.videomae import PRESETS, VideoMAEConfig
 from tests.manifests import manifest_of
 from trainer_client.samples import Sample
 from trainer_client.training.processes import ranks_in

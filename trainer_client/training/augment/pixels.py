@@ -14,7 +14,7 @@ from torch import Tensor
 
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import BadInput
-from models.pixel_norm import IMAGENET, PixelNorm
+from framefeed_models.pixel_norm import IMAGENET, PixelNorm
 
 Siting = Literal["left", "center"]
 
