@@ -10,7 +10,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --no-deps
 LOCKED := $(PIP_INSTALL) --require-hashes --only-binary :all: --requirement
 IS_CUDA := import importlib.metadata as m; print(any("nvidia" in one or "cuda" in one for one in m.requires("torch")))
 
-.PHONY: demo test test-slow test-calm test-gpu test-bring-up images lint bench learn strange stubs clean
+.PHONY: demo test test-slow test-long test-calm test-gpu test-bring-up images lint bench learn strange stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
@@ -22,7 +22,11 @@ test: $(VENV)/dev.installed
 
 # The suites that start whole systems; .ci/run runs them after the tests.
 test-slow: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m slow --timeout=600 $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not long" --timeout=600 $(PYTEST_OPTIONS)
+
+# Slow tests for which .ci/run has no time: before a release.
+test-long: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -m long --timeout=600 $(PYTEST_OPTIONS)
 
 # What measures shares of time: on a machine that does nothing else, before a release.
 test-calm: $(VENV)/dev.installed
