@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -100,14 +101,19 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
         new.take_place(sync=sync)
 
 
-def check_place(path: Path | None, *, option: str) -> None:
-    """Raise BadInput if no file can be made at a path that an option names: before work whose result it is to have."""
+def check_place(path: Path | None, *, option: str, read: Iterable[Path] = ()) -> None:
+    """Raise BadInput if no file can be made at a path that an option names, or if it is one of the files that are
+    `read`, by whatever name: before work whose result it is to have.
+    """
     if path is None:
         return
     folder = path.parent
     why = "it is a folder" if path.is_dir() else "" if folder.is_dir() else f"{folder} is no folder"
     if not why and not os.access(folder, os.W_OK):
         why = f"{folder} may not be written"
+    if not why and path.exists():
+        same = next((one for one in read if one.exists() and one.samefile(path)), None)
+        why = f"it is {same}, which is read" if same else ""
     if why:
         raise BadInput(f"{option} {path} cannot be written: {why}")
 

@@ -11,7 +11,6 @@ import errno
 import multiprocessing
 import os
 import shutil
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -25,7 +24,7 @@ from av.error import FFmpegError
 
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, chunk_video
 from decode_server.sources.unchanged import change_since
-from framefeed.cli.parent_death import end_with_parent
+from framefeed.cli.uninterrupted import begin_uninterrupted, interrupts_held
 from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
 
 _POLL_S = 0.2
@@ -114,7 +113,8 @@ class _Crew:
         slot = self.free_slots.pop()
         self._progress[slot] = 0
         try:
-            self.running[self._pool.submit(_work, task, slot)] = (task, slot)
+            with interrupts_held():
+                self.running[self._pool.submit(_work, task, slot)] = (task, slot)
         except BrokenProcessPool:
             future: Future[Outcome] = Future()
             future.set_result(_WorkerDied())
@@ -146,8 +146,7 @@ _worker_stop: Any = None
 def _start_worker(parent: int, progress: Any, stop: Any) -> None:
     global _worker_progress, _worker_stop  # shared memory reaches a spawned worker only this way
     _worker_progress, _worker_stop = progress, stop
-    end_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops the crew
+    begin_uninterrupted(parent)  # the parent hears Ctrl-C and stops the crew
     av.logging.set_level(None)  # what FFmpeg has to say arrives as exceptions and reasons
 
 

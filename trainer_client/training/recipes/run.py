@@ -74,15 +74,9 @@ def _train(recipe: Recipe, compute: Compute) -> None:
 
 
 def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, steps: int) -> Run[ClipInputs]:
-    """The run before its first step, its recipe and tokenizer beside it. Raises BadInput for first weights that do not
-    fit."""
-    what, out = recipe.what, recipe.how.session.out
-    if compute.ranks.rank == 0:
-        write_recipe(out / RECIPE_NAME, recipe)
-        if isinstance(built.tokenizer, NarrationTokenizer):
-            built.tokenizer.save(out / TOKENIZER_NAME)
-        if built.data.class_names:
-            write_class_file(out, built.data.class_names)
+    """The run before its first step. Raises BadInput for first weights that do not fit."""
+    what = recipe.what
+    session.on_begin.append(lambda: _write_records(recipe, built))
     for note in (built.data.note, transformers_note(built.model)):
         if note:
             session.tell(note)
@@ -101,6 +95,16 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
         average=Average(task.model, decay=what.learning.average_decay),
         seed=what.length.seed,
     )
+
+
+def _write_records(recipe: Recipe, built: Built) -> None:
+    """What makes the run again, and what its weights were trained on."""
+    out = recipe.how.session.out
+    write_recipe(out / RECIPE_NAME, recipe)
+    if isinstance(built.tokenizer, NarrationTokenizer):
+        built.tokenizer.save(out / TOKENIZER_NAME)
+    if built.data.class_names:
+        write_class_file(out, built.data.class_names)
 
 
 def feed_plan(recipe: Recipe, built: Built) -> FeedPlan:
