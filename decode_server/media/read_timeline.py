@@ -16,6 +16,7 @@ from decode_server.media.frame_order import order_by_decoding
 from decode_server.media.pictures import picture_changes
 from decode_server.media.soundness import STRICT, TELL_WHAT_IS_MISSING
 from decode_server.media.stream_choice import OpenVideo
+from decode_server.media.stream_end import ended
 from decode_server.media.stream_facts import StreamFacts
 from decode_server.media.timeline import Timeline, build_timeline, needs_order, stream_breaks
 
@@ -38,14 +39,14 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     timeline = build_timeline(demuxed, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)
     doubtful = timeline.doubtful(at_keys=video.stream.codec_context.name in TELL_WHAT_IS_MISSING)
     if not doubtful:
-        return timeline
+        return ended(timeline)
     with video.again(path) as fresh:
         doubtful &= {
             number for number, _ in order_by_decoding(fresh, demuxed.rows, timeline.breaks, options=STRICT).emitted
         }
     rows = [replace(row, damaged=row.damaged and n not in doubtful) for n, row in enumerate(demuxed.rows)]
     sound = replace(demuxed, rows=rows)
-    return build_timeline(sound, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)
+    return ended(build_timeline(sound, facts, order=order, pictures=pictures, max_gap_s=max_gap_s))
 
 
 def _facts(video: OpenVideo) -> StreamFacts:

@@ -32,9 +32,11 @@ _TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv",
 _JOINABLE = frozenset({"mpegts", "mpeg", "flv", "h264", "hevc", "mpegvideo", "m4v", "dv", "obu", "mjpeg"})
 _UNCOUNTED = frozenset({"mpeg", "mpegvideo"})
 _END_TOLERANCE_S = 0.5
+_DAMAGED = "damaged in its file"
 _MOST_LINES = 8  # of one kind; more are told in one
 
 Times = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class Timeline:
     headless: int = 0
     seams: tuple[int, ...] = ()
     moved_from_s: float | None = None
+    complete: bool = False
+    cut_off: bool = False
 
     @cached_property
     def breaks(self) -> frozenset[int]:
@@ -93,6 +97,10 @@ class Timeline:
         """When a packet's frame shows, in seconds from the first frame."""
         return float((int(self.pts[packet]) - self.origin) * self.time_base)
 
+    def second_of(self, pts: int) -> float:
+        """A time in ticks as seconds from the first frame, to the microsecond."""
+        return round(float((pts - self.origin) * self.time_base), 6)
+
     def picture(self, packet: int) -> SourcePicture:
         """The kind of picture of a packet's frame."""
         return self.pictures[max(number for number in self.pictures if number <= packet)]
@@ -110,19 +118,41 @@ class Timeline:
         return max(shown_for, key=lambda picture: shown_for[picture])
 
     @cached_property
+    def lost(self) -> Mask:
+        """Which frames of `shown` cannot be decoded, bool (frames,): those of damaged packets, and those that are
+        decoded behind one, from the same key frame on, that others may depend on.
+        """
+        shown, flags, pts = self.shown, self.flags, self.pts
+        own: Mask = (flags[shown] & DAMAGED) > 0
+        needed = np.flatnonzero((flags & (DAMAGED | DISPOSABLE)) == DAMAGED)
+        keys = np.flatnonzero(flags & KEY)
+        if not (len(needed) and len(keys)):
+            return own
+        first = np.searchsorted(needed, keys)
+        needed = np.append(needed, len(flags))
+        for _ in range(LOOK_PACKETS):  # pictures that lead a key frame are not decoded from it
+            leads = (needed[first] < len(flags)) & (np.append(pts, 0)[needed[first]] < pts[keys])
+            if not leads.any():
+                break
+            first += leads
+        begins = np.maximum(np.searchsorted(keys, shown, side="right") - 1, 0)
+        while (leads := (begins > 0) & (pts[keys[begins]] > pts[shown])).any():
+            begins -= leads
+        return own | (needed[first][begins] <= shown)
+
+    @cached_property
     def damaged(self) -> tuple[Loss, ...]:
-        """The stretches, from a packet that is damaged to the next key frame, that cannot be decoded for it."""
+        """The stretches that cannot be decoded for damage, and what shows no frame for it."""
         found: list[Loss] = []
-        keys = np.flatnonzero(self.flags & KEY)
-        for packet in np.flatnonzero(self.flags & DAMAGED).tolist():
-            if self.flags[packet] & DISPOSABLE:
-                after = int(np.searchsorted(self.pts[self.shown], self.pts[packet], side="right"))
-                end = self.shown[after] if after < len(self.shown) else -1
-            else:
-                later = keys[keys > packet]
-                end = int(later[0]) if len(later) else -1
-            start_s, end_s = max(self.second(packet), 0.0), self.second(end) if end >= 0 else None
-            found.append(Loss(start_s=start_s, end_s=end_s, reason="damaged in its file"))
+        shown, edges = self.shown, np.flatnonzero(np.diff(self.lost, prepend=False, append=False))
+        for first, behind in edges.reshape(-1, 2).tolist():
+            end_s = self.second(int(shown[behind])) if behind < len(shown) else None
+            found.append(Loss(start_s=self.second(int(shown[first])), end_s=end_s, reason=_DAMAGED))
+        for packet in np.flatnonzero((self.flags & (DAMAGED | HIDDEN)) == DAMAGED | HIDDEN).tolist():
+            after = int(np.searchsorted(self.pts[shown], self.pts[packet], side="right"))
+            start_s = max(self.second(packet), 0.0) if after < len(shown) else self.second_of(self.end)
+            end_s = self.second(int(shown[after])) if after < len(shown) else None
+            found.append(Loss(start_s=start_s, end_s=end_s, reason=_DAMAGED))
         return joined(found)
 
     def use(self, losses: Sequence[Loss] | None = None) -> MediaUse:
@@ -196,6 +226,7 @@ class _Draft:
         self._origin = 0
         self._seams: tuple[int, ...] = ()
         self._moved_from_s: float | None = None
+        self._complete = self._cut_off = False
 
     def hide_headless(self, leaps: Sequence[Leap]) -> None:
         """Hide what no key frame precedes, at the beginning and behind each seam."""
@@ -270,11 +301,13 @@ class _Draft:
     def tell_end(self, demuxed: Demuxed) -> None:
         """Say where the file is short of what its head promises."""
         ends = [row.pts + row.duration for row in self._rows if row.pts is not None]
-        packets = sum(row.packets for row in self._rows)
-        missing_s = float((self._facts.end - max(ends, default=0)) * self._facts.time_base)
-        if missing_s <= _END_TOLERANCE_S or packets >= self._facts.frames > 0:
+        packets, frames = sum(row.packets for row in self._rows), self._facts.frames
+        missing = self._facts.end - max(ends, default=0)
+        missing_s = float(missing * self._facts.time_base)
+        self._complete = packets >= frames if frames else self._facts.end > 0 and missing <= self._rule.step
+        if missing_s <= _END_TOLERANCE_S or packets >= frames > 0:
             return
-        frames = self._facts.frames
+        self._cut_off = True
         reason = f"ends after {packets} of {frames} frames" if frames else f"ends {missing_s:.1f} s early"
         reason += f", and {demuxed.fault}" if demuxed.fault else " of what its head says"
         at_s = self._second(int(self._pts[(self._flags & HIDDEN) == 0].max()) + self._rule.step)
@@ -309,6 +342,8 @@ class _Draft:
             headless=self._headless,
             seams=self._seams,
             moved_from_s=self._moved_from_s,
+            complete=self._complete,
+            cut_off=self._cut_off,
         )
 
     def _last_duration(self, last: int) -> int:
