@@ -12,6 +12,7 @@ from typing import Any
 
 from decode_server.media.demux import Demuxed
 from decode_server.media.edit_list import dropped_inside
+from decode_server.media.file_end import file_end
 from decode_server.media.frame_order import order_by_decoding
 from decode_server.media.pictures import picture_changes
 from decode_server.media.soundness import STRICT, TELL_WHAT_IS_MISSING
@@ -27,7 +28,7 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     Raises CorruptMedia and UnsupportedMedia with the reason why nothing of it can be used, StorageFault, and what
     opening raises.
     """
-    facts = _facts(video)
+    facts = _facts(video, path)
     if facts.trimmed:
         facts = replace(facts, dropped=dropped_inside(video, path, demuxed.rows))
     order = pictures = None
@@ -49,7 +50,7 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     return ended(build_timeline(sound, facts, order=order, pictures=pictures, max_gap_s=max_gap_s))
 
 
-def _facts(video: OpenVideo) -> StreamFacts:
+def _facts(video: OpenVideo, path: Path) -> StreamFacts:
     stream = video.stream
     base = Fraction(stream.time_base)
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
@@ -64,6 +65,7 @@ def _facts(video: OpenVideo) -> StreamFacts:
         end=stream.duration + (stream.start_time or 0) if promises else _tagged_end(stream, base),
         trimmed=listed < stream.frames,
         note=video.note,
+        file_end=file_end(path, video.container.format.name, stream.id),
     )
 
 

@@ -58,8 +58,11 @@ def _cut(timeline: Timeline, own: Times, lost: Mask, *, last: bool) -> _Cut | No
     packets = timeline.shown[own]
     pts, places = timeline.pts[packets], np.arange(len(own))
     depth = int((places - np.argsort(np.argsort(packets))).max())  # so many frames show before one decoded before them
+    if depth and len(own) <= 2 * _FEW_STEPS:  # so few may not show it
+        depth = max(depth, _FEW_STEPS)
     tail = places >= len(own) - depth - 1
-    step, holes = _holes(pts, depth, proven=bool(lost[tail].any()) or (last and timeline.cut_off))
+    step = max(int(np.median(np.diff(pts))), 1) if len(own) > _FEW_STEPS else timeline.step
+    holes = _holes(pts, step, depth, proven=bool(lost[tail].any()) or (last and timeline.cut_off))
     first = len(own)
     if not (last and timeline.complete):
         found = np.flatnonzero(holes | (lost & tail & last))
@@ -75,20 +78,19 @@ def _cut(timeline: Timeline, own: Times, lost: Mask, *, last: bool) -> _Cut | No
     return _Cut(place=int(own[first]), pts=ends, reason=reason)
 
 
-def _holes(pts: Times, depth: int, *, proven: bool) -> tuple[int, Mask]:
-    """One frame's time in ticks, and before which of the last frames others are missing: no more than show behind one
-    that is decoded before them (`depth`), in a stream of regular steps unless it is `proven` that frames are lost.
+def _holes(pts: Times, step: int, depth: int, *, proven: bool) -> Mask:
+    """Before which of the last frames others are missing: no more than show behind one that is decoded before them
+    (`depth`), in a stream of regular steps unless it is `proven` that frames are lost.
     """
     steps = np.diff(pts)
-    step = max(int(np.median(steps)), 1) if len(steps) else 1
     wide = steps >= _HOLE_STEPS * step
     body = wide[: max(len(wide) - depth, 0)]
     regular = len(body) >= _FEW_STEPS and body.mean() <= 1 - _REGULAR
     holes = np.zeros(len(pts), np.bool_)
     if depth and (proven or regular):
         holes[1:] = wide & (proven | (steps <= (depth + 1.5) * step))
-        holes[: len(pts) - depth] = False
-    return step, holes
+        holes[: max(len(pts) - depth, 0)] = False
+    return holes
 
 
 def _ended_at(timeline: Timeline, cut: _Cut) -> Timeline:

@@ -25,6 +25,7 @@ from decode_server.media.packet_index import DAMAGED, DISPOSABLE, HIDDEN, KEY
 from decode_server.media.picture import SourcePicture
 from decode_server.media.stream_facts import StreamFacts
 from framefeed.errors import CorruptMedia
+from framefeed.show_value import show_bytes
 
 DEFAULT_MAX_GAP_S = 300.0
 # Containers that store the time of every frame. Others (AVI, program streams) store none or some, and FFmpeg guesses.
@@ -61,6 +62,7 @@ class Timeline:
     headless: int = 0
     seams: tuple[int, ...] = ()
     moved_from_s: float | None = None
+    step: int = 1
     complete: bool = False
     cut_off: bool = False
 
@@ -203,6 +205,7 @@ def build_timeline(
     flags = packet_flags(rows)
     if order is not None:
         flags[[*order.damaged, *_frameless(rows, order)]] |= DAMAGED
+    flags[-1] |= DAMAGED * (facts.file_end.cut and not facts.file_end.between_frames)
     for fault in demuxed.faults:
         flags[fault : _next_key(flags, fault)] |= DAMAGED
     flags[[at is None for at in told]] |= HIDDEN
@@ -211,6 +214,7 @@ def build_timeline(
     draft.hide_late()
     draft.tell_clock(clock)
     draft.tell_end(demuxed)
+    draft.tell_appended()
     draft.tell_dropped()
     return draft.timeline(pictures if pictures is not None else order.pictures if order is not None else {})
 
@@ -299,19 +303,29 @@ class _Draft:
             self._notes.append(f"its clock leaps {len(leaps) - _MOST_LINES} times more")
 
     def tell_end(self, demuxed: Demuxed) -> None:
-        """Say where the file is short of what its head promises."""
+        """Say where the file is short of what its head promises or ends within a packet."""
         ends = [row.pts + row.duration for row in self._rows if row.pts is not None]
         packets, frames = sum(row.packets for row in self._rows), self._facts.frames
         missing = self._facts.end - max(ends, default=0)
         missing_s = float(missing * self._facts.time_base)
-        self._complete = packets >= frames if frames else self._facts.end > 0 and missing <= self._rule.step
-        if missing_s <= _END_TOLERANCE_S or packets >= frames > 0:
+        cut = self._facts.file_end.cut
+        all_there = packets >= frames if frames else self._facts.end > 0 and missing <= self._rule.step
+        self._complete = bool(all_there and not cut and not self._flags[-1] & DAMAGED)
+        self._cut_off = cut or (missing_s > _END_TOLERANCE_S and not packets >= frames > 0)
+        if not self._cut_off:
             return
-        self._cut_off = True
         reason = f"ends after {packets} of {frames} frames" if frames else f"ends {missing_s:.1f} s early"
         reason += f", and {demuxed.fault}" if demuxed.fault else " of what its head says"
         at_s = self._second(int(self._pts[(self._flags & HIDDEN) == 0].max()) + self._rule.step)
-        self._losses.append(Loss(start_s=at_s, end_s=None, reason=reason))
+        self._losses.append(Loss(start_s=at_s, end_s=None, reason="cut off within a packet" if cut else reason))
+
+    def tell_appended(self) -> None:
+        """Say what the file holds behind its end."""
+        end = self._facts.file_end
+        if end.appended_at > max((row.position or 0 for row in self._rows), default=0):
+            self._notes.append(
+                f"{show_bytes(end.appended_bytes)} behind its end are not read: a second file was appended"
+            )
 
     def tell_dropped(self) -> None:
         """Say which frames within the file's edit list are not read."""
@@ -342,6 +356,7 @@ class _Draft:
             headless=self._headless,
             seams=self._seams,
             moved_from_s=self._moved_from_s,
+            step=self._rule.step,
             complete=self._complete,
             cut_off=self._cut_off,
         )
