@@ -31,6 +31,7 @@ from decode_server.sources.index_records import (
     IndexedFile,
     Probed,
     known_records,
+    write_lost,
     write_records,
     write_uses,
 )
@@ -223,7 +224,9 @@ class _Work:
             folder.mkdir(exist_ok=True)
         refused = tuple(_refusal(path, reason) for path, reason in sorted(self._refused.items()))
         write_uses(folder, self._known, max_gap_s=self._build.max_gap_s)
-        manifest = write_records(folder, self._videos(), refused, finished=finished)
+        videos = self._videos()
+        manifest = write_records(folder, videos, refused, finished=finished)
+        write_lost(folder, videos)
         if finished:
             write_outside(folder, self._outside)
             drop_sidecars(folder, keep={index.sidecar for index, _ in self._known.values()})

@@ -19,9 +19,10 @@ import numpy as np
 from decode_server.media.clock import LOOK_PACKETS, Clock, ClockRule, Leap, Stamp, Ticks, unroll
 from decode_server.media.demux import Demuxed, Row
 from decode_server.media.frame_order import FrameOrder
+from decode_server.media.lost_frames import lost_frames, lost_stretches
 from decode_server.media.media_use import Loss, MediaUse, joined
 from decode_server.media.packet_flags import Flags, packet_flags, undecodable
-from decode_server.media.packet_index import DAMAGED, DISPOSABLE, HIDDEN, KEY
+from decode_server.media.packet_index import DAMAGED, HIDDEN, KEY
 from decode_server.media.picture import SourcePicture
 from decode_server.media.stream_facts import StreamFacts
 from framefeed.errors import CorruptMedia
@@ -121,33 +122,15 @@ class Timeline:
 
     @cached_property
     def lost(self) -> Mask:
-        """Which frames of `shown` cannot be decoded, bool (frames,): those of damaged packets, and those that are
-        decoded behind one, from the same key frame on, that others may depend on.
-        """
-        shown, flags, pts = self.shown, self.flags, self.pts
-        own: Mask = (flags[shown] & DAMAGED) > 0
-        needed = np.flatnonzero((flags & (DAMAGED | DISPOSABLE)) == DAMAGED)
-        keys = np.flatnonzero(flags & KEY)
-        if not (len(needed) and len(keys)):
-            return own
-        first = np.searchsorted(needed, keys)
-        needed = np.append(needed, len(flags))
-        for _ in range(LOOK_PACKETS):  # pictures that lead a key frame are not decoded from it
-            leads = (needed[first] < len(flags)) & (np.append(pts, 0)[needed[first]] < pts[keys])
-            if not leads.any():
-                break
-            first += leads
-        begins = np.maximum(np.searchsorted(keys, shown, side="right") - 1, 0)
-        while (leads := (begins > 0) & (pts[keys[begins]] > pts[shown])).any():
-            begins -= leads
-        return own | (needed[first][begins] <= shown)
+        """Which frames of `shown` cannot be decoded for damage, bool (frames,)."""
+        return lost_frames(self.flags, self.pts, self.shown)
 
     @cached_property
     def damaged(self) -> tuple[Loss, ...]:
         """The stretches that cannot be decoded for damage, and what shows no frame for it."""
         found: list[Loss] = []
-        shown, edges = self.shown, np.flatnonzero(np.diff(self.lost, prepend=False, append=False))
-        for first, behind in edges.reshape(-1, 2).tolist():
+        shown = self.shown
+        for first, behind in lost_stretches(self.lost):
             end_s = self.second(int(shown[behind])) if behind < len(shown) else None
             found.append(Loss(start_s=self.second(int(shown[first])), end_s=end_s, reason=_DAMAGED))
         for packet in np.flatnonzero((self.flags & (DAMAGED | HIDDEN)) == DAMAGED | HIDDEN).tolist():
