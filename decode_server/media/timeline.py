@@ -326,6 +326,8 @@ class _Draft:
         hdr = sorted({picture.transfer.upper() for picture in pictures.values() if picture.transfer})
         if hdr:
             self._notes.append(f"its transfer is {' and '.join(hdr)} (HDR), which is passed on and not tone-mapped")
+        if any(picture.interlaced for picture in pictures.values()):
+            self._notes.append("interlaced: both fields of a frame are served woven, as they are decoded")
         return Timeline(
             rows=self._rows,
             flags=self._flags,
