@@ -12,9 +12,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from decode_server.media.frame_times import Times
 from decode_server.media.media_use import Loss
+from decode_server.media.packet_flags import Flags
 from decode_server.media.packet_index import HIDDEN
-from decode_server.media.timeline import Flags, Mask, Timeline, Times
+from decode_server.media.timeline import Mask, Timeline
 from framefeed.errors import CorruptMedia
 
 _HOLE_STEPS = 1.75  # a step between frames from here on has room for another frame; live clocks jitter by less

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from decode_server.media.clock import LOOK_PACKETS, Clock, ClockRule, Leap, Stamp, Ticks, unroll
+from decode_server.media.clock import LOOK_PACKETS, Clock, ClockRule, Leap, Stamp, unroll
 from decode_server.media.demux import Demuxed, Row
 from decode_server.media.frame_order import FrameOrder
+from decode_server.media.frame_times import TIMED, Times, filled, frame_times, frameless, times_are_stored
 from decode_server.media.lost_frames import lost_frames, lost_stretches
 from decode_server.media.media_use import Loss, MediaUse, joined
 from decode_server.media.packet_flags import Flags, packet_flags, undecodable
@@ -29,15 +30,12 @@ from framefeed.errors import CorruptMedia
 from framefeed.show_value import show_bytes
 
 DEFAULT_MAX_GAP_S = 300.0
-# Containers that store the time of every frame. Others (AVI, program streams) store none or some, and FFmpeg guesses.
-_TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv", "asf"})
 _JOINABLE = frozenset({"mpegts", "mpeg", "flv", "h264", "hevc", "mpegvideo", "m4v", "dv", "obu", "mjpeg"})
 _UNCOUNTED = frozenset({"mpeg", "mpegvideo"})
 _END_TOLERANCE_S = 0.5
 _DAMAGED = "damaged in its file"
 _MOST_LINES = 8  # of one kind; more are told in one
 
-Times = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -155,7 +153,7 @@ def needs_order(facts: StreamFacts, rows: Sequence[Row]) -> bool:
     stamps two frames of a reordered stream alike, so that the order of the others is in doubt too.
     """
     told = all(row.kind is not None and not row.kind.packed for row in rows)
-    if not (told and _stored(facts.container, rows)):
+    if not (told and times_are_stored(facts.container, rows)):
         return True
     times = [row.pts for row in rows if not row.discard]
     return len(set(times)) < len(times) and _reordered(rows, facts)
@@ -184,15 +182,15 @@ def build_timeline(
     rows = demuxed.rows
     rule = _rule(rows, facts, max_gap_s)
     clock = unroll(_stamps(rows), rule)
-    told = _times(rows, clock, order, facts, rule.step)
+    told = frame_times(rows, clock, order, facts, rule.step)
     flags = packet_flags(rows)
     if order is not None:
-        flags[[*order.damaged, *_frameless(rows, order)]] |= DAMAGED
+        flags[[*order.damaged, *frameless(rows, order)]] |= DAMAGED
     flags[-1] |= DAMAGED * (facts.file_end.cut and not facts.file_end.between_frames)
     for fault in demuxed.faults:
         flags[fault : _next_key(flags, fault)] |= DAMAGED
     flags[[at is None for at in told]] |= HIDDEN
-    draft = _Draft(rows, flags, _filled(told), facts, rule)
+    draft = _Draft(rows, flags, filled(told), facts, rule)
     draft.hide_headless(clock.leaps)
     draft.hide_late()
     draft.tell_clock(clock)
@@ -350,7 +348,7 @@ class _Draft:
         """How long the last frame shows: what is left of an MP4's edit, or of the durations that it stores for all of
         its frames together; the packet's own, or one frame.
         """
-        stored = self._facts.container in _TIMED
+        stored = self._facts.container in TIMED
         own = (stored and self._rows[last].duration) or self._rule.step
         if self._facts.container.startswith("mov"):
             kept = [row for row in self._rows if not row.discard]
@@ -429,67 +427,6 @@ def _reordered(rows: Sequence[Row], facts: StreamFacts) -> bool:
     """Whether frames show in another order than they decode, as the codec's head says or as their times do."""
     times = np.array([row.pts for row in rows if row.pts is not None and not row.discard], np.int64)
     return facts.reordered or int((np.diff(times) < 0).sum()) > max(len(times) // 50, 2)
-
-
-def _stored(container: str, rows: Sequence[Row]) -> bool:
-    return container in _TIMED and all(row.pts is not None for row in rows)
-
-
-def _times(
-    rows: Sequence[Row], clock: Clock, order: FrameOrder | None, facts: StreamFacts, step: int
-) -> Sequence[Ticks]:
-    """When each packet's frame shows, None for one that shows nothing or at no time that can be believed."""
-    if order is None:
-        return clock.pts
-    emitted = [number for number, _ in order.emitted]
-    packed = any(row.kind is not None and row.kind.packed for row in rows)
-    if _stored(facts.container, rows) and not packed:
-        believed = [number for number in emitted if clock.pts[number] is not None]
-        stamps = sorted(at for at in (clock.pts[number] for number in believed) if at is not None)
-        by_number: dict[int, Ticks] = dict(zip(believed, stamps, strict=True))
-        by_number |= {number: clock.pts[number] for number in _frameless(rows, order)}
-        return [by_number.get(number) for number in range(len(rows))]
-    slots = _slots(clock, len(rows), step)
-    result: list[Ticks] = [None] * len(rows)
-    for number, place in zip(emitted, _places(order, len(rows)), strict=True):
-        result[number] = slots[place]
-    return result
-
-
-def _frameless(rows: Sequence[Row], order: FrameOrder) -> list[int]:
-    """Packets whose headers say that they show a frame, and that gave none: of those, silence is damage."""
-    if any(row.kind is None or row.kind.packed or row.pts is None for row in rows):
-        return []
-    given = {number for number, _ in order.emitted}
-    return [n for n, row in enumerate(rows) if row.kind and row.kind.shown and not row.discard and n not in given]
-
-
-def _places(order: FrameOrder, packets: int) -> list[int]:
-    """Which packet's place in time each frame takes: that of the one that it comes out with, less the codec's delay."""
-    if len(order.emitted) == packets or not order.emitted:
-        return list(range(len(order.emitted)))
-    delay = order.emitted[0][1] - order.emitted[0][0]
-    places = [max(at - delay, 0) for _, at in order.emitted]
-    if len(set(places)) != len(places) or max(places) >= packets:
-        return sorted(number for number, _ in order.emitted)
-    return places
-
-
-def _slots(clock: Clock, packets: int, step: int) -> list[int]:
-    """A rising time for each packet: the container's, where each has one of its own, else one frame after the other."""
-    for times in (clock.dts, clock.pts):
-        known = sorted(at for at in times if at is not None)
-        if len(set(known)) == packets:
-            return known
-    return [number * step for number in range(packets)]
-
-
-def _filled(times: Sequence[Ticks]) -> Times:
-    """Times as an array, int64; a packet that shows nothing gets the latest time before it."""
-    known = np.array([-(2**62) if at is None else at for at in times], np.int64)
-    latest = np.maximum.accumulate(known)
-    first = min((at for at in times if at is not None), default=0)
-    return np.where([at is None for at in times], np.maximum(latest, first), known)
 
 
 def _next_key(flags: Flags, start: int) -> int:
