@@ -15,7 +15,7 @@ import numpy as np
 from decode_server.media.frame_times import Times
 from decode_server.media.media_use import Loss
 from decode_server.media.packet_flags import Flags
-from decode_server.media.packet_index import HIDDEN
+from decode_server.media.packet_index import DAMAGED, HIDDEN
 from decode_server.media.timeline import Mask, Timeline
 from framefeed.errors import CorruptMedia
 
@@ -52,7 +52,17 @@ def ended(timeline: Timeline) -> Timeline:
         cut = _cut(timeline, own, lost[own], last=last) if len(own) else None
         if cut is not None:
             timeline = _ended_at(timeline, cut) if last else _joined_at(timeline, cut, own, stop)
-    return timeline
+    return _end_named(timeline)
+
+
+def _end_named(timeline: Timeline) -> Timeline:
+    """With a loss at its end if its last packet is damaged and shows no frame."""
+    frameless = timeline.flags[-1] & HIDDEN and not timeline.rows[-1].discard
+    named = any(loss.end_s is None for loss in timeline.losses)
+    if named or not (frameless and timeline.flags[-1] & DAMAGED):
+        return timeline
+    loss = Loss(start_s=timeline.second_of(timeline.end), end_s=None, reason=_DAMAGED)
+    return replace(timeline, losses=(*timeline.losses, loss))
 
 
 def _cut(timeline: Timeline, own: Times, lost: Mask, *, last: bool) -> _Cut | None:

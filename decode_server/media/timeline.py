@@ -133,9 +133,9 @@ class Timeline:
             found.append(Loss(start_s=self.second(int(shown[first])), end_s=end_s, reason=_DAMAGED))
         for packet in np.flatnonzero((self.flags & (DAMAGED | HIDDEN)) == DAMAGED | HIDDEN).tolist():
             after = int(np.searchsorted(self.pts[shown], self.pts[packet], side="right"))
-            start_s = max(self.second(packet), 0.0) if after < len(shown) else self.second_of(self.end)
-            end_s = self.second(int(shown[after])) if after < len(shown) else None
-            found.append(Loss(start_s=start_s, end_s=end_s, reason=_DAMAGED))
+            if after < len(shown):
+                start_s, end_s = max(self.second(packet), 0.0), self.second(int(shown[after]))
+                found.append(Loss(start_s=start_s, end_s=end_s, reason=_DAMAGED))
         return joined(found)
 
     def use(self, losses: Sequence[Loss] | None = None) -> MediaUse:
