@@ -485,19 +485,20 @@ class Feed:
 
     def _receive(self, wire: Wire, url: str, header: bytes) -> None:
         """Take a message in. Whatever it comes to costs its server the connection and not the run its feed."""
-        try:
-            self._take_in(wire, url, header)
-        except Exception:
-            _log.exception("a reply of %s failed in a way that is a bug; its connection is made anew", url)
-            with self._lock:
+        with contextlib.ExitStack() as locked:
+            try:
+                self._take_in(wire, url, header, locked=locked)
+            except Exception:
+                _log.exception("a reply of %s failed in a way that is a bug; its connection is made anew", url)
+                locked.enter_context(self._lock)
                 self._ledger.dropped_replies["internal"] += 1
                 self._dispatch.disconnected(url, now_s=time.monotonic())
-            wire.disconnect(url)
-            wire.connect(url)
-        with self._lock:
+                wire.disconnect(url)
+                wire.connect(url)
             self._settle()  # what ends a run on purpose is raised by this
 
-    def _take_in(self, wire: Wire, url: str, header: bytes) -> None:
+    def _take_in(self, wire: Wire, url: str, header: bytes, *, locked: contextlib.ExitStack) -> None:
+        """It takes the lock for as long as `locked` lasts: a clip that is here is held before anybody counts."""
         reply: Reply | WrongVersion | str
         try:
             reply = unpack_reply(header)
@@ -514,14 +515,14 @@ class Feed:
                 ticket = self._dispatch.expects(url, reply.attempt)
                 into = None if ticket is None else self._prefetch.row(ticket)
         pixel_bytes = wire.pixels(url, into)
-        with self._lock:
-            now_s = time.monotonic()
-            if isinstance(reply, str):
-                self._dispatch.malformed(url, peek_attempt(header), now_s=now_s, why=reply)
-            elif isinstance(reply, WrongVersion):
-                self._dispatch.foreign(url, str(reply), now_s=now_s)
-            else:
-                self._dispatch.replied(url, reply, pixel_bytes=pixel_bytes, now_s=now_s)
+        locked.enter_context(self._lock)
+        now_s = time.monotonic()
+        if isinstance(reply, str):
+            self._dispatch.malformed(url, peek_attempt(header), now_s=now_s, why=reply)
+        elif isinstance(reply, WrongVersion):
+            self._dispatch.foreign(url, str(reply), now_s=now_s)
+        else:
+            self._dispatch.replied(url, reply, pixel_bytes=pixel_bytes, now_s=now_s)
 
     def _refill(self, end: Failed) -> None:
         """Another sample stands in for one that no server can give, or its batch fails."""
