@@ -10,7 +10,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --no-deps
 LOCKED := $(PIP_INSTALL) --require-hashes --only-binary :all: --requirement
 IS_CUDA := import importlib.metadata as m; print(any("nvidia" in one or "cuda" in one for one in m.requires("torch")))
 
-.PHONY: demo test test-slow test-calm test-gpu test-bring-up images lint bench learn strange stubs clean
+.PHONY: demo test test-slow test-long test-calm test-gpu test-bring-up images lint bench learn strange stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
@@ -22,7 +22,11 @@ test: $(VENV)/dev.installed
 
 # The suites that start whole systems; .ci/run runs them after the tests.
 test-slow: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m slow --timeout=600 $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not long" --timeout=600 $(PYTEST_OPTIONS)
+
+# Slow tests for which .ci/run has no time: before a release.
+test-long: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -m long --timeout=600 $(PYTEST_OPTIONS)
 
 # What measures shares of time: on a machine that does nothing else, before a release.
 test-calm: $(VENV)/dev.installed
@@ -35,7 +39,7 @@ test-gpu: $(VENV)/dev.installed
 # deploy/ on a Docker engine, for which deploy/ci/install.sh installs what it needs; without one it is skipped and says
 # why, and with FRAMEFEED_ENGINE=required it fails.
 test-bring-up: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -s -m bring_up $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -s -m bring_up tests/integration/test_bring_up.py $(PYTEST_OPTIONS)
 
 # The images that deploy/compose.yaml starts.
 images: $(VENV)/demo.installed
@@ -47,9 +51,10 @@ fuzz: $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.fuzz $(FUZZ_OPTIONS)
 
 # Three thousand drawn media files, each right or named; the slow suite reads sixty.
+STRANGE_FILES ?= 1000
 strange: $(VENV)/dev.installed
-	FRAMEFEED_STRANGE_FILES=3000 $(VENV)/bin/python -m pytest -q -m slow --timeout=7200 \
-		tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
+	seq 3 | FRAMEFEED_STRANGE_FILES=$(STRANGE_FILES) xargs -P 3 -I{} $(VENV)/bin/python -m pytest -q -m slow \
+		--timeout=7200 --hypothesis-show-statistics tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev.installed
 	$(VENV)/bin/ruff check .
@@ -62,8 +67,8 @@ bench: $(VENV)/dev.installed
 
 # What the small recipes learn on two CPU cores, and docs/learning.md; LEARN_OPTIONS="--studies direction" is one of them.
 learn: $(VENV)/dev.installed
-	$(VENV)/bin/python -m bench.learn $(LEARN_OPTIONS)
-	$(VENV)/bin/python -m bench.learn_page
+	$(VENV)/bin/python -m framefeed_bench.learn $(LEARN_OPTIONS)
+	$(VENV)/bin/python -m framefeed_bench.learn_page
 
 stubs: $(VENV)/dev.installed
 	proto/generate.sh

@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -25,11 +26,13 @@ _LEFT_OVER_S = 3600.0  # a file that nobody wrote to for so long is of a writer 
 
 
 class NewFile:
-    """Write to `file`, then `take_place`; without that nothing is left. `with` closes it."""
+    """Write to `file`, then `take_place`; without that nothing is left. `with` closes it, and what goes wrong within
+    it for want of room names the path.
+    """
 
     def __init__(self, path: Path) -> None:
         """For a file at `path`, in a folder that exists. Raises OSError if nothing can be written there."""
-        self._name = path.name
+        self._path, self._name = path, path.name
         self._part = ""  # the name it has meanwhile
         self._folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -72,6 +75,8 @@ class NewFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(error, OSError) and error.filename is None:  # what writes to a descriptor knows no name
+            error.filename = str(self._path)
 
     def _open(self) -> int:
         try:
@@ -96,14 +101,19 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
         new.take_place(sync=sync)
 
 
-def check_place(path: Path | None, *, option: str) -> None:
-    """Raise BadInput if no file can be made at a path that an option names: before work whose result it is to have."""
+def check_place(path: Path | None, *, option: str, read: Iterable[Path] = ()) -> None:
+    """Raise BadInput if no file can be made at a path that an option names, or if it is one of the files that are
+    `read`, by whatever name: before work whose result it is to have.
+    """
     if path is None:
         return
     folder = path.parent
     why = "it is a folder" if path.is_dir() else "" if folder.is_dir() else f"{folder} is no folder"
     if not why and not os.access(folder, os.W_OK):
         why = f"{folder} may not be written"
+    if not why and path.exists():
+        same = next((one for one in read if one.exists() and one.samefile(path)), None)
+        why = f"it is {same}, which is read" if same else ""
     if why:
         raise BadInput(f"{option} {path} cannot be written: {why}")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.pairs import absent_video
 from framefeed.manifest import Manifest
+from framefeed_bench.pairs import absent_video
 
 
 def manifest_of(durations_s: Mapping[str, float], *, identity: str = "v1-test") -> Manifest:

@@ -1,4 +1,4 @@
-"""Strange files, drawn by Hypothesis: containers, codecs, clocks, joins, pauses, sizes and colours that change.
+"""Strange files, drawn by Hypothesis: containers, codecs, clocks, edits, joins, pauses, sizes and colours that change.
 
 Each says which numbers a reader has to see, in order, and from when on by a player's clock, less what is named as lost.
 It knows how such files come about, and nothing of how they are read.
@@ -40,18 +40,20 @@ _MEMORY_TIMED = ("mkv", "mp4", "mov", "flv", "ts", "webm")
 
 @dataclass(frozen=True, kw_only=True)
 class Strange:
-    """A file to make: stretches joined end to end (one where the container cannot be joined), and stamps of packets
-    that are moved, as {packet: seconds}.
+    """A file to make: stretches joined end to end (one where the container cannot be joined), stamps of packets that
+    are moved, as {packet: seconds}, and which pictures the edit list shows, as (first, behind the last), if not all.
     """
 
     suffix: str
     stretches: tuple[Stretch, ...]
     moved_s: dict[int, float]
+    edit: tuple[int, int] | None = None
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers in the pictures, in order."""
-        return [stretch.first + n for stretch in self.stretches for n in range(stretch.frames)]
+        """The numbers in the pictures that are shown, in order."""
+        numbers = [stretch.first + n for stretch in self.stretches for n in range(stretch.frames)]
+        return numbers[slice(*self.edit)] if self.edit else numbers
 
     @property
     def times_s(self) -> list[float]:
@@ -61,7 +63,17 @@ class Strange:
             start_s = times[-1] + 1 / self.stretches[0].rate if times else 0.0
             own = stretch.times_s or [n / stretch.rate for n in range(stretch.frames)]
             times += [start_s + at_s - own[0] for at_s in own]
-        return times
+        return times[slice(*self.edit)] if self.edit else times
+
+    @property
+    def lasts_s(self) -> float | None:
+        """For how long it shows pictures, where an edit ends before the last of them."""
+        if self.edit is None or self.edit[1] == self.stretches[0].frames:
+            return None
+        first, end = self.edit
+        (film,) = self.stretches
+        times_s = film.times_s or [n / film.rate for n in range(film.frames)]
+        return times_s[end] - times_s[first]
 
 
 @st.composite
@@ -89,7 +101,11 @@ def strange_files(draw: st.DrawFn) -> Strange:
     if suffix == "flv" and stretches[0].times_s is None and draw(st.booleans()):
         at = draw(st.integers(1, stretches[0].frames - 2))
         moved[at] = draw(st.sampled_from([5.0, 3600.0, 37_600.0]))
-    return Strange(suffix=suffix, stretches=tuple(stretches), moved_s=moved)
+    edit = None
+    if suffix in ("mp4", "mov") and draw(st.booleans()):
+        first = draw(st.integers(0, stretches[0].frames - 1))
+        edit = (first, draw(st.integers(first + 1, stretches[0].frames)))
+    return Strange(suffix=suffix, stretches=tuple(stretches), moved_s=moved, edit=edit)
 
 
 def _times(draw: st.DrawFn, frames: int) -> Sequence[float]:
@@ -109,7 +125,25 @@ def make_strange(folder: Path, strange: Strange) -> Path:
         _moved(parts[0], target, strange.moved_s)
     else:
         target.write_bytes(b"".join(part.read_bytes() for part in parts))
+    if strange.edit:
+        _edited(target, strange.stretches[0], *strange.edit)
     return target
+
+
+def _edited(path: Path, stretch: Stretch, first: int, end: int) -> None:
+    """Make the one edit of an MP4 or MOV file show some of its pictures."""
+    mp4 = bytearray(path.read_bytes())
+    times_s = [*(stretch.times_s or [n / stretch.rate for n in range(stretch.frames)])]
+    elst, mdhd, mvhd = (mp4.index(name) for name in (b"elst", b"mdhd", b"mvhd"))
+    media_hz, movie_hz = (int.from_bytes(mp4[at + 16 : at + 20], "big") for at in (mdhd, mvhd))
+    begins, lasts = (int.from_bytes(mp4[elst + at : elst + at + 4], "big") for at in (16, 12))
+    begins += round(times_s[first] * media_hz)
+    if end < stretch.frames:
+        lasts = round((times_s[end] - times_s[first]) * movie_hz)
+    else:
+        lasts -= round(times_s[first] * movie_hz)
+    mp4[elst + 12 : elst + 20] = lasts.to_bytes(4, "big") + begins.to_bytes(4, "big")
+    path.write_bytes(mp4)
 
 
 def _moved(source: Path, target: Path, moved_s: dict[int, float]) -> None:

@@ -24,6 +24,7 @@ from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, finishe
 from decode_server.indexing.index import Build, index_root
 from decode_server.sources.pace import Pace
 from decode_server.sources.progress import WorkProgress
+from decode_server.sources.unchanged import change_since
 from framefeed.errors import BadInput, Retryable, StorageFault
 
 _STAGING_NAME = ".framefeed.parts"
@@ -100,6 +101,7 @@ def chunk_found(sources: Sources, root: Path, *, settings: ChunkSettings, runnin
         ]
         for task, outcome in _with_progress(tasks, root, running):
             outcomes[task.video] = _outcome(task, outcome)
+        outcomes |= {task.video: _if_unchanged(task, outcomes[task.video]) for task in tasks}
         ordered = [outcomes[video] for video in sources.videos]
         write_report(root, report_of(ordered, sources))
         quarantine_losses(root, ordered)
@@ -179,6 +181,18 @@ def _outcome(task: ChunkTask, outcome: Outcome) -> VideoOutcome:
         return VideoOutcome(video=task.video, source=task.source, record=outcome)
     retry = isinstance(outcome, Retryable)
     return VideoOutcome(video=task.video, source=task.source, reason=str(outcome), retry=retry)
+
+
+def _if_unchanged(task: ChunkTask, outcome: VideoOutcome) -> VideoOutcome:
+    """The outcome, unless the source was written to since it was read; then its chunks go."""
+    if outcome.record is None:
+        return outcome
+    size_bytes, mtime_ns = outcome.record.source_bytes, outcome.record.source_mtime_ns
+    since = change_since(task.source, size_bytes=size_bytes, mtime_ns=mtime_ns, when="since it was read")
+    if not since:
+        return outcome
+    shutil.rmtree(task.folder, ignore_errors=True)
+    return VideoOutcome(video=task.video, source=task.source, reason=since, retry=True)
 
 
 def _lock(path: Path) -> int:

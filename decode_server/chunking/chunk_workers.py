@@ -11,7 +11,6 @@ import errno
 import multiprocessing
 import os
 import shutil
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,7 +23,8 @@ import av
 from av.error import FFmpegError
 
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, chunk_video
-from framefeed.cli.parent_death import end_with_parent
+from decode_server.sources.unchanged import change_since
+from framefeed.cli.uninterrupted import begin_uninterrupted, interrupts_held
 from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
 
 _POLL_S = 0.2
@@ -113,7 +113,8 @@ class _Crew:
         slot = self.free_slots.pop()
         self._progress[slot] = 0
         try:
-            self.running[self._pool.submit(_work, task, slot)] = (task, slot)
+            with interrupts_held():
+                self.running[self._pool.submit(_work, task, slot)] = (task, slot)
         except BrokenProcessPool:
             future: Future[Outcome] = Future()
             future.set_result(_WorkerDied())
@@ -145,8 +146,7 @@ _worker_stop: Any = None
 def _start_worker(parent: int, progress: Any, stop: Any) -> None:
     global _worker_progress, _worker_stop  # shared memory reaches a spawned worker only this way
     _worker_progress, _worker_stop = progress, stop
-    end_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops the crew
+    begin_uninterrupted(parent)  # the parent hears Ctrl-C and stops the crew
     av.logging.set_level(None)  # what FFmpeg has to say arrives as exceptions and reasons
 
 
@@ -188,13 +188,8 @@ def _refused(error: Exception) -> FramefeedError | None:
 
 def _if_unchanged(task: ChunkTask, record: ChunkRecord) -> Outcome:
     """The record, unless the source is not any more what it was when its reading began; then its chunks go."""
-    try:
-        now = task.source.stat()
-        size_bytes, mtime_ns = now.st_size, now.st_mtime_ns
-    except OSError:
-        size_bytes, mtime_ns = 0, 0
-    if (size_bytes, mtime_ns) == (record.source_bytes, record.source_mtime_ns):
+    changed = change_since(task.source, size_bytes=record.source_bytes, mtime_ns=record.source_mtime_ns)
+    if not changed:
         return record
     shutil.rmtree(task.folder, ignore_errors=True)
-    grown = f"{record.source_bytes} to {size_bytes} bytes"
-    return StorageFault(f"changed while it was read ({grown}); run again when it is complete")
+    return StorageFault(changed)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from framefeed.cli.parent_death import end_with_parent
+from framefeed.cli.uninterrupted import begin_uninterrupted, interrupts_held
 from framefeed.errors import BadInput
 from framefeed.new_file import NewFile
 
@@ -61,9 +61,11 @@ def make_videos(
     ]
     workers = min(videos, len(os.sched_getaffinity(0)))
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
+        workers, mp_context=get_context("spawn"), initializer=begin_uninterrupted, initargs=(os.getpid(),)
     ) as pool:
-        return list(pool.map(_make_video, jobs))
+        with interrupts_held():
+            made = pool.map(_make_video, jobs)
+        return list(made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

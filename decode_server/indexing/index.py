@@ -31,6 +31,7 @@ from decode_server.sources.index_records import (
     IndexedFile,
     Probed,
     known_records,
+    write_lost,
     write_records,
     write_uses,
 )
@@ -40,6 +41,7 @@ from decode_server.sources.pace import Pace
 from decode_server.sources.progress import WorkProgress
 from decode_server.sources.report import FileReport, Report
 from decode_server.sources.root_files import MediaFile, root_files
+from decode_server.sources.unchanged import change_since
 from decode_server.sources.walk import VIDEO_SUFFIXES, Tree, WalkRules, walk
 from framefeed.errors import BadInput, StorageFault
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, is_finished
@@ -206,6 +208,19 @@ class _Work:
                 if pace.is_due(began_s := time.monotonic()):
                     self.write(self._folder, finished=False)
                     pace.wrote(began_s=began_s, ended_s=time.monotonic())
+        self._drop_changed(fresh)
+
+    def _drop_changed(self, fresh: Sequence[MediaFile]) -> None:
+        """Refuse what was read, and was written to since."""
+        for file in fresh:
+            if probed := self._known.get(as_text(file.path)):
+                index, path = probed[0], self._root / file.path
+                since = change_since(
+                    path, size_bytes=index.media_bytes, mtime_ns=index.mtime_ns, when="since it was read"
+                )
+                if since:
+                    self._refused[file.path] = since
+                    del self._known[as_text(file.path)]
 
     def _outcomes(
         self, files: Sequence[MediaFile], probe_one: Callable[[MediaFile], Probed | str]
@@ -222,7 +237,9 @@ class _Work:
             folder.mkdir(exist_ok=True)
         refused = tuple(_refusal(path, reason) for path, reason in sorted(self._refused.items()))
         write_uses(folder, self._known, max_gap_s=self._build.max_gap_s)
-        manifest = write_records(folder, self._videos(), refused, finished=finished)
+        videos = self._videos()
+        manifest = write_records(folder, videos, refused, finished=finished)
+        write_lost(folder, videos)
         if finished:
             write_outside(folder, self._outside)
             drop_sidecars(folder, keep={index.sidecar for index, _ in self._known.values()})
@@ -240,7 +257,12 @@ class _Work:
     def report(self) -> Report:
         """What became of each video's file or folder, and of each that is refused."""
         used = [
-            FileReport(file=for_people(rows[0].file.owner), video=video, use=_use(rows))
+            FileReport(
+                file=for_people(rows[0].file.owner),
+                video=video,
+                use=_use(rows),
+                decoded=all(row.index.checked for row in rows),
+            )
             for video, rows in self._videos().items()
         ]
         refused = [
@@ -260,15 +282,11 @@ def _probe_one(root: Path, options: ProbeOptions, file: MediaFile) -> Probed | s
         index = probed.index
         if index is None:
             return probed.use.refused
-        status = path.stat()
     except NoRoom as error:
         raise _unwritable(options.index_folder, root, error) from None
     except Exception as error:  # whatever is wrong with one file, the others are indexed
         return f"cannot be indexed ({type(error).__name__}: {error})"
-    if (status.st_size, status.st_mtime_ns) != (index.media_bytes, index.mtime_ns):
-        grown = f"{index.media_bytes} to {status.st_size} bytes"
-        return f"changed while it was read ({grown}); index again when it is complete"
-    return index, probed.use
+    return change_since(path, size_bytes=index.media_bytes, mtime_ns=index.mtime_ns) or (index, probed.use)
 
 
 def _refusal(path: str, reason: str) -> Refusal:

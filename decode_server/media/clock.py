@@ -81,7 +81,7 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
             shifts.append(shift)
             number += 1
             continue
-        leap = 0 if last is None else at + shift - last - _step_before(stamps, number, rule)
+        leap = 0 if last is None else _leap(at + shift - last, _step_before(stamps, number, rule), rule)
         overlap = _overlap(stamps, number, shifts, rule) if leap <= 0 and rule.joinable else 0
         if overlap:
             leaps.append(Leap(packet=number, by=-overlap, joined=True))
@@ -114,6 +114,13 @@ def unroll(stamps: Sequence[Stamp], rule: ClockRule) -> Clock:
         contradicted=contradicted,
         leaps=tuple(leaps),
     )
+
+
+def _leap(moved: int, step: int, rule: ClockRule) -> int:
+    """By how much more than a frame's time the clock has moved. One that rises has not gone back where nothing can be
+    joined on: FFmpeg gives what an MP4's edit list shows the durations of other packets.
+    """
+    return moved - step if rule.joinable or moved <= 0 else max(moved - step, 0)
 
 
 def _is_leap(leap: int, rule: ClockRule, *, is_key: bool) -> bool:

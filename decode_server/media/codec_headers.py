@@ -64,7 +64,8 @@ def _h264_reader(extradata: bytes) -> KindReader:
 
     def read(packet: bytes) -> PictureKind:
         second = pairs.ends_frame(list(nal_units(packet, length_bytes)))
-        return replace(h264_kind(packet, length_bytes), second_field=second)
+        kind = h264_kind(packet, length_bytes)
+        return replace(kind, second_field=True) if second else kind
 
     return read
 

@@ -9,6 +9,7 @@ bytes themselves. It knows no streams and no packets.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import av
@@ -35,6 +36,9 @@ CODECS = frozenset((
     "wmv2", "wmv3", "wmv3image", "y41p", "yuv4", "zlib", "zmbv",
 ))  # fmt: skip
 """Names of FFmpeg's video decoders that are used: those of cameras, recorders, editors and the web."""
+
+_PICTURES = {b"GIF8": "GIF", b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"(?s)RIFF....WEBP": "WebP"}
+"""How files begin that show as pictures in a browser and are no videos here, as regular expressions."""
 
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
 
@@ -65,8 +69,11 @@ def check_codec(decoder: str) -> None:
 
 
 def _name_format(descriptor: int) -> None:
-    """Raises UnsupportedMedia if the beginning of the file is that of a format that opens others."""
+    """Raises UnsupportedMedia if the beginning of the file is that of a format that opens others, or of a picture."""
     head = os.pread(descriptor, 512, 0)
+    picture = next((name for mark, name in _PICTURES.items() if re.match(mark, head)), "")
+    if picture:
+        raise UnsupportedMedia(f"is a {picture} picture, wanted a video; animated ones can be converted to one")
     for mark, name in (
         (b"ffconcat version", "a concat list"),
         (b"#EXTM3U", "a playlist"),

@@ -32,9 +32,9 @@ class NotWhole(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One packet as demuxed, or two where each holds a field of its frame. `key`, `discard` (an edit list leaves it
-    out), `damaged` and the times, in units of the stream's time base, are the container's words; `header` is the codec
-    header in force.
+    """One packet as demuxed, or two where each holds a field of its frame. `position`, `key`, `discard` (an edit list
+    leaves it out), `damaged` and the times, in units of the stream's time base, are the container's words; `offset` is
+    where its bytes are read without one, `header` the codec header in force.
     """
 
     offset: int
@@ -46,6 +46,7 @@ class Row:
     key: bool
     discard: bool
     damaged: bool
+    position: int | None
     kind: PictureKind | None
     header: bytes = b""
     packets: int = 1
@@ -97,6 +98,7 @@ def demux_rows(video: OpenVideo, place: Place) -> Demuxed:
             key=packet.is_keyframe,
             discard=packet.is_discard,
             damaged=packet.is_corrupt,
+            position=packet.pos,
             kind=kind,
             header=header,
         )

@@ -161,17 +161,20 @@ class Front:
         return True
 
     def _answer(self, client: bytes, call: Call | FramefeedError, frames: list[bytes], now_s: float) -> None:
-        """Do what a call wants, or refuse it."""
+        """Do what a call wants, or refuse it. Work for a client that is gone already would be on nobody's account."""
+        principal = self._listeners.principal(client)
         try:
             match call:
                 case FramefeedError():
                     raise call
+                case DecodeCall() | DescribeCall() if not principal:
+                    self._metrics.dropped("client_gone")
                 case DecodeCall():
-                    self._admit(client, call, frames[0], now_s)
+                    self._admit(client, call, frames[0], now_s, principal=principal)
                 case CancelCall():
                     self._cancel(client, call.attempt, now_s)
                 case DescribeCall():
-                    self._credits.seen(client, "", now_s, principal=self._listeners.principal(client))
+                    self._credits.seen(client, "", now_s, principal=principal)
                     self._replies.description(client, self._describe(call.attempt, client), now_s)
         except FramefeedError as error:
             self._replies.refuse_call(client, peek_attempt(frames[0]) if frames else 0, error, now_s)
@@ -191,7 +194,7 @@ class Front:
         except Exception:
             log.exception("and so did its refusal")
 
-    def _admit(self, client: bytes, call: DecodeCall, header: bytes, now_s: float) -> None:
+    def _admit(self, client: bytes, call: DecodeCall, header: bytes, now_s: float, *, principal: str) -> None:
         """Queue the call. Raises the error that refuses it."""
         self._drain_notice.asked(client, now_s)
         request, left_s, clip_bytes = call.request, call.deadline_s, call.request.clip_bytes
@@ -206,7 +209,6 @@ class Front:
             raise NotHere(f"{self._index_watch.outdated}; this server leaves")
         if call.dataset and self._pool.dataset not in ("", call.dataset):
             raise NotHere(f"the run reads data set {call.dataset}, this server serves {self._pool.dataset}")
-        principal = self._listeners.principal(client)
         taken_s = max(time.monotonic(), now_s)  # until then it waited for the front, from then on for a worker
         job = Job(
             id=next(self._ids),

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
 
-from framefeed.cli.parent_death import end_with_parent
+from framefeed.cli.uninterrupted import begin_uninterrupted, interrupts_held
 
 log = logging.getLogger("framefeed.sources")
 
@@ -72,31 +72,49 @@ class _Crew:
     _read_s: float = field(default_factory=time.monotonic)
 
     def outcomes(self, queue: deque[Task], work: Callable[[Task], Result]) -> Iterator[tuple[Task, Future[Result]]]:
-        """Tasks that were taken from the queue, each with its result, or with that its process died."""
+        """Tasks that were taken from the queue, each with its result, or with that its process died. Whoever leaves
+        before the end, on an interrupt say, has the processes killed.
+        """
         others = set(multiprocessing.active_children())
         with ProcessPoolExecutor(
             self.jobs,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=end_with_parent,
+            initializer=begin_uninterrupted,
             initargs=(os.getpid(),),
         ) as pool:
-            running: dict[Future[Result], Task] = {}
-            broken = False
-            while (queue and not broken) or running:
-                while queue and not broken and len(running) < 2 * self.jobs:
-                    try:
+            try:
+                yield from self._outcomes_of(pool, queue, work, others=others)
+            except BaseException:
+                for process in set(multiprocessing.active_children()) - others:
+                    process.kill()
+                raise
+
+    def _outcomes_of(
+        self,
+        pool: ProcessPoolExecutor,
+        queue: deque[Task],
+        work: Callable[[Task], Result],
+        *,
+        others: Collection[BaseProcess],
+    ) -> Iterator[tuple[Task, Future[Result]]]:
+        running: dict[Future[Result], Task] = {}
+        broken = False
+        while (queue and not broken) or running:
+            while queue and not broken and len(running) < 2 * self.jobs:
+                try:
+                    with interrupts_held():
                         running[pool.submit(work, queue[0])] = queue[0]
-                        queue.popleft()
-                    except BrokenProcessPool:
-                        broken = True
-                done = wait(running, timeout=self.stall_s / _LOOKS, return_when=FIRST_COMPLETED).done
-                for future in done:
-                    broken = broken or isinstance(future.exception(), BrokenProcessPool)
-                    yield running.pop(future), future
-                if done:
-                    self._read_s = time.monotonic()
-                else:
-                    self._look(set(multiprocessing.active_children()) - others)
+                    queue.popleft()
+                except BrokenProcessPool:
+                    broken = True
+            done = wait(running, timeout=self.stall_s / _LOOKS, return_when=FIRST_COMPLETED).done
+            for future in done:
+                broken = broken or isinstance(future.exception(), BrokenProcessPool)
+                yield running.pop(future), future
+            if done:
+                self._read_s = time.monotonic()
+            else:
+                self._look(set(multiprocessing.active_children()).difference(others))
 
     def _look(self, processes: Iterable[BaseProcess]) -> None:
         """Kill processes of which none has read anything for too long, while nothing came of them."""

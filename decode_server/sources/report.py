@@ -25,19 +25,21 @@ _COLUMNS = {"whole": "used whole", "in part": "used in part", "refused": "refuse
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileReport:
     """What became of one file or folder: `file` is its path as people read it, `video` what it is called where it is
-    used; `again` if it is refused now and another try may succeed.
+    used; `again` if it is refused now and another try may succeed. Not `decoded` is what is known of its container
+    alone, or of some of its pictures.
     """
 
     file: str
     use: MediaUse
     video: str = ""
     again: bool = False
+    decoded: bool = True
 
     def as_row(self) -> dict[str, object]:
         """As plain values, for a line of JSON."""
         uses = {name: value for name, value in asdict(self.use).items() if name != "refused"}
         row = {"file": self.file, "video": self.video, "state": self.use.state, "reason": self.use.refused}
-        return {**row, "again": self.again, "warning": self.use.warning, **uses}
+        return {**row, "decoded": self.decoded, "again": self.again, "warning": self.use.warning, **uses}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,10 @@ class Report:
         used = [str(counts[state]) for state in ("whole", "in part", "refused")]
         table.add_row(*used, str(sum(self.ignored.values())))
         console.print(table)
+        undecoded = sum(not (report.use.refused or report.decoded) for report in self.files)
+        if undecoded:
+            check = "'framefeed index --check' finds damage inside their pictures"
+            console.print(f"not decoded: {undecoded} of those used; {check}", highlight=False, soft_wrap=True)
         lines = [line for report in self.files for line in _lines(report)]
         for line in lines[:_MOST_LINES]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)

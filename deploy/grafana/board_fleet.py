@@ -222,5 +222,28 @@ FLEET = Board(
                 ),
             ],
         ),
+        Row(
+            title="Size of a fleet on Ray",
+            panels=[
+                Panel(
+                    title="Servers of the fleet",
+                    text="How many the policy wants, and what those there are do. Pending: no box has room for one. "
+                    "Drained: a place that fleet drain left empty, until fleet scale.",
+                    unit="short",
+                    queries=[
+                        ("framefeed_fleet_wanted_servers", "wanted"),
+                        ("sum by (state) (framefeed_fleet_servers)", "{{state}}"),
+                    ],
+                ),
+                Panel(
+                    title="Decisions of the autoscaler",
+                    text="New decisions on how many servers are wanted, by cause; its log and /events say each with "
+                    "its numbers. Many of settling or bounds: raise --most, or look at what starves the ranks.",
+                    unit="short",
+                    kind="stack",
+                    queries=[(f"sum by (cause) (increase(framefeed_fleet_decisions_total{INTERVAL}))", "{{cause}}")],
+                ),
+            ],
+        ),
     ],
 )

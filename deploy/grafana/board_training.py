@@ -71,7 +71,7 @@ TRAINING = Board(
                     queries=[
                         (
                             f"sum by (finding) (rate(framefeed_trainer_clip_findings_total{INTERVAL})) / ignoring "
-                            f"(finding) group_left sum(rate(framefeed_trainer_checked_clips_total{INTERVAL}))",
+                            f"(finding) group_left () (sum(rate(framefeed_trainer_checked_clips_total{INTERVAL})) > 0)",
                             "{{finding}}",
                         )
                     ],

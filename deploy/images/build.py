@@ -83,6 +83,13 @@ def make_wheels(target: Target, out: Path) -> Path:
             _fetch(locks[1], out)
     for own in out.glob("framefeed-*.whl"):
         own.unlink()
+    make_own_wheel(out)
+    stamp.write_text(wanted)
+    return out
+
+
+def make_own_wheel(out: Path) -> Path:
+    """Make framefeed's wheel of this tree, without an index. Raises FramefeedError if pip fails."""
     with tempfile.TemporaryDirectory(prefix="framefeed-source-") as scratch:
         source = Path(scratch)
         for name in _SOURCES:  # a copy: building in the tree leaves files that a later wheel would take along
@@ -91,8 +98,7 @@ def make_wheels(target: Target, out: Path) -> Path:
             else:
                 shutil.copy(ROOT / name, source)
         call([*_PIP, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(out), str(source)])
-    stamp.write_text(wanted)
-    return out
+    return next(out.glob("framefeed-*.whl"))
 
 
 def is_for_cuda(wheel: Path) -> bool:

@@ -35,6 +35,10 @@ from framefeed.show_value import show_value
 
 OptionsT = TypeVar("OptionsT")
 
+# What a disk is like, not what a program did: full, read-only, another's, gone.
+_STORAGE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG}
+)
 _HELP, _HELP_ALL = ("-h", "--help"), "--help-all"
 
 
@@ -70,13 +74,22 @@ def run_verb(args: list[str]) -> int:
         return INTERRUPTED
     except OSError as error:
         code = flush_stdout()
-        if code == 0 and error.errno != errno.EMFILE:
-            raise  # it is not stdout's
+        why = _unusable(error)
+        if code == 0 and not why:
+            raise  # it is not stdout's, and no disk's
         if code == 0:
-            most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            print(f"framefeed: this process may have {most} open files (ulimit -n) and wants more", file=sys.stderr)
+            print(f"framefeed: {why}", file=sys.stderr)
         return code or 1
     return 0
+
+
+def _unusable(error: OSError) -> str:
+    """What it says of this machine; empty where it says something of the program."""
+    if error.errno == errno.EMFILE:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"this process may have {most} open files (ulimit -n) and wants more"
+    is_of_storage = error.errno in _STORAGE and error.filename is not None
+    return f"{error.filename} cannot be used: {error.strerror}" if is_of_storage else ""
 
 
 def _read(args: list[str]) -> Verb | None:

@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
-from models.attention import Backend, PackedHeads, attend, attend_packed  # noqa: E402
-from models.attention_flash import PACKAGES  # noqa: E402
-from models.packing import make_packing  # noqa: E402
+from framefeed_models.attention import Backend, PackedHeads, attend, attend_packed  # noqa: E402
+from framefeed_models.attention_flash import PACKAGES  # noqa: E402
+from framefeed_models.packing import make_packing  # noqa: E402
 
 CUDA = torch.device("cuda")
 FAST = [backend for backend in get_args(Backend) if backend != "reference"]

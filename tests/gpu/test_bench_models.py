@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
-from bench.gpu_duel import duel  # noqa: E402
-from bench.models import ModelsBench  # noqa: E402
+from framefeed_bench.gpu_duel import duel  # noqa: E402
+from framefeed_bench.models import ModelsBench  # noqa: E402
 
 
 @pytest.mark.timeout(400)

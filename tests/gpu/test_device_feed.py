@@ -81,7 +81,7 @@ def test_the_whole_step_waits_for_nothing(name: str) -> None:
 
 def test_fed_from_resident_data_the_gpu_is_not_idle() -> None:
     """A step that takes the GPU some milliseconds hides all that the host does."""
-    run = make_run("classify", Split(precision="bf16"), device=CUDA)
+    run = make_run("classify", Split(precision="bf16"), steps=40, device=CUDA)
     before = run.task.rows
 
     def longer(x: object) -> object:

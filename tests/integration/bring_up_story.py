@@ -6,16 +6,20 @@ It asserts nothing. test_bring_up.py says what has to have been seen.
 from __future__ import annotations
 
 import base64
+import calendar
 import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +82,29 @@ class Story:
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Note how long something takes."""
+        """Note how long something takes, and say so at once: what is tried longest is known if the story ends there."""
         began_s = time.monotonic()
-        yield
-        self.took_s[what] = time.monotonic() - began_s
+        try:
+            yield
+        finally:
+            self.took_s[what] = time.monotonic() - began_s
+            print(f"{what}: {self.took_s[what]:.1f} s", flush=True)
+
+
+def tell_servers(told: Story, up: Composition) -> None:
+    """Two servers on a machine that does nothing else: from the start of their containers until /readyz is 200."""
+    up.compose("up", "--detach", *SERVER_SERVICES[:2])
+    unready = {server.name: server for server in up.servers}
+
+    def all_ready() -> bool:
+        for name, server in list(unready.items()):
+            with contextlib.suppress(OSError):
+                up.get(f"{address(server)}:9555", "readyz")
+                told.ready_s[name] = time.time() - unix_s(server.attrs["State"]["StartedAt"])
+                del unready[name]
+        return not unready
+
+    up.wait("both servers are ready", all_ready)
 
 
 def tell_start(told: Story, up: Composition) -> None:
@@ -92,7 +115,6 @@ def tell_start(told: Story, up: Composition) -> None:
     told.first_fed_by = up.fed_by()
     told.trainer_starts.add(started(up))
     for server in up.servers:
-        told.ready_s[server.name] = ready_after_s(server)
         told.affinity[server.name] = {
             line.split()[1]
             for process in server.top()["Processes"]
@@ -142,7 +164,7 @@ def tell_fronts(told: Story, up: Composition) -> None:
     }
     for who, look in watchers.items():
         with contextlib.suppress(AssertionError):  # what it saw last is told
-            up.wait(f"{who} sees every front", lambda look=look: told.fronts <= look(), patience_s=60)
+            up.wait(f"{who} sees every front", lambda look=look: told.fronts <= look(), patience_s=120)
         told.fronts_watched[who] = look()
 
 
@@ -172,7 +194,7 @@ def tell_faults(told: Story, up: Composition) -> None:
     told.fired["one server hangs"] = up.firing("FramefeedServerGone")
     up.servers[-1].unpause()
     told.step = (up.steps // EVERY_STEPS + 1) * EVERY_STEPS
-    up.wait("a checkpoint after that", lambda: up.steps > told.step, patience_s=180)
+    up.wait("a checkpoint after that", lambda: up.steps > told.step)
     told.trainer_starts.add(started(up))
     told.state = loaded(up.trainer, f"/runs/disturbed/step_{told.step:09d}")
 
@@ -200,7 +222,7 @@ def tell_panels(told: Story, up: Composition) -> None:
         groups = yaml.safe_load((ROOT / "deploy/prometheus" / name).read_text())["groups"]
         for rule in (rule for group in groups for rule in group["rules"]):
             expressions |= {rule["record"]} if "record" in rule else compared(rule["expr"])
-    up.wait("a minute of rates", lambda: up.prometheus("query", query="up offset 1m")["result"], patience_s=90)
+    up.wait("a minute of rates", lambda: up.prometheus("query", query="up offset 1m")["result"])
     told.queries = len(expressions)
     for expression in sorted(expressions):
         result = up.prometheus("query", query=expression)["result"]
@@ -239,7 +261,7 @@ def tell_grafana(told: Story, up: Composition) -> None:
         with OPEN(urllib.request.Request(url, headers={"Authorization": f"Basic {login}"}), timeout=10) as answer:
             return json.load(answer)
 
-    up.wait("Grafana's database", lambda: ask("health")["database"] == "ok", patience_s=120)
+    up.wait("Grafana's database", lambda: ask("health")["database"] == "ok")
     told.grafana["data source"] = ask(f"datasources/uid/{SOURCE_UID}/health")["status"]
     for board in BOARDS:
         found = ask(f"dashboards/uid/{board.uid}")
@@ -273,20 +295,22 @@ def tell_end(told: Story, up: Composition) -> None:
     url = f"tcp://{address(draining)}:5555"
     gone = address(draining)
     lost = up.total(up.trainer, "framefeed_client_requests_total", server=url, outcome="server_lost")
-    draining.stop(timeout=STOP_GRACE_S)
+    with seen_draining(up, [gone]) as seen:
+        draining.stop(timeout=STOP_GRACE_S)
     up.train(10)
     after = up.total(up.trainer, "framefeed_client_requests_total", server=url, outcome="server_lost")
     told.lost_by_drain = after - lost
     draining.reload()
     told.exits[draining.name] = draining.attrs["State"]["ExitCode"]
     told.said_at_stop.append(draining.logs(tail=20).decode())
-    told.drains[draining.name] = drain_of(up, gone)
+    told.drains[draining.name] = drain_of(up, gone, seen)
     running = {c.id: c for c in (*up.servers, up.trainer, *up.containers("prometheus")) if c.status == "running"}
     servers = [container for container in running.values() if "decode" in container.name]
     addresses = {server.name: address(server) for server in servers}
     since, began_s = int(time.time()), time.monotonic()
-    up.compose("stop", *SERVER_SERVICES, "trainer")
-    told.drains |= {name: drain_of(up, at) for name, at in addresses.items()}
+    with seen_draining(up, addresses.values()) as seen:
+        up.compose("stop", *SERVER_SERVICES, "trainer")
+    told.drains |= {name: drain_of(up, at, seen) for name, at in addresses.items()}
     up.compose("stop")
     told.down_s = time.monotonic() - began_s
     for container in running.values():
@@ -296,15 +320,39 @@ def tell_end(told: Story, up: Composition) -> None:
     up.compose("down")
 
 
-def drain_of(up: Composition, at: str) -> dict[str, float]:
-    """A server's counters while it drained, as Prometheus saw them last."""
+@contextlib.contextmanager
+def seen_draining(up: Composition, addresses: Iterable[str]) -> Iterator[set[str]]:
+    """The addresses of servers whose pages say meanwhile that they drain: one with little to do is done between two
+    scrapes of Prometheus.
+    """
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def read(at: str) -> None:
+        while at not in seen and not over.wait(0.01):
+            with contextlib.suppress(OSError, HTTPException):
+                if b'framefeed_server_state{framefeed_server_state="draining"} 1' in up.get(f"{at}:9555", "metrics"):
+                    seen.add(at)
+
+    with ThreadPoolExecutor() as pool:
+        for at in addresses:
+            pool.submit(read, at)
+        try:
+            yield seen
+        finally:
+            over.set()
+
+
+def drain_of(up: Composition, at: str, seen: set[str]) -> dict[str, float]:
+    """A server's counters while it drained, as Prometheus saw them last; `seen` are those that said so themselves."""
     of = f'instance="{at}:9555"'
     asked = {
         "draining": f'max_over_time(framefeed_server_state{{framefeed_server_state="draining", {of}}}[5m])',
         "answered": f"sum(last_over_time(framefeed_server_requests_total{{{of}}}[5m]))",
         "lost": f"last_over_time(instance:framefeed_server_lost_requests:sum{{{of}}}[5m])",
     }
-    return {name: value_of(up.prometheus("query", query=query)["result"]) for name, query in asked.items()}
+    told = {name: value_of(up.prometheus("query", query=query)["result"]) for name, query in asked.items()}
+    return told | ({"draining": 1.0} if at in seen else {})
 
 
 def value_of(result: list[dict[str, Any]]) -> float:
@@ -315,7 +363,7 @@ def value_of(result: list[dict[str, Any]]) -> float:
 def print_story(told: Story, engine: docker.DockerClient) -> None:
     sizes = {tag: engine.images.get(tag).attrs["Size"] / 1e6 for tag in ("framefeed-base:bookworm", DECODE, TRAIN)}
     print("\nimages (MB):", {tag: round(size) for tag, size in sizes.items()})
-    print("ready after (s):", {name: round(ready_s, 2) for name, ready_s in told.ready_s.items()})
+    print("/readyz after (s):", {name: round(ready_s, 2) for name, ready_s in told.ready_s.items()})
     print("memory (MiB):", {name: round(mib) for name, mib in told.memory_mib.items()})
     print("took (s):", {name: round(took_s, 1) for name, took_s in told.took_s.items()})
     print(f"stopped in {told.down_s:.1f} s, compared after {told.step} steps")
@@ -326,20 +374,10 @@ def started(up: Composition) -> tuple[str, str, int]:
     return trainer.id, trainer.attrs["State"]["StartedAt"], trainer.attrs["RestartCount"]
 
 
-def ready_after_s(server: Any) -> float:
-    """From the start of the container to the line of the server that says that /readyz is."""
-    since = server.attrs["State"]["StartedAt"]
-    (line,) = (
-        line
-        for line in server.logs(timestamps=True).decode().splitlines()
-        if line.endswith("INFO framefeed.serve ready")
-    )
-    return seconds(line.split()[0]) - seconds(since)
-
-
-def seconds(stamp: str) -> float:
+def unix_s(stamp: str) -> float:
+    """An engine's time, 2026-01-31T12:34:56.789Z."""
     clock, _, fraction = stamp.rstrip("Z").partition(".")
-    return time.mktime(time.strptime(clock, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction}")
+    return calendar.timegm(time.strptime(clock, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction}")
 
 
 def hosts(urls: set[str]) -> set[str]:

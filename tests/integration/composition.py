@@ -24,6 +24,7 @@ from tests.integration.serving import wait_until
 SERVER_SERVICES = ("decode-s0", "decode-s1", "decode-box")  # the last is compose.box.yaml's: one of two fronts
 COMPOSE = shutil.which("docker-compose", path=str(Path(sys.executable).parent))
 _COMMAND_S = 300.0
+_PATIENCE_S = 240.0  # for what takes seconds on a machine that does nothing else
 # By no proxy: these are containers of this machine.
 OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
@@ -107,7 +108,7 @@ class Composition:
     def train(self, steps: int) -> None:
         """Wait until so many steps more are done."""
         wanted = self.steps + steps
-        self.wait(f"step {wanted}", lambda: self.steps >= wanted, patience_s=180)
+        self.wait(f"step {wanted}", lambda: self.steps >= wanted)
 
     def fed_by(self) -> set[str]:
         """Addresses of servers whose clips the trainer used."""
@@ -133,7 +134,7 @@ class Composition:
             seen.update(one["labels"]["alertname"] for one in alerts if one["state"] == "firing")
             return alert in seen
 
-        self.wait(f"{alert} fires", fires, patience_s=90)
+        self.wait(f"{alert} fires", fires)
         return seen
 
     def targets(self) -> dict[str, set[str]]:
@@ -155,7 +156,7 @@ class Composition:
 
         self.wait(f"{container.name} is paused", frozen)
 
-    def wait(self, what: str, seen: Any, *, patience_s: float = 60.0) -> None:
+    def wait(self, what: str, seen: Any, *, patience_s: float = _PATIENCE_S) -> None:
         """As wait_until; what cannot be reached yet is not seen, and the logs are shown when time is over."""
 
         def look() -> bool:

@@ -60,7 +60,18 @@ def _own_engine() -> Iterator[None]:
     log = scratch / "log"
     before = os.environ.get("DOCKER_HOST")
     with log.open("wb") as out:
-        command = ["dockerd", *folders, "--host", url, "--pidfile", str(scratch / "pid")]
+        # It ends with this process, however that ends: else it would keep its folder from the next one.
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            "dockerd",
+            *folders,
+            "--host",
+            url,
+            "--pidfile",
+            str(scratch / "pid"),
+        ]
         daemon = subprocess.Popen(command, stdout=out, stderr=out)
     try:
         os.environ["DOCKER_HOST"] = url

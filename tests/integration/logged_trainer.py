@@ -17,8 +17,8 @@ from framefeed.crops import RandomResizedCrop
 from framefeed.errors import FramefeedError
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Dense
-from models.tubelets import TubeletGrid
-from models.videomae import PRESETS
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import PRESETS
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.samples import VideoWindows
 from trainer_client.training.average import Average

@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.one_core import cpu_s, on_core, run_on_core, two_cores
-from bench.reading import POLICY, Reading
-from bench.ready_worker import ReadyEngine, ready_bytes
-from bench.transport import TransportBench
 from decode_server.service.range_allocator import ALIGN_BYTES
 from framefeed.errors import BadInput, FramefeedError
+from framefeed_bench.one_core import cpu_s, on_core, run_on_core, two_cores
+from framefeed_bench.reading import POLICY, Reading
+from framefeed_bench.ready_worker import ReadyEngine, ready_bytes
+from framefeed_bench.transport import TransportBench
 from tests.clip_servers import ClipServer
 from trainer_client.samples import Sample
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_transport_gets_its_row(tmp_path: Path) -> None:
     out = tmp_path / "transport.json"
     TransportBench(clips=64, decoded_clips=32, rounds=1, out=out).run()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.weights.checkpoint_folder import read_whole
+from framefeed_models.weights.checkpoint_folder import read_whole
 from tests.integration import test_train
 from tests.integration.serving import Server, parse_metrics, wait_until
 

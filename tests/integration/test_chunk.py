@@ -437,6 +437,7 @@ def test_a_root_that_fills_up_ends_the_run_in_one_line(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=60,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},  # a limit on files would cut off what it compiles
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
     assert run.returncode == 1

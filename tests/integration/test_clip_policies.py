@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bench.fidelity import all_frames, ideal_clip, psnr_db
 from decode_server.chunking.synthetic import make_videos
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
@@ -17,6 +16,7 @@ from framefeed.errors import BadRequest
 from framefeed.request import ClipRequest
 from framefeed.sampling import AtFrames, AtSeconds, Dense, Resampled, Segments
 from framefeed.sampling_rules import PublishedRule
+from framefeed_bench.fidelity import all_frames, ideal_clip, psnr_db
 from tests.videos import make_numbered_video, read_frame_number
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bench.fidelity import all_frames, ideal_clip, psnr_db
 from decode_server.chunking.chunk_run import chunk_videos
 from decode_server.chunking.profiles import profile_named
 from decode_server.chunking.synthetic import make_videos
@@ -23,6 +22,7 @@ from framefeed.errors import BadRequest, Cancelled, CorruptMedia, FramefeedError
 from framefeed.request import ClipRequest
 from framefeed.sampling import Dense, Segments
 from framefeed.wire import DecodeCall, pack_call
+from framefeed_bench.fidelity import all_frames, ideal_clip, psnr_db
 from tests.videos import make_numbered_video
 
 

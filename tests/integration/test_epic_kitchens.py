@@ -22,14 +22,14 @@ from framefeed.cli.command import main
 from framefeed.crops import ResizedCentreCrop
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Segments
-from models.block import StackConfig
-from models.classifier import Classifier, ClassifierConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.pixel_norm import CLIP
-from models.text import TextConfig
-from models.tubelets import TubeletGrid
-from models.vit import ViTConfig
-from models.weights.saved_model import save_model
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.pixel_norm import CLIP
+from framefeed_models.text import TextConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.saved_model import save_model
 from tests.integration.made_roots import small_server
 from tests.integration.serving import Server
 from tests.videos import numbered_frame, read_frame_number

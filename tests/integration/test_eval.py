@@ -17,13 +17,13 @@ import torch
 
 from framefeed.cli.command import main
 from framefeed.manifest import read_manifest
-from models.block import StackConfig
-from models.classifier import Classifier, ClassifierConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.text import TextConfig
-from models.tubelets import TubeletGrid
-from models.vit import VideoViT, ViTConfig
-from models.weights.saved_model import save_model
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.text import TextConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.vit import VideoViT, ViTConfig
+from framefeed_models.weights.saved_model import save_model
 from tests.integration.made_roots import root_of_lengths, small_server
 from tests.integration.serving import Server
 from trainer_client.evaluate.collect import collect

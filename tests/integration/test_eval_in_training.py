@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from framefeed.cli.command import main
-from models.weights.checkpoint_folder import read_header, read_whole
+from framefeed_models.weights.checkpoint_folder import read_header, read_whole
 from tests.integration.made_roots import root_of_scenes, small_server
 from tests.integration.serving import Server
 from trainer_client.evaluate.evaluator import Evaluator

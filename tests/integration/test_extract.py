@@ -17,12 +17,12 @@ from safetensors.numpy import load_file
 
 from framefeed.cli.verbs import parse_options
 from framefeed.errors import BadInput
-from models.block import StackConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.text import TextConfig
-from models.tubelets import TubeletGrid
-from models.vit import ViTConfig
-from models.weights.saved_model import save_model
+from framefeed_models.block import StackConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.text import TextConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.saved_model import save_model
 from tests.integration.made_roots import root_of_lengths, small_server
 from tests.integration.serving import Server, wait_until
 from trainer_client.extract.content import CONTENT

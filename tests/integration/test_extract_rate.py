@@ -14,10 +14,10 @@ from decode_server.indexing.index import build_index
 from framefeed.crops import ResizedCentreCrop
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Segments
-from models.block import StackConfig
-from models.tubelets import TubeletGrid
-from models.vit import VideoViT, ViTConfig
-from models.weights.saved_model import save_model
+from framefeed_models.block import StackConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.vit import VideoViT, ViTConfig
+from framefeed_models.weights.saved_model import save_model
 from tests.integration.serving import SERVE, Server
 from tests.videos import make_numbered_video
 from trainer_client.clip_policy import ClipPolicy

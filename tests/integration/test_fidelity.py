@@ -11,7 +11,6 @@ import pytest
 import torch
 from msgspec import structs
 
-from bench.fidelity import all_frames, ideal_clip, psnr_db
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.indexing.index import build_index
@@ -19,6 +18,7 @@ from decode_server.media.sample_grid import SampleGrid
 from framefeed.crops import RandomResizedCrop
 from framefeed.request import ClipRequest
 from framefeed.sampling import Linspace
+from framefeed_bench.fidelity import all_frames, ideal_clip, psnr_db
 from tests.videos import SHARED_VIDEOS
 from trainer_client.training.augment.pixels import yuv_to_rgb
 

@@ -6,11 +6,13 @@ network namespaces, so cables are real; the trainer is this process and has its 
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +63,18 @@ class Story:
             return bool(seen())
 
         wait_until(what, look, patience_s=START_S)
+
+
+def scale_by(story: Story, load: Path, *, least: int) -> tuple[list[int], str]:
+    """An autoscaler beside the run, over a load from a file: how many were up after each turn, and its log."""
+    program = [ray_python(), "-m", "tests.integration.fleet_load", story.boxes.address, str(load), str(least)]
+    with subprocess.Popen(
+        program, env=story.boxes.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as scaling:
+        story.wait("the load's end", lambda: scaling.poll() is not None)
+        said, log = scaling.communicate(timeout=10)
+    assert scaling.returncode == 0, log
+    return [int(line) for line in said.split()], log
 
 
 @pytest.fixture(scope="module")
@@ -132,17 +146,24 @@ def test_a_drain_fails_no_request(story: Story) -> None:
     assert name not in {one["name"] for one in story.up()}
 
 
+def test_a_drained_server_s_place_stays_empty_until_the_fleet_is_scaled(story: Story, tmp_path: Path) -> None:
+    """Beside an autoscaler too, whose run has what it takes."""
+    (before,) = [one for one in story.boxes.status() or () if one["state"] == "drained"]
+    calm = tmp_path / "calm.json"
+    calm.write_text(json.dumps(json.loads(LOAD.read_text())[:2]))
+    said, log = scale_by(story, calm, least=2)
+    assert said == [1, 1], log
+    assert before in (story.boxes.status() or ())
+    assert len(story.up()) == 1
+    done = story.boxes.fleet("scale", "1")
+    assert done.returncode == 0, done.stderr
+    assert [one["state"] for one in story.boxes.status() or ()] == ["up"]
+
+
 def test_a_load_that_rises_and_falls_takes_the_fleet_from_one_to_three_and_back(story: Story) -> None:
     assert len(story.up()) == 1
     failed = story.failed()
-    program = [ray_python(), "-m", "tests.integration.fleet_load", story.boxes.address, str(LOAD)]
-    with subprocess.Popen(
-        program, env=story.boxes.environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as scaling:
-        story.wait("the load's end", lambda: scaling.poll() is not None)
-        said, log = scaling.communicate(timeout=10)
-    assert scaling.returncode == 0, log
-    sizes = [int(line) for line in said.split()]
+    sizes, log = scale_by(story, LOAD, least=1)
     assert [size for at, size in enumerate(sizes) if at == 0 or size != sizes[at - 1]] == [1, 3, 1], log
     assert "3 servers wanted, were 1: starved: a rank waits" in log
     assert "1 servers wanted, were 3: not_needed: " in log

@@ -267,6 +267,7 @@ def _limited(limit: int, value: int, *arguments: object) -> subprocess.Completed
         capture_output=True,
         text=True,
         timeout=120,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},  # a limit on files would cut off what it compiles
         preexec_fn=lambda: resource.setrlimit(limit, (value, value)),
     )
 

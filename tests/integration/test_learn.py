@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.learn import missing, prepared, studied
-from bench.learn_trials import Trials
+from framefeed_bench.learn import missing, prepared, studied
+from framefeed_bench.learn_trials import Trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -19,7 +19,7 @@ from decode_server.indexing.probe import Probed, ProbeOptions, probe_file
 from framefeed.crops import WholeFrame
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
-from tests.barred import Stretch, read_grey, read_picture, write_video
+from tests.barred import BARS, Stretch, picture, read_grey, read_picture, write_video
 from tests.strange import Strange, make_strange
 from tests.two_ways import as_it_is, chunked, decoded, shown_at
 
@@ -85,6 +85,54 @@ def test_grey_is_as_light_as_it_says(tmp_path: Path, name: str, stretch: Stretch
     root, _ = chunked(path, tmp_path / "chunks")
     (shown,) = shown_at(root, [0.1])
     assert read_grey(shown.rgb) == pytest.approx((255, 0), abs=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [
+        ("v.mov", "png", "rgba"),
+        ("v.avi", "png", "rgb24"),
+        ("v.mov", "png", "pal8"),
+        ("v.mov", "qtrle", "argb"),
+        ("v.mkv", "ffv1", "bgra"),
+        ("v.mkv", "ffv1", "yuva420p"),
+        ("v.mkv", "ffv1", "yuv410p"),
+        ("v.avi", "rawvideo", "pal8"),
+        ("v.avi", "rawvideo", "yuyv422"),
+        ("v.nut", "rawvideo", "nv12"),
+    ],
+)
+def test_samples_that_are_not_planar_are_refused_with_what_helps_and_it_helps(
+    tmp_path: Path, name: str, codec: str, pix_fmt: str
+) -> None:
+    path = tmp_path / name
+    with av.open(str(path), "w") as writer:
+        stream: Any = writer.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, pix_fmt
+        for n in range(10):
+            frame = _of_palette(n) if pix_fmt == "pal8" else _of_rgb(n).reformat(format=pix_fmt)
+            frame.pts = n
+            writer.mux(stream.encode(frame))
+        writer.mux(stream.encode(None))
+    assert _probe(path).use.refused.endswith("wanted planar YUV or grey of 8 to 16 bits; chunk it instead")
+    root, record = chunked(path, tmp_path / "chunks")
+    assert record.use.losses == ()
+    for n, shown in enumerate(shown_at(root, [n / 25 + 3e-3 for n in range(10)])):
+        number, off = read_picture(shown.rgb)
+        assert number == n
+        assert off < 20
+
+
+def _of_rgb(number: int) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(picture(number, (160, 120)), format="rgb24")
+
+
+def _of_palette(number: int) -> av.VideoFrame:
+    rgb = picture(number, (160, 120))
+    palette = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
+    palette[: len(BARS)] = np.insert(BARS, 0, 255, axis=1)
+    places = np.argmax((rgb[:, :, None] == BARS).all(axis=3), axis=2).astype(np.uint8)
+    return av.VideoFrame.from_ndarray((places, palette), format="pal8")
 
 
 def test_ycgco_is_chunked_and_what_cannot_be_converted_is_named(tmp_path: Path) -> None:
@@ -192,6 +240,22 @@ def test_frames_that_an_edit_list_drops_among_others_are_named(tmp_path: Path) -
     assert (loss.start_s, loss.end_s) == (pytest.approx(times_s[22]), pytest.approx(times_s[24]))
     assert loss.reason == "2 frames of its edit list are not read"
     assert _probe(path).use.losses == use.losses
+
+
+@pytest.mark.parametrize("edit", [(9, 21), (9, 12), (9, 10), (12, 29)])
+def test_an_edit_of_uneven_pictures_keeps_their_times_and_its_own_end(tmp_path: Path, edit: tuple[int, int]) -> None:
+    """FFmpeg gives packets behind an edit's begin the durations of those from the file's begin on."""
+    times_s = [n / 25 + 0.08 * (n > 10) - 0.02 * (n > 19) + 3.0 * (n > 1) for n in range(29)]
+    film = replace(FILM, codec="mjpeg", options={"q": "3"}, pix_fmt="yuvj420p", full_range=True, frames=29)
+    strange = Strange(suffix="mov", stretches=(replace(film, times_s=times_s),), moved_s={}, edit=edit)
+    path = make_strange(tmp_path, strange)
+    seen, use = decoded(path, off=20)
+    first, end = edit
+    assert seen == [(pytest.approx(times_s[n] - times_s[first], abs=2e-3), n) for n in range(*edit)]
+    assert (use.losses, use.notes) == ((), ())
+    lasts_s = times_s[end] - times_s[first] if end < 29 else times_s[-1] - times_s[first] + 0.04
+    assert use.used_s == pytest.approx(lasts_s, abs=2e-3)
+    assert _probe(path).use.used_s == pytest.approx(lasts_s, abs=2e-3)
 
 
 @pytest.mark.parametrize("moved", range(1, 7))

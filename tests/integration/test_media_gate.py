@@ -14,6 +14,7 @@ from decode_server.chunking.source import SourceVideo
 from decode_server.clips.read_watch import ReadWatch
 from decode_server.clips.storage import Storage
 from decode_server.indexing.index import build_index
+from decode_server.indexing.probe import ProbeOptions, probe_file
 from decode_server.media.container import check_codec, open_container
 from framefeed.errors import BadInput, CorruptMedia, FramefeedError, UnsupportedMedia
 from tests.videos import make_numbered_video
@@ -168,6 +169,21 @@ def test_a_decoder_that_is_not_on_the_list_is_named() -> None:
     with pytest.raises(UnsupportedMedia) as caught:
         check_codec("x" * 4000)
     assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [(b"GIF89a", "GIF"), (b"\x89PNG\r\n", "PNG"), (b"\xff\xd8\xff\xe0", "JPEG"), (b"RIFF\n\n\n\nWEBPVP8 ", "WebP")],
+)
+def test_a_picture_is_named_whatever_its_suffix(tmp_path: Path, head: bytes, name: str) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(head + bytes(2000))
+    with pytest.raises(UnsupportedMedia, match=f"is a {name} picture, wanted a video"):
+        open_container(path)
+    assert (
+        f"is a {name} picture"
+        in probe_file(path, name="a.mp4", chunk=False, options=ProbeOptions(index_folder=tmp_path)).use.refused
+    )
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

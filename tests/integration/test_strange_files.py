@@ -56,6 +56,8 @@ def _check(strange: Strange, seen: list[tuple[float, int]], use: MediaUse) -> No
         part = max(first for first in firsts if first <= number)
         since.setdefault(part, at_s - times_s[number])
         assert at_s - times_s[number] == pytest.approx(since[part], abs=0.02), number
+    if strange.lasts_s is not None and not use.losses:
+        assert use.used_s == pytest.approx(strange.lasts_s, abs=0.02)
     for number in sorted(set(strange.numbers) - set(numbers)):
         at_s = times_s[number] + since[max(first for first in firsts if first <= number)]
         ends_s = [(loss.start_s - 0.1, (use.used_s if loss.end_s is None else loss.end_s) + 0.1) for loss in use.losses]

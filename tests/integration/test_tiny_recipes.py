@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from framefeed.cli.command import main
-from models.weights.saved_model import load_model
+from framefeed_models.weights.saved_model import load_model
 from tests.integration.made_roots import root_of_scenes, small_server
 from tests.integration.serving import Server
 from tests.integration.test_train import losses

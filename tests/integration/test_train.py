@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from decode_server.indexing.index import Index
 from framefeed.cli.command import main
 from framefeed.manifest import read_manifest
-from models.videomae import VideoMAEConfig
-from models.weights.checkpoint_folder import checkpoint_in, read_whole
-from models.weights.saved_model import load_model
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.weights.checkpoint_folder import checkpoint_in, read_whole
+from framefeed_models.weights.saved_model import load_model
 from tests.integration.serving import PATIENCE_S, SERVE, Server, parse_metrics, wait_until
 from tests.videos import make_numbered_video
 from trainer_client.training.export import Export
@@ -84,6 +84,11 @@ class Trainer:
         assert summary["ending"] == "stopped by a signal"
         assert f"saved as {newest}; the same command with --resume goes on" in " ".join(said.split())
         return self.process.returncode, summary["last_step"]
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    """The files of a run by name, with what is in them."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 def losses(out: Path) -> list[float]:
@@ -206,16 +211,20 @@ def test_a_run_is_lengthened_and_one_that_is_finished_or_of_another_data_set_say
     for number in range(3):
         make_numbered_video(other / f"clip{number}.mp4", frames=90 + 30 * number, width_px=64, height_px=64)
     Index(root=other, jobs=1).run()
+    before = files_of(tmp_path / "run")
     code, said = train(other, 4, "--resume")
     assert code == 2
+    assert files_of(tmp_path / "run") == before, "what is refused changes nothing"
     assert f"the data set was '{read_manifest(root).identity}' and is '{read_manifest(other).identity}'" in said
     assert f"root was {root} and is {other}" in said
     code, said = train(root, 4, "--resume")
     assert code == 0, said
     assert "steps was 2 and is 4" in said
     assert [path.name for path in sorted((tmp_path / "run").glob("step_*"))] == ["step_000000002", "step_000000004"]
+    before = files_of(tmp_path / "run")
     code, said = train(root, 3, "--resume")
     assert code == 2
+    assert files_of(tmp_path / "run") == before
     assert "--steps is 3 and" in said
     assert "is after step 4; wanted at least so many" in said
 

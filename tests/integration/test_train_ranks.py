@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from models.weights.checkpoint_folder import checkpoint_in, read_whole
+from framefeed_models.weights.checkpoint_folder import checkpoint_in, read_whole
 from tests.integration import test_train
 from tests.integration.serving import Server
 from tests.integration.test_train import SMALL, Trainer, losses
@@ -116,7 +116,7 @@ def test_when_one_rank_is_killed_the_others_end_and_one_line_says_which(
 @pytest.mark.parametrize(
     ("start", "options", "says"),
     [
-        (LAUNCHED, ("--batch-clips", "3"), "rank [01]: batch: 3 clips of a step do not divide among 2 processes"),
+        (LAUNCHED, ("--batch-clips", "3"), "--batch-clips is 3, .* among 2 processes .* a multiple of 2, such as 4"),
         (LAUNCHED, ("--step", "many"), ".*--step"),
         (TORCHRUN, ("--micro-clips", "2"), "rank [01]: batch: 1 clips of a rank do not divide into micro-batches"),
         (TORCHRUN, ("--step", "many"), ".*--step"),
@@ -163,7 +163,7 @@ def test_a_folder_or_port_in_use_and_a_checkpoint_of_another_run_are_one_line_of
                 "--frames",
                 "4",
             ),
-            r"rank [01]: batch: 4 clips of a step do not divide among 3": (*resume, "--nproc", "3"),
+            r"--batch-clips is 4, .* among 3 processes .* a multiple of 3, such as 6": (*resume, "--nproc", "3"),
         }
         for line, options in refused.items():
             held = os.open(tmp_path / "run", os.O_RDONLY)

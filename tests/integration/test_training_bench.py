@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.gpu_fed import fed_against_resident
-from bench.gpu_thread import LIMIT_MS, served_thread_ms
+from framefeed_bench.gpu_fed import fed_against_resident
+from framefeed_bench.gpu_thread import LIMIT_MS, served_thread_ms
 
 pytestmark = [pytest.mark.calm, pytest.mark.timeout(600)]
 

@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
     "framefeed": set(),
-    "models": set(),
+    "framefeed_models": set(),
     "decode_server": {"framefeed"},
-    "trainer_client": {"framefeed", "models"},
+    "trainer_client": {"framefeed", "framefeed_models"},
 }
 # Within a package: each folder may import those before it in its line. A folder in a folder that has a place of its own
 # is apart from the rest of it: recipes compose what trains and what scores, and neither knows them.
@@ -32,9 +32,10 @@ INNER_ORDERS = {
         ("datasets", "training", "evaluate", "training/recipes"),
         ("fleet", "transports", "feed", "datasets", "evaluate", "extract"),
     ),
-    "models": (("weights",),),
+    "framefeed_models": (("weights",),),
 }
-OURS = set(MAY_IMPORT) | {"bench", "tests"}
+FOLDERS = {package: ROOT / package for package in MAY_IMPORT} | {"framefeed_models": ROOT / "models/framefeed_models"}
+OURS = set(MAY_IMPORT) | {"framefeed_bench", "tests"}
 WITHOUT_TORCH = {"framefeed", "decode_server"}
 ONE_FILE = {
     "zmq": {
@@ -67,7 +68,7 @@ SAYS_NOTHING = {"utils.py", "util.py", "common.py", "helpers.py", "base.py", "mi
 
 
 def _files() -> list[Path]:
-    return [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+    return [path for package in MAY_IMPORT for path in sorted(FOLDERS[package].rglob("*.py"))]
 
 
 def _imports(path: Path) -> Iterator[tuple[str, int]]:
@@ -81,7 +82,7 @@ def _imports(path: Path) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_import_against_the_arrows(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
+    package = next(package for package, folder in FOLDERS.items() if path.is_relative_to(folder))
     for name, line in _imports(path):
         allowed = MAY_IMPORT[package] | {package}
         assert name not in OURS or name in allowed, f"{path}:{line} imports {name}"
@@ -90,12 +91,12 @@ def test_no_import_against_the_arrows(path: Path) -> None:
 
 @pytest.mark.parametrize("package", INNER_ORDERS)
 def test_no_import_against_the_arrows_within_a_package(package: str) -> None:
-    folders = {path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()}
+    folders = {path.name for path in FOLDERS[package].iterdir() if (path / "__init__.py").exists()}
     layers = {layer for order in INNER_ORDERS[package] for layer in order}
     assert folders == {layer for layer in layers if "/" not in layer}
     before = {(a, b) for order in INNER_ORDERS[package] for i, b in enumerate(order) for a in order[:i]}
-    for path in (path for folder in folders for path in (ROOT / package / folder).rglob("*.py")):
-        here = _layer(path.relative_to(ROOT / package).parts, layers)
+    for path in (path for folder in folders for path in (FOLDERS[package] / folder).rglob("*.py")):
+        here = _layer(path.relative_to(FOLDERS[package]).parts, layers)
         for name in re.findall(rf"^from {package}\.([a-z_.]+)", path.read_text(), flags=re.MULTILINE):
             there = _layer(tuple(name.split(".")), layers)
             assert there not in layers or there == here or (there, here) in before, f"{path} imports {name}"
@@ -140,7 +141,7 @@ def test_decode_server_imports_where_torch_cannot_be_imported() -> None:
         "import sys; sys.modules['torch'] = None\n"
         "import decode_server.service.serve, decode_server.service.workers.worker\n"
         "import decode_server.chunking.chunk, decode_server.indexing.index\n"
-        "assert not any(name.split('.')[0] in ('models', 'trainer_client') for name in sys.modules)"
+        "assert not any(name.split('.')[0] in ('framefeed_models', 'trainer_client') for name in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

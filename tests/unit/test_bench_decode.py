@@ -10,12 +10,6 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bench.clips import DENSE, SPARSE, draw_requests
-from bench.contestants import Framefeed, FramefeedStart
-from bench.decode import profile
-from bench.proof import prove
-from bench.stages import STAGES, timed_stages
-from bench.tables import profile_markdown
 from decode_server.chunking.synthetic import make_videos
 from decode_server.clips import swscale
 from decode_server.clips.clip_reader import ClipReader
@@ -25,6 +19,12 @@ from decode_server.clips.packet_bytes import PacketBytes
 from decode_server.indexing.index import build_index
 from framefeed.errors import FramefeedError
 from framefeed.request import ClipRequest, PixelFormat
+from framefeed_bench.clips import DENSE, SPARSE, draw_requests
+from framefeed_bench.contestants import Framefeed, FramefeedStart
+from framefeed_bench.decode import profile
+from framefeed_bench.proof import prove
+from framefeed_bench.stages import STAGES, timed_stages
+from framefeed_bench.tables import profile_markdown
 
 Clip = np.ndarray
 CLIPS = 3

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.learn import LearnBench, missing
-from bench.learn_page import draw_losses, with_figures
-from bench.learn_studies import STUDIES, Figure
-from bench.linear_probe import Described, probe
 from framefeed.errors import BadInput
+from framefeed_bench.learn import LearnBench, missing
+from framefeed_bench.learn_page import draw_losses, with_figures
+from framefeed_bench.learn_studies import STUDIES, Figure
+from framefeed_bench.linear_probe import Described, probe
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/learning.md").read_text()
@@ -21,7 +21,7 @@ RESULT: dict[str, Any] = json.loads((ROOT / "bench/results/learn.json").read_tex
 
 
 def test_the_page_says_the_result() -> None:
-    assert with_figures(PAGE, RESULT) == PAGE, "run python -m bench.learn_page"
+    assert with_figures(PAGE, RESULT) == PAGE, "run python -m framefeed_bench.learn_page"
 
 
 def test_a_result_is_of_studies_that_there_are_and_a_figure_holds_where_it_says_so() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.local import LocalBench
 from framefeed.errors import BadInput
+from framefeed_bench.local import LocalBench
 
 
 @pytest.mark.parametrize(("steps", "rounds"), [(8, 5), (60, 0)])

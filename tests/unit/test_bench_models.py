@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from bench import models as bench_models
-from bench.activations import KINDS, Saved, count_saved
-from bench.gpu_speed import clip_loss, largest_batch
-from bench.model_cases import VARIANTS, ModelCase, all_cases
-from bench.models import ModelsBench, ratios, rows_of
-from bench.peer_towers import PeerDualEncoder
 from framefeed.errors import BadInput
-from models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_bench import models as bench_models
+from framefeed_bench.activations import KINDS, Saved, count_saved
+from framefeed_bench.gpu_duel import clip_loss
+from framefeed_bench.gpu_speed import largest_batch
+from framefeed_bench.model_cases import VARIANTS, ModelCase, all_cases
+from framefeed_bench.models import ModelsBench, ratios, rows_of
+from framefeed_bench.peer_towers import PeerDualEncoder
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
 from tests.unit.models.foreign_checkpoints import TIMESFORMER_DUAL, VIT_DUAL
 
-DEPTH, HEADS, WIDTH, TOKENS, MLP = 12, 12, 768, 785, 3072
+DEPTH, HEADS, WIDTH, TOKENS, MLP, LAST = 12, 12, 768, 785, 3072, 2
 
 
 def counted(variant: str, *, encoder: str = "ViT-B", half: bool = True) -> Saved:
@@ -52,7 +53,8 @@ def test_flash_keeps_no_attention_weights(vit: Counts) -> None:
     for half in (True, False):
         plain, flash = vit["plain", half], vit["+flash", half]
         assert flash.by_kind["attention"] == 0
-        assert plain.by_kind["attention"] == DEPTH * HEADS * TOKENS**2 * (2 if half else 4)
+        queries = (DEPTH - 1) * TOKENS + LAST  # the last block asks for the class token alone
+        assert plain.by_kind["attention"] == HEADS * queries * TOKENS * (2 if half else 4)
         for kind in ("LayerNorm", "MLP", "other"):
             assert flash.by_kind[kind] == plain.by_kind[kind]
 
@@ -60,10 +62,10 @@ def test_flash_keeps_no_attention_weights(vit: Counts) -> None:
 @pytest.mark.slow
 def test_each_kind_is_what_its_equation_keeps(vit: Counts) -> None:
     """Float32: the inputs of norms and linear layers, GELU's input, q, k, v, the output and the log-sum-exp."""
-    row = TOKENS * WIDTH * 4
-    flash = vit["+flash", False].by_kind
-    assert flash["MLP"] == DEPTH * (row + 2 * TOKENS * MLP * 4)
-    assert flash["projections"] == DEPTH * (row + 3 * row + row + HEADS * TOKENS * 4)
+    row = WIDTH * 4
+    flash, outputs = vit["+flash", False].by_kind, (DEPTH - 1) * TOKENS + LAST
+    assert flash["MLP"] == outputs * (row + 2 * MLP * 4)
+    assert flash["projections"] == DEPTH * TOKENS * (row + 3 * row) + outputs * (row + HEADS * 4)
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.contestants import InstalledPeer, PeerStart, installed_peers
 from framefeed.errors import BadInput
+from framefeed_bench.contestants import InstalledPeer, PeerStart, installed_peers
 
 
 def distribution(folder: Path, name: str, version: str) -> None:

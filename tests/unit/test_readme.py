@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.readme import PAGES, with_tables
+from framefeed_bench.readme import PAGES, with_tables
 from trainer_client.training.recipes.catalogue import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +16,9 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_are_those_of_the_results(page: str) -> None:
-    assert with_tables(page, ROOT / "bench/results") == (ROOT / page).read_text(), "run python -m bench.readme"
+    assert with_tables(page, ROOT / "bench/results") == (ROOT / page).read_text(), (
+        "run python -m framefeed_bench.readme"
+    )
 
 
 def test_it_is_short() -> None:

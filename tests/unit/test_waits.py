@@ -49,7 +49,6 @@ ENDED_BY = {
     "decode_server/service/listeners/shm_listener.py: self._socket.accept()": "it does not block",
     "decode_server/service/listeners/shm_listener.py: client.socket.recv(MAX_DATAGRAM_BYTES + 1)": "it does not block",
     "trainer_client/fleet/node_share.py: listener.accept()": "it does not block",
-    "trainer_client/feed/turn_taking.py: self._lock.acquire(blocking=False)": "it does not block",
     "trainer_client/transports/connection.py: self._wake.recv(4096)": "it does not block",
     "trainer_client/transports/grpc_transport.py: self._room.wait_for(lambda: self._ahead_bytes <= _AHEAD_BYTES or "
     "self._ended.is_set())": "the feed takes replies, or the connection ends",

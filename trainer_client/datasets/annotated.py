@@ -1,8 +1,8 @@
 """A data set over columns and a manifest: which rows are used, and each as a Sample. It knows no published form.
 
 Every row is used or counted, by why it is not: its video is not in the manifest; it has neither text nor label where
-the others have one; its span is none, or lies past the end of its video. An end up to a second past that is rounding,
-and moved there.
+the others have one; its span is none, or lies past the end of its video. An end that is past that by no more than a
+frame and what the annotations are rounded to is moved there (`latest_ends_s`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from trainer_client.datasets.spec import Absent
 from trainer_client.datasets.video_names import VideoNames
 from trainer_client.samples import Sample, Spans
 
-PAST_END_S = 1.0
 ABSENT, NO_SPAN, PAST_END, NO_TEXT = "not in the manifest", "no span", "past the end", "no text"
 _SLICE_ROWS = 1 << 20
 
 TextsOf = Callable[[int], Sequence[str]]
 Indices = npt.NDArray[np.int64]
+Seconds = npt.NDArray[np.float64]
 _SHOWN_CLASSES = 5
+_SLOWEST_FPS = 1.0  # a video of fewer frames a second is one of them long at its end
+_DIGITS_S = (1.0, 0.1)  # what ends may all be multiples of; otherwise they count as rounded to 0.01 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class Naming:
     what: str
     absent: Absent = "refuse"
     option: str = "--data.absent"
+    place: Callable[[int], str] = "row {}".format
+    """Where the annotations have a row of theirs, which counts from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,7 +75,8 @@ class AnnotatedDataset:
         self._durations_s = np.array(
             [np.nan if video is None else manifest.videos[video].duration_s for video in self._videos], np.float64
         )
-        used = _used_rows(columns, self._durations_s)
+        frames_s = frames_of(manifest, self._videos)
+        used = _used_rows(columns, self._durations_s, latest_ends_s(self._durations_s, frames_s, columns.end_s))
         self._check(used)
         self._rows = used.rows
         self._classes: Mapping[str, tuple[str, ...]] = columns.head.classes
@@ -182,7 +187,7 @@ class AnnotatedDataset:
         duration_s = self._durations_s[at]
         counts = ", ".join(f"{number} {reason}" for reason, number in used.left_out.items())
         told = (
-            f"row {row} of {self.name}: {show_value(columns.videos[at])} [{columns.start_s[row]:g}, "
+            f"{self._naming.place(row)} of {self.name}: {show_value(columns.videos[at])} [{columns.start_s[row]:g}, "
             f"{columns.end_s[row]:g}) s, {why}{'' if np.isnan(duration_s) else f' (it has {duration_s:g} s)'}"
         )
         if absent == len(columns):
@@ -194,14 +199,14 @@ class AnnotatedDataset:
             )
 
 
-def _used_rows(columns: Columns, durations_s: npt.NDArray[np.float64]) -> _Used:
+def _used_rows(columns: Columns, durations_s: Seconds, latest_s: Seconds) -> _Used:
     """Raises BadInput for a row of a video that has no name."""
     unusable = np.zeros(len(columns), np.bool_)
     left_out: dict[str, int] = {}
     first: tuple[int, str] | None = None
     for begin in range(0, len(columns), _SLICE_ROWS):
         rows = slice(begin, min(begin + _SLICE_ROWS, len(columns)))
-        reasons = _reasons(columns, durations_s, rows)
+        reasons = _reasons(columns, durations_s, latest_s, rows)
         for why, found in reasons.items():
             new = int((found & ~unusable[rows]).sum())
             if new:
@@ -213,22 +218,48 @@ def _used_rows(columns: Columns, durations_s: npt.NDArray[np.float64]) -> _Used:
     return _Used(rows=None if first is None else np.flatnonzero(~unusable), left_out=left_out, first=first)
 
 
+def frames_of(manifest: Manifest, videos: Sequence[str | None]) -> Seconds:
+    """How long a frame of each video is, in seconds; 0 where there is none."""
+    shown = (None if video is None else manifest.videos[video].fps for video in videos)
+    return np.array([0.0 if fps is None else 1.0 / max(fps, _SLOWEST_FPS) for fps in shown], np.float64)
+
+
+def latest_ends_s(durations_s: Seconds, frames_s: Seconds, ends_s: Seconds) -> Seconds:
+    """The latest end of a span in each video that is still its end: a frame past it, and half the last digit that all
+    `ends_s` of the annotations are written with, 0.5 s where they are whole seconds and 0.005 s at least.
+
+    EPIC-Kitchens-100 has 0.01 s, and 1 of the 9668 ends of its validation is past its video's, by 0.013 s.
+    """
+    return durations_s + frames_s + next((unit / 2 for unit in _DIGITS_S if _are_multiples(ends_s, unit)), 0.005)
+
+
+def _are_multiples(values: Seconds, unit: float) -> bool:
+    for begin in range(0, len(values), _SLICE_ROWS):
+        units = values[begin : begin + _SLICE_ROWS] / unit
+        finite = units[np.isfinite(units)]
+        if (np.abs(finite - np.rint(finite)) > 1e-6 * np.maximum(np.abs(finite), 1.0)).any():
+            return False
+    return True
+
+
 def span_faults(
-    of_row_s: npt.NDArray[np.float64], start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64]
+    of_row_s: Seconds, latest_s: Seconds, start_s: Seconds, end_s: Seconds
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Which spans cannot be used, by why, in the order in which one is told; `of_row_s` is how long the video of each
-    row is, NaN where there is none.
+    row is, NaN where there is none, and `latest_s` the latest end in it.
     """
-    past = (start_s >= of_row_s) | (np.isfinite(end_s) & (end_s > of_row_s + PAST_END_S))
+    past = (start_s >= of_row_s) | (np.isfinite(end_s) & (end_s > latest_s))
     return {ABSENT: np.isnan(of_row_s), NO_SPAN: ~((start_s >= 0) & (end_s > start_s)), PAST_END: past}
 
 
-def _reasons(columns: Columns, durations_s: npt.NDArray[np.float64], rows: slice) -> dict[str, npt.NDArray[np.bool_]]:
+def _reasons(
+    columns: Columns, durations_s: Seconds, latest_s: Seconds, rows: slice
+) -> dict[str, npt.NDArray[np.bool_]]:
     """Which of these rows cannot be used, by why, in the order in which one is told."""
     video_of, start_s, end_s = columns.video_of[rows], columns.start_s[rows], columns.end_s[rows]
     if video_of.min() < 0 or video_of.max() >= len(durations_s):
         raise BadInput(f"columns: a row is of video {video_of.max()}, wanted 0 to {len(durations_s) - 1}")
-    reasons = span_faults(durations_s[video_of], start_s, end_s)
+    reasons = span_faults(durations_s[video_of], latest_s[video_of], start_s, end_s)
     if columns.head.has_text and not columns.labels:
         ends = columns.text_at[rows.start + 1 : rows.stop + 1]
         reasons[NO_TEXT] = ends <= columns.text_at[rows]

@@ -7,9 +7,6 @@ framefeed check /nfs/chunks my.csv --clip --fixed usable.csv     # what can be u
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +15,13 @@ import msgspec
 import tyro
 
 from framefeed.errors import BadInput, CorruptMedia
-from framefeed.manifest import read_manifest
+from framefeed.manifest import Manifest, read_manifest
 from framefeed.new_file import check_place, write_whole
 from framefeed.quarantine import read_quarantine
 from trainer_client.datasets.annotated import ABSENT, NO_SPAN, PAST_END
-from trainer_client.datasets.column_writer import Row
+from trainer_client.datasets.fixed_rows import fixed_rows
 from trainer_client.datasets.open_dataset import read_rows
-from trainer_client.datasets.parsed import Parsed, Unread
+from trainer_client.datasets.parsed import NoSuchFile, Parsed, Unread
 from trainer_client.datasets.row_check import CLIPPED, QUARANTINED, UNREAD, USABLE, RowCheck, check_rows
 from trainer_client.datasets.spec import DataSpec, Kind, Split
 
@@ -32,7 +29,6 @@ _JSON = msgspec.json.Encoder()
 _SHOWN = 3  # rows of each kind on the terminal; the report has all
 _ODD = (UNREAD, ABSENT, NO_SPAN, PAST_END, QUARANTINED, CLIPPED)
 _SUFFIXES: dict[str, Kind] = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".pkl": "ego4d", ".json": "egomcq"}
-_EPIC = ("EPIC_100_validation.csv", "EPIC_100_train.csv", "EPIC_100_retrieval_test.csv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +52,10 @@ class Check:
     clip: bool = False
     """Use spans that begin in their video and end past it, up to its end."""
     fixed: Path | None = None
-    """CSV to write with the rows that can be used, as kind table reads them."""
+    """File to write with the rows that can be used, as kind table reads them: a CSV with all columns that they had, or
+    JSON lines for a name ending in .jsonl. The annotations themselves are never written."""
+    overwrite: bool = False
+    """Replace the file of --fixed that is there."""
     report: Path | None = None
     """File for a JSON line about each row that is not used as it is, and why."""
 
@@ -65,43 +64,70 @@ class Check:
 
         Raises BadInput for what is no annotations or no root, CorruptMedia if a row cannot be used.
         """
-        check_place(self.report, option="--report")
-        check_place(self.fixed, option="--fixed")
-        parsed, found = self.checked()
+        self._check_places()
+        parsed, found, kind = self._checked()
+        fixed = None if self.fixed is None else fixed_rows(found, parsed, kind, self.fixed)
         print("\n".join(told(found)))
         if self.report is not None:
             _write(self.report, _report(found), option="--report")
-        if self.fixed is not None:
-            _write(self.fixed, _fixed(found, parsed).encode(), option="--fixed")
+        if self.fixed is not None and fixed is not None:
+            _write(self.fixed, fixed, option="--fixed")
         if found.unusable:
             bad = [state for state in _ODD if state != CLIPPED and found.counts[state]]
             why = ", ".join(f"{found.counts[state]} {state}" for state in bad)
             raise CorruptMedia(f"{found.unusable} of {found.rows} rows of {self.annotations} cannot be used: {why}")
 
+    def _check_places(self) -> None:
+        """Raise BadInput for files to write that cannot be written, or may not."""
+        read = [self.annotations]
+        if self.annotations.is_dir():
+            read = [path for path in self.annotations.rglob("*") if path.is_file()]
+        check_place(self.report, option="--report", read=read)
+        check_place(self.fixed, option="--fixed", read=read)
+        if self.fixed is None:
+            return
+        if self.report is not None and self.fixed.absolute() == self.report.absolute():
+            raise BadInput(f"--fixed and --report are both {self.fixed}; wanted two files")
+        if self.fixed.exists() and not self.overwrite:
+            raise BadInput(f"--fixed {self.fixed} is there already; wanted a new file, or --overwrite")
+
     def checked(self) -> tuple[Parsed, RowCheck]:
         """The rows as they were read, and what was found of them. Raises BadInput."""
+        return self._checked()[:2]
+
+    def _checked(self) -> tuple[Parsed, RowCheck, Kind]:
         folder = self.index or self.root
         manifest = read_manifest(folder)
-        spec, unread = self._spec(), Unread()
-        parsed = read_rows(spec, manifest, unread)
+        parsed, unread, kind = self._read(manifest)
         rows = list(parsed.rows)
         listed = read_quarantine(*dict.fromkeys((self.root, folder)))
         found = check_rows(rows, manifest, listed, clip=self.clip)
-        whole = replace(found, unread=tuple(unread.lines))
+        place = "row" if parsed.source is None else "line"
+        whole = replace(found, unread=tuple(unread.lines), lines=parsed.lines, place=place)
         if not whole.rows:
             raise BadInput(f"annotations {self.annotations} have no row, wanted at least one")
-        return Parsed(rows=rows, labels=parsed.labels, classes=parsed.classes, has_text=parsed.has_text), whole
+        return replace(parsed, rows=rows), whole, kind
 
-    def _spec(self) -> DataSpec:
+    def _read(self, manifest: Manifest) -> tuple[Parsed, Unread, Kind]:
+        """The rows of the file, or of the first split that there is."""
         path = self.annotations
         if not path.exists():
             raise BadInput(f"annotations {path} do not exist; wanted a file of rows, or a folder with one a split")
         kind = self.kind or _kind_of(path)
-        if self.split is not None or not path.is_dir():
-            return DataSpec(kind=kind, path=path, split=self.split or ("val" if _is_val(path) else "train"))
-        names = [one.name for one in path.rglob("*") if one.is_file()]
-        split: Split = "train" if any("train" in name for name in names) else "val"
-        return DataSpec(kind=kind, path=path, split=split)
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        if self.split is not None:
+            splits = (self.split,)
+        elif not path.is_dir():
+            splits = ("val" if _is_val(path) else "train",)
+        missed: list[str] = []
+        for split in splits:
+            unread = Unread()
+            try:
+                return read_rows(DataSpec(kind=kind, path=path, split=split), manifest, unread), unread, kind
+            except NoSuchFile as error:
+                missed += error.names
+        tried = f" ({', '.join(splits)} were tried)" if len(splits) > 1 else ""
+        raise BadInput(f"annotations {path} have none of {', '.join(dict.fromkeys(missed))}{tried}; kind is {kind}")
 
 
 def told(found: RowCheck) -> list[str]:
@@ -111,8 +137,6 @@ def told(found: RowCheck) -> list[str]:
         if count := found.counts[state]:
             lines.append(f"{count:>9}  {state}")
             shown = [str(one) for one in found.findings(state, most=_SHOWN)]
-            if state == UNREAD:
-                shown = [f"line {line}: {why}" for line, why in found.unread[:_SHOWN]]
             lines += [f"{'':11}{line}" for line in shown]
             if count > _SHOWN:
                 lines.append(f"{'':11}and {count - _SHOWN} more; --report FILE has all")
@@ -121,25 +145,13 @@ def told(found: RowCheck) -> list[str]:
 
 def _report(found: RowCheck) -> bytes:
     """A JSON line for each row that is not used as it is; an end that is the video's is null."""
-    lines = [_JSON.encode({"line": line, "state": UNREAD, "why": why}) for line, why in found.unread]
-    lines += [_JSON.encode(one) for state in _ODD if state != UNREAD for one in found.findings(state)]
-    return b"".join(line + b"\n" for line in lines)
-
-
-def _fixed(found: RowCheck, parsed: Parsed) -> str:
-    """The rows that can be used as a CSV of kind table: a label each where they have one, and their texts."""
-    rows: list[Row] = list(parsed.rows)
-    label = "label" if "label" in parsed.labels else "action" if "action" in parsed.labels else None
-    at = parsed.labels.index(label) if label else 0
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["video", "start", "end", *(["label"] if label else []), "text"])
-    for row, used in found.usable_rows():
-        named = [parsed.classes[label][rows[row].labels[at]]] if label else []
-        texts = rows[row].texts
-        written = texts[0] if len(texts) == 1 else json.dumps(texts) if texts else ""
-        writer.writerow([used.video, f"{used.start_s:.6f}", f"{used.end_s:.6f}", *named, written])
-    return text.getvalue()
+    lines = []
+    for one in (one for state in _ODD for one in found.findings(state)):
+        said = {one.place: one.number, "state": one.state}
+        if one.state != UNREAD:
+            said |= {"video": one.video, "start_s": one.start_s, "end_s": one.end_s}
+        lines.append(_JSON.encode({**said, "why": one.why}) + b"\n")
+    return b"".join(lines)
 
 
 def _write(path: Path, data: bytes, *, option: str) -> None:

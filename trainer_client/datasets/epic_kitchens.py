@@ -15,7 +15,8 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
-from trainer_client.datasets.csv_rows import CsvRows
+from trainer_client.datasets.csv_records import read_csv
+from trainer_client.datasets.numerals import number_in, whole_in
 from trainer_client.datasets.parsed import Parsed, Unread, pick_file
 from trainer_client.datasets.spec import DataSpec, Split
 
@@ -47,8 +48,9 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpicClip:
-    """One row of a clips' CSV; `nouns` are all its noun classes."""
+    """One row of a clips' CSV, which begins at `line`; `nouns` are all its noun classes."""
 
+    line: int
     narration_id: str
     participant: str
     video_id: str
@@ -118,7 +120,14 @@ def read_epic(spec: DataSpec, unread: Unread | None = None) -> Parsed:
         )
         for clip in clips
     ]
-    return Parsed(rows=rows, labels=("verb", "noun", "action"), classes=classes, has_text=True)
+    return Parsed(
+        rows=rows,
+        labels=("verb", "noun", "action"),
+        classes=classes,
+        has_text=True,
+        source=own,
+        lines=[clip.line for clip in clips],
+    )
 
 
 def read_clips(path: Path, unread: Unread | None = None) -> list[EpicClip]:
@@ -126,9 +135,9 @@ def read_clips(path: Path, unread: Unread | None = None) -> list[EpicClip]:
     `unread` takes note of it.
     """
     clips = []
-    for number, row in _csv(path, _COLUMNS):
+    for number, row in _csv(path, _COLUMNS, unread):
         try:
-            clips.append(_clip(row))
+            clips.append(_clip(number, row))
         except (ValueError, TypeError) as error:
             if unread is None:
                 raise BadInput(f"{path}, line {number}: {error}") from None
@@ -147,9 +156,9 @@ def read_ids(path: Path, column: str) -> frozenset[str]:
     return frozenset(row[column] for _, row in _csv(path, (column,)))
 
 
-def _clip(row: Mapping[str, str]) -> EpicClip:
+def _clip(line: int, row: Mapping[str, str]) -> EpicClip:
     nouns = json.loads(row["all_noun_classes"])
-    verb, noun = int(row["verb_class"]), int(row["noun_class"])
+    verb, noun = whole_in(row["verb_class"]), whole_in(row["noun_class"])
     if not isinstance(nouns, list) or not all(type(value) is int for value in nouns):
         raise ValueError(f"all_noun_classes is {show_value(row['all_noun_classes'])}, wanted a list of numbers")
     for name, values, classes in (("verb", [verb], VERBS), ("noun", [noun, *nouns], NOUNS)):
@@ -157,6 +166,7 @@ def _clip(row: Mapping[str, str]) -> EpicClip:
         if wrong:
             raise ValueError(f"{name} class {wrong[0]} is unknown, wanted 0 to {classes - 1}")
     return EpicClip(
+        line=line,
         narration_id=row["narration_id"],
         participant=row["participant_id"],
         video_id=row["video_id"],
@@ -174,7 +184,7 @@ def _seconds(stamp: str) -> float:
     parts = stamp.split(":")
     if len(parts) != 3:
         raise ValueError(f"time stamp is {show_value(stamp)}, wanted HH:MM:SS.ss")
-    return int(parts[0]) * 3600 + int(parts[1]) * 60 + float(parts[2])
+    return whole_in(parts[0]) * 3600 + whole_in(parts[1]) * 60 + number_in(parts[2])
 
 
 def _class_names(beside: Path, name: str, classes: int) -> tuple[str, ...]:
@@ -188,13 +198,18 @@ def _class_names(beside: Path, name: str, classes: int) -> tuple[str, ...]:
     return tuple(rows[str(number)] for number in range(classes))
 
 
-def _csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    rows = CsvRows(path, what=str(path))
-    missing = [name for name in columns if name not in rows.names]
+def _csv(path: Path, columns: tuple[str, ...], unread: Unread | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each record with the line at which it begins. Raises BadInput for one that is too short, unless `unread`."""
+    read = read_csv(path)
+    missing = [name for name in columns if name not in read.names]
     if missing:
-        seen = ", ".join(list(rows.names)[:8]) or "nothing"
+        seen = ", ".join((read.names or ("nothing",))[:8])
         raise BadInput(f"{path} has no column {', '.join(missing)} in its header ({show_value(seen)})")
-    for line, row in rows:
-        if any(row[name] is None for name in columns):
+    wanted = max(read.names.index(name) for name in columns)
+    for line, fields in read.records:
+        if len(fields) > wanted:
+            yield line, dict(zip(read.names, fields, strict=False))
+        elif unread is None:
             raise BadInput(f"{path}, line {line} has fewer fields than the header")
-        yield line, row
+        else:
+            unread.add(line, "it has fewer fields than the header")

@@ -62,7 +62,8 @@ def open_dataset(spec: DataSpec, manifest: Manifest, *, option: str = "--data.ab
     """
     source = _source(spec, manifest)
     columns = _columns(spec, source)
-    naming = Naming(what=f"{spec.kind} {spec.split} of {spec.path}", absent=spec.absent, option=option)
+    what = f"{spec.kind} {spec.split} of {spec.path}"
+    naming = Naming(what=what, absent=spec.absent, option=option, place=lambda row: _place(source, row))
     return AnnotatedDataset(columns, manifest, naming, texts_of=_texts_of(spec))
 
 
@@ -71,6 +72,12 @@ def read_rows(spec: DataSpec, manifest: Manifest, unread: Unread) -> Parsed:
     are none. Raises BadInput for what is no annotations at all.
     """
     return _source(spec, manifest).read(unread)
+
+
+def _place(source: _Source, row: int) -> str:
+    """Where a row is in its file, which is read again for that: "line 3" as an editor shows it."""
+    lines = source.read(None).lines
+    return f"line {lines[row]}" if lines else f"row {row}"
 
 
 def _source(spec: DataSpec, manifest: Manifest) -> _Source:

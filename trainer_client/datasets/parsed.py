@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +19,24 @@ TEXT_FILE_BYTES = 1 << 33
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
     """The rows of one split in the order of the files. `labels` are those of each row, in their order; `classes` names
-    what each numbers.
+    what each numbers. Where a row is a line of a text file, `source` is that, and `lines` has the line at which each
+    row begins, from 1.
     """
 
     rows: Iterable[Row]
     labels: tuple[str, ...] = ()
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_text: bool = False
+    source: Path | None = None
+    lines: Sequence[int] = ()
+
+
+class NoSuchFile(BadInput):
+    """A folder has none of the files that are looked for, by these names."""
+
+    def __init__(self, said: str, names: Sequence[str]) -> None:
+        super().__init__(said)
+        self.names = tuple(names)
 
 
 class Unread:
@@ -63,7 +74,7 @@ def decoded(data: bytes, path: Path) -> str:
 def pick_file(path: Path, candidates: Iterable[str], *, what: str) -> Path:
     """The file itself; or, of a folder, the first of these names that it has, at any depth of at most two folders.
 
-    Raises BadInput if there is none.
+    Raises BadInput if there is none, NoSuchFile where that is for these names alone.
     """
     names = list(candidates)
     if not path.exists():
@@ -74,7 +85,7 @@ def pick_file(path: Path, candidates: Iterable[str], *, what: str) -> Path:
         for place in (path / name, *sorted(path.glob(f"*/{name}")), *sorted(path.glob(f"*/*/{name}"))):
             if place.is_file():
                 return place
-    raise BadInput(f"{what} {path} has none of {', '.join(names)}")
+    raise NoSuchFile(f"{what} {path} has none of {', '.join(names)}", names)
 
 
 def split_names(split: Split, endings: Iterable[str]) -> list[str]:

@@ -18,20 +18,24 @@ from framefeed.manifest import Manifest
 from framefeed.quarantine import Quarantine
 from framefeed.show_value import show_value
 from trainer_client.checked_dataset import CheckedDataset
-from trainer_client.datasets.annotated import ABSENT, NO_SPAN, PAST_END, span_faults
+from trainer_client.datasets.annotated import ABSENT, NO_SPAN, PAST_END, frames_of, latest_ends_s, span_faults
 from trainer_client.datasets.column_writer import Row
 from trainer_client.datasets.video_names import VideoNames, without_ending
 from trainer_client.samples import Dataset, Sample
 
 USABLE, CLIPPED, QUARANTINED, UNREAD = "usable", "usable, cut off at the end", "quarantined", "not readable"
+_UNSEEN_S = 1e-3  # less than that is no frame's: not a cut
 _STATES = (USABLE, CLIPPED, ABSENT, NO_SPAN, PAST_END, QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFinding:
-    """A row that is not used as it is: its number from 0, what of it, and why in words."""
+    """A row that is not used as it is: where it is (`place` "line" and its number from 1 in the file, or "row" and its
+    number from 0), what of it, and why in words.
+    """
 
-    row: int
+    place: str
+    number: int
     state: str
     video: str
     start_s: float
@@ -39,14 +43,17 @@ class RowFinding:
     why: str
 
     def __str__(self) -> str:
+        if self.state == UNREAD:
+            return f"{self.place} {self.number}: {self.why}"
         span = "" if np.isinf(self.end_s) and not self.start_s else f" [{self.start_s:g}, {self.end_s:g}) s"
-        return f"row {self.row}: {show_value(self.video)}{span}: {self.why}"
+        return f"{self.place} {self.number}: {show_value(self.video)}{span}: {self.why}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowCheck:
     """What was found: a state (`_STATES`, by number) and a video (None: unknown) of each row that could be read, and
-    the lines that could not. `spans_s` are float64 (N, 2), an end of infinity being the video's.
+    the places that could not. `spans_s` are float64 (N, 2), an end of infinity being the video's. `lines` are those of
+    the rows in their file, from 1, and empty where these are of none: then `place` is "row", numbered from 0.
     """
 
     names: tuple[str, ...]
@@ -57,6 +64,8 @@ class RowCheck:
     manifest: Manifest
     quarantine: Quarantine
     unread: tuple[tuple[int, str], ...] = ()
+    lines: Sequence[int] = ()
+    place: str = "row"
 
     @property
     def rows(self) -> int:
@@ -83,16 +92,22 @@ class RowCheck:
             yield row, Row(video, float(self.spans_s[row, 0]), end_s)
 
     def findings(self, state: str, *, most: int | None = None) -> Iterator[RowFinding]:
-        """The rows of this state (or lines that are none), the first `most` of them."""
+        """The rows of this state (or places that have none), the first `most` of them."""
         if state == UNREAD:
-            for line, why in self.unread[:most]:
-                yield RowFinding(row=line, state=state, video="", start_s=0.0, end_s=0.0, why=why)
+            for number, why in self.unread[:most]:
+                yield self._finding(number, state=state, video="", span_s=(0.0, 0.0), why=why)
             return
         for row in np.flatnonzero(self.state_of == _STATES.index(state))[:most].tolist():
-            at = int(self.video_of[row])
+            at, number = int(self.video_of[row]), self.lines[row] if self.lines else row
             start_s, end_s = self.spans_s[row].tolist()
             why = self._why(state, at, start_s, end_s)
-            yield RowFinding(row=row, state=state, video=self.names[at], start_s=start_s, end_s=end_s, why=why)
+            yield self._finding(number, state=state, video=self.names[at], span_s=(start_s, end_s), why=why)
+
+    def _finding(self, number: int, *, state: str, video: str, span_s: tuple[float, float], why: str) -> RowFinding:
+        start_s, end_s = span_s
+        return RowFinding(
+            place=self.place, number=number, state=state, video=video, start_s=start_s, end_s=end_s, why=why
+        )
 
     def _why(self, state: str, at: int, start_s: float, end_s: float) -> str:
         video = self.found[at]
@@ -134,7 +149,7 @@ class RowCheck:
 
 def check_rows(rows: Iterable[Row], manifest: Manifest, quarantine: Quarantine, *, clip: bool = False) -> RowCheck:
     """What of each row the manifest's videos can give. With `clip` a span that begins in its video and ends past that
-    is used up to there; without, only one that ends up to a second past, which is rounding.
+    is used up to there; without, only one that ends so little past it that this is rounding (`latest_ends_s`).
     """
     numbers: dict[str, int] = {}
     table = [(numbers.setdefault(row.video, len(numbers)), row.start_s, row.end_s) for row in rows]
@@ -146,10 +161,12 @@ def check_rows(rows: Iterable[Row], manifest: Manifest, quarantine: Quarantine, 
     of_row_s = lengths_s[video_of]
     state_of = np.zeros(len(values), np.int8)
     state_of[_touched(found, video_of, spans_s, quarantine)] = _STATES.index(QUARANTINED)
-    faults = span_faults(of_row_s, spans_s[:, 0], spans_s[:, 1])
+    latest_s = latest_ends_s(lengths_s, frames_of(manifest, found), spans_s[:, 1])[video_of]
+    ends_past = np.isfinite(spans_s[:, 1]) & (spans_s[:, 1] > of_row_s + _UNSEEN_S)
+    state_of[ends_past & (state_of == 0)] = _STATES.index(CLIPPED)
+    faults = span_faults(of_row_s, latest_s, spans_s[:, 0], spans_s[:, 1])
     for why, these in reversed(faults.items()):  # the first reason is told
         begins_inside = (spans_s[:, 0] < of_row_s) if clip and why == PAST_END else np.zeros(len(these), np.bool_)
-        state_of[these & begins_inside & (state_of == 0)] = _STATES.index(CLIPPED)
         state_of[these & ~begins_inside] = _STATES.index(why)
     return RowCheck(
         names=tuple(numbers),

@@ -15,7 +15,8 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
-from trainer_client.datasets.csv_rows import CsvRows
+from trainer_client.datasets.csv_records import delimiter_of, read_csv
+from trainer_client.datasets.numerals import number_in
 from trainer_client.datasets.parsed import Parsed, Unread, pick_file, read_classes, read_text, split_names
 from trainer_client.datasets.spec import DataSpec, Split
 
@@ -45,25 +46,29 @@ def read_table(spec: DataSpec, unread: Unread | None = None) -> Parsed:
     lines = list(_lines(own, unread))
     has_text = any(line.row.texts for line in lines)
     if not any(line.label is not None for line in lines):
-        return Parsed(rows=[line.row for line in lines], has_text=has_text)
+        numbers = [line.number for line in lines]
+        return Parsed(rows=[line.row for line in lines], has_text=has_text, source=own, lines=numbers)
     if spec.classes is not None:
         classes = read_classes(spec.classes)
     else:
         seen = [line.label for path in others for line in _lines(path)] + [line.label for line in lines]
         classes = class_names({label for label in seen if label is not None})
-    numbers = {name: number for number, name in enumerate(classes)} | {
+    of_label = {name: number for number, name in enumerate(classes)} | {
         str(number): number for number in range(len(classes)) if str(number) not in classes
     }
-    rows = []
+    rows, numbers = [], []
     for line in lines:
-        if line.label is None or line.label not in numbers:
+        if line.label is None or line.label not in of_label:
             why = "there is no label" if line.label is None else f"label {show_value(line.label)} is unknown"
             if unread is None:
                 raise BadInput(f"table {own}, line {line.number}: {why}; wanted one of the {len(classes)} classes")
             unread.add(line.number, why)
             continue
-        rows.append(line.row._replace(labels=(numbers[line.label],)))
-    return Parsed(rows=rows, labels=("label",), classes={"label": classes}, has_text=has_text)
+        rows.append(line.row._replace(labels=(of_label[line.label],)))
+        numbers.append(line.number)
+    return Parsed(
+        rows=rows, labels=("label",), classes={"label": classes}, has_text=has_text, source=own, lines=numbers
+    )
 
 
 def class_names(labels: set[str]) -> tuple[str, ...]:
@@ -73,12 +78,26 @@ def class_names(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
+def table_columns(path: Path) -> tuple[str, ...]:
+    """The columns of a table in their order; of JSON lines, all that a line has. Raises BadInput as read_table does."""
+    if path.suffix != ".jsonl":
+        return read_csv(path).names
+    return tuple(dict.fromkeys(name for _, values in _json_rows(path) if isinstance(values, dict) for name in values))
+
+
+def table_records(path: Path) -> Iterator[tuple[int, Mapping[str, object] | ValueError]]:
+    """The records of a table as they are written, by the line at which each begins, or why one is none.
+
+    Raises BadInput for a header of another form.
+    """
+    return _json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path)
+
+
 def _lines(path: Path, unread: Unread | None = None) -> Iterator[_Line]:
-    is_json = path.suffix == ".jsonl"
-    for number, values in _json_rows(path) if is_json else _csv_rows(path):
+    for number, values in table_records(path):
         try:
-            if not is_json and (None in values or None in values.values()):
-                raise ValueError("it has another number of fields than its header")
+            if isinstance(values, ValueError):
+                raise values
             yield _line(number, values)
         except (ValueError, TypeError) as error:
             if unread is None:
@@ -93,6 +112,9 @@ def _line(number: int, values: Mapping[str, object]) -> _Line:
     texts = tuple(text) if isinstance(text, list) else () if text in (None, "") else (text,)
     if not all(isinstance(one, str) for one in texts):
         raise ValueError(f"text is {show_value(text)}, wanted a text or a list of them")
+    for one in (video, *map(str, texts)):
+        if "\0" in one or any("\ud800" <= char <= "\udfff" for char in one):
+            raise ValueError(f"{show_value(one)} has a NUL or half a character, wanted text without")
     row = Row(
         video=video,
         start_s=_number(values.get("start"), 0.0, "start"),
@@ -108,35 +130,81 @@ def _number(value: object, default: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{name} is {show_value(value)}, wanted seconds")
     try:
-        return float(value)
-    except ValueError:
-        raise ValueError(f"{name} is {show_value(value)}, wanted seconds") from None
+        number = number_in(value) if isinstance(value, str) else float(value)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {show_value(value)}, wanted seconds")
+    return number
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    rows = CsvRows(path, what=f"table {path}", delimiter="\t" if path.suffix == ".tsv" else ",")
-    _check_header(path, rows.names)
-    yield from rows
+def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | ValueError]]:
+    read = read_csv(path)
+    _check_header(path, read.names)
+    for line, fields in read.records:
+        if len(fields) != len(read.names):
+            yield line, ValueError("it has another number of fields than its header")
+        else:
+            yield line, dict(zip(read.names, fields, strict=True))
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:
-    if "video" not in names or not {"label", "text"} & set(names):
-        seen = ", ".join(list(names)[:8]) or "nothing"
-        raise BadInput(
-            f"table {path} has the header {show_value(seen)}, wanted video, label or text, and perhaps start, end"
-        )
+    if _is_header(names):
+        return
+    seen = ", ".join(list(names)[:8]) or "nothing"
+    raise BadInput(
+        f"table {path} has the header {show_value(seen)}, wanted video, label or text, and perhaps start, end"
+        f"{_why_no_header(path, names)}"
+    )
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _is_header(names: Sequence[str]) -> bool:
+    return "video" in names and not {"label", "text"}.isdisjoint(names)
+
+
+def _why_no_header(path: Path, names: Sequence[str]) -> str:
+    """What would make a header of the names, if little would."""
+    own = delimiter_of(path)
+    for mark, called in ((",", "commas"), (";", "semicolons"), ("\t", "tabs")):
+        parts = [name.strip() for one in names for name in one.split(mark)]
+        if mark != own and len(parts) > len(names) and _is_header(parts):
+            wanted = "tabs, as its name ends in .tsv" if own == "\t" else "commas"
+            return f": its fields are parted by {called}, wanted {wanted}"
+    if _is_header([name.strip() for name in names]):
+        return ": its names have spaces around them, wanted none beside the commas"
+    if _is_header([name.strip().lower() for name in names]):
+        return ": its names have capitals, wanted lower case"
+    return ""
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | ValueError]]:
+    first = True
     for number, line in enumerate(read_text(path), start=1):
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
+            values = json.loads(line, object_pairs_hook=_once_each)
+        except _Twice as error:
+            yield number, error
+            continue
         except (ValueError, RecursionError):
-            raise BadInput(f"table {path}, line {number} is {show_value(line)}, wanted an object in JSON") from None
+            values = None
         if not isinstance(values, dict):
-            raise BadInput(f"table {path}, line {number} is {show_value(line)}, wanted an object in JSON")
-        if number == 1:
+            yield number, ValueError(f"it is {show_value(line)}, wanted an object in JSON")
+            continue
+        if first:
             _check_header(path, list(values))
+            first = False
         yield number, values
+
+
+class _Twice(ValueError):
+    """An object has a name twice."""
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(f"it has {show_value(next(name for name in names if names.count(name) > 1))} twice, wanted once")
+    return found

@@ -41,9 +41,9 @@ def read_list(spec: DataSpec) -> Parsed:
     """The rows of a list. Raises BadInput for a line of another form, or a class that is none of those named."""
     own, *others = list_files(spec)
     lines = _lines(own)
-    labels = {line.label for line in lines}
+    labels, numbers = {line.label for line in lines}, [line.number for line in lines]
     if labels == {NO_LABEL}:
-        return Parsed(rows=[Row(line.path, 0.0, math.inf) for line in lines])
+        return Parsed(rows=[Row(line.path, 0.0, math.inf) for line in lines], source=own, lines=numbers)
     if spec.classes is not None:
         names = read_classes(spec.classes)
     else:
@@ -55,7 +55,7 @@ def read_list(spec: DataSpec) -> Parsed:
                 f"list {own}, line {line.number}: class {line.label} is unknown, wanted 0 to {len(names) - 1}"
             )
     rows = [Row(line.path, 0.0, math.inf, labels=(line.label,)) for line in lines]
-    return Parsed(rows=rows, labels=("label",), classes={"label": names})
+    return Parsed(rows=rows, labels=("label",), classes={"label": names}, source=own, lines=numbers)
 
 
 def _others(spec: DataSpec, own: Path) -> Iterator[Path]:
@@ -103,4 +103,4 @@ def _fields(line: str, fields: int) -> list[str]:
 
 
 def _is_whole(text: str) -> bool:
-    return text.isdecimal() or (text[:1] == "-" and text[1:].isdecimal())
+    return text.isascii() and text.removeprefix("-").isdecimal()

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from framefeed.errors import BadInput
-from models.classifier import Classifier
-from models.dual_encoder import DualEncoder
-from models.pixel_norm import PixelNorm
+from framefeed_models.classifier import Classifier
+from framefeed_models.dual_encoder import DualEncoder
+from framefeed_models.pixel_norm import PixelNorm
 from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.epic_data import epic_subsets, mir_data

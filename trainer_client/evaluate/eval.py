@@ -20,7 +20,7 @@ from rich.console import Console
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
 from framefeed.new_file import check_place, write_whole
-from models.dual_encoder import DualEncoder
+from framefeed_models.dual_encoder import DualEncoder
 from trainer_client.datasets.class_file import find_class_file
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
@@ -30,7 +30,7 @@ from trainer_client.evaluate.model_file import ModelChoice, ScoredModel, open_mo
 from trainer_client.evaluate.report import Report, Source, report_of, weights_said
 from trainer_client.evaluate.tokenizer_file import open_tokenizer
 from trainer_client.evaluate.views_of_clips import ViewOptions
-from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
+from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy, check_budget
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.training.compute import ComputeOptions
@@ -98,6 +98,7 @@ class Eval:
         Raises BadInput for weights, data or options that do not fit each other.
         """
         check_place(self.out, option="--out")
+        check_budget(self.poison_budget, what="--poison-budget")
         compute_options = ComputeOptions(device=self.device, threads=self.threads)
         with joined(compute_options.where()) as ranks:
             compute = compute_options.open(ranks)

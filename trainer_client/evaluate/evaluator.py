@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from framefeed.cli.stop_signals import Stopped
-from models.pixel_norm import PixelNorm
-from models.weights.checkpoint_folder import folder_name
-from models.weights.config_json import ModelConfig
+from framefeed_models.pixel_norm import PixelNorm
+from framefeed_models.weights.checkpoint_folder import folder_name
+from framefeed_models.weights.config_json import ModelConfig
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.evaluate.collect import Collected, collect

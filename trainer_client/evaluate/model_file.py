@@ -15,14 +15,14 @@ from torch import nn
 
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
-from models.dual_encoder import avion
-from models.own_part import whole_tensor
-from models.pixel_norm import CLIP, PIXEL_NORMS, PixelNorm
-from models.tubelets import TubeletGrid
-from models.weights.config_json import ModelConfig, build_model, config_to_json
-from models.weights.init_from import Accepted, init_from
-from models.weights.recognise import Recognised, recognise
-from models.weights.traits import encoder_of
+from framefeed_models.dual_encoder import avion
+from framefeed_models.own_part import whole_tensor
+from framefeed_models.pixel_norm import CLIP, PIXEL_NORMS, PixelNorm
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.weights.config_json import ModelConfig, build_model, config_to_json
+from framefeed_models.weights.init_from import Accepted, init_from
+from framefeed_models.weights.recognise import Recognised, recognise
+from framefeed_models.weights.traits import encoder_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from framefeed.errors import BadInput
-from models.classifier import Classifier
-from models.dual_encoder import DualEncoder
-from models.pixel_norm import PixelNorm
+from framefeed_models.classifier import Classifier
+from framefeed_models.dual_encoder import DualEncoder
+from framefeed_models.pixel_norm import PixelNorm
 from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.datasets.annotation import text_of
 from trainer_client.datasets.egomcq import ANSWER, CHOICE, INTRA, QUESTION

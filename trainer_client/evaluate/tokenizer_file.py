@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from framefeed.errors import BadInput
-from models.text import TextConfig
+from framefeed_models.text import TextConfig
 from trainer_client.beside_weights import find_beside
 from trainer_client.text.clip_bpe import ClipTokenizer
 from trainer_client.text.narration_bpe import TOKENIZER_NAME, NarrationTokenizer

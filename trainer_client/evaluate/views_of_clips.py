@@ -12,7 +12,7 @@ from framefeed.crops import ResizedCentreCrop, ViewCrop
 from framefeed.request import PixelFormat
 from framefeed.sampling import Sampling, Segments
 from framefeed.sampling_rules import PublishedRule
-from models.tubelets import TubeletGrid
+from framefeed_models.tubelets import TubeletGrid
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.spec import Kind
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from framefeed.errors import BadInput
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.encoder import EncoderConfig
-from models.tubelets import TubeletGrid
-from models.weights.config_json import ModelConfig, build_model
-from models.weights.init_from import Accepted, encoder_prefix, init_from
-from models.weights.traits import encoder_of
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.encoder import EncoderConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.weights.config_json import ModelConfig, build_model
+from framefeed_models.weights.init_from import Accepted, encoder_prefix, init_from
+from framefeed_models.weights.traits import encoder_of
 from trainer_client.evaluate.model_file import ModelChoice, ScoredModel, open_model
 from trainer_client.training.device_feed import DeviceBatch
 from trainer_client.training.precision import Precision

@@ -38,7 +38,7 @@ from trainer_client.extract.extraction import BegunAt, Filling, Step, features_o
 from trainer_client.extract.shard_files import Format, shard_file
 from trainer_client.extract.shard_folder import ShardFolder
 from trainer_client.extract.sliding_windows import SlidingWindows
-from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
+from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy, check_budget
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset
@@ -146,6 +146,7 @@ class Extract:
 
         Raises BadInput for weights, clips or a folder that do not fit each other; KeyboardInterrupt after Ctrl-C.
         """
+        check_budget(self.poison_budget, what="--poison-budget")
         form = shard_file(self.format)
         compute_options = ComputeOptions(device=self.device, threads=self.threads)
         with joined(compute_options.where()) as ranks:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from framefeed.errors import BadInput, StorageFault
-from framefeed.new_file import drop_leftovers, write_whole
+from framefeed.new_file import NewFile, drop_leftovers, write_whole
 from trainer_client.extract.shard_files import Rows, ShardFile
 from trainer_client.training.part_writer import Background
 
@@ -31,9 +31,10 @@ class ShardFolder:
         self._samples, self._shard_rows = samples, shard_rows
         self.shards = -(-samples // shard_rows)
         self._writing: Background | None = None
+        self._head = b""  # what extract.json is to say, until it does
 
     def open(self, of: Mapping[str, object]) -> None:
-        """Make the folder say what its shards are `of`, or see that it does.
+        """See that the folder says what its shards are `of`, or is free to: it does so with its first shard.
 
         Raises BadInput for a folder that cannot be written, or says something else, naming both values.
         """
@@ -45,7 +46,8 @@ class ShardFolder:
             found = json.loads(path.read_bytes()) if path.exists() else None
             if found is None:
                 self._refuse_others()
-                write_whole(path, json.dumps(said, indent=1).encode() + b"\n")
+                NewFile(path).close()  # a folder that cannot be written is refused before the work
+                self._head = json.dumps(said, indent=1).encode() + b"\n"
                 return
         except OSError as error:
             raise BadInput(f"--out {self._folder} cannot be used: {error.strerror}") from None
@@ -90,10 +92,14 @@ class ShardFolder:
         Raises StorageFault if the one before could not be written, or not within 600 s.
         """
         self.settle()
-        path = self.path(rows.first // self._shard_rows)
-        self._writing = Background(
-            lambda: write_whole(path, self._form.encode(rows, said)), what=f"--out {self._folder}: {path.name}"
-        )
+        path, head, self._head = self.path(rows.first // self._shard_rows), self._head, b""
+
+        def write() -> None:
+            if head:
+                write_whole(self._folder / HEAD_NAME, head)
+            write_whole(path, self._form.encode(rows, said))
+
+        self._writing = Background(write, what=f"--out {self._folder}: {path.name}")
 
     def settle(self) -> None:
         """Return when all that was begun is on storage. Raises as `write` does."""

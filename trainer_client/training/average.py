@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from framefeed.errors import BadInput
-from models.own_part import own_part
+from framefeed_models.own_part import own_part
 
 
 class Average:

@@ -19,7 +19,7 @@ from pathlib import Path
 from torch import Tensor
 
 from framefeed.errors import BadInput, StorageFault
-from models.weights.checkpoint_folder import (
+from framefeed_models.weights.checkpoint_folder import (
     FORMAT,
     HEADER_NAME,
     MODEL_NAME,

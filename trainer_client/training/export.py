@@ -18,16 +18,16 @@ from rich.console import Console
 from torch import Tensor
 
 from framefeed.errors import BadInput
-from models.cmae import CMAEConfig
-from models.pixel_norm import IMAGENET, PIXEL_NORMS, PixelNorm
-from models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_header, read_whole
-from models.weights.config_json import ModelConfig, build_model, config_from_json
-from models.weights.init_from import encoder_prefix
-from models.weights.key_table import Weights, fill_model
-from models.weights.recognise import saved_pixels
-from models.weights.saved_model import save_for_transformers, save_model, why_not_transformers
-from models.weights.traits import encoder_of
-from models.weights.videomae import AnyVideoMAE
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.pixel_norm import IMAGENET, PIXEL_NORMS, PixelNorm
+from framefeed_models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_header, read_whole
+from framefeed_models.weights.config_json import ModelConfig, build_model, config_from_json
+from framefeed_models.weights.init_from import encoder_prefix
+from framefeed_models.weights.key_table import Weights, fill_model
+from framefeed_models.weights.recognise import saved_pixels
+from framefeed_models.weights.saved_model import save_for_transformers, save_model, why_not_transformers
+from framefeed_models.weights.traits import encoder_of
+from framefeed_models.weights.videomae import AnyVideoMAE
 from trainer_client.training.checkpoints import config_of, old_file
 from trainer_client.training.onnx_export.graphs import graphs_of
 from trainer_client.training.onnx_export.measured_clips import batches_for
@@ -58,8 +58,8 @@ class Export:
     out: Path
     """Folder to write into: a new one, or one without such files."""
     format: Literal["framefeed", "transformers", "onnx"] = "framefeed"
-    """framefeed: our names, for models.weights.saved_model.load_model. transformers: for its from_pretrained. onnx:
-    graphs of uint8 RGB clips, checked with onnxruntime; needs pip install 'framefeed[onnx]'."""
+    """framefeed: our names, for framefeed_models.weights.saved_model.load_model. transformers: for its from_pretrained.
+    onnx: graphs of uint8 RGB clips, checked with onnxruntime; needs pip install 'framefeed[onnx]'."""
     part: Literal["model", "encoder"] = "model"
     """model: all of it, decoder included. encoder: what fine-tuning and feature extraction take."""
     average: bool = False

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from framefeed.errors import BadInput
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.buckets import Buckets
-from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
+from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy, check_budget
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset
@@ -105,6 +105,7 @@ class FeedOptions:
                 raise BadInput(f"--{name.replace('_', '-')} is {value}, wanted at least 1")
         if not 0 <= self.hedge_share <= 1:
             raise BadInput(f"--hedge-share is {self.hedge_share:g}, wanted 0 to 1")
+        check_budget(self.poison_budget, what="--poison-budget")
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
         """A loader that gives the plan's batches, of which each rank has its share; closing it is the caller's.

@@ -63,6 +63,14 @@ class LearningOptions:
             raise BadInput(f"--lr-clips is {self.lr_clips}, wanted at least 1")
         if not 0 <= self.warmup <= 1:
             raise BadInput(f"--warmup is {self.warmup:g}, wanted a share of the steps, 0 to 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise BadInput(f"--betas is {self.betas[0]:g} {self.betas[1]:g}, wanted both 0 or more and less than 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise BadInput(f"--weight-decay is {self.weight_decay:g}, wanted 0 or more and finite")
+        if not 0 < self.layer_decay <= 1:
+            raise BadInput(f"--layer-decay is {self.layer_decay:g}, wanted more than 0, at most 1")
+        if not 0 <= self.average_decay < 1:
+            raise BadInput(f"--average-decay is {self.average_decay:g}, wanted 0 or more and less than 1")
         if not self.clip_norm >= 0:
             raise BadInput(f"--clip-norm is {self.clip_norm:g}, wanted 0 or more")
 

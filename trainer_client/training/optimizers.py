@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
-from models.own_part import own_part
+from framefeed_models.own_part import own_part
 
 OptimizerName = Literal["adamw", "sgd", "lion"]
 

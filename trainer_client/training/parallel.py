@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from framefeed.errors import BadInput
-from models.own_part import own_part
+from framefeed_models.own_part import own_part
 from trainer_client.training.compiled import BLOCK, compile_blocks
 from trainer_client.training.ranks import Ranks
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from framefeed.errors import StorageFault
-from models.weights.checkpoint_folder import DTYPES, OFFSETS, SHARDING, part_names, piece_of
+from framefeed_models.weights.checkpoint_folder import DTYPES, OFFSETS, SHARDING, part_names, piece_of
 from trainer_client.training.ranks import Ranks
 
 _WRITE_BYTES = 1 << 22

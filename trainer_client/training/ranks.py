@@ -58,12 +58,18 @@ class Ranks:
 
     def share_of(self, global_clips: int) -> int:
         """Clips of each rank in a global batch. Raises BadInput if it does not divide."""
-        if global_clips < self.world or global_clips % self.world:
-            raise BadInput(
-                f"batch: {global_clips} clips of a step do not divide among {self.world} processes; "
-                f"wanted a multiple of {self.world}"
-            )
-        return global_clips // self.world
+        return clips_of_a_rank(global_clips, world=self.world)
+
+
+def clips_of_a_rank(global_clips: int, *, world: int) -> int:
+    """Clips of each of `world` ranks in a global batch. Raises BadInput if it does not divide."""
+    if global_clips < world or global_clips % world:
+        fits = -(-global_clips // world) * world
+        raise BadInput(
+            f"--batch-clips is {global_clips}, clips of a step that do not divide among {world} processes (--nproc, or "
+            f"torchrun's); wanted a multiple of {world}, such as {fits}"
+        )
+    return global_clips // world
 
 
 class _Gather(torch.autograd.Function):

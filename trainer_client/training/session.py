@@ -11,7 +11,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +24,12 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
-from models.pixel_norm import PixelNorm
-from models.weights.checkpoint_folder import folder_name
-from models.weights.saved_model import model_of
+from framefeed_models.pixel_norm import PixelNorm
+from framefeed_models.weights.checkpoint_folder import folder_name
+from framefeed_models.weights.saved_model import model_of
 from trainer_client.loader import ClipLoader
-from trainer_client.training.best_score import BestScore, Metric
-from trainer_client.training.checkpoints import Checkpoints, old_file
+from trainer_client.training.best_score import Metric
+from trainer_client.training.checkpoints import Checkpoints, StoredRun, old_file
 from trainer_client.training.data_states import other_data
 from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoop
 from trainer_client.training.processes import ranks_here
@@ -156,6 +156,9 @@ class Session:
         )
         self._stack = ExitStack()
         self._console = Console(quiet=self._ranks.rank > 0)
+        self.on_begin: list[Callable[[], None]] = []
+        """Called on rank 0 when nothing can refuse the run any more, before it changes anything: what is to lie in the
+        folder beside run.json."""
 
     def __enter__(self) -> Session:
         """Raises BadInput for a folder that cannot be used, holds another run or is another process's, for checkpoints
@@ -172,7 +175,6 @@ class Session:
             port = options.metrics_port and options.metrics_port + ranks.rank
             page = metrics_page(self.registry, host=options.metrics_host, port=port, ranks_here=ranks_here())
             self.metrics_url = stack.enter_context(page)
-            self._write_run()
             self._stack = stack.pop_all()
         return self
 
@@ -193,13 +195,16 @@ class Session:
         loop raises.
         """
         options, summary = self._options, Summary()
-        best = self._resume(loop, self._latest) if self._latest else None
+        stored = self._resume(loop, self._latest) if self._latest else None
         if options.resume and not self._latest:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
+        self._ranks.all_say("begins")  # a refused run leaves the folder's records as they are: no rank refuses any more
         if scoring is not None:
             scoring.begin(after=loop.steps_done if self._latest else None)
+        self._write_records(loop, stored)
         if self._is_over(loop, scoring):
             return Ending.FINISHED
+        best = stored.best if stored else None
         self._checkpoints.model = model_of(loop.model, pixels=self._config.pixels)
         metric = None if options.keep_best is None else Metric.read(options.keep_best)
         saver = Saver(loop, self._checkpoints, options.rhythm, metric=metric, best=best)
@@ -293,8 +298,8 @@ class Session:
             beside=health,
         )
 
-    def _resume(self, loop: TrainLoop[InputsT], path: Path) -> BestScore | None:
-        """Go on where the run stood; its best score so far. What is otherwise than it was is recorded."""
+    def _resume(self, loop: TrainLoop[InputsT], path: Path) -> StoredRun:
+        """Go on where the run stood. Raises BadInput for a checkpoint of another run."""
         stored, steps = self._checkpoints.load(path, self._ranks), self._config.steps
         if stored.step > steps:
             raise BadInput(f"--steps is {steps} and {path} is after step {stored.step}; wanted at least so many")
@@ -303,12 +308,7 @@ class Session:
             raise BadInput(f"--resume: {path} is of a run on another data set: {other}{changes}; wanted its own")
         loop.load_state(stored)
         self.tell(f"resuming after step {loop.steps_done}: {path}{f'; {stored.changes}' if stored.changes else ''}")
-        skips = list(self._options.skip_step)
-        if self._ranks.rank == 0 and (stored.changes or skips):
-            line = {"after_step": loop.steps_done, "changes": stored.changes, "skip_steps": skips}
-            with (self._options.out / CHANGES_NAME).open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        return stored.best
+        return stored
 
     def _check_folder(self) -> None:
         options, earlier, old = self._options, self._checkpoints.earlier(), old_file(self._options.out)
@@ -334,7 +334,16 @@ class Session:
         stem, dot, ending = name.partition(".")
         return self._options.out / (f"{stem}.rank{self._ranks.rank}{dot}{ending}" if self._ranks.rank else name)
 
-    def _write_run(self) -> None:
+    def _write_records(self, loop: TrainLoop[InputsT], stored: StoredRun | None) -> None:
+        """What the run is, and what is otherwise than it was; run.json last."""
+        skips = list(self._options.skip_step)
+        if self._ranks.rank == 0:
+            for write in self.on_begin:
+                write()
+            if stored and (stored.changes or skips):
+                line = {"after_step": loop.steps_done, "changes": stored.changes, "skip_steps": skips}
+                with (self._options.out / CHANGES_NAME).open("a") as file:
+                    file.write(json.dumps(line) + "\n")
         body = {"pid": os.getpid(), "metrics_url": self.metrics_url, "config": self._config.said}
         write_whole(self._own(RUN_NAME), json.dumps(body, indent=1).encode() + b"\n")
 

@@ -9,16 +9,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from framefeed.cli.fleet.plane import FleetSpec, PlacedServer, Plane, is_local, next_names, to_drain
+from framefeed.cli.fleet.plane import FleetSpec, PlacedServer, Plane, is_local, next_names, serving, to_drain
 from framefeed.cli.fleet.policy import CAUSES, Decision, FleetLimits, Past, Signals, decide
 
 log = logging.getLogger("framefeed.fleet")
 
-STATES = ("up", "starting", "draining", "pending", "lost")
+STATES = ("up", "starting", "draining", "drained", "pending", "lost")
 _KEPT_EVENTS = 200
 
 
@@ -33,6 +33,30 @@ class FleetEvent:
     reason: str
 
 
+class FleetSizes:
+    """What a page of metrics says of a fleet."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Every label is there at 0 from the start."""
+        self._wanted = Gauge("framefeed_fleet_wanted_servers", "Servers that the policy wants.", registry=registry)
+        self._servers = Gauge(
+            "framefeed_fleet_servers", "Servers of the fleet by what they do.", ["state"], registry=registry
+        )
+        self.decisions = Counter(
+            "framefeed_fleet_decisions", "Decisions on the fleet's size that were new.", ["cause"], registry=registry
+        )
+        for state in STATES:
+            self._servers.labels(state)
+        for cause in CAUSES:
+            self.decisions.labels(cause)
+
+    def are(self, wanted: int, servers: Sequence[PlacedServer]) -> None:
+        """So many are wanted, and these there are."""
+        self._wanted.set(wanted)
+        for state in STATES:
+            self._servers.labels(state).set(sum(server.state == state for server in servers))
+
+
 class Autoscaler:
     """One fleet. `turn` is called again and again, by one thread; `events` are the last decisions."""
 
@@ -41,30 +65,28 @@ class Autoscaler:
         self._plane, self._spec, self._drain_s = plane, spec, drain_s
         self._past: Past | None = None
         self._cause = ""
-        self._wanted = Gauge("framefeed_fleet_wanted_servers", "Servers that the policy wants.", registry=registry)
-        self._servers = Gauge(
-            "framefeed_fleet_servers", "Servers of the fleet by what they do.", ["state"], registry=registry
-        )
-        self._decisions = Counter(
-            "framefeed_fleet_decisions", "Decisions on the fleet's size that were new.", ["cause"], registry=registry
-        )
-        for state in STATES:
-            self._servers.labels(state)
-        for cause in CAUSES:
-            self._decisions.labels(cause)
+        self._drained = 0
+        self._sizes = FleetSizes(registry)
 
     def turn(self, limits: FleetLimits, now: Signals) -> Decision:
-        """Decide by what was measured, say so, and have it so. Blocks while servers drain."""
+        """Decide by what was measured, say so, and have it so. Blocks while servers drain.
+
+        A server that was drained by hand is one fewer that is wanted, at least as well: another is started in its stead
+        when a rank starves for it, not before.
+        """
         servers = self._plane.servers()
-        past = self._past or Past(wanted=min(max(len(servers), limits.least), limits.most), since_s=now.at_s)
+        drained = sum(server.state == "drained" for server in servers)
+        limits = replace(limits, least=max(limits.least - drained, 0))
+        past = self._past or Past(wanted=min(max(len(serving(servers)), limits.least), limits.most), since_s=now.at_s)
+        if self._past is not None and drained > self._drained:
+            past = replace(past, wanted=max(past.wanted - (drained - self._drained), 0), since_s=now.at_s)
+        self._drained = drained
         decision, self._past = decide(limits, past, now)
         if decision.change or decision.cause != self._cause:
             self._say(past.wanted, decision)
         self._cause = decision.cause
-        self._wanted.set(decision.wanted)
         reconcile(self._plane, self._spec, servers, wanted=decision.wanted, local=decision.local, drain_s=self._drain_s)
-        for state in STATES:
-            self._servers.labels(state).set(sum(server.state == state for server in servers))
+        self._sizes.are(decision.wanted, servers)
         return decision
 
     def _say(self, before: int, decision: Decision) -> None:
@@ -72,7 +94,7 @@ class Autoscaler:
             unix_s=time.time(), before=before, wanted=decision.wanted, cause=decision.cause, reason=decision.reason
         )
         self.events.append(event)
-        self._decisions.labels(decision.cause).inc()
+        self._sizes.decisions.labels(decision.cause).inc()
         log.info("%d servers wanted, were %d: %s: %s", event.wanted, event.before, event.cause, event.reason)
 
 
@@ -81,9 +103,9 @@ def reconcile(
 ) -> None:
     """Start what is missing of `wanted` servers, of which `local` on the trainer's machine, and drain what is too much.
 
-    Servers that drain already do not count. Blocks while servers drain.
+    Servers that drain already, or were drained, do not count. Blocks while servers drain.
     """
-    staying = [server for server in servers if server.state != "draining"]
+    staying = serving(servers)
     for here, count in ((True, min(local, wanted)), (False, wanted - min(local, wanted))):
         have = [server for server in staying if is_local(server) is here]
         for name in next_names(servers, count - len(have), local=here):

@@ -42,8 +42,9 @@ class FleetSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedServer:
-    """One server of the fleet: `state` is pending (no box has room), starting, up, draining or lost; `node` the box's
-    address and `pid` its process there, as far as they are known.
+    """One server of the fleet: `state` is pending (no box has room), starting, up, draining, drained or lost; `node`
+    the box's address and `pid` its process there, as far as they are known. One that was drained by hand keeps its
+    place, and nothing runs there until it is freed.
     """
 
     name: str
@@ -63,14 +64,19 @@ class Plane(Protocol):
         """Have one more server, on the trainer's machine if `local`; it is placed when a box has room."""
 
     def drain(self, name: str, *, limit_s: float) -> int | None:
-        """End one in good order: its exit code, None for one that had no process. Blocks until it has ended, `limit_s`
-        at most, then it is killed.
+        """End one in good order and free its place: its exit code, None for one that had no process. Blocks until it
+        has ended, `limit_s` at most, then it is killed.
         """
 
 
 def is_local(server: PlacedServer) -> bool:
     """Whether it was started for the trainer's machine."""
     return server.name.startswith(_LOCAL)
+
+
+def serving(servers: Sequence[PlacedServer]) -> list[PlacedServer]:
+    """Those that serve or will: neither draining nor drained."""
+    return [server for server in servers if server.state not in ("draining", "drained")]
 
 
 def next_names(servers: Sequence[PlacedServer], count: int, *, local: bool) -> list[str]:

@@ -7,8 +7,10 @@ which the kernel ends with it. The only file that imports Ray.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -28,9 +30,17 @@ _ASK_S, _START_S, _TURN_S, _REST_S, _MOST_SOCKETS = 5.0, 60.0, 0.5, 2.0, 64
 
 
 class ServerActor:
-    """One server: claims a CPU socket of its box, runs the server on it and ends with it, to be restarted by Ray."""
+    """One server: claims a CPU socket of its box, runs the server on it and ends with it, to be restarted by Ray.
+
+    One that was drained to stay so holds its place with nothing in it, and ends for good if its box does.
+    """
 
     def __init__(self, name: str, spec: FleetSpec) -> None:
+        here = ray.get_runtime_context()
+        if here.was_current_actor_reconstructed and name in _held():
+            ray.kill(here.current_actor, no_restart=True)
+            threading.Event().wait(_START_S)  # it is killed while it waits: no child is started
+            os._exit(1)
         self._claim, self._socket = claim_socket()
         log = Path(tempfile.gettempdir()) / f"framefeed-{name}-{os.getpid()}.log"
         self._ended = threading.Event()
@@ -55,7 +65,8 @@ class ServerActor:
 
     def told(self) -> tuple[str, str, int, int]:
         """(state, box, CPU socket, process id)."""
-        state = "draining" if self._draining else "up" if self._code is None else "lost"
+        live, ended = ("draining", "drained") if self._draining else ("up", "lost")
+        state = live if self._code is None else ended
         return state, ray.util.get_node_ip_address(), self._socket, os.getpid()
 
     def drain(self, limit_s: float) -> int:
@@ -70,10 +81,11 @@ class ServerActor:
 
 
 class RecordActor:
-    """What the fleet is, for those who come later: its spec, and the bounds of its size."""
+    """What the fleet is, for those who come later: its spec, the bounds of its size, and who holds a place drained."""
 
     def __init__(self) -> None:
         self._kept: tuple[FleetSpec, int, int] | None = None
+        self._held: set[str] = set()
 
     def keep(self, spec: FleetSpec, least: int, most: int) -> None:
         """From now on."""
@@ -82,6 +94,24 @@ class RecordActor:
     def kept(self) -> tuple[FleetSpec, int, int] | None:
         """None of a fleet that never was up."""
         return self._kept
+
+    def hold(self, name: str, held: bool) -> None:
+        """A server of that name holds its place drained, or serves if it is started."""
+        (self._held.add if held else self._held.discard)(name)
+
+    def held(self) -> set[str]:
+        """The names of those that hold a place drained."""
+        return self._held
+
+
+def _held() -> set[str]:
+    """The names of servers that hold a place drained, as the fleet's record has them; none without one."""
+    try:
+        record = ray.get_actor(RECORD, namespace=NAMESPACE)
+        held: set[str] = ray.get(record.held.remote(), timeout=_ASK_S)
+    except (ValueError, RayError):
+        return set()
+    return held
 
 
 def claim_socket() -> tuple[socket.socket, int]:
@@ -101,33 +131,45 @@ def claim_socket() -> tuple[socket.socket, int]:
 
 
 class RayPlane:
-    """A Plane over the cluster at `address`; `with` ends the connection, and the servers stay."""
+    """A Plane over the cluster at `address`; `with` ends the connection, and the servers stay.
+
+    Until then what is printed goes to stderr: Ray prints by itself which boxes it has lost.
+    """
 
     def __init__(self, address: str) -> None:
         """Raises FramefeedError if there is no cluster."""
+        self._printed = contextlib.ExitStack()
         try:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RayError, ValueError, RuntimeError) as error:
             raise FramefeedError(f"--ray {address}: no cluster there: {error}") from None
 
     def __enter__(self) -> RayPlane:
+        self._printed.enter_context(contextlib.redirect_stdout(sys.stderr))
         return self
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
+        self._printed.close()
 
     def servers(self) -> list[PlacedServer]:
-        """Each asked what it is; one that does not say so within seconds is pending, or lost with its box."""
+        """Each asked what it is; one that does not say so within seconds is pending, or lost with its box. A place that
+        is held drained is so wherever its box went, until another box has it: there it ends.
+        """
         names = sorted(
             (one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == NAMESPACE),
         )
         ours = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
         asked = {name: self._ask(name, lambda actor: actor.told.remote()) for name in ours}
         ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=_ASK_S) if asked else ([], [])
-        return [self._placed(name, reply, reply in ready) for name, reply in asked.items()]
+        held = _held()
+        return [
+            self._placed(name, reply if reply in ready else None, held=name in held) for name, reply in asked.items()
+        ]
 
     def start(self, name: str, spec: FleetSpec, *, local: bool) -> None:
         """A detached actor that is restarted for ever, by whichever box has room."""
+        self._hold(name, held=False)
         wanted = {SOCKET: 1.0, LOCAL: 1.0} if local else {SOCKET: 1.0}
         actor = ray.remote(ServerActor).options(
             name=f"{PREFIX}{name}",
@@ -140,16 +182,20 @@ class RayPlane:
         )
         actor.remote(name, spec)
 
-    def drain(self, name: str, *, limit_s: float) -> int | None:
-        """As Plane.drain: one that no box has, or whose box is gone, ends at once."""
+    def drain(self, name: str, *, limit_s: float, stay: bool = False) -> int | None:
+        """As Plane.drain: one that no box has, or whose box is gone, ends at once. With `stay` its place is not freed:
+        nothing runs there until it is drained again, without.
+        """
         actor = self._actor(name)
+        self._hold(name, held=stay)
         code: int | None = None
         try:
             ray.get(actor.told.remote(), timeout=_ASK_S)
             code = ray.get(actor.drain.remote(limit_s), timeout=limit_s + 2 * _ASK_S)
         except (GetTimeoutError, RayActorError):
-            code = None
-        ray.kill(actor, no_restart=True)
+            stay = False  # it has no place
+        if not stay:
+            ray.kill(actor, no_restart=True)
         return code
 
     def keep(self, spec: FleetSpec, *, least: int, most: int) -> None:
@@ -176,6 +222,14 @@ class RayPlane:
         return kept
 
     @staticmethod
+    def _hold(name: str, *, held: bool) -> None:
+        try:
+            record = ray.get_actor(RECORD, namespace=NAMESPACE)
+            ray.get(record.hold.remote(name, held), timeout=_ASK_S)
+        except (ValueError, RayError) as error:
+            raise FramefeedError(f"the fleet's record does not answer, which the cluster's head has: {error}") from None
+
+    @staticmethod
     def _actor(name: str) -> Any:
         try:
             return ray.get_actor(f"{PREFIX}{name}", namespace=NAMESPACE)
@@ -186,11 +240,11 @@ class RayPlane:
         return ask(self._actor(name))
 
     @staticmethod
-    def _placed(name: str, reply: Any, ready: bool) -> PlacedServer:
-        if not ready:
-            return PlacedServer(name=name, state="pending")
+    def _placed(name: str, reply: Any, *, held: bool) -> PlacedServer:
+        if reply is None:
+            return PlacedServer(name=name, state="drained" if held else "pending")
         try:
             state, node, number, pid = ray.get(reply, timeout=_ASK_S)
         except RayError:
-            return PlacedServer(name=name, state="lost")
+            return PlacedServer(name=name, state="drained" if held else "lost")
         return PlacedServer(name=name, state=state, node=node, socket=number, pid=pid)

@@ -9,8 +9,9 @@ import dataclasses
 import logging
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from framefeed.cli.fleet.autoscaler import Autoscaler, reconcile
-from framefeed.cli.fleet.plane import MOST_SERVERS, FleetSpec, PlacedServer
+from framefeed.cli.fleet.plane import MOST_SERVERS, FleetSpec, PlacedServer, serving
 from framefeed.cli.fleet.policy import CALM_S, FleetLimits
 from framefeed.cli.fleet.signals import signals_of
 from framefeed.cli.log_lines import log_to_stderr
@@ -83,7 +84,9 @@ class FleetUp:
     drain_s: float = DRAIN_S
     """A server that is given back has so long to finish."""
     metrics_port: int = 9557
-    """Port of /metrics and /events on loopback; 0 picks a free one."""
+    """Port of /metrics and /events; 0 picks a free one."""
+    metrics_host: str = "127.0.0.1"
+    """Address of these; they have no authentication, so make them public only in a private network."""
     python: str = sys.executable
     """The Python that has framefeed, on every box."""
     serve: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -107,7 +110,8 @@ class FleetUp:
             least, most = (limits.least, limits.most) if self.watch else (self.servers, self.servers)
             plane.keep(spec, least=least, most=most)
             have = plane.servers()
-            wanted = max(self.servers, len(have)) if self.watch else self.servers
+            drained = sum(server.state == "drained" for server in have)
+            wanted = max(self.servers - drained, len(serving(have))) if self.watch else self.servers
             local = min(self.local, wanted)
             reconcile(plane, spec, have, wanted=wanted, local=local, drain_s=self.drain_s)
             if self.watch:
@@ -125,7 +129,7 @@ class FleetUp:
         registry = CollectorRegistry()
         scaler = Autoscaler(plane, spec, drain_s=self.drain_s, registry=registry)
         pages = Pages(self.watch, registry=self.registry, limit_s=_PAGE_S)
-        page_server = _serve(self.metrics_port, scaler, registry)
+        page_server = _serve(self.metrics_host, self.metrics_port, get=partial(_page, scaler, registry))
         history = History()
         log.info("decisions are at %s/events, counts at %s/metrics", page_server.url, page_server.url)
         try:
@@ -146,8 +150,8 @@ class FleetUp:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetScale:
-    """Have so many servers; those that are too many are drained. A `fleet up --watch` that runs
-    keeps to it too."""
+    """Have so many servers; those that are too many are drained, and places that `fleet drain` left
+    empty are used again. A `fleet up --watch` that runs keeps to it too."""
 
     count: Annotated[int, tyro.conf.Positional]
     """So many; 0 ends the fleet."""
@@ -164,6 +168,9 @@ class FleetScale:
         with connected(self.ray) as plane:
             spec, _, _ = plane.kept()
             plane.keep(spec, least=self.count, most=self.count)
+            for server in plane.servers():
+                if server.state == "drained":
+                    plane.drain(server.name, limit_s=self.drain_s)
             servers = plane.servers()
             local = min(sum(server.name.startswith("local-") for server in servers), self.count)
             reconcile(plane, spec, servers, wanted=self.count, local=local, drain_s=self.drain_s)
@@ -171,8 +178,9 @@ class FleetScale:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetDrain:
-    """End one server of the fleet in good order. It tells its trainers, finishes what it has and is gone. A
-    `fleet up --watch` that runs starts another in its place."""
+    """End one server of the fleet in good order. It tells its trainers, finishes what it has and is gone; its place on
+    its box stays empty until `fleet scale`. A `fleet up --watch` that runs wants one fewer from then on, and starts
+    another elsewhere only when a rank starves for it."""
 
     name: Annotated[str, tyro.conf.Positional]
     """As `fleet status` names it."""
@@ -184,7 +192,7 @@ class FleetDrain:
     def run(self) -> None:
         """Drain. Blocks until it is gone. Raises FramefeedError for one that is not there, or did not end with 0."""
         with connected(self.ray) as plane:
-            code = plane.drain(self.name, limit_s=self.drain_s)
+            code = plane.drain(self.name, limit_s=self.drain_s, stay=True)
         if code != 0:
             raise FramefeedError(f"{self.name} is gone, but not in good order: exit code {code}; its log says why")
 
@@ -216,15 +224,16 @@ def _table(servers: list[PlacedServer]) -> Table:
     return table
 
 
-def _serve(port: int, scaler: Autoscaler, registry: CollectorRegistry) -> PageServer:
-    def get(path: str) -> Page:
-        if path == "/metrics":
-            return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
-        if path == "/events":
-            return 200, "application/json", msgspec.json.encode([dataclasses.asdict(one) for one in scaler.events])
-        return 404, "text/plain; charset=utf-8", b"/metrics or /events\n"
+def _page(scaler: Autoscaler, registry: CollectorRegistry, path: str) -> Page:
+    if path == "/metrics":
+        return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+    if path == "/events":
+        return 200, "application/json", msgspec.json.encode([dataclasses.asdict(one) for one in scaler.events])
+    return 404, "text/plain; charset=utf-8", b"/metrics or /events\n"
 
+
+def _serve(host: str, port: int, *, get: Callable[[str], Page]) -> PageServer:
     try:
-        return PageServer("127.0.0.1", port, get=get)
-    except OSError as error:
-        raise BadInput(f"--metrics-port {port} cannot be had: {error.strerror}") from None
+        return PageServer(host, port, get=get)
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"--metrics-host {host} --metrics-port {port} cannot be had: {error}") from None

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from bench.models import memory_tables
-from bench.tables import decode_tables, front_table, sampler_table, transport_table
+from framefeed_bench.models import memory_tables
+from framefeed_bench.tables import decode_tables, front_table, sampler_table, transport_table
 
 RESULTS = Path(__file__).parents[3] / "bench/results"
 

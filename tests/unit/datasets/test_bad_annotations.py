@@ -56,7 +56,7 @@ CASES: dict[str, tuple[str, dict[str, str], str]] = {
     "label of another data set": (
         "table",
         {"val.csv": "video,label\nb1,x\nb2,x\n"},
-        r"no row of table val of .* can be used \(2 not in the manifest\): are they of another data set\? row 0 .*'b1'",
+        r"no row of table val .* can be used \(2 not in the manifest\): are they of another data set\? line 2 .*'b1'",
     ),
     "wrong header": ("table", {"val.csv": "path,label\na,x\n"}, "has the header 'path, label', wanted video"),
     "no header": ("table", {"val.csv": ""}, "has the header 'nothing', wanted video"),
@@ -67,9 +67,42 @@ CASES: dict[str, tuple[str, dict[str, str], str]] = {
     "past the end": (
         "table",
         {"val.csv": "video,start,end,text\na,1,2,x\na,9,12,y\n"},
-        r"row 1 of .* past the end \(it has 10 s\); 1 of 2 rows cannot be used .*, or --data.absent leave_out",
+        r"line 3 of .* past the end \(it has 10 s\); 1 of 2 rows cannot be used .*, or --data.absent leave_out",
     ),
-    "no JSON": ("table", {"val.jsonl": "{'video': 'a'}\n"}, "line 1 is .*, wanted an object in JSON"),
+    "no JSON": ("table", {"val.jsonl": "{'video': 'a'}\n"}, "line 1: it is .*, wanted an object in JSON"),
+    "a name twice in JSON": ("table", {"val.jsonl": '{"video":"a","label":1,"label":2}\n'}, "it has 'label' twice"),
+    "a column twice": (
+        "table",
+        {"val.csv": "video,label,label\na,1,0\n"},
+        "has the column 'label' twice in its header",
+    ),
+    "a column of EPIC's twice": ("ek100_cls", epic(f"{HEADER},narration", ROW), "has the column 'narration' twice"),
+    "semicolons": (
+        "table",
+        {"val.csv": "video;start;end;label\na;0;1;0\n"},
+        "its fields are parted by semicolons, wanted commas",
+    ),
+    "tabs": ("table", {"val.csv": "video\tlabel\na\t0\n"}, "parted by tabs, wanted commas"),
+    "commas in a .tsv": (
+        "table",
+        {"val.tsv": "video,label\na,0\n"},
+        "by commas, wanted tabs, as its name ends in .tsv",
+    ),
+    "spaces in a header": ("table", {"val.csv": "video, label\na, 0\n"}, "spaces around them, wanted none"),
+    "capitals in a header": ("table", {"val.csv": "Video,Label\na,0\n"}, "capitals, wanted lower case"),
+    "Python's digits": ("table", {"val.csv": "video,end,label\na,1_0,0\n"}, "line 2: end is '1_0', wanted seconds"),
+    "digits of another script": (
+        "table",
+        {"val.csv": "video,end,label\na,\u0662,0\n"},
+        "line 2: end is .*, wanted seconds",
+    ),
+    "no finite number": ("table", {"val.csv": "video,end,label\na,inf,0\n"}, "line 2: end is 'inf', wanted seconds"),
+    "the line at which a record begins": (
+        "table",
+        {"val.csv": 'video,end,text\n\na,1,"x\ny"\na,no,"x\ny"\n'},
+        "line 5: end is 'no', wanted seconds",
+    ),
+    "half a character": ("table", {"val.jsonl": '{"video":"a","text":"\\ud800"}\n'}, "line 1: .* half a character"),
     "no UTF-8": ("table", {"val.csv": "video,label\na,\udcff\n"}, "no UTF-8 text: byte 14 is 0xff"),
     "header of the sentences": (
         "ek100_cls",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.pairs import PairsBench, bytes_beside_text, manifest_of_pairs, write_pairs
+from framefeed_bench.pairs import PairsBench, bytes_beside_text, manifest_of_pairs, write_pairs
 from trainer_client.datasets.annotated import AnnotatedDataset, Naming
 from trainer_client.datasets.annotation import text_of
 from trainer_client.datasets.column_writer import new_columns

@@ -136,7 +136,8 @@ def test_every_row_is_used_or_counted(tmp_path: Path) -> None:
     rows = [
         ("here", 1.0, 2.0, "ok"),
         ("gone", 1.0, 2.0, "no video"),
-        ("here", 9.5, 10.9, "ends within a second behind the end"),
+        ("here", 9.5, 10.03, "ends within a frame behind the end"),
+        ("here", 9.5, 10.09, "ends two frames behind the end"),
         ("here", 3.0, 3.0, "no length"),
         ("here", 10.0, 12.0, "begins at the end"),
         ("here", 1.0, 11.5, "ends too late"),
@@ -149,14 +150,14 @@ def test_every_row_is_used_or_counted(tmp_path: Path) -> None:
     dataset = opened(tmp_path, manifest, "ego4d", tmp_path, absent="leave_out")
     assert said(dataset) == [
         ("here", 1.0, 2.0, ("ok",), {}),
-        ("here", 9.5, 10.0, ("ends within a second behind the end",), {}),
+        ("here", 9.5, 10.0, ("ends within a frame behind the end",), {}),
         ("here", 4.0, 5.0, ("last",), {}),
     ]
-    assert dataset.left_out == {ABSENT: 1, NO_SPAN: 2, PAST_END: 2, NO_TEXT: 1}
+    assert dataset.left_out == {ABSENT: 1, NO_SPAN: 2, PAST_END: 3, NO_TEXT: 1}
     assert dataset.annotated == len(dataset) + sum(dataset.left_out.values())
-    assert [dataset.row(at) for at in range(3)] == dataset.rows.tolist() == [0, 2, 8]
+    assert [dataset.row(at) for at in range(3)] == dataset.rows.tolist() == [0, 2, 9]
     with pytest.raises(
-        BadInput, match=r"row 1 of ego4d train of .*'gone' \[1, 2\) s, not in the manifest; 6 of 9 rows"
+        BadInput, match=r"row 1 of ego4d train of .*'gone' \[1, 2\) s, not in the manifest; 7 of 10 rows"
     ):
         opened(tmp_path, manifest, "ego4d", tmp_path)
 

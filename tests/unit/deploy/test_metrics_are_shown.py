@@ -19,6 +19,7 @@ from decode_server.service.process_metrics import ProcessCollector
 from decode_server.service.refusals import Refusals
 from deploy.grafana.dashboards import BOARDS, FOLDER, write
 from deploy.grafana.panel import SOURCE_UID, Panel
+from framefeed.cli.fleet.autoscaler import FleetSizes
 from trainer_client.evaluate.score_metrics import ScoreMetrics
 from trainer_client.measures.metrics import FeedCollector
 from trainer_client.measures.stats import FeedState, Ledger, snapshot
@@ -43,7 +44,7 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*framefeed[a-zA-Z0-9_:]*|framefeed_[
 
 
 def families() -> list[Metric]:
-    """What a server and a trainer export before anything has happened."""
+    """What a server, a trainer and a fleet's autoscaler export before anything has happened."""
     server = Metrics(Capacity(queue=1, workers=1, buffer_pool_bytes=1, threads={0: 1}))
     server.registry.register(ProcessCollector(lambda: []))
     Refusals(server.registry)
@@ -52,9 +53,11 @@ def families() -> list[Metric]:
     ScoreMetrics(trainer)
     state = FeedState(servers={"tcp://a:1": "up"}, metrics_pages={"tcp://a:1": "a:9555"})
     trainer.register(FeedCollector(lambda: snapshot(Ledger(), state, rank=0)))
+    fleet = CollectorRegistry()
+    FleetSizes(fleet)
     return [
         family
-        for registry in (server.registry, trainer)
+        for registry in (server.registry, trainer, fleet)
         for family in registry.collect()
         if family.name.startswith("framefeed_")
     ]

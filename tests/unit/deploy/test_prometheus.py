@@ -43,10 +43,13 @@ def test_replicas_are_found_by_name_and_never_as_one_target() -> None:
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     for job in config["scrape_configs"]:
         assert "static_configs" not in job  # of a scaled service: a random replica at each scrape
+        assert job["file_sd_configs"][0]["files"] == [f"targets/{job['job_name']}*.json"]
+    *scaled, autoscaler = config["scrape_configs"]
+    for job in scaled:
         (names,) = job["dns_sd_configs"]
         assert names["names"] == [job["job_name"]]
-        assert job["file_sd_configs"][0]["files"] == [f"targets/{job['job_name']}*.json"]
-    told = [job["http_sd_configs"][0]["url"] for job in config["scrape_configs"]]
+    assert autoscaler.keys() == {"job_name", "file_sd_configs"}  # one process, on no name of Compose's
+    told = [job["http_sd_configs"][0]["url"] for job in scaled]
     assert told == [f"http://trainer:9556{path}" for path in (DECODE, TRAINER)]
 
 

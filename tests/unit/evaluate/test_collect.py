@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from framefeed.errors import BadInput
-from models.block import StackConfig
-from models.classifier import Classifier, ClassifierConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.pixel_norm import CLIP, IMAGENET, LAVILA
-from models.text import TextConfig
-from models.tubelets import TubeletGrid
-from models.vit import ViTConfig
-from models.weights.saved_model import save_model
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.pixel_norm import CLIP, IMAGENET, LAVILA
+from framefeed_models.text import TextConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.saved_model import save_model
 from tests.manifests import manifest_of
 from tests.unit.trainer.small_run import make_batch
 from trainer_client.datasets.annotated import AnnotatedDataset

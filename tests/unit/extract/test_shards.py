@@ -80,8 +80,8 @@ def test_what_goes_on_after_any_shard_is_equal_to_what_was_not_disturbed(tmp_pat
     wanted = bytes_in(tmp_path / "whole")
     for kept in range(4):
         again = tmp_path / f"after{kept}"
-        folder_in(again, form)
-        for name in sorted(wanted)[1 : 1 + kept]:
+        again.mkdir()
+        for name in sorted(wanted)[: 1 + kept]:
             (again / name).write_bytes(wanted[name])
         folder = folder_in(again, form)
         done, said, damage = folder.whole()
@@ -124,15 +124,22 @@ def test_half_precision_is_half_the_bytes(tmp_path: Path) -> None:
     assert load_file(tmp_path / "features-00000-of-00003.safetensors")["features"].dtype == np.float16
 
 
-def test_a_folder_of_something_else_is_refused_by_what_differs(tmp_path: Path) -> None:
+def test_an_extraction_that_ends_before_its_first_shard_leaves_nothing_that_refuses_another(tmp_path: Path) -> None:
     folder_in(tmp_path)
+    assert bytes_in(tmp_path) == {}
+    ShardFolder(tmp_path, shard_file("safetensors"), samples=10, shard_rows=4).open({"weights": "v", "shape": (2, 3)})
+
+
+def test_a_folder_of_something_else_is_refused_by_what_differs(tmp_path: Path) -> None:
+    fill(folder_in(tmp_path), clips=4)
     other = ShardFolder(tmp_path, shard_file("safetensors"), samples=10, shard_rows=4)
     with pytest.raises(BadInput, match="weights was w and is v; wanted the same or another --out"):
         other.open({"weights": "v", "shape": (2, 3)})
     (tmp_path / "extract.json").write_text("{")
     with pytest.raises(BadInput, match=r"extract\.json is no JSON"):
         folder_in(tmp_path)
-    (tmp_path / "extract.json").unlink()
+    for path in tmp_path.iterdir():
+        path.unlink()
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(BadInput, match=r"has thesis\.tex and no extract\.json"):
         folder_in(tmp_path)

@@ -119,6 +119,46 @@ def test_a_load_takes_the_fleet_from_one_to_three_and_back(
     assert registry.get_sample_value("framefeed_fleet_servers", {"state": "pending"}) == 0
 
 
+def measured(at_s: float, *, servers: int, starvation: float = 0.0) -> Signals:
+    """What a run says that takes 180 clips/s, of servers that give 100 each."""
+    return Signals(
+        at_s=at_s,
+        servers=servers,
+        verdict="decode_bound" if starvation else "trainer_bound",
+        starvation=starvation,
+        demand_clips_s=180,
+        could_clips_s=100 * servers,
+    )
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_one_that_was_drained_by_hand_is_not_replaced_until_a_rank_starves_for_it(least: int) -> None:
+    """Nor is it where the fleet was to have so many at least (`fleet scale 2`)."""
+    plane, registry = MemoryPlane(9, *up("decode-0", "decode-1")), CollectorRegistry()
+    scaler = Autoscaler(plane, SPEC, drain_s=1, registry=registry)
+    limits = FleetLimits(least=least, most=2, calm_s=60, settle_s=10)
+    for at_s in (0.0, 5.0):
+        assert scaler.turn(limits, measured(at_s, servers=2)).wanted == 2
+    plane.have["decode-1"] = replace(plane.have["decode-1"], state="drained")
+    for at_s in (10.0, 15.0, 100.0):
+        assert scaler.turn(limits, measured(at_s, servers=1)).wanted == 1
+        assert sorted(plane.have) == ["decode-0", "decode-1"], "as drained as it was"
+    assert registry.get_sample_value("framefeed_fleet_servers", {"state": "drained"}) == 1
+    scaler.turn(limits, measured(105.0, servers=1, starvation=0.4))
+    assert sorted(plane.have) == ["decode-0", "decode-1", "decode-2"]
+    del plane.have["decode-1"]  # its place was freed
+    scaler.turn(limits, measured(110.0, servers=2))
+    assert sorted(plane.have) == ["decode-0", "decode-2"]
+
+
+def test_an_autoscaler_that_comes_later_leaves_one_drained_as_it_is() -> None:
+    plane = MemoryPlane(9, *up("decode-0"), *up("decode-1", state="drained"))
+    Autoscaler(plane, SPEC, drain_s=1, registry=CollectorRegistry()).turn(
+        FleetLimits(least=2, most=4), measured(0.0, servers=1)
+    )
+    assert sorted(plane.have) == ["decode-0", "decode-1"]
+
+
 def test_a_server_that_did_not_end_well_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     plane = MemoryPlane(9, *up("decode-0"))
     plane.code = 1

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from models.block import StackConfig
-from models.classifier import ClassifierConfig
-from models.dual_encoder import DualEncoderConfig
-from models.text import TextConfig
-from models.timesformer import TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAEConfig
-from models.vit import clip_vit
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.vit import clip_vit
 
 D, T, F, P, G, E, V, L = 48, 32, 3, 8, 16, 24, 60, 12
 HIDDEN, TEXT_HIDDEN, DEPTH = 96, 64, 2

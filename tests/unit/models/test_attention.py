@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.attention import Backend, attend
-from models.attention_reference import causal_mask
+from framefeed_models.attention import Backend, attend
+from framefeed_models.attention_reference import causal_mask
 
 # What runs on a CPU; the others refuse it here and are held to the same in tests/gpu.
 BACKENDS: tuple[Backend, ...] = ("reference", "sdpa", "sdpa-flash")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.attention import attend
-from models.attention_flash import FlashPackage, choose_package, installed_packages
-from models.attention_reference import reference_dense
-from models.packing import make_packing
+from framefeed_models.attention import attend
+from framefeed_models.attention_flash import FlashPackage, choose_package, installed_packages
+from framefeed_models.attention_reference import reference_dense
+from framefeed_models.packing import make_packing
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.block import (
+from framefeed_models.block import (
     VIT_STACKS,
     Block,
     Checkpointing,
@@ -24,7 +24,7 @@ from models.block import (
     init_truncated_normal,
     init_xavier,
 )
-from models.packing import make_packing
+from framefeed_models.packing import make_packing
 
 CONFIG = StackConfig(width=16, depth=3, heads=4)
 

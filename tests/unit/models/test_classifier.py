@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.block import StackConfig
-from models.classifier import EPIC_VERBS_NOUNS_ACTIONS, Classifier, ClassifierConfig
-from models.timesformer import TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.vit import ViTConfig, clip_vit
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import EPIC_VERBS_NOUNS_ACTIONS, Classifier, ClassifierConfig
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.vit import ViTConfig, clip_vit
 
 STACK = StackConfig(width=32, depth=2, heads=2, mlp_ratio=2.0)
 VIT = ViTConfig(grid=TubeletGrid(frames=4, height_px=16, width_px=16, patch_px=8), stack=STACK)

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.block import StackConfig
-from models.classifier import Classifier, ClassifierConfig
-from models.clip_noise import ClipDropout, clip_bits, clip_scales, fold
-from models.cmae import CMAE, CMAEConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.text import TextConfig
-from models.timesformer import TimeSformer, TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAE, VideoMAEConfig
-from models.vit import VideoViT, clip_vit
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.clip_noise import ClipDropout, clip_bits, clip_scales, fold
+from framefeed_models.cmae import CMAE, CMAEConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformer, TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAE, VideoMAEConfig
+from framefeed_models.vit import VideoViT, clip_vit
 
 STACK = StackConfig(width=32, depth=2, heads=2, mlp_ratio=2.0, drop_path=0.5, drop_path_rule="constant")
 VIT = replace(clip_vit(STACK, frames=2, size_px=16, patch_px=4), patch_dropout=0.5, dropout=0.3)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.block import StackConfig
-from models.cmae import CMAE, CMAEConfig, shifted_views, split_rows
-from models.cmae_heads import info_nce
-from models.tubelets import TubeletGrid, cut_cubes, join_cubes
-from models.videomae import VideoMAEConfig
+from framefeed_models.block import StackConfig
+from framefeed_models.cmae import CMAE, CMAEConfig, shifted_views, split_rows
+from framefeed_models.cmae_heads import info_nce
+from framefeed_models.tubelets import TubeletGrid, cut_cubes, join_cubes
+from framefeed_models.videomae import VideoMAEConfig
 from tests.unit.models.parity import gradients, largest_difference
 
 GRID = TubeletGrid(frames=4, height_px=8, width_px=8, patch_px=4)

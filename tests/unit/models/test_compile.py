@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.block import Stack, StackConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.packing import make_packing
-from models.text import TextConfig
-from models.timesformer import TimeSformer, TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAE, VideoMAEConfig
-from models.vit import VideoViT, ViTConfig, clip_vit
+from framefeed_models.block import Stack, StackConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.packing import make_packing
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformer, TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAE, VideoMAEConfig
+from framefeed_models.vit import VideoViT, ViTConfig, clip_vit
 
 pytestmark = pytest.mark.slow  # tracing takes seconds a model
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.block import StackConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig, avion
-from models.text import TextConfig
-from models.timesformer import TimeSformer, TimeSformerConfig
-from models.vit import VideoViT, clip_vit
+from framefeed_models.block import StackConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig, avion
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformer, TimeSformerConfig
+from framefeed_models.vit import VideoViT, clip_vit
 
 STACK = StackConfig(width=32, depth=2, heads=2, mlp_ratio=2.0)
 VIDEO = clip_vit(STACK, frames=2, size_px=16, patch_px=8)

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.block import StackConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.embedding import ClipEmbedding, Positions, fit_positions
-from models.encoder import feature_of, make_encoder, valid_cubes
-from models.positions import resize_cells, resize_slots
-from models.text import TextConfig
-from models.timesformer import TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.vit import Pool, VideoViT, ViTConfig, clip_vit
+from framefeed_models.block import StackConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.embedding import ClipEmbedding, Positions, fit_positions
+from framefeed_models.encoder import feature_of, make_encoder, valid_cubes
+from framefeed_models.positions import resize_cells, resize_slots
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.vit import Pool, VideoViT, ViTConfig, clip_vit
 
 STACK = StackConfig(width=16, depth=1, heads=2)
 SHORT = clip_vit(STACK, frames=4, size_px=8, patch_px=4)

@@ -16,17 +16,17 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from models.block import StackConfig
-from models.cmae import CMAE, CMAEConfig
-from models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
-from models.weights.config_json import ModelConfig, build_model
-from models.weights.files import WeightsFileError, read_checkpoint, write_weights
-from models.weights.init_from import InitReport, encoder_prefix, init_from
-from models.weights.key_table import WeightsMismatchError
-from models.weights.natural import NotForModelError
-from models.weights.recognise import recognise
-from models.weights.saved_model import model_of, save_model
-from models.weights.traits import encoder_of, follow
+from framefeed_models.block import StackConfig
+from framefeed_models.cmae import CMAE, CMAEConfig
+from framefeed_models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
+from framefeed_models.weights.config_json import ModelConfig, build_model
+from framefeed_models.weights.files import WeightsFileError, read_checkpoint, write_weights
+from framefeed_models.weights.init_from import InitReport, encoder_prefix, init_from
+from framefeed_models.weights.key_table import WeightsMismatchError
+from framefeed_models.weights.natural import NotForModelError
+from framefeed_models.weights.recognise import recognise
+from framefeed_models.weights.saved_model import model_of, save_model
+from framefeed_models.weights.traits import encoder_of, follow
 from tests.unit.models import foreign_checkpoints as foreign
 from tests.unit.models.foreign_checkpoints import Shapes, random_weights
 from tests.unit.models.parity import randomise

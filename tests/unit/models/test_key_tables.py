@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.vit import VideoViT
-from models.weights.config_json import ModelConfig, build_model
-from models.weights.key_table import WeightsMismatchError, export_weights, fill_model, import_weights
-from models.weights.tables import Source, choose_table
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.vit import VideoViT
+from framefeed_models.weights.config_json import ModelConfig, build_model
+from framefeed_models.weights.key_table import WeightsMismatchError, export_weights, fill_model, import_weights
+from framefeed_models.weights.tables import Source, choose_table
 from tests.unit.models import foreign_checkpoints as foreign
 from tests.unit.models.foreign_checkpoints import Shapes, random_weights
 

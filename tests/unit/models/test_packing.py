@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.attention import Backend, PackedHeads, attend, attend_packed
-from models.packing import Packing, make_packing, pack, unpack
+from framefeed_models.attention import Backend, PackedHeads, attend, attend_packed
+from framefeed_models.packing import Packing, make_packing, pack, unpack
 
 CPU = torch.device("cpu")
 

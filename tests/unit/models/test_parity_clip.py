@@ -9,12 +9,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from models.block import Activation, StackConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.text import TextConfig
-from models.vit import VideoViT, clip_vit
-from models.weights.key_table import import_weights
-from models.weights.transformers_clip import transformers_clip_table
+from framefeed_models.block import Activation, StackConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.text import TextConfig
+from framefeed_models.vit import VideoViT, clip_vit
+from framefeed_models.weights.key_table import import_weights
+from framefeed_models.weights.transformers_clip import transformers_clip_table
 from tests.unit.models.parity import Weights, gradients, largest_difference, randomise
 
 VISION = StackConfig(width=48, depth=3, heads=4, mlp_ratio=2.0, activation="quick_gelu", norm_eps=1e-5)

@@ -9,11 +9,11 @@ import torch
 import transformers
 from torch import Tensor
 
-from models.block import StackConfig
-from models.timesformer import FrozenInTimeBlock, TimeSformer, TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.weights.forms import CLASS_ROW_IN_BATCH, in_batch, kernel, one, rename
-from models.weights.key_table import KeyTable, Rule, import_weights
+from framefeed_models.block import StackConfig
+from framefeed_models.timesformer import FrozenInTimeBlock, TimeSformer, TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.weights.forms import CLASS_ROW_IN_BATCH, in_batch, kernel, one, rename
+from framefeed_models.weights.key_table import KeyTable, Rule, import_weights
 from tests.unit.models.parity import Weights, gradients, largest_difference, randomise
 
 GRID = TubeletGrid(frames=3, height_px=32, width_px=32, tubelet_frames=1, patch_px=8)

@@ -8,14 +8,14 @@ import transformers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from models.block import StackConfig
-from models.classifier import Classifier, ClassifierConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAE, VideoMAEConfig
-from models.vit import VideoViT
-from models.weights.key_table import import_weights
-from models.weights.transformers_videomae import transformers_table
-from models.weights.videomae import AnyVideoMAE
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAE, VideoMAEConfig
+from framefeed_models.vit import VideoViT
+from framefeed_models.weights.key_table import import_weights
+from framefeed_models.weights.transformers_videomae import transformers_table
+from framefeed_models.weights.videomae import AnyVideoMAE
 from tests.unit.models.parity import Weights, gradients, largest_difference, randomise
 
 GRID = TubeletGrid(frames=4, height_px=32, width_px=32, patch_px=8)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from models.positions import grid_positions, resize_cells, resize_slots, sincos_positions
+from framefeed_models.positions import grid_positions, resize_cells, resize_slots, sincos_positions
 
 
 def test_equals_the_equation_entry_by_entry() -> None:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from models.block import StackConfig
-from models.classifier import Classifier, ClassifierConfig
-from models.cmae import CMAE, CMAEConfig
-from models.dual_encoder import DualEncoder, DualEncoderConfig, split_rows
-from models.text import TextConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAE, VideoMAEConfig
-from models.vit import clip_vit
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.cmae import CMAE, CMAEConfig
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig, split_rows
+from framefeed_models.text import TextConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAE, VideoMAEConfig
+from framefeed_models.vit import clip_vit
 from tests.unit.models.parity import largest_difference
 
 STACK = StackConfig(width=32, depth=2, heads=2, mlp_ratio=2.0)

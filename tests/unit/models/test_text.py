@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.block import StackConfig
-from models.text import TextConfig, TextTransformer
+from framefeed_models.block import StackConfig
+from framefeed_models.text import TextConfig, TextTransformer
 
 CONFIG = TextConfig(
     stack=StackConfig(width=32, depth=2, heads=2, mlp_ratio=2.0, norm_eps=1e-5, causal=True), vocabulary=50, context=10

@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.weights.files import WeightsFileError, read_weights
-from models.weights.torch_archive import ArchiveError, load_archive
+from framefeed_models.weights.files import WeightsFileError, read_weights
+from framefeed_models.weights.torch_archive import ArchiveError, load_archive
 
 BODY = {"model": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}, "step": 3, "config": "{}"}
 

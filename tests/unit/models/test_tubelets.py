@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.tubelets import TubeletGrid, cut_cubes, join_cubes
+from framefeed_models.tubelets import TubeletGrid, cut_cubes, join_cubes
 
 GRID = TubeletGrid(frames=4, height_px=6, width_px=8, tubelet_frames=2, patch_px=2)
 

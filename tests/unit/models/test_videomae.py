@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.block import StackConfig
-from models.positions import sincos_positions
-from models.tubelets import TubeletGrid, cut_cubes, join_cubes
-from models.videomae import (
+from framefeed_models.block import StackConfig
+from framefeed_models.positions import sincos_positions
+from framefeed_models.tubelets import TubeletGrid, cut_cubes, join_cubes
+from framefeed_models.videomae import (
     PRESETS,
     VideoMAE,
     VideoMAEConfig,

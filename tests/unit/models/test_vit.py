@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d
 
-from models.block import StackConfig
-from models.positions import sincos_positions
-from models.tubelets import TubeletGrid, join_cubes
-from models.vit import VideoViT, ViTConfig, clip_vit, keep_patches
+from framefeed_models.block import StackConfig
+from framefeed_models.positions import sincos_positions
+from framefeed_models.tubelets import TubeletGrid, join_cubes
+from framefeed_models.vit import VideoViT, ViTConfig, clip_vit, keep_patches
 
 GRID = TubeletGrid(frames=4, height_px=8, width_px=12, patch_px=4)
 STACK = StackConfig(width=16, depth=2, heads=2)

@@ -14,15 +14,15 @@ import torch
 import transformers
 from torch import nn
 
-from models.classifier import Classifier
-from models.cmae import CMAEConfig
-from models.videomae import PRESETS, VideoMAE
-from models.vit import VideoViT
-from models.weights.config_json import ModelConfig, build_model, config_from_json, config_to_json
-from models.weights.files import WeightsFileError, read_weights, write_weights
-from models.weights.init_from import init_from
-from models.weights.key_table import WeightsMismatchError
-from models.weights.saved_model import load_model, save_for_transformers, save_model
+from framefeed_models.classifier import Classifier
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.videomae import PRESETS, VideoMAE
+from framefeed_models.vit import VideoViT
+from framefeed_models.weights.config_json import ModelConfig, build_model, config_from_json, config_to_json
+from framefeed_models.weights.files import WeightsFileError, read_weights, write_weights
+from framefeed_models.weights.init_from import init_from
+from framefeed_models.weights.key_table import WeightsMismatchError
+from framefeed_models.weights.saved_model import load_model, save_for_transformers, save_model
 from tests.unit.models import foreign_checkpoints as foreign
 from tests.unit.models.parity import randomise
 

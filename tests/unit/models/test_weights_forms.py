@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.tubelets import TubeletGrid, cut_cubes
-from models.weights import forms
-from models.weights.config_json import build_model
-from models.weights.key_table import Form
+from framefeed_models.tubelets import TubeletGrid, cut_cubes
+from framefeed_models.weights import forms
+from framefeed_models.weights.config_json import build_model
+from framefeed_models.weights.key_table import Form
 from tests.unit.models import foreign_checkpoints as foreign
 
 SIZES = st.integers(1, 5)

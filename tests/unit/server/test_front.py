@@ -270,3 +270,15 @@ def test_no_request_is_kept_longer_than_the_server_allows() -> None:
     run_until_sent(front, listeners, stops, replies=3)
     assert admission.due_s == pytest.approx([7.0] * 4)
     buffer_pool.close()
+
+
+@pytest.mark.parametrize("room", [1, 5])
+def test_calls_of_a_client_that_is_gone_are_dropped_beside_its_earlier_ones(room: int) -> None:
+    """The listener has heard that it left while some of its calls still wait to be read."""
+    listeners, pool, stops = FakeListeners(20, full_every=1000), FakePool(room=room), FakeStops()
+    listeners.principal = lambda client: client.decode() if len(listeners.calls) >= 12 else ""  # type: ignore[method-assign]
+    buffer_pool = BufferPool(64 * 8192)
+    front = front_of(listeners, pool, stops, buffer_pool=buffer_pool)
+    run_until_sent(front, listeners, stops, replies=8)
+    assert (listeners.sent, len(listeners.calls), front.in_flight) == (8, 0, 0)
+    buffer_pool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_the_table_counts_and_a_line_says_why() -> None:
         "refused: c.mp4: no frame of it decodes",
         "ignored: 3 .txt, 1 hidden",
     ]
+
+
+def test_what_was_not_decoded_is_counted_and_not_called_sound(tmp_path: Path) -> None:
+    refused = replace(REFUSED, decoded=False)
+    report = Report(files=(WHOLE, replace(WHOLE, decoded=False), replace(PART, decoded=False), refused), ignored={})
+    told = "not decoded: 2 of those used; 'framefeed index --check' finds damage inside their pictures"
+    assert _shown(report)[2] == told
+    report.write(tmp_path / "r.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert [row["decoded"] for row in rows] == [True, False, False, False]
 
 
 def test_a_terminal_gets_a_bounded_number_of_lines() -> None:

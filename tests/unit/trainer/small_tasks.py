@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from models.block import StackConfig
-from models.classifier import ClassifierConfig
-from models.cmae import CMAEConfig
-from models.dual_encoder import DualEncoderConfig
-from models.text import TextConfig
-from models.tubelets import TubeletGrid
-from models.videomae import VideoMAEConfig
-from models.vit import ViTConfig
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.text import TextConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.vit import ViTConfig
 from tests.unit.trainer.small_run import make_batch
 from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample

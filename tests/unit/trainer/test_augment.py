@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import BadInput
-from models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
+from framefeed_models.pixel_norm import CLIP, IMAGENET, LAVILA, PixelNorm
 from trainer_client.training.augment.pixels import Siting, normalise_rgb, normalise_yuv, yuv_to_rgb
 
 HEIGHT_PX, WIDTH_PX = 48, 64

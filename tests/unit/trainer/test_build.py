@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from framefeed.errors import BadInput
-from models.classifier import Classifier, ClassifierConfig
-from models.cmae import CMAEConfig
-from models.dual_encoder import DualEncoderConfig
-from models.weights.saved_model import save_model
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.weights.saved_model import save_model
 from tests.unit.trainer.small_run import make_batch
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.annotation import Annotation, text_of
@@ -174,7 +174,7 @@ def _equal(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool
     ("spec", "says"),
     [
         (VideoEncoder(family="timesformer", patch_dropout=0.5), "patch_dropout is 0.5, wanted 0"),
-        (VideoEncoder(size_px=100), "height_px is 100, wanted a multiple of 16"),
+        (VideoEncoder(size_px=100), "--size-px is 100, wanted a multiple of 16"),
         (VideoEncoder(drop_path=1.5), "drop_path is 1.5"),
     ],
 )

@@ -20,7 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from framefeed.errors import BadInput, StorageFault
-from models.weights.checkpoint_folder import CheckpointError, check_parts, layout, read_header, read_part, read_whole
+from framefeed_models.weights.checkpoint_folder import (
+    CheckpointError,
+    check_parts,
+    layout,
+    read_header,
+    read_part,
+    read_whole,
+)
 from tests.mutations import mangled, restructured
 from tests.unit.trainer.small_run import NoStops, make_loop
 from tests.unit.trainer.stored_runs import kept_in, said_of, save, write_part

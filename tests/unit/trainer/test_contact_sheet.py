@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from models.videomae import PRESETS
+from framefeed_models.videomae import PRESETS
 from tests.unit.trainer.small_run import CPU, make_batch
 from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.pixels import yuv_to_rgb

@@ -14,14 +14,14 @@ import torch
 import transformers
 
 from framefeed.errors import BadInput
-from models.cmae import CMAE, CMAEConfig
-from models.tubelets import TubeletGrid
-from models.videomae import PRESETS, VideoMAE, VideoMAEConfig
-from models.weights.config_json import ModelConfig
-from models.weights.files import read_weights
-from models.weights.init_from import encoder_prefix
-from models.weights.saved_model import load_model
-from models.weights.traits import encoder_of
+from framefeed_models.cmae import CMAE, CMAEConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import PRESETS, VideoMAE, VideoMAEConfig
+from framefeed_models.weights.config_json import ModelConfig
+from framefeed_models.weights.files import read_weights
+from framefeed_models.weights.init_from import encoder_prefix
+from framefeed_models.weights.saved_model import load_model
+from framefeed_models.weights.traits import encoder_of
 from tests.unit.trainer.small_tasks import TASKS
 from tests.unit.trainer.stored_runs import save
 from trainer_client.samples import Sample

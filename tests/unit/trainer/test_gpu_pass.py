@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from framefeed.clip import Colour
-from models.pixel_norm import CLIP
+from framefeed_models.pixel_norm import CLIP
 from trainer_client.training.augment.augment import TO_RGB
+from trainer_client.training.augment.blur import blur_in_place
 from trainer_client.training.augment.draws import draw_augmentations
 from trainer_client.training.augment.one_pass import Pass, one_pass
 from trainer_client.training.augment.pixels import colour_maps
@@ -30,6 +31,8 @@ CASES = {
     "flip": AugmentOptions(flip=0.5),
     "all": ALL,
     "noise": AugmentOptions(erase=1.0, erase_noise=True),
+    "blur": AugmentOptions(blur=0.7, blur_px=(0.5, 3.0)),
+    "wide blur": AugmentOptions(blur=1.0, blur_px=(5.0, 9.0), jitter=1.0),
 }
 
 
@@ -44,6 +47,9 @@ def test_the_kernel_is_the_plain_version(name: str, shape: tuple[int, ...]) -> N
         draws[TO_RGB] = colour_maps(COLOURS)
     what = Pass(norm=CLIP, dtype=torch.float32, noise=CASES[name].erase_noise)
     seen, wanted = (each(pixels, draws, torch.arange(7, 10), what=what) for each in (gpu_pass, one_pass))
+    if "blur_rows_M" in draws:
+        assert len(draws["blur_rows_M"])
+        blur_in_place(wanted, draws["blur_rows_M"], draws["blur_taps_MK"])
     assert seen.shape == wanted.shape
     # A place or a code just at an edge may be rounded to the other side of it.
     assert ((seen - wanted).abs() > 1e-4).float().mean() < 1e-3

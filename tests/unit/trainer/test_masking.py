@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
-from models.videomae import split_mask
+from framefeed_models.videomae import split_mask
 from trainer_client.training.augment.masking import CubeMask, MaskShape
 
 PAPER = CubeMask(slots=8, cells=196, ratio=0.9)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from framefeed.errors import BadInput, FramefeedError
-from models.pixel_norm import IMAGENET, LAVILA
-from models.timesformer import TimeSformer, TimeSformerConfig
+from framefeed_models.pixel_norm import IMAGENET, LAVILA
+from framefeed_models.timesformer import TimeSformer, TimeSformerConfig
 from tests.unit.trainer.small_tasks import CPU, GRID, STACK, TASKS
 from tests.unit.trainer.stored_runs import save
 from tests.unit.trainer.test_export import recipe_config

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from framefeed.errors import BadInput
-from models.block import StackConfig
-from models.classifier import Classifier, ClassifierConfig
-from models.tubelets import TubeletGrid
-from models.videomae import PRESETS, VideoMAE
-from models.vit import ViTConfig
+from framefeed_models.block import StackConfig
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import PRESETS, VideoMAE
+from framefeed_models.vit import ViTConfig
 from trainer_client.training.optimizers import (
     Lion,
     OptimizerConfig,

@@ -12,9 +12,9 @@ import math
 import pytest
 import torch
 
-from models.dual_encoder import avion
-from models.videomae import PRESETS
-from models.weights.traits import encoder_of
+from framefeed_models.dual_encoder import avion
+from framefeed_models.videomae import PRESETS
+from framefeed_models.weights.traits import encoder_of
 from trainer_client.samples import Sample
 from trainer_client.text.tokens import TokenLayout
 from trainer_client.training.augment.rule import AugmentOptions

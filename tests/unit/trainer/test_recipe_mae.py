@@ -12,7 +12,7 @@ import torch
 
 from framefeed.cli.command import main
 from framefeed.errors import BadInput
-from models.videomae import PRESETS, VideoMAEConfig
+from framefeed_models.videomae import PRESETS, VideoMAEConfig
 from tests.manifests import manifest_of
 from trainer_client.samples import Sample
 from trainer_client.training.processes import ranks_in
@@ -63,15 +63,15 @@ def root(tmp_path: Path) -> Path:
         (("--micro-clips", "0"), "--micro-clips is 0"),
         (("--skip-step", "-1"), "--skip-step (-1,)"),
         (("--optimizer", "adam"), "adamw"),
-        (("--layer-decay", "2"), "layer_decay is 2"),
-        (("--average-decay", "1"), "decay is 1.0"),
-        (("--size-px", "100"), "height_px is 100, wanted a multiple of 8"),
-        (("--frames", "7"), "frames is 7, wanted a multiple of 2"),
+        (("--layer-decay", "2"), "--layer-decay is 2, wanted more than 0, at most 1"),
+        (("--average-decay", "1"), "--average-decay is 1, wanted 0 or more and less than 1"),
+        (("--size-px", "100"), "--size-px is 100, wanted a multiple of 8"),
+        (("--frames", "7"), "--frames is 7, wanted a multiple of 2"),
         (("--stride-frames", "0"), "stride is 0"),
-        (("--mask-ratio", "1.5"), "ratio is 1.5"),
+        (("--mask-ratio", "1.5"), "--mask-ratio is 1.5, wanted more than 0 and less than 1"),
         (("--window-s", "0"), "--window-s is 0"),
         (("--crop-scale", "0", "1"), "scale is (0.0, 1.0)"),
-        (("--betas", "0.9", "1.5"), "betas are (0.9, 1.5)"),
+        (("--betas", "0.9", "1.5"), "--betas is 0.9 1.5, wanted both 0 or more and less than 1"),
         (("--prefetch-mib", "0"), "--prefetch-mib is 0"),
         (("--servers", "localhost:5555"), "names no transport"),
         (("--metrics-host", "203.0.113.1"), "metrics: 203.0.113.1:0 cannot be taken"),

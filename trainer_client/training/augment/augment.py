@@ -38,15 +38,15 @@ def host_draws(options: AugmentOptions, batch: Batch) -> dict[str, Tensor]:
 def augment_clips(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, what: Pass) -> Tensor:
     """Clips as Batch has them to normalised ones, (B, C, T, Y, X), by the draws of `host_draws` on the same device.
 
-    On a GPU one kernel, on a CPU torch's operations. Chroma lies half way between pixels, libswscale's siting and so
-    that of every clip which a server has scaled. Waits for nothing.
+    On a GPU one kernel, and one for what is blurred, on a CPU torch's operations. Chroma lies half way between pixels,
+    libswscale's siting and so that of every clip which a server has scaled. Waits for nothing.
     Raises BadInput on a GPU without Triton, and for clips that are none.
     """
     yuv = pixels.ndim == 4
     check_clips(pixels, yuv=yuv)
     if pixels.device.type == "cuda":
-        x_BCTYX = _gpu_pass()(pixels, draws, seeds_B, what=what)
-    elif draws.keys() <= {TO_RGB}:  # plane by plane takes a third of the time that pixel by pixel does
+        return _gpu_pass()(pixels, draws, seeds_B, what=what)
+    if draws.keys() <= {TO_RGB}:  # plane by plane takes a third of the time that pixel by pixel does
         codes = map_yuv(pixels, draws[TO_RGB], siting="center") if yuv else pixels.permute(0, 4, 1, 2, 3).float()
         x_BCTYX = normalise_codes(codes, what.norm).to(what.dtype).contiguous()
     else:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-_PARTS = 16  # of a batch: what is being blurred takes a sixteenth of its memory, three times
+PARTS = 16
+"""A batch is blurred in so many parts: what is being blurred takes a sixteenth of its memory, on a CPU three times."""
 
 
 def blur_taps(widths_px: npt.NDArray[np.float64], *, widest_px: float) -> npt.NDArray[np.float32]:
@@ -32,7 +33,7 @@ def blur_in_place(x_BCTYX: Tensor, rows_M: Tensor, taps_MK: Tensor) -> None:
 
     Borders are mirrored without repeating the outermost pixel, as torchvision's.
     """
-    many = max(1, len(x_BCTYX) // _PARTS)
+    many = max(1, len(x_BCTYX) // PARTS)
     for some_M, taps in zip(torch.split(rows_M, many), torch.split(taps_MK, many), strict=True):
         x_BCTYX.index_copy_(0, some_M, _blurred(x_BCTYX.index_select(0, some_M), taps.to(x_BCTYX.dtype)))
 

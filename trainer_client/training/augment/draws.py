@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framefeed.draws import U64, draws_at, keys_u64
 from framefeed.errors import BadInput
+from framefeed_models.clip_noise import clip_keys, fold
 from trainer_client.training.augment.blur import blur_taps
 from trainer_client.training.augment.colour_steps import grey_step, jitter_steps, no_steps
 from trainer_client.training.augment.rand_augment import rand_augment
@@ -21,6 +22,7 @@ from trainer_client.training.augment.rule import AugmentOptions, ClipShape
 
 # Streams of a clip's seed, beside those of framefeed.draws: one for each augmentation, so that none moves another.
 _FLIP, _JITTER, _GREY, _BLUR, _RAND, _ERASE, _FRAMES = range(201, 208)
+NOISE = 211  # of what fills an erased box, which the device draws
 
 
 def draw_augmentations(options: AugmentOptions, seeds: U64, shape: ClipShape) -> dict[str, Tensor]:
@@ -28,8 +30,9 @@ def draw_augmentations(options: AugmentOptions, seeds: U64, shape: ClipShape) ->
 
     `frames_BT`, which frames to take; `map_B23`, from a pixel (x, y, 1) that goes on to where it is taken;
     `matrix_BS33`, `offset_BS3`, `pivot_BS` and `points_BS4`, the colour steps (see ColourSteps); `box_B4`, left, top,
-    right, bottom of what is erased; `blur_rows_M`, int64, which clips to blur, and `blur_taps_MK`, with what. What the
-    options leave out is not there. Raises BadInput for clips with too few frames for the shift.
+    right, bottom of what is erased; `keys_B2`, int32, what its noise follows; `blur_rows_M`, int64, which clips to
+    blur, and `blur_taps_MK`, with what. What the options leave out is not there.
+    Raises BadInput for clips with too few frames for the shift.
     """
     b = len(seeds)
     found = dict[str, npt.NDArray[np.generic]]()
@@ -56,7 +59,17 @@ def draw_augmentations(options: AugmentOptions, seeds: U64, shape: ClipShape) ->
         found["box_B4"] = _boxes(options, seeds, shape)
     if options.blur:
         found |= _blurs(options, seeds)
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in found.items()}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in found.items()}
+    if options.erase and options.erase_noise:
+        tensors["keys_B2"] = noise_keys(torch.from_numpy(seeds.view(np.int64)))
+    return tensors
+
+
+def noise_keys(seeds_B: Tensor) -> Tensor:
+    """What the noise in a clip's erased box is hashed with, as `clip_keys` has it."""
+    folded_B = fold(seeds_B, NOISE)
+    assert folded_B is not None
+    return clip_keys(folded_B)
 
 
 def uniforms(seeds: U64, *, stream: int, draws: int) -> npt.NDArray[np.float64]:

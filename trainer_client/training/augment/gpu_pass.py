@@ -1,7 +1,7 @@
 """`one_pass` as a kernel: each program reads the bytes of some pixels of a frame and writes them, augmented, once.
 
-It keeps nothing but its output, and nothing waits for it. It knows what `one_pass` knows; the one file that knows
-Triton, which comes with torch's CUDA build. With TRITON_INTERPRET=1 it runs on a CPU, so that it can be compared there.
+It keeps nothing but its output, and nothing waits for it. It knows what `one_pass` knows, and that blur comes last.
+Triton comes with torch's CUDA build. With TRITON_INTERPRET=1 it runs on a CPU, so that it can be compared there.
 
 Axes: B clips, F frames as fed, T frames that go on, Y rows, X columns, S colour steps.
 """
@@ -15,14 +15,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from models.clip_noise import clip_keys, fold
-from trainer_client.training.augment.one_pass import FILL, NOISE, Pass
+from trainer_client.training.augment.gpu_blur import gpu_blur
+from trainer_client.training.augment.one_pass import FILL, Pass
 
 _PIXELS = 512  # of a program
 
 
 def gpu_pass(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, what: Pass) -> Tensor:
-    """As `one_pass`, of contiguous clips on a GPU. Does not wait for it."""
+    """As `one_pass` and then `blur_in_place`, of contiguous clips on a GPU. Does not wait for it."""
     yuv, pixels = pixels.ndim == 4, pixels.contiguous()
     b, fed = pixels.shape[:2]
     height, width = pixels.shape[2] * 2 // 3 if yuv else pixels.shape[2], pixels.shape[3]
@@ -36,11 +36,7 @@ def gpu_pass(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, wh
         means = torch.empty((b, 3), device=pixels.device)
         _mean_kernel[b, 3](pixels, means, **shape, BLOCK=1024)
     noise = "box_B4" in draws and what.noise
-    keys = nothing
-    if noise:
-        folded_B = fold(seeds_B, NOISE)
-        assert folded_B is not None
-        keys = clip_keys(folded_B)
+    keys = draws["keys_B2"] if noise else nothing
     given = (
         draws.get(name, nothing)
         for name in (
@@ -69,6 +65,8 @@ def gpu_pass(pixels: Tensor, draws: Mapping[str, Tensor], seeds_B: Tensor, *, wh
         FILL=FILL,
         BLOCK=_PIXELS,
     )
+    if "blur_rows_M" in draws:
+        gpu_blur(out_BCTYX, draws["blur_rows_M"], draws["blur_taps_MK"])
     return out_BCTYX
 
 

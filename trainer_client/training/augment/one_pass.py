@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.clip_noise import clip_bits, fold
-from models.pixel_norm import PixelNorm
+from framefeed_models.clip_noise import clip_bits, fold
+from framefeed_models.pixel_norm import PixelNorm
 from trainer_client.training.augment.colour_steps import GREY
+from trainer_client.training.augment.draws import NOISE
 
 Planes = tuple[Tensor, Tensor, Tensor]
 FILL = 127.5  # of places outside the picture, in codes
-NOISE = 211  # of a clip's seeds, for what fills an erased box
 _RED, _GREEN, _BLUE = (float(weight) for weight in GREY)
 
 

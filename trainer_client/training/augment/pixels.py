@@ -15,7 +15,7 @@ from torch import Tensor
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
-from models.pixel_norm import IMAGENET, PixelNorm
+from framefeed_models.pixel_norm import IMAGENET, PixelNorm
 
 Siting = Literal["left", "center"]
 

@@ -13,14 +13,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.classifier import Classifier
-from models.cmae import CMAE
-from models.dual_encoder import DualEncoder
-from models.pixel_norm import PixelNorm
-from models.tubelets import TubeletGrid
-from models.videomae import SplitMask, VideoMAE
-from models.weights.config_json import ModelConfig
-from models.weights.traits import encoder_of
+from framefeed_models.classifier import Classifier
+from framefeed_models.cmae import CMAE
+from framefeed_models.dual_encoder import DualEncoder
+from framefeed_models.pixel_norm import PixelNorm
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import SplitMask, VideoMAE
+from framefeed_models.weights.config_json import ModelConfig
+from framefeed_models.weights.traits import encoder_of
 
 BATCH, VISIBLE, MASKED, LENGTH = "batch", "visible", "masked", "length"
 _CLIPS, _MASK_SHARE = 2, 0.75

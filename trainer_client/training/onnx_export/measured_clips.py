@@ -10,7 +10,7 @@ from torch import Tensor
 from framefeed.crops import ResizedCentreCrop
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Segments
-from models.tubelets import TubeletGrid
+from framefeed_models.tubelets import TubeletGrid
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions

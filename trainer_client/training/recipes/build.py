@@ -11,16 +11,16 @@ from torch import nn
 
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
-from models.classifier import ClassifierConfig
-from models.cmae import CMAEConfig
-from models.dual_encoder import DualEncoderConfig
-from models.encoder import EncoderConfig
-from models.pixel_norm import IMAGENET, PixelNorm
-from models.videomae import VideoMAEConfig
-from models.vit import ViTConfig
-from models.weights.config_json import ModelConfig
-from models.weights.init_from import InitReport, init_from
-from models.weights.traits import encoder_of
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.encoder import EncoderConfig
+from framefeed_models.pixel_norm import IMAGENET, PixelNorm
+from framefeed_models.videomae import VideoMAEConfig
+from framefeed_models.vit import ViTConfig
+from framefeed_models.weights.config_json import ModelConfig
+from framefeed_models.weights.init_from import InitReport, init_from
+from framefeed_models.weights.traits import encoder_of
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.datasets.annotation import labels_of, relevancy_of, text_of
 from trainer_client.feed.buckets import Buckets, into_buckets

@@ -9,7 +9,7 @@ from framefeed.crops import CentreCrop, Crop, MultiScaleCrop, RandomResizedCrop,
 from framefeed.errors import BadInput
 from framefeed.sampling import Dense, Sampling, Segments
 from framefeed.sampling_rules import PublishedRule
-from models.tubelets import TubeletGrid
+from framefeed_models.tubelets import TubeletGrid
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.buckets import BucketRule, ClipLengths, ShortSide
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.weights.init_from import Accepted
+from framefeed_models.weights.init_from import Accepted
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.training.learning import LearningOptions
 from trainer_client.training.recipes.clip_spec import ClipSpec

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
-from models.weights.traits import encoder_of
+from framefeed_models.weights.traits import encoder_of
 from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec

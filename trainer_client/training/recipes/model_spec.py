@@ -15,20 +15,20 @@ import torch
 import tyro
 
 from framefeed.errors import BadInput
-from models.attention import Backend
-from models.attention_flash import PACKAGES
-from models.block import VIT_STACKS, Activation, Checkpointing, DropPathRule, StackConfig
-from models.classifier import ClassifierConfig
-from models.cmae import CMAEConfig
-from models.dual_encoder import DualEncoderConfig
-from models.encoder import EncoderConfig
-from models.pixel_norm import PIXEL_NORMS, PixelNorm
-from models.text import TextConfig
-from models.timesformer import TimeSformerConfig
-from models.tubelets import TubeletGrid
-from models.videomae import PRESETS, VideoMAEConfig
-from models.vit import ViTConfig, clip_vit
-from models.weights.config_json import ModelConfig
+from framefeed_models.attention import Backend
+from framefeed_models.attention_flash import PACKAGES
+from framefeed_models.block import VIT_STACKS, Activation, Checkpointing, DropPathRule, StackConfig
+from framefeed_models.classifier import ClassifierConfig
+from framefeed_models.cmae import CMAEConfig
+from framefeed_models.dual_encoder import DualEncoderConfig
+from framefeed_models.encoder import EncoderConfig
+from framefeed_models.pixel_norm import PIXEL_NORMS, PixelNorm
+from framefeed_models.text import TextConfig
+from framefeed_models.timesformer import TimeSformerConfig
+from framefeed_models.tubelets import TubeletGrid
+from framefeed_models.videomae import PRESETS, VideoMAEConfig
+from framefeed_models.vit import ViTConfig, clip_vit
+from framefeed_models.weights.config_json import ModelConfig
 from trainer_client.text.tokens import TokenLayout
 
 ConfigT = TypeVar("ConfigT")
@@ -131,7 +131,7 @@ class VideoEncoder:
     """How pixels are normalised, as the weights were trained."""
 
     def config(self) -> EncoderConfig:
-        """Raises ValueError for values that make no network."""
+        """Raises BadInput or ValueError for values that make no network."""
         stack = replace(
             _TINY if self.size == "tiny" else VIT_STACKS[self.size],
             activation=self.activation,
@@ -139,16 +139,17 @@ class VideoEncoder:
             drop_path=self.drop_path,
             drop_path_rule=self.drop_path_rule,
         )
+        if self.patch_px < 1:
+            raise BadInput(f"--patch-px is {self.patch_px}, wanted at least 1")
+        patches = TubeletGrid(height_px=self.patch_px, width_px=self.patch_px, patch_px=self.patch_px)
         if self.family == "videomae":
-            grid = TubeletGrid(
-                frames=self.frames, height_px=self.size_px, width_px=self.size_px, patch_px=self.patch_px
-            )
             return ViTConfig(
-                grid=grid,
+                grid=_grid(patches, frames=self.frames, size_px=self.size_px),
                 stack=stack,
                 positions="grid" if self.size == "tiny" else "flat",
                 patch_dropout=self.patch_dropout,
             )
+        _grid(replace(patches, tubelet_frames=1), frames=self.frames, size_px=self.size_px)
         vit = clip_vit(stack, frames=self.frames, size_px=self.size_px, patch_px=self.patch_px)
         if self.family == "clip":
             return replace(vit, patch_dropout=self.patch_dropout)
@@ -261,5 +262,10 @@ def decided(config: ModelConfig) -> ModelConfig:
 
 
 def _grid(preset: TubeletGrid, *, frames: int | None, size_px: int | None) -> TubeletGrid:
+    """The preset's cubes over clips of these sizes. Raises BadInput, by the option, for one that they do not tile."""
+    for option, value, step in (("--frames", frames, preset.tubelet_frames), ("--size-px", size_px, preset.patch_px)):
+        if value is not None and (value < 1 or value % step):
+            wanted = f"a multiple of {step}" if value >= 1 and step > 1 else "at least 1"
+            raise BadInput(f"{option} is {value}, wanted {wanted}")
     height_px, width_px = (preset.height_px, preset.width_px) if size_px is None else (size_px, size_px)
     return replace(preset, frames=preset.frames if frames is None else frames, height_px=height_px, width_px=width_px)

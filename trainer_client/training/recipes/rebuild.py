@@ -14,7 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from framefeed.errors import BadInput
-from models.weights.checkpoint_folder import CheckpointError, numbered, read_header, read_part
+from framefeed_models.weights.checkpoint_folder import CheckpointError, numbered, read_header, read_part
 from trainer_client.feed.batch import Batch
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader

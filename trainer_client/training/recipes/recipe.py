@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, cast
 import tyro
 
 from framefeed.errors import BadInput
-from models.weights.init_from import Accepted
+from framefeed_models.weights.init_from import Accepted
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.eval_options import EvalOptions
 from trainer_client.training.augment.rule import AugmentOptions
@@ -73,6 +73,8 @@ class Length:
     def __post_init__(self) -> None:
         if self.batch_clips < 1:
             raise BadInput(f"--batch-clips is {self.batch_clips}, wanted at least 1")
+        if not 0 <= self.seed < 1 << 64:
+            raise BadInput(f"--seed is {self.seed}, wanted 0 to 2**64 - 1")
         if self.steps is None and self.epochs is None:
             raise BadInput("--steps and --epochs are both None, wanted one of them")
         if self.steps is not None and self.steps < 1:

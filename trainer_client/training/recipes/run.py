@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from framefeed.errors import BadInput
-from models.weights.config_json import config_to_json
+from framefeed_models.weights.config_json import config_to_json
 from trainer_client.datasets.class_file import write_class_file
 from trainer_client.feed.buckets import Buckets
 from trainer_client.text.narration_bpe import TOKENIZER_NAME, NarrationTokenizer
@@ -16,6 +16,7 @@ from trainer_client.training.feed_options import FeedPlan
 from trainer_client.training.launcher import launch
 from trainer_client.training.loop import Ending, TrainLoop
 from trainer_client.training.processes import joined, ranks_in
+from trainer_client.training.ranks import clips_of_a_rank
 from trainer_client.training.recipes.build import Built, build, fill
 from trainer_client.training.recipes.evaluating import Where, open_evaluator
 from trainer_client.training.recipes.model_spec import decided
@@ -41,6 +42,7 @@ def train(recipe: Recipe) -> None:
     """
     options = recipe.how.compute
     if options.nproc > 1 and ranks_in().world == 1:
+        clips_of_a_rank(recipe.what.length.batch_clips, world=options.nproc)
         launch(lambda path: write_recipe(path, recipe), processes=options.nproc)
         return
     with joined(options.where()) as ranks:
@@ -72,15 +74,9 @@ def _train(recipe: Recipe, compute: Compute) -> None:
 
 
 def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, steps: int) -> Run[ClipInputs]:
-    """The run before its first step, its recipe and tokenizer beside it. Raises BadInput for first weights that do not
-    fit."""
-    what, out = recipe.what, recipe.how.session.out
-    if compute.ranks.rank == 0:
-        write_recipe(out / RECIPE_NAME, recipe)
-        if isinstance(built.tokenizer, NarrationTokenizer):
-            built.tokenizer.save(out / TOKENIZER_NAME)
-        if built.data.class_names:
-            write_class_file(out, built.data.class_names)
+    """The run before its first step. Raises BadInput for first weights that do not fit."""
+    what = recipe.what
+    session.on_begin.append(lambda: _write_records(recipe, built))
     for note in (built.data.note, transformers_note(built.model)):
         if note:
             session.tell(note)
@@ -99,6 +95,16 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
         average=Average(task.model, decay=what.learning.average_decay),
         seed=what.length.seed,
     )
+
+
+def _write_records(recipe: Recipe, built: Built) -> None:
+    """What makes the run again, and what its weights were trained on."""
+    out = recipe.how.session.out
+    write_recipe(out / RECIPE_NAME, recipe)
+    if isinstance(built.tokenizer, NarrationTokenizer):
+        built.tokenizer.save(out / TOKENIZER_NAME)
+    if built.data.class_names:
+        write_class_file(out, built.data.class_names)
 
 
 def feed_plan(recipe: Recipe, built: Built) -> FeedPlan:

@@ -21,6 +21,9 @@ class MaeSpec:
     mask_shape: MaskShape = "tube"
     """What is hidden as a whole: tube, a place through all frames; random, a single cube; frame, all places of one."""
 
+    def __post_init__(self) -> None:
+        _check_mask_ratio(self.mask_ratio)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CmaeSpec:
@@ -34,6 +37,13 @@ class CmaeSpec:
     """The second view begins up to so many frames of the clip later; clips are so much longer than the model's."""
     momentum: float = 0.996
     """Share of itself that the target network keeps in a step."""
+
+    def __post_init__(self) -> None:
+        _check_mask_ratio(self.mask_ratio)
+        if self.longest_shift < 0:
+            raise BadInput(f"--longest-shift is {self.longest_shift}, wanted 0 or more frames")
+        if not 0 <= self.momentum <= 1:
+            raise BadInput(f"--momentum is {self.momentum:g}, wanted 0 to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +100,12 @@ class ClassifySpec:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.smoothing < 1.0:
-            raise BadInput(f"classify: smoothing is {self.smoothing}, wanted 0 <= smoothing < 1")
+            raise BadInput(f"--smoothing is {self.smoothing:g}, wanted 0 or more and less than 1")
+
+
+def _check_mask_ratio(ratio: float) -> None:
+    if not 0 < ratio < 1:
+        raise BadInput(f"--mask-ratio is {ratio:g}, wanted more than 0 and less than 1")
 
 
 TaskSpec = MaeSpec | CmaeSpec | ContrastiveSpec | RankingSpec | ClassifySpec

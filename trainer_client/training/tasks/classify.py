@@ -14,8 +14,8 @@ from torch.nn.functional import log_softmax
 
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
-from models.classifier import Classifier, ClassifierConfig
-from models.pixel_norm import CLIP, PixelNorm
+from framefeed_models.classifier import Classifier, ClassifierConfig
+from framefeed_models.pixel_norm import CLIP, PixelNorm
 from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
 from trainer_client.training.augment.mixup import Mix, MixRule, swap

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from framefeed.draws import SHIFT, draw_below
 from framefeed.errors import BadInput
-from models.cmae import CMAE, CMAEConfig, later_frames, split_rows, two_views
-from models.pixel_norm import IMAGENET
+from framefeed_models.cmae import CMAE, CMAEConfig, later_frames, split_rows, two_views
+from framefeed_models.pixel_norm import IMAGENET
 from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.masking import CubeMask, MaskShape
 from trainer_client.training.device_feed import DeviceBatch

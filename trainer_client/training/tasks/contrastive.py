@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models.dual_encoder import DualEncoder, DualEncoderConfig, DualEncoding
-from models.pixel_norm import CLIP, PixelNorm
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig, DualEncoding
+from framefeed_models.pixel_norm import CLIP, PixelNorm
 from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
 from trainer_client.text.tokens import Tokenizer

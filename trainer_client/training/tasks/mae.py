@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.pixel_norm import IMAGENET
-from models.videomae import SplitMask, VideoMAE, VideoMAEConfig, VideoMAEOutput, rebuild_clips, split_mask
+from framefeed_models.pixel_norm import IMAGENET
+from framefeed_models.videomae import SplitMask, VideoMAE, VideoMAEConfig, VideoMAEOutput, rebuild_clips, split_mask
 from trainer_client.feed.batch import Batch
 from trainer_client.training.augment.masking import CubeMask, MaskShape
 from trainer_client.training.device_feed import DeviceBatch, to_device

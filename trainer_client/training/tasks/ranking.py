@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from framefeed.errors import BadInput
-from models.dual_encoder import DualEncoder, DualEncoderConfig
-from models.pixel_norm import CLIP, PixelNorm
+from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig
+from framefeed_models.pixel_norm import CLIP, PixelNorm
 from trainer_client.feed.batch import Batch
 from trainer_client.samples import Sample
 from trainer_client.training.device_feed import DeviceBatch

@@ -195,7 +195,7 @@ class GatewayListener:
                 for number in numbers:
                     self._delivered(number)
             case Arrived(client, principal):
-                self._clients[self._prefix + client] = _Client(principal)
+                self._clients[self._prefix + client] = _Client(principal or "unknown")
             case Left(client):
                 self._clients.pop(self._prefix + client, None)
             case Refused(reason, times, who, why):
