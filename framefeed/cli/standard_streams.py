@@ -56,7 +56,7 @@ class _Stdout(io.FileIO):
 
     failure: OSError | None = None
 
-    def write(self, data: ReadableBuffer) -> int | None:
+    def write(self, data: ReadableBuffer, /) -> int:
         """As FileIO does."""
         try:
             return super().write(data)
