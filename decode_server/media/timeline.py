@@ -260,10 +260,8 @@ class _Draft:
         for (by, _), run in groupby(_runs(clock.contradicted), key=lambda one: one[1:]):
             packets = [packet for packet, *_ in run]
             off = f"{abs(float(by * base)):.2f} s {'ahead of' if by > 0 else 'behind'}"
-            one, more = (
-                f"a frame's time stamp is {off} its",
-                f"the time stamps of {len(packets)} frames are {off} their",
-            )
+            one = f"a frame's time stamp is {off} its"
+            more = f"the time stamps of {len(packets)} frames are {off} their"
             times = [self._would_show(packet, by) for packet in packets]
             told.append((times, f"{one if len(packets) == 1 else more} neighbours'"))
         for times, reason in told[:_MOST_LINES]:
