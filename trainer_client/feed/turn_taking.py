@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 
 class Turn:
@@ -39,8 +40,9 @@ class TurnTaking:
             number = self._number
             while (holder := self._turns.setdefault(number, turn)) is not turn:
                 if not holder.over:
+                    this, other = show_value(turn.thread), show_value(holder.thread)
                     raise BadInput(
-                        f"{self._what} is used by thread {turn.thread!r} while thread {holder.thread!r} is inside "
+                        f"{self._what} is used by thread {this} while thread {other} is inside "
                         "next(): wanted one thread at a time; iterate in one and hand batches over by a queue"
                     )
                 number += 1
