@@ -61,7 +61,9 @@ class ClipLoader(HomeProcess):
 
     It begins to prefetch at the first next() and may begin before its servers do. After an error that ended the feed,
     load_state_dict(state_dict()) makes it try again from the batch that was next. Use it in a `with`, or close() it.
-    One thread at a time iterates; another that comes while it is inside is refused. Any thread may read `stats` and
+    An exception that a signal's handler raises inside any call leaves it as if that had not been made, or made: in
+    `batch = next(loader)`, and not in a `for`, also between the two, and then state_dict() has that batch in it. One
+    thread at a time iterates; another that comes while it is inside is refused. Any thread may read `stats` and
     `options`, and close() it. It belongs to the process that made it: in another one everything but close(), which does
     nothing there, raises BadInput, and so does pickling it.
     """

@@ -29,6 +29,7 @@ UNFINISHED_FOLDER = "framefeed.unfinished"
 """Where, below the index folder, an index lies that was not finished, while there is a finished one."""
 USES_NAME = "framefeed.uses.json"
 _USES_BYTES = 1 << 32
+_RULES = 2  # of what is used of a file: one more whenever an index of before is not to be believed any more
 _PACKETS_BYTES = 1 << 36  # of all packet indices
 
 Probed = tuple[PacketIndex, MediaUse]
@@ -82,6 +83,7 @@ def known_records(
 class _Uses(Struct):
     max_gap_s: float
     uses: dict[str, MediaUse]
+    rules: int = 1
 
 
 def write_uses(folder: Path, probed: Mapping[str, Probed], *, max_gap_s: float) -> None:
@@ -89,16 +91,16 @@ def write_uses(folder: Path, probed: Mapping[str, Probed], *, max_gap_s: float) 
     longest pause that was not cut out. Raises OSError.
     """
     told = {path: use for path, (_, use) in probed.items() if use.losses or use.notes}
-    write_whole(folder / USES_NAME, msgspec.json.encode(_Uses(max_gap_s, told)))
+    write_whole(folder / USES_NAME, msgspec.json.encode(_Uses(max_gap_s, told, _RULES)))
 
 
 def _read_uses(folder: Path, *, max_gap_s: float) -> dict[str, MediaUse] | None:
-    """What was written for this longest pause; None where it was another, or cannot be read."""
+    """What was written for this longest pause by these rules; None where they were others, or it cannot be read."""
     try:
         uses = msgspec.json.decode(read_regular(folder / USES_NAME, limit_bytes=_USES_BYTES), type=_Uses)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
-    return uses.uses if uses.max_gap_s == max_gap_s else None
+    return uses.uses if (uses.max_gap_s, uses.rules) == (max_gap_s, _RULES) else None
 
 
 def write_records(

@@ -46,10 +46,11 @@ class TurnTaking:
                         "next(): wanted one thread at a time; iterate in one and hand batches over by a queue"
                     )
                 number += 1
+                if self._number < number:  # noqa: PLR1730 - to the assignment no other thread runs, nor a handler
+                    self._number = number
             if self._number <= number:
                 break
             self._turns.pop(number, None)  # another thread had later turns, and forgot this one's, since it was read
-        self._number = number
         for before in list(self._turns):
             if before < number:
                 self._turns.pop(before, None)

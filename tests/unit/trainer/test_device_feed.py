@@ -178,10 +178,19 @@ def test_what_is_ahead_stays_for_the_next_with_and_goes_when_the_source_moves() 
         assert feed.take().batch.step == 3
 
 
+class WholeFeed(MadeFeed):
+    """As a loader's, its next() gives a batch and counts it, or neither, wherever an exception comes from outside."""
+
+    def __next__(self) -> Batch:
+        made = make_batch(self.step, frames=2, side_px=4)
+        self.step += 1
+        return made
+
+
 def test_an_exception_from_outside_loses_and_doubles_no_batch() -> None:
     """At any instruction where CPython may run a signal's handler, in fetch(), fill() or take()."""
     taken, number, came = list[int](), 1, True
-    with DeviceFeed(MadeFeed(), Preparing(), device=CPU) as feed:
+    with DeviceFeed(WholeFeed(), Preparing(), device=CPU) as feed:
         while came:
             interruption = Interruption(number)
             try:
