@@ -49,6 +49,10 @@ class ChunkTask:
 Outcome = ChunkRecord | FramefeedError
 
 
+class NoRoom(StorageFault):
+    """The root has no room for a chunk."""
+
+
 class _Stopped(Exception):
     """The parent asked the worker to leave its video."""
 
@@ -165,7 +169,8 @@ def _work(task: ChunkTask, slot: int) -> Outcome:
         if (refused := _refused(error)) is not None:
             return refused
         why = getattr(error, "strerror", None) or error
-        raise StorageFault(f"chunks of {task.video} cannot be written: {why}") from None
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (NoRoom if full else StorageFault)(f"chunks of {task.video} cannot be written: {why}") from None
 
 
 def refusal(error: Exception) -> str:
