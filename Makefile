@@ -10,7 +10,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --no-deps
 LOCKED := $(PIP_INSTALL) --require-hashes --only-binary :all: --requirement
 IS_CUDA := import importlib.metadata as m; print(any("nvidia" in one or "cuda" in one for one in m.requires("torch")))
 
-.PHONY: demo test test-slow test-calm test-gpu test-bring-up images lint bench learn strange stubs clean
+.PHONY: demo test test-slow test-long test-calm test-gpu test-bring-up images lint bench learn strange stubs clean
 
 # `make demo VIDEOS=dir` trains on your own videos.
 demo: $(VENV)/demo.installed
@@ -22,7 +22,11 @@ test: $(VENV)/dev.installed
 
 # The suites that start whole systems; .ci/run runs them after the tests.
 test-slow: $(VENV)/dev.installed
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m slow --timeout=600 $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not long" --timeout=600 $(PYTEST_OPTIONS)
+
+# Slow tests for which .ci/run has no time: before a release.
+test-long: $(VENV)/dev.installed
+	$(VENV)/bin/python -m pytest -q -m long --timeout=600 $(PYTEST_OPTIONS)
 
 # What measures shares of time: on a machine that does nothing else, before a release.
 test-calm: $(VENV)/dev.installed
@@ -47,9 +51,10 @@ fuzz: $(VENV)/dev.installed
 	$(VENV)/bin/python -m tests.fuzz $(FUZZ_OPTIONS)
 
 # Three thousand drawn media files, each right or named; the slow suite reads sixty.
+STRANGE_FILES ?= 1000
 strange: $(VENV)/dev.installed
-	FRAMEFEED_STRANGE_FILES=3000 $(VENV)/bin/python -m pytest -q -m slow --timeout=7200 \
-		tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
+	seq 3 | FRAMEFEED_STRANGE_FILES=$(STRANGE_FILES) xargs -P 3 -I{} $(VENV)/bin/python -m pytest -q -m slow \
+		--timeout=7200 --hypothesis-show-statistics tests/integration/test_strange_files.py $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev.installed
 	$(VENV)/bin/ruff check .

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import socket
 import threading
 from collections import OrderedDict
@@ -25,6 +26,7 @@ THREADS = 16
 REQUEST_S = 5.0  # from the connection to the last byte of the answer
 _HEAD_BYTES = 8192
 _CLOSE_S = 1.0
+_LOOP_DESCRIPTORS = 3
 # For whoever looks by a browser: nothing but what is here is loaded, run, framed or guessed.
 _GUARDS = (
     "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -49,14 +51,13 @@ class PageServer:
         Raises OSError or OverflowError if the address cannot be had.
         """
         family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
-        self._socket = _listening(host, port, family)
+        self._socket, self._loop = _listening(host, port, family)
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
         self._get, self._refused = get, refused or (lambda *_: None)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="http-page")
         self._connections: OrderedDict[asyncio.Task[None], None] = OrderedDict()
         self._pages: dict[str, asyncio.Future[Page]] = {}  # that are being made
-        self._loop = asyncio.new_event_loop()
         self._over = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
@@ -153,14 +154,19 @@ class PageServer:
             return words[0], *_plain(500, "the page cannot be made")
 
 
-def _listening(host: str, port: int, family: socket.AddressFamily) -> socket.socket:
+def _listening(host: str, port: int, family: socket.AddressFamily) -> tuple[socket.socket, asyncio.AbstractEventLoop]:
+    """A socket and the loop to serve it. Raises OSError or OverflowError, with nothing left."""
     with contextlib.ExitStack() as undo:
         listener = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(MAX_CONNECTIONS)
+        with contextlib.ExitStack() as reserve:  # a loop that lacks some says so in a traceback, when collected
+            for _ in range(_LOOP_DESCRIPTORS):
+                reserve.callback(os.close, os.dup(listener.fileno()))
+        loop = asyncio.new_event_loop()
         undo.pop_all()
-        return listener
+        return listener, loop
 
 
 def _tell(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

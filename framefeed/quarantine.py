@@ -1,8 +1,8 @@
 """The quarantine list: stretches of videos that must not be used, and why; servers refuse them, datasets skip them.
 
-JSON lines beside the manifest, written by `framefeed chunk` (what a damaged source lost) and `framefeed verify` (what
-is damaged since), each of which replaces its own lines only; and by a training run in a folder of its own (what no
-server could give). It knows no packets and opens no media.
+JSON lines beside the manifest, written by `framefeed index` (what is damaged in a file that is served as it is),
+`chunk` (what a damaged source lost) and `verify` (what is damaged since), each of which replaces its own lines only;
+and by a training run in a folder of its own (what no server could give). It knows no packets and opens no media.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_REASON = 1 << 14
 _MAX_WHY = 200
 _EDGE_S = 1e-4  # spans that share no more than this do not touch: frame times are rounded on their way
 
-Finder = Literal["chunk", "verify", "train"]
+Finder = Literal["index", "chunk", "verify", "train"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

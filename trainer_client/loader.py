@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -25,11 +26,12 @@ from trainer_client.feed.feed import Feed, Parts
 from trainer_client.feed.order import Order, window_of
 from trainer_client.feed.planned_batches import planned_batches
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
+from trainer_client.feed.progress import Progress
 from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
-from trainer_client.feed.stand_ins import StandIn, StandIns, read, spell
+from trainer_client.feed.stand_ins import StandIns, read, spell
 from trainer_client.feed.stop_switch import end_dropped
-from trainer_client.feed.turn_taking import TurnTaking
+from trainer_client.feed.turn_taking import Turn, TurnTaking
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.fleet.discovery import sources_of
 from trainer_client.fleet.dispatch import Dispatch
@@ -49,6 +51,8 @@ __all__ = ["ClipLoader", "LoaderOptions"]
 
 _log = logging.getLogger(__name__)
 
+Given = TypeVar("Given")
+
 _MAX_NAME = 4096  # of what a state says
 
 
@@ -57,7 +61,9 @@ class ClipLoader(HomeProcess):
 
     It begins to prefetch at the first next() and may begin before its servers do. After an error that ended the feed,
     load_state_dict(state_dict()) makes it try again from the batch that was next. Use it in a `with`, or close() it.
-    One thread at a time iterates; another that comes while it is inside is refused. Any thread may read `stats` and
+    An exception that a signal's handler raises inside any call leaves it as if that had not been made, or made: in
+    `batch = next(loader)`, and not in a `for`, also between the two, and then state_dict() has that batch in it. One
+    thread at a time iterates; another that comes while it is inside is refused. Any thread may read `stats` and
     `options`, and close() it. It belongs to the process that made it: in another one everything but close(), which does
     nothing there, raises BadInput, and so does pickling it.
     """
@@ -97,17 +103,13 @@ class ClipLoader(HomeProcess):
         self._slots = SlotPool(batch_bytes, spare=self._depth_batches + 1, allocate=allocate)
         self._ledger = Ledger()
         self._feed: Feed | None = None
-        self._order = Order()
-        self._replayed: list[int] | None = None  # the plan's steps to use, instead of all
+        self._progress = Progress()
         self._stand_ins = StandIns(self._dataset, options.poison, ledger=self._ledger)
-        self._stood_in: list[tuple[int, StandIn]] = []  # with the number of steps before it
-        self._fingerprint: str | None = None
         self._identity = self._identity_of_samples()
-        self._data: str | None = None  # which data set the servers have
         self._turn = TurnTaking("a ClipLoader")
         self._roll: RankRoll | None = None
         self._data_entered = self._told_over = False
-        self._closed = False
+        self._closed = self._let_go = False
         self._registry = registry
         self._dropped: weakref.finalize[..., ClipLoader] | None = None  # ends the feed's thread
         itself = weakref.ref(self)  # what the registry and the thread hold must not hold the loader
@@ -121,8 +123,8 @@ class ClipLoader(HomeProcess):
     @property
     def steps(self) -> int | None:
         """Steps of the whole run, the same for all ranks; None if it has no end."""
-        if self._replayed is not None:
-            return len(self._replayed)
+        if self._progress.replayed is not None:
+            return len(self._progress.replayed)
         if self.options.epochs is not None:
             return self._sampler.steps_in(self.options.epochs)
         return self.options.steps
@@ -154,7 +156,7 @@ class ClipLoader(HomeProcess):
 
     def __iter__(self) -> Iterator[Batch]:
         """Itself: a loop goes on where the run stands. Says so, once, when the run is over and nothing is left."""
-        if self._is_over and self._order.steps and not self._told_over:
+        if self._is_over and self._progress.order.steps and not self._told_over:
             self._told_over = True
             _log.warning(
                 "%r is iterated again and gives nothing: its steps are all done. Wanted epochs=… or steps=… of the "
@@ -173,32 +175,58 @@ class ClipLoader(HomeProcess):
         this run on this node has another plan, and while another thread is inside; RuntimeError after close(), or if
         the feed's thread died.
         """
-        self._check_home()
-        with self._turn:
-            return self._next()
+        return self.give(_as_it_is)
 
-    def _next(self) -> Batch:
+    def give(self, make: Callable[[Batch], Given]) -> Given:
+        """What `make` makes of the next batch, which counts as delivered once that is made; else as next().
+
+        Made again if it raises, or if an exception from a signal's handler comes before it is returned.
+        """
+        self._check_home()
+        turn = Turn()
+        try:
+            self._turn.take(turn)
+            feed, batch = self._next()
+            order = self._progress.order
+            given, done = make(batch), self._progress.offer(batch.step, batch.stand_ins)
+            # CPython runs signals' handlers after calls and in loops: never from here to where the caller goes on.
+            order.steps, feed.handed, turn.over = done, None, True
+            return given
+        except BaseException:
+            turn.over = True
+            raise
+
+    def made_by(self, make: Callable[[Batch], Given]) -> Iterator[Given]:
+        """What `make` makes of each batch from here on, by give(): a `map` that loses none to a signal's handler."""
+        iter(self)  # which says so if nothing is left
+        return _Given(self, make)
+
+    def _next(self) -> tuple[Feed, Batch]:
         if self._closed:
             raise RuntimeError("the loader is closed")
         if self._is_over:
             raise StopIteration
+        if self._feed is not None and self._feed.stop_switch.thrown:
+            self._stop()  # load_state_dict() was interrupted: the run goes on where it stood
+            self._feed = None
         if self._feed is None:
             self._enter_roll()
-            self._feed = self._start()
+            self._feed = self._new_feed()
+            _log.info("feeding from step %d: %r", self._progress.order.steps, self)
+        feed = self._feed
+        feed.start()
         self._stand_ins.write_found()
         try:
-            batch = self._feed.next_batch()
+            batch = feed.next_batch(self._progress.order.steps)
         except FramefeedError:
             self._stand_ins.write_found()
             raise
         if batch is None:
             raise StopIteration
         if not self._data_entered:  # now the servers have said whose clips these are
-            self._data_entered = True
             self._enter_roll()
-        self._stood_in += [(self._order.steps, stand_in) for stand_in in batch.stand_ins]
-        self._order.deliver(batch.step)
-        return batch
+            self._data_entered = True
+        return feed, batch
 
     @property
     def is_ready(self) -> bool:
@@ -221,7 +249,7 @@ class ClipLoader(HomeProcess):
 
     def state_dict(self) -> dict[str, int | str | None]:
         """Where the run stands: after the batches that next() delivered. What is prefetched beyond is not in it."""
-        return self.state_after(self._order.steps)
+        return self.state_after(self._progress.order.steps)
 
     def state_after(self, steps: int) -> dict[str, int | str | None]:
         """The state of the run once `steps` steps are done: for a consumer that holds batches it has not used yet.
@@ -230,19 +258,20 @@ class ClipLoader(HomeProcess):
         on, and its past be replayed. Raises BadInput for steps that are not done.
         """
         self._check_home()
-        if not whole_number(steps) or not 0 <= steps <= self._order.steps:
+        if not whole_number(steps) or not 0 <= steps <= self._progress.order.steps:
             raise BadInput(
-                f"loader: the state after {shown(steps)} steps is asked for, wanted 0 to {self._order.steps}"
+                f"loader: the state after {shown(steps)} steps is asked for, wanted 0 to {self._progress.order.steps}"
             )
+        progress = self._progress
         if self._feed is not None:
-            self._fingerprint, self._data = self._feed.fingerprint or None, self._feed.dataset or None
-        served_by = {"decoder_fingerprint": self._fingerprint, "dataset": self._data or self._identity or None}
+            progress.fingerprint, progress.data = self._feed.fingerprint or None, self._feed.dataset or None
+        served_by = {"decoder_fingerprint": progress.fingerprint, "dataset": progress.data or self._identity or None}
         made_of = {"samples_digest": self._dataset.digest, "policy_digest": self._policy.digest}
         state = {**self._sampler.state_at(int(steps)), **served_by, **made_of}
-        order = self._order.spell(steps)
+        order = self._progress.order.spell(steps)
         if order is not None:
             state |= {"order": order}
-        stood_in = [stand_in for before, stand_in in self._stood_in if before < steps]
+        stood_in = [stand_in for before, stand_in in progress.stood_in if before < steps]
         return state | ({"stand_ins": spell(stood_in)} if stood_in else {})
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
@@ -255,8 +284,9 @@ class ClipLoader(HomeProcess):
         """
         self._check_home()
         order = self._order_in(state)
-        self._restart(state, order)
-        self._stand_ins.restart(stand_in for _, stand_in in self._stood_in)
+        stood_in = read(state.get("stand_ins"), self._dataset)
+        past = [(-1, stand_in) for stand_in in stood_in]
+        self._restart(state, Progress(order=order, recorded=stood_in, stood_in=past))
 
     def replay(self, state: Mapping[str, object], *, first: int = 0) -> None:
         """Deliver again, from step `first` on, what the run with this state had used: the same batches in the same
@@ -268,10 +298,8 @@ class ClipLoader(HomeProcess):
             used = order.used(order.steps)
         except ValueError as error:
             raise BadInput(f"replay: the state cannot be replayed ({error})") from None
-        self._restart(state, Order())
-        self._replayed = used[first:]
-        self._stand_ins.restart((stand_in for _, stand_in in self._stood_in), replay=True)
-        self._stood_in = []
+        stood_in = read(state.get("stand_ins"), self._dataset)
+        self._restart(state, Progress(replayed=used[first:], recorded=stood_in))
 
     def _order_in(self, state: Mapping[str, object]) -> Order:
         if not isinstance(state, Mapping):
@@ -300,21 +328,20 @@ class ClipLoader(HomeProcess):
             if not there and name != "dataset":
                 _log.info("resume: the state has no %s, as those of earlier versions: it is not compared", name)
 
-    def _restart(self, state: Mapping[str, object], order: Order) -> None:
-        fingerprint, data = _name_in(state, "decoder_fingerprint"), _name_in(state, "dataset")
-        stood_in = read(state.get("stand_ins"), self._dataset)
+    def _restart(self, state: Mapping[str, object], progress: Progress) -> None:
+        """Interrupted, it has changed nothing but that what is prefetched is discarded."""
+        progress.fingerprint, progress.data = _name_in(state, "decoder_fingerprint"), _name_in(state, "dataset")
         self._stop()
-        self._feed = self._replayed = None
-        self._order, self._fingerprint, self._data = order, fingerprint, data
-        self._stood_in = [(-1, stand_in) for stand_in in stood_in]
+        self._progress, self._feed = progress, None
 
     def close(self) -> None:
-        """Stop prefetching and let the servers go. Idempotent; blocks for at most 5 s. Batches held stay valid.
+        """Stop prefetching and let the servers go. Idempotent, and does what a call that raised has left undone; blocks
+        for at most 5 s. Batches held stay valid.
 
         Raises RuntimeError if the feed's thread does not end in that time, StorageFault if the quarantine list cannot
         be written.
         """
-        if self._closed or not self._is_home:
+        if self._let_go or not self._is_home:
             return
         self._closed = True
         if self._roll is not None:
@@ -326,6 +353,7 @@ class ClipLoader(HomeProcess):
             self._local.close()
         self._slots.close()
         self._stand_ins.write_found()
+        self._let_go = True
 
     def __enter__(self) -> ClipLoader:
         return self
@@ -345,7 +373,7 @@ class ClipLoader(HomeProcess):
 
     def _describe(self) -> Callable[[], str]:
         """What says where the run stands, whenever it is asked, and holds no loader."""
-        o, share, order = self.options, self._share, self._order
+        o, share, order = self.options, self._share, self._progress.order
         clips = " or ".join(str(policy.shape) for policy in self._policies)
         rest = (
             f" of {self.steps}, rank {share.rank} of {share.world_size}, "
@@ -356,7 +384,7 @@ class ClipLoader(HomeProcess):
 
     @property
     def _is_over(self) -> bool:
-        return self.steps is not None and self._order.steps >= self.steps
+        return self.steps is not None and self._progress.order.steps >= self.steps
 
     def _identity_of_samples(self) -> str:
         """The data set that the samples are of; "" if nobody says."""
@@ -397,16 +425,17 @@ class ClipLoader(HomeProcess):
         if self._dropped is not None:
             self._dropped.detach()
 
-    def _start(self) -> Feed:
-        options = self.options
+    def _new_feed(self) -> Feed:
+        """A feed that has not begun."""
+        options, progress = self.options, self._progress
         fleet = Fleet(
             (),
             limits=self._fleet_limits,
             seed=options.run_seed ^ self._share.rank,
             now_s=time.monotonic(),
             identity=RunIdentity(
-                fingerprint=self._fingerprint or "",
-                dataset=self._data or self._identity,
+                fingerprint=self._progress.fingerprint or "",
+                dataset=self._progress.data or self._identity,
                 clip_bytes=self._policy.clip_bytes,
                 allow_mixed_decoders=options.allow_mixed_decoders,
             ),
@@ -421,7 +450,7 @@ class ClipLoader(HomeProcess):
                 self._slots,
                 batch_clips=self._share.batch_clips,
                 depth_batches=self._depth_batches,
-                window_batches=self._window_batches if self._replayed is None else 1,
+                window_batches=self._window_batches if self._progress.replayed is None else 1,
             ),
             stand_ins=self._stand_ins,
             ledger=self._ledger,
@@ -432,23 +461,26 @@ class ClipLoader(HomeProcess):
         limits = TransportLimits(
             clip_bytes=self._policy.clip_bytes, secrets=self._secrets, io_threads=options.io_threads
         )
+        self._stand_ins.restart(
+            (*progress.recorded, *(stand_in for _, stand_in in progress.stood_in)),
+            replay=progress.replayed is not None,
+        )
         feed = Feed(self._plan(), parts, open_wire=lambda wake: Connections(limits, wake=wake))
         self._dropped = weakref.finalize(
             self, end_dropped, feed.stop_switch, made_in=self._made_in, what=self._describe()
         )
-        if not (self._data or self._identity):
+        if not (self._progress.data or self._identity):
             _log.info(
                 "the run takes the data set of most servers: neither the dataset nor dataset_identity says which one "
                 "the samples are of (Manifest.identity)"
             )
-        feed.start()
-        _log.info("feeding from step %d: %r", self._order.steps, self)
         return feed
 
     def _plan(self) -> Iterator[BatchPlan]:
         """The batches that are not delivered yet, as the feed's thread wants them."""
-        done, replayed = self._order.steps, self._replayed
-        steps = self._order.remaining(self.steps) if replayed is None else iter(replayed[done:])
+        order, replayed = self._progress.order, self._progress.replayed
+        done = order.steps
+        steps = order.remaining(self.steps) if replayed is None else iter(replayed[done:])
         return planned_batches(steps, self._dataset, self._policies, sampler=self._sampler, stand_ins=self._stand_ins)
 
 
@@ -457,3 +489,17 @@ def _name_in(state: Mapping[str, object], key: str) -> str | None:
     if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME):
         raise BadInput(f"resume: {key} is {show_value(name)}, wanted nothing or at most {_MAX_NAME} characters")
     return name
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+class _Given(Iterator[Given]):
+    """See ClipLoader.made_by()."""
+
+    def __init__(self, loader: ClipLoader, make: Callable[[Batch], Given]) -> None:
+        self._loader, self._make = loader, make
+
+    def __next__(self) -> Given:
+        return self._loader.give(self._make)

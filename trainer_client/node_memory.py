@@ -11,6 +11,7 @@ from pathlib import Path
 
 from framefeed.cgroups import lines_of, own_groups
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -22,7 +23,7 @@ def local_ranks(environment: Mapping[str, str] = os.environ) -> int:
     """Ranks on this node as torchrun tells (LOCAL_WORLD_SIZE); 1 without it. Raises BadInput if that is no count."""
     text = environment.get(_LOCAL_RANKS, "1")
     if not text.isdecimal() or int(text) < 1:
-        raise BadInput(f"environment: {_LOCAL_RANKS} is {text!r}, wanted the number of ranks on this node")
+        raise BadInput(f"environment: {_LOCAL_RANKS} is {show_value(text)}, wanted the number of ranks on this node")
     return int(text)
 
 

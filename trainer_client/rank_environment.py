@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 _RANK, _WORLD_SIZE = "RANK", "WORLD_SIZE"  # set by torchrun in every rank
 
@@ -65,10 +66,10 @@ def _in_environment(environment: Mapping[str, str]) -> RankOf | None:
         return None
     for name, text in texts.items():
         if text is None or not text.isdecimal():
-            seen = "not set" if text is None else repr(text)
+            seen = "not set" if text is None else show_value(text)
             raise BadInput(
-                f"environment: {name} is {seen} beside {_WORLD_SIZE} {texts[_WORLD_SIZE]!r}, wanted a whole number, or "
-                "rank and world_size in the options"
+                f"environment: {name} is {seen} beside {_WORLD_SIZE} {show_value(texts[_WORLD_SIZE])}, wanted a whole "
+                "number, or rank and world_size in the options"
             )
     numbers = {name: int(text) for name, text in texts.items() if text is not None}
     if not 0 <= numbers[_RANK] < numbers[_WORLD_SIZE]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from framefeed_bench.tables import brief_decode_markdown, decode_markdown, profile_markdown, transport_markdown
+from framefeed_bench.tables import (
+    brief_decode_markdown,
+    decode_markdown,
+    gpu_markdown,
+    profile_markdown,
+    transport_markdown,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +22,7 @@ PAGES = {
         "decode": ("decode", decode_markdown),
         "profile": ("decode", profile_markdown),
         "transport": ("transport", transport_markdown),
+        "gpu": ("gpu", gpu_markdown),
     },
 }
 

@@ -130,6 +130,19 @@ def _transport_rows(result: dict[str, Any]) -> Iterator[list[str]]:
             yield [f"{title}, {name}: ZeroMQ alone", "", str(row["receiver"]), str(row["sender"]), ""]
 
 
+def gpu_markdown(result: dict[str, Any]) -> str:
+    """ViT-B steps of ours and of transformers', and what feeding and augmentation take beside them, in Markdown."""
+    duel, step_s = result["duel"], result["duel"]["batch"] / result["duel"]["ours: clips_per_s"]
+    lines = ["| ViT-B dual encoder, 4 frames, bf16 | clips/s | of the matmul peak |", "|---|---|---|"]
+    for name in ("ours", "ours, eager", "transformers", "transformers, compiled"):
+        lines.append(f"| {name} | {duel[f'{name}: clips_per_s']} | {duel[f'{name}: share_of_peak']} |")
+    lines += ["", "| augmentation of the batch on the GPU | ms | of a step |", "|---|---|---|"]
+    for name, ms in result["augmentation_ms_batch_256"].items():
+        lines.append(f"| {name} | {ms} | {1e-1 * ms / step_s:.2f} % |")
+    where = f"{result['gpu']}, batch {duel['batch']:.0f}, matmul peak {duel['matmul_peak_tflops']} Tflop/s"
+    return "\n".join([*lines, "", f"{where}, torch {result['torch']}, {result['date']}; {result['note']}."])
+
+
 def sampler_table(result: dict[str, Any]) -> Table:
     """The figures of `bench sampler`: one batch() of one rank, and the memory of all of them."""
     title = f"{result['samples']} samples, {result['ranks']} ranks x {result['batch_clips']} clips, an epoch's boundary"

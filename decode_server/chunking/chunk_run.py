@@ -24,6 +24,7 @@ from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, finishe
 from decode_server.indexing.index import Build, index_root
 from decode_server.sources.pace import Pace
 from decode_server.sources.progress import WorkProgress
+from decode_server.sources.unchanged import change_since
 from framefeed.errors import BadInput, Retryable, StorageFault
 from framefeed.show_value import show_bytes
 
@@ -99,17 +100,23 @@ def chunk_found(sources: Sources, root: Path, *, settings: ChunkSettings, runnin
             )
             for number, (video, source) in enumerate(left.items())
         ]
-        try:
-            for task, outcome in _with_progress(tasks, root, running):
-                outcomes[task.video] = _outcome(task, outcome)
-        except NoRoom as fault:
-            undone = [task for task in tasks if task.video not in outcomes]
-            records = [outcomes[task.video].record for task in tasks if task.video in outcomes]
-            raise NoRoom(f"{fault}; {_room(root, undone, [record for record in records if record])}") from None
+        _chunk_all(tasks, root, running, outcomes)
+        outcomes |= {task.video: _if_unchanged(task, outcomes[task.video]) for task in tasks}
         ordered = [outcomes[video] for video in sources.videos]
         write_report(root, report_of(ordered, sources))
         quarantine_losses(root, ordered)
     return ordered
+
+
+def _chunk_all(tasks: list[ChunkTask], root: Path, running: Running, outcomes: dict[str, VideoOutcome]) -> None:
+    """Put what becomes of each task into `outcomes`. Raises StorageFault, NoRoom with how much is wanted."""
+    try:
+        for task, outcome in _with_progress(tasks, root, running):
+            outcomes[task.video] = _outcome(task, outcome)
+    except NoRoom as fault:
+        undone = [task for task in tasks if task.video not in outcomes]
+        records = [outcomes[task.video].record for task in tasks if task.video in outcomes]
+        raise NoRoom(f"{fault}; {_room(root, undone, [record for record in records if record])}") from None
 
 
 def finished_videos(sources: Sources, root: Path, settings: ChunkSettings) -> dict[str, ChunkRecord]:
@@ -196,6 +203,18 @@ def _outcome(task: ChunkTask, outcome: Outcome) -> VideoOutcome:
         return VideoOutcome(video=task.video, source=task.source, record=outcome)
     retry = isinstance(outcome, Retryable)
     return VideoOutcome(video=task.video, source=task.source, reason=str(outcome), retry=retry)
+
+
+def _if_unchanged(task: ChunkTask, outcome: VideoOutcome) -> VideoOutcome:
+    """The outcome, unless the source was written to since it was read; then its chunks go."""
+    if outcome.record is None:
+        return outcome
+    size_bytes, mtime_ns = outcome.record.source_bytes, outcome.record.source_mtime_ns
+    since = change_since(task.source, size_bytes=size_bytes, mtime_ns=mtime_ns, when="since it was read")
+    if not since:
+        return outcome
+    shutil.rmtree(task.folder, ignore_errors=True)
+    return VideoOutcome(video=task.video, source=task.source, reason=since, retry=True)
 
 
 def _lock(path: Path) -> int:

@@ -24,7 +24,8 @@ from av.error import FFmpegError
 
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, chunk_video
 from decode_server.sources.unchanged import change_since
-from framefeed.cli.uninterrupted import begin_uninterrupted, interrupts_held
+from framefeed.cli.interrupts import held
+from framefeed.cli.uninterrupted import begin_uninterrupted
 from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
 
 _POLL_S = 0.2
@@ -117,7 +118,7 @@ class _Crew:
         slot = self.free_slots.pop()
         self._progress[slot] = 0
         try:
-            with interrupts_held():
+            with held():
                 self.running[self._pool.submit(_work, task, slot)] = (task, slot)
         except BrokenProcessPool:
             future: Future[Outcome] = Future()

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from decode_server.chunking.source import TimedFrame
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 _NTSC = {"23.976": Fraction(24000, 1001), "23.98": Fraction(24000, 1001), "29.97": Fraction(30000, 1001)}
 _NTSC |= {"59.94": Fraction(60000, 1001), "119.88": Fraction(120000, 1001)}
@@ -21,7 +22,7 @@ def parse_rate(text: str) -> Fraction:
     try:
         rate = _NTSC.get(text) or Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise BadInput(f"--fps is {text!r}, wanted a number such as 30, 29.97 or 30000/1001") from None
+        raise BadInput(f"--fps is {show_value(text)}, wanted a number such as 30, 29.97 or 30000/1001") from None
     if not 1 <= rate <= 240:
         raise BadInput(f"--fps is {text}, wanted 1 to 240")
     return rate

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 Options = tuple[tuple[str, str], ...]
 
@@ -38,7 +39,7 @@ class EncodingProfile:
         if self.gop_frames < 1:
             raise BadInput(f"profile {self.name}: gop_frames is {self.gop_frames}, wanted at least 1")
         if self.codec not in _ENCODERS:
-            raise BadInput(f"profile {self.name}: encoder {self.codec!r} is none of {', '.join(_ENCODERS)}")
+            raise BadInput(f"profile {self.name}: encoder {show_value(self.codec)} is none of {', '.join(_ENCODERS)}")
 
     @property
     def crf(self) -> float:
@@ -191,7 +192,7 @@ def profile_named(name: str, *, encoder: str | None = None, options: str = "") -
             other or are not the user's to set.
     """
     if name not in PROFILES:
-        raise BadInput(f"--profile is {name!r}, wanted one of {', '.join(PROFILES)}")
+        raise BadInput(f"--profile is {show_value(name)}, wanted one of {', '.join(PROFILES)}")
     profile = PROFILES[name]
     if encoder and encoder != profile.codec:
         profile = _with_encoder(profile, encoder)
@@ -202,7 +203,7 @@ def _with_encoder(profile: EncodingProfile, encoder: str) -> EncodingProfile:
     if encoder not in _ENCODERS:
         near = difflib.get_close_matches(encoder, _ENCODERS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(_ENCODERS)}"
-        raise BadInput(f"--encoder is {encoder!r}, which is unknown; {hint}")
+        raise BadInput(f"--encoder is {show_value(encoder)}, which is unknown; {hint}")
     usual = tuple((name, value) for name, value in _ENCODERS[encoder].outer.items() if value)
     tune = tuple(pair for pair in profile.options if pair[0] == "tune" and "tune" in _ENCODERS[encoder].outer)
     name = f"{profile.name} by {encoder}"
@@ -214,7 +215,9 @@ def _parse_options(options: str) -> dict[str, str]:
     for item in options.split(":"):
         name, equals, value = item.partition("=")
         if not (name and equals and value):
-            raise BadInput(f"--encoder-options: {item!r} is not name=value; wanted such as preset=fast:crf=28")
+            raise BadInput(
+                f"--encoder-options: {show_value(item)} is not name=value; wanted such as preset=fast:crf=28"
+            )
         if name in parsed:
             raise BadInput(f"--encoder-options: {name} is given twice, as {parsed[name]} and as {value}")
         if name in _RESERVED:
@@ -239,7 +242,7 @@ def _with_options(profile: EncodingProfile, given: dict[str, str]) -> EncodingPr
     for name, value in given.items():
         if name in _GOP_NAMES:
             if not value.isdecimal() or int(value) < 1:
-                raise BadInput(f"--encoder-options: {name} is {value!r}, wanted a number of frames from 1 on")
+                raise BadInput(f"--encoder-options: {name} is {show_value(value)}, wanted a number of frames from 1 on")
             gop_frames = int(value)
         elif name in outer:
             options[name] = value

@@ -31,6 +31,7 @@ from decode_server.sources.index_records import (
     IndexedFile,
     Probed,
     known_records,
+    write_lost,
     write_records,
     write_uses,
 )
@@ -207,6 +208,19 @@ class _Work:
                 if pace.is_due(began_s := time.monotonic()):
                     self.write(self._folder, finished=False)
                     pace.wrote(began_s=began_s, ended_s=time.monotonic())
+        self._drop_changed(fresh)
+
+    def _drop_changed(self, fresh: Sequence[MediaFile]) -> None:
+        """Refuse what was read, and was written to since."""
+        for file in fresh:
+            if probed := self._known.get(as_text(file.path)):
+                index, path = probed[0], self._root / file.path
+                since = change_since(
+                    path, size_bytes=index.media_bytes, mtime_ns=index.mtime_ns, when="since it was read"
+                )
+                if since:
+                    self._refused[file.path] = since
+                    del self._known[as_text(file.path)]
 
     def _outcomes(
         self, files: Sequence[MediaFile], probe_one: Callable[[MediaFile], Probed | str]
@@ -223,7 +237,9 @@ class _Work:
             folder.mkdir(exist_ok=True)
         refused = tuple(_refusal(path, reason) for path, reason in sorted(self._refused.items()))
         write_uses(folder, self._known, max_gap_s=self._build.max_gap_s)
-        manifest = write_records(folder, self._videos(), refused, finished=finished)
+        videos = self._videos()
+        manifest = write_records(folder, videos, refused, finished=finished)
+        write_lost(folder, videos)
         if finished:
             write_outside(folder, self._outside)
             drop_sidecars(folder, keep={index.sidecar for index, _ in self._known.values()})

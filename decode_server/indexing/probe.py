@@ -21,11 +21,12 @@ from decode_server.indexing.sidecar import write_sidecar
 from decode_server.media.codec_headers import kind_reader, parameters_outside
 from decode_server.media.demux import Demuxed, NotWhole, demux_rows, place_at_end_of, place_in
 from decode_server.media.media_use import MediaUse
-from decode_server.media.packet_flags import check_parameters
+from decode_server.media.packet_flags import Flags, check_parameters
 from decode_server.media.packet_index import PacketIndex
 from decode_server.media.picture import SourcePicture
 from decode_server.media.read_timeline import read_timeline
 from decode_server.media.stream_choice import open_video
+from decode_server.media.stream_end import ended
 from decode_server.media.timeline import DEFAULT_MAX_GAP_S, Timeline
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import CorruptMedia, FramefeedError, UnsupportedMedia
@@ -85,7 +86,7 @@ def probe_file(path: Path, *, name: str, chunk: bool, options: ProbeOptions) -> 
     except (ArithmeticError, LookupError, ValueError) as error:
         # What a damaged head says can be any number, and PyAV's own demuxing fails on some in ways of its own.
         return Probed(index=None, use=MediaUse(refused=f"its head is damaged ({type(error).__name__}: {error})"))
-    return Probed(index=index, use=replace(timeline, flags=index.flags).use())
+    return Probed(index=index, use=timeline.use())
 
 
 def probe(path: Path, *, name: str, chunk: bool, index_folder: Path, check: bool = False) -> PacketIndex:
@@ -143,7 +144,11 @@ def _indexed(path: Path, *, name: str, chunk: bool, options: ProbeOptions) -> tu
         crc32=np.array([row.crc32 for row in rows], np.uint32),
         **setup,
     )
-    return timeline, _checked(path, index, options.index_folder) if options.check else index
+    if options.check:
+        timeline = ended(replace(timeline, flags=_checked(path, index, options.index_folder)))
+        duration_s = float((timeline.end - origin) * timeline.time_base)
+        index = replace(index, flags=timeline.flags, pts=timeline.pts, duration_s=duration_s, checked=True)
+    return timeline, index
 
 
 def _demuxed(path: Path, name: str, video: Any, index_folder: Path) -> tuple[Demuxed, str]:
@@ -198,11 +203,12 @@ def _colours(timeline: Timeline) -> tuple[tuple[int, Colour], ...]:
     return tuple(changes) if len(changes) > 1 else ()
 
 
-def _checked(path: Path, index: PacketIndex, index_folder: Path) -> PacketIndex:
+def _checked(path: Path, index: PacketIndex, index_folder: Path) -> Flags:
+    """The index's flags with the damage that is found by decoding."""
     with open(open_regular(index_folder / index.sidecar if index.sidecar else path), "rb") as file:
 
         def read(ordinal: int) -> bytes:
             file.seek(int(index.offset[ordinal]))
             return file.read(int(index.size[ordinal]))
 
-        return replace(index, flags=flags_after_check(index, read), checked=True)
+        return flags_after_check(index, read)

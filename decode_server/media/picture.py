@@ -10,7 +10,7 @@ Primaries and transfer are carried as tags; HDR is not tone-mapped. Interlaced p
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import av
@@ -45,7 +45,8 @@ _UPRIGHT_FILTERS: dict[tuple[int, int, int, int], tuple[str, ...]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePicture:
     """What decides the treatment of a frame; two frames that compare equal go through the same filters. `transfer`
-    names one of high dynamic range, which is carried and not mapped.
+    names one of high dynamic range, which is carried and not mapped. `interlaced` frames, of two fields, are treated as
+    others are.
     """
 
     width_px: int
@@ -56,6 +57,7 @@ class SourcePicture:
     full_range: bool
     upright: tuple[str, ...]
     transfer: Transfer = ""
+    interlaced: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.width_px}x{self.height_px} {self.pix_fmt}"
@@ -109,6 +111,7 @@ def describe_picture(frame: av.VideoFrame, *, sar: Fraction | None) -> SourcePic
         full_range=rgb or (stated != ColorRange.MPEG if grey else stated == ColorRange.JPEG),
         upright=_upright_filters(frame),
         transfer=_TRANSFERS.get(int(frame.color_trc), ""),
+        interlaced=bool(frame.interlaced_frame),
     )
 
 

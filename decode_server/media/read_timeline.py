@@ -12,10 +12,12 @@ from typing import Any
 
 from decode_server.media.demux import Demuxed
 from decode_server.media.edit_list import dropped_inside
+from decode_server.media.file_end import file_end
 from decode_server.media.frame_order import order_by_decoding
 from decode_server.media.pictures import picture_changes
 from decode_server.media.soundness import STRICT, TELL_WHAT_IS_MISSING
 from decode_server.media.stream_choice import OpenVideo
+from decode_server.media.stream_end import ended
 from decode_server.media.stream_facts import StreamFacts
 from decode_server.media.timeline import Timeline, build_timeline, needs_order, stream_breaks
 
@@ -26,7 +28,7 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     Raises CorruptMedia and UnsupportedMedia with the reason why nothing of it can be used, StorageFault, and what
     opening raises.
     """
-    facts = _facts(video)
+    facts = _facts(video, path)
     if facts.trimmed:
         facts = replace(facts, dropped=dropped_inside(video, path, demuxed.rows))
     order = pictures = None
@@ -38,17 +40,17 @@ def read_timeline(video: OpenVideo, path: Path, demuxed: Demuxed, *, max_gap_s: 
     timeline = build_timeline(demuxed, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)
     doubtful = timeline.doubtful(at_keys=video.stream.codec_context.name in TELL_WHAT_IS_MISSING)
     if not doubtful:
-        return timeline
+        return ended(timeline)
     with video.again(path) as fresh:
         doubtful &= {
             number for number, _ in order_by_decoding(fresh, demuxed.rows, timeline.breaks, options=STRICT).emitted
         }
     rows = [replace(row, damaged=row.damaged and n not in doubtful) for n, row in enumerate(demuxed.rows)]
     sound = replace(demuxed, rows=rows)
-    return build_timeline(sound, facts, order=order, pictures=pictures, max_gap_s=max_gap_s)
+    return ended(build_timeline(sound, facts, order=order, pictures=pictures, max_gap_s=max_gap_s))
 
 
-def _facts(video: OpenVideo) -> StreamFacts:
+def _facts(video: OpenVideo, path: Path) -> StreamFacts:
     stream = video.stream
     base = Fraction(stream.time_base)
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
@@ -63,6 +65,7 @@ def _facts(video: OpenVideo) -> StreamFacts:
         end=stream.duration + (stream.start_time or 0) if promises else _tagged_end(stream, base),
         trimmed=listed < stream.frames,
         note=video.note,
+        file_end=file_end(path, video.container.format.name, stream.id),
     )
 
 

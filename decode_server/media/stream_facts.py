@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from decode_server.media.file_end import FileEnd
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFacts:
     """What container and codec say of a stream as a whole. `end` and `frames` are what the head promises, 0 where it
     promises nothing; `trimmed` if an edit list leaves out some of what the container holds. `note` is about the choice
-    of the stream, `dropped` when frames would show that FFmpeg drops.
+    of the stream, `dropped` when frames would show that FFmpeg drops; `file_end` is how the file ends.
     """
 
     container: str
@@ -20,6 +22,7 @@ class StreamFacts:
     reordered: bool
     frames: int
     end: int
+    file_end: FileEnd
     trimmed: bool = False
     note: str = ""
     dropped: Sequence[int] = ()

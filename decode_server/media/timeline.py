@@ -16,25 +16,27 @@ from typing import Any
 
 import numpy as np
 
-from decode_server.media.clock import LOOK_PACKETS, Clock, ClockRule, Leap, Stamp, Ticks, unroll
+from decode_server.media.clock import LOOK_PACKETS, Clock, ClockRule, Leap, Stamp, unroll
 from decode_server.media.demux import Demuxed, Row
 from decode_server.media.frame_order import FrameOrder
+from decode_server.media.frame_times import TIMED, Times, filled, frame_times, frameless, times_are_stored
+from decode_server.media.lost_frames import lost_frames, lost_stretches
 from decode_server.media.media_use import Loss, MediaUse, joined
 from decode_server.media.packet_flags import Flags, packet_flags, undecodable
-from decode_server.media.packet_index import DAMAGED, DISPOSABLE, HIDDEN, KEY
+from decode_server.media.packet_index import DAMAGED, HIDDEN, KEY
 from decode_server.media.picture import SourcePicture
 from decode_server.media.stream_facts import StreamFacts
 from framefeed.errors import CorruptMedia
+from framefeed.show_value import show_bytes
 
 DEFAULT_MAX_GAP_S = 300.0
-# Containers that store the time of every frame. Others (AVI, program streams) store none or some, and FFmpeg guesses.
-_TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv", "asf"})
 _JOINABLE = frozenset({"mpegts", "mpeg", "flv", "h264", "hevc", "mpegvideo", "m4v", "dv", "obu", "mjpeg"})
 _UNCOUNTED = frozenset({"mpeg", "mpegvideo"})
 _END_TOLERANCE_S = 0.5
+_DAMAGED = "damaged in its file"
 _MOST_LINES = 8  # of one kind; more are told in one
 
-Times = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,9 @@ class Timeline:
     headless: int = 0
     seams: tuple[int, ...] = ()
     moved_from_s: float | None = None
+    step: int = 1
+    complete: bool = False
+    cut_off: bool = False
 
     @cached_property
     def breaks(self) -> frozenset[int]:
@@ -93,6 +98,10 @@ class Timeline:
         """When a packet's frame shows, in seconds from the first frame."""
         return float((int(self.pts[packet]) - self.origin) * self.time_base)
 
+    def second_of(self, pts: int) -> float:
+        """A time in ticks as seconds from the first frame, to the microsecond."""
+        return round(float((pts - self.origin) * self.time_base), 6)
+
     def picture(self, packet: int) -> SourcePicture:
         """The kind of picture of a packet's frame."""
         return self.pictures[max(number for number in self.pictures if number <= packet)]
@@ -110,19 +119,23 @@ class Timeline:
         return max(shown_for, key=lambda picture: shown_for[picture])
 
     @cached_property
+    def lost(self) -> Mask:
+        """Which frames of `shown` cannot be decoded for damage, bool (frames,)."""
+        return lost_frames(self.flags, self.pts, self.shown)
+
+    @cached_property
     def damaged(self) -> tuple[Loss, ...]:
-        """The stretches, from a packet that is damaged to the next key frame, that cannot be decoded for it."""
+        """The stretches that cannot be decoded for damage, and what shows no frame for it."""
         found: list[Loss] = []
-        keys = np.flatnonzero(self.flags & KEY)
-        for packet in np.flatnonzero(self.flags & DAMAGED).tolist():
-            if self.flags[packet] & DISPOSABLE:
-                after = int(np.searchsorted(self.pts[self.shown], self.pts[packet], side="right"))
-                end = self.shown[after] if after < len(self.shown) else -1
-            else:
-                later = keys[keys > packet]
-                end = int(later[0]) if len(later) else -1
-            start_s, end_s = max(self.second(packet), 0.0), self.second(end) if end >= 0 else None
-            found.append(Loss(start_s=start_s, end_s=end_s, reason="damaged in its file"))
+        shown = self.shown
+        for first, behind in lost_stretches(self.lost):
+            end_s = self.second(int(shown[behind])) if behind < len(shown) else None
+            found.append(Loss(start_s=self.second(int(shown[first])), end_s=end_s, reason=_DAMAGED))
+        for packet in np.flatnonzero((self.flags & (DAMAGED | HIDDEN)) == DAMAGED | HIDDEN).tolist():
+            after = int(np.searchsorted(self.pts[shown], self.pts[packet], side="right"))
+            if after < len(shown):
+                start_s, end_s = max(self.second(packet), 0.0), self.second(int(shown[after]))
+                found.append(Loss(start_s=start_s, end_s=end_s, reason=_DAMAGED))
         return joined(found)
 
     def use(self, losses: Sequence[Loss] | None = None) -> MediaUse:
@@ -140,7 +153,7 @@ def needs_order(facts: StreamFacts, rows: Sequence[Row]) -> bool:
     stamps two frames of a reordered stream alike, so that the order of the others is in doubt too.
     """
     told = all(row.kind is not None and not row.kind.packed for row in rows)
-    if not (told and _stored(facts.container, rows)):
+    if not (told and times_are_stored(facts.container, rows)):
         return True
     times = [row.pts for row in rows if not row.discard]
     return len(set(times)) < len(times) and _reordered(rows, facts)
@@ -169,18 +182,20 @@ def build_timeline(
     rows = demuxed.rows
     rule = _rule(rows, facts, max_gap_s)
     clock = unroll(_stamps(rows), rule)
-    told = _times(rows, clock, order, facts, rule.step)
+    told = frame_times(rows, clock, order, facts, rule.step)
     flags = packet_flags(rows)
     if order is not None:
-        flags[[*order.damaged, *_frameless(rows, order)]] |= DAMAGED
+        flags[[*order.damaged, *frameless(rows, order)]] |= DAMAGED
+    flags[-1] |= DAMAGED * (facts.file_end.cut and not facts.file_end.between_frames)
     for fault in demuxed.faults:
         flags[fault : _next_key(flags, fault)] |= DAMAGED
     flags[[at is None for at in told]] |= HIDDEN
-    draft = _Draft(rows, flags, _filled(told), facts, rule)
+    draft = _Draft(rows, flags, filled(told), facts, rule)
     draft.hide_headless(clock.leaps)
     draft.hide_late()
     draft.tell_clock(clock)
     draft.tell_end(demuxed)
+    draft.tell_appended()
     draft.tell_dropped()
     return draft.timeline(pictures if pictures is not None else order.pictures if order is not None else {})
 
@@ -196,6 +211,7 @@ class _Draft:
         self._origin = 0
         self._seams: tuple[int, ...] = ()
         self._moved_from_s: float | None = None
+        self._complete = self._cut_off = False
 
     def hide_headless(self, leaps: Sequence[Leap]) -> None:
         """Hide what no key frame precedes, at the beginning and behind each seam."""
@@ -244,10 +260,8 @@ class _Draft:
         for (by, _), run in groupby(_runs(clock.contradicted), key=lambda one: one[1:]):
             packets = [packet for packet, *_ in run]
             off = f"{abs(float(by * base)):.2f} s {'ahead of' if by > 0 else 'behind'}"
-            one, more = (
-                f"a frame's time stamp is {off} its",
-                f"the time stamps of {len(packets)} frames are {off} their",
-            )
+            one = f"a frame's time stamp is {off} its"
+            more = f"the time stamps of {len(packets)} frames are {off} their"
             times = [self._would_show(packet, by) for packet in packets]
             told.append((times, f"{one if len(packets) == 1 else more} neighbours'"))
         for times, reason in told[:_MOST_LINES]:
@@ -268,17 +282,29 @@ class _Draft:
             self._notes.append(f"its clock leaps {len(leaps) - _MOST_LINES} times more")
 
     def tell_end(self, demuxed: Demuxed) -> None:
-        """Say where the file is short of what its head promises."""
+        """Say where the file is short of what its head promises or ends within a packet."""
         ends = [row.pts + row.duration for row in self._rows if row.pts is not None]
-        packets = sum(row.packets for row in self._rows)
-        missing_s = float((self._facts.end - max(ends, default=0)) * self._facts.time_base)
-        if missing_s <= _END_TOLERANCE_S or packets >= self._facts.frames > 0:
+        packets, frames = sum(row.packets for row in self._rows), self._facts.frames
+        missing = self._facts.end - max(ends, default=0)
+        missing_s = float(missing * self._facts.time_base)
+        cut = self._facts.file_end.cut
+        all_there = packets >= frames if frames else self._facts.end > 0 and missing <= self._rule.step
+        self._complete = bool(all_there and not cut and not self._flags[-1] & DAMAGED)
+        self._cut_off = cut or (missing_s > _END_TOLERANCE_S and not packets >= frames > 0)
+        if not self._cut_off:
             return
-        frames = self._facts.frames
         reason = f"ends after {packets} of {frames} frames" if frames else f"ends {missing_s:.1f} s early"
         reason += f", and {demuxed.fault}" if demuxed.fault else " of what its head says"
         at_s = self._second(int(self._pts[(self._flags & HIDDEN) == 0].max()) + self._rule.step)
-        self._losses.append(Loss(start_s=at_s, end_s=None, reason=reason))
+        self._losses.append(Loss(start_s=at_s, end_s=None, reason="cut off within a packet" if cut else reason))
+
+    def tell_appended(self) -> None:
+        """Say what the file holds behind its end."""
+        end = self._facts.file_end
+        if end.appended_at > max((row.position or 0 for row in self._rows), default=0):
+            self._notes.append(
+                f"{show_bytes(end.appended_bytes)} behind its end are not read: a second file was appended"
+            )
 
     def tell_dropped(self) -> None:
         """Say which frames within the file's edit list are not read."""
@@ -296,6 +322,8 @@ class _Draft:
         hdr = sorted({picture.transfer.upper() for picture in pictures.values() if picture.transfer})
         if hdr:
             self._notes.append(f"its transfer is {' and '.join(hdr)} (HDR), which is passed on and not tone-mapped")
+        if any(picture.interlaced for picture in pictures.values()):
+            self._notes.append("interlaced: both fields of a frame are served woven, as they are decoded")
         return Timeline(
             rows=self._rows,
             flags=self._flags,
@@ -309,13 +337,16 @@ class _Draft:
             headless=self._headless,
             seams=self._seams,
             moved_from_s=self._moved_from_s,
+            step=self._rule.step,
+            complete=self._complete,
+            cut_off=self._cut_off,
         )
 
     def _last_duration(self, last: int) -> int:
         """How long the last frame shows: what is left of an MP4's edit, or of the durations that it stores for all of
         its frames together; the packet's own, or one frame.
         """
-        stored = self._facts.container in _TIMED
+        stored = self._facts.container in TIMED
         own = (stored and self._rows[last].duration) or self._rule.step
         if self._facts.container.startswith("mov"):
             kept = [row for row in self._rows if not row.discard]
@@ -394,67 +425,6 @@ def _reordered(rows: Sequence[Row], facts: StreamFacts) -> bool:
     """Whether frames show in another order than they decode, as the codec's head says or as their times do."""
     times = np.array([row.pts for row in rows if row.pts is not None and not row.discard], np.int64)
     return facts.reordered or int((np.diff(times) < 0).sum()) > max(len(times) // 50, 2)
-
-
-def _stored(container: str, rows: Sequence[Row]) -> bool:
-    return container in _TIMED and all(row.pts is not None for row in rows)
-
-
-def _times(
-    rows: Sequence[Row], clock: Clock, order: FrameOrder | None, facts: StreamFacts, step: int
-) -> Sequence[Ticks]:
-    """When each packet's frame shows, None for one that shows nothing or at no time that can be believed."""
-    if order is None:
-        return clock.pts
-    emitted = [number for number, _ in order.emitted]
-    packed = any(row.kind is not None and row.kind.packed for row in rows)
-    if _stored(facts.container, rows) and not packed:
-        believed = [number for number in emitted if clock.pts[number] is not None]
-        stamps = sorted(at for at in (clock.pts[number] for number in believed) if at is not None)
-        by_number: dict[int, Ticks] = dict(zip(believed, stamps, strict=True))
-        by_number |= {number: clock.pts[number] for number in _frameless(rows, order)}
-        return [by_number.get(number) for number in range(len(rows))]
-    slots = _slots(clock, len(rows), step)
-    result: list[Ticks] = [None] * len(rows)
-    for number, place in zip(emitted, _places(order, len(rows)), strict=True):
-        result[number] = slots[place]
-    return result
-
-
-def _frameless(rows: Sequence[Row], order: FrameOrder) -> list[int]:
-    """Packets whose headers say that they show a frame, and that gave none: of those, silence is damage."""
-    if any(row.kind is None or row.kind.packed or row.pts is None for row in rows):
-        return []
-    given = {number for number, _ in order.emitted}
-    return [n for n, row in enumerate(rows) if row.kind and row.kind.shown and not row.discard and n not in given]
-
-
-def _places(order: FrameOrder, packets: int) -> list[int]:
-    """Which packet's place in time each frame takes: that of the one that it comes out with, less the codec's delay."""
-    if len(order.emitted) == packets or not order.emitted:
-        return list(range(len(order.emitted)))
-    delay = order.emitted[0][1] - order.emitted[0][0]
-    places = [max(at - delay, 0) for _, at in order.emitted]
-    if len(set(places)) != len(places) or max(places) >= packets:
-        return sorted(number for number, _ in order.emitted)
-    return places
-
-
-def _slots(clock: Clock, packets: int, step: int) -> list[int]:
-    """A rising time for each packet: the container's, where each has one of its own, else one frame after the other."""
-    for times in (clock.dts, clock.pts):
-        known = sorted(at for at in times if at is not None)
-        if len(set(known)) == packets:
-            return known
-    return [number * step for number in range(packets)]
-
-
-def _filled(times: Sequence[Ticks]) -> Times:
-    """Times as an array, int64; a packet that shows nothing gets the latest time before it."""
-    known = np.array([-(2**62) if at is None else at for at in times], np.int64)
-    latest = np.maximum.accumulate(known)
-    first = min((at for at in times if at is not None), default=0)
-    return np.where([at is None for at in times], np.maximum(latest, first), known)
 
 
 def _next_key(flags: Flags, start: int) -> int:

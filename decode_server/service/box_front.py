@@ -31,6 +31,7 @@ from decode_server.service.box_messages import (
     unpack_from_front,
 )
 from decode_server.service.workers.restarts import Restarts
+from framefeed.cli import interrupts
 from framefeed.mapped_manifest import new_memory
 from framefeed.server_entry import ServerEntry
 
@@ -97,12 +98,13 @@ class BoxFront:
             undo.enter_context(ours)
             ours.setblocking(False)
             ours.send(pack(setup))  # before the process is there: it cannot be gone
-            self._process = subprocess.Popen(
-                [*_COMMAND, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), memory.fd),
-                stdin=subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C in a terminal is the box's to pass on
-            )
+            with interrupts.held():  # until it has what handles them
+                self._process = subprocess.Popen(
+                    [*_COMMAND, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(), memory.fd),
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,  # Ctrl-C in a terminal is the box's to pass on
+                )
             self._pidfd = os.pidfd_open(self._process.pid)
             undo.pop_all()
         self._channel, self.failure, self.took_requests = ours, None, False

@@ -26,8 +26,10 @@ from decode_server.service.box_messages import (
     unpack_to_front,
 )
 from decode_server.service.server import run_front
+from framefeed.cli import interrupts
 from framefeed.cli.log_lines import log_to_stderr
 from framefeed.cli.parent_death import end_with_parent
+from framefeed.cli.standard_streams import bound_stdout
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.server_entry import ServerEntry
@@ -46,7 +48,10 @@ class Channel:
 
     def setup(self) -> FrontSetup:
         """What the front is to be. Blocks for at most a minute; raises OSError or ValueError if it is not told."""
-        message = unpack_to_front(self._channel.recv(MAX_MESSAGE_BYTES))
+        datagram = self._channel.recv(MAX_MESSAGE_BYTES)
+        if not datagram:
+            raise SystemExit(0)  # the box is gone
+        message = unpack_to_front(datagram)
         if not isinstance(message, FrontSetup):
             raise ValueError(f"the box said {type(message).__name__}, wanted FrontSetup")
         return message
@@ -87,10 +92,12 @@ class Channel:
 
 def main(fd: int) -> int:
     """Serve. Returns the exit code: 0 after a drain, 1 failed, 2 bad input."""
+    interrupts.let_in()
     with socket.socket(fileno=fd) as ours, contextlib.closing(Channel(ours)) as channel:
         setup = channel.setup()
         end_with_parent(setup.box)
         log_to_stderr(worker=True)
+        bound_stdout()
         try:
             os.sched_setaffinity(0, setup.cpus)  # before there is memory to have on another node
             run_front(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 MAX_RUNS = 256  # told apart; more of them share one
 _FIRST_CLIP_S = 0.01  # reckoned for a clip before any was decoded
@@ -102,8 +103,8 @@ def parse_run_shares(options: Sequence[str]) -> dict[str, float]:
     for option in options:
         match = _SHARE.fullmatch(option)
         if match is None or not float(match[2]) > 0:
-            raise BadInput(f"--run-share: {option!r} is no share; wanted NAME=WEIGHT, as 'ablation=0.5'")
+            raise BadInput(f"--run-share: {show_value(option)} is no share; wanted NAME=WEIGHT, as 'ablation=0.5'")
         if match[1] in weights:
-            raise BadInput(f"--run-share: {match[1]!r} is given twice")
+            raise BadInput(f"--run-share: {show_value(match[1])} is given twice")
         weights[match[1]] = float(match[2])
     return weights

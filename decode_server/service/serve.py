@@ -25,6 +25,7 @@ from decode_server.service.workers.topology import (
 )
 from framefeed.cgroups import read_cpu_quota
 from framefeed.cli.log_lines import log_to_stderr
+from framefeed.cli.standard_streams import bound_stdout
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.manifest import check_indexed
 
@@ -41,6 +42,7 @@ class Serve(ServeOptions):
         """Serve until a stop signal. Raises BadInput for options or a root that cannot be used."""
         check_indexed(self.index or self.root)
         log_to_stderr()
+        bound_stdout()
         run_server(self)
 
 

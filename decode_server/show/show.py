@@ -26,9 +26,9 @@ from msgspec.structs import replace
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
 from decode_server.show.show_request import build_request, policy_from_text, read_requests, sample_at
-from framefeed.cli.command import Verb, parse_options, parse_verb
 from framefeed.cli.drawing import Picture, draw_box, draw_text, stack
 from framefeed.cli.picture_files import write_mp4, write_png
+from framefeed.cli.verbs import Verb, parse_options, parse_verb
 from framefeed.clip import Clip
 from framefeed.crops import Box, WholeFrame
 from framefeed.draws import clip_seed

@@ -13,6 +13,7 @@ from typing import Any
 
 from framefeed.errors import BadInput, BadRequest
 from framefeed.request import ClipRequest
+from framefeed.show_value import show_value
 from framefeed.wire import request_from_map
 
 _FIELD = re.compile(r"(\w+)=(\[[^\]]*\]|[^,\[\]]*)(?:,|$)")
@@ -29,7 +30,10 @@ def policy_from_text(text: str) -> dict[str, Any]:
             body[match[1]] = _value(match[2])
             at = match.end()
     if at != len(rest) or not name:
-        raise BadInput(f"policy {text!r} does not read, from {rest[at:] or text!r} on; wanted NAME:field=value,…")
+        raise BadInput(
+            f"policy {show_value(text)} does not read, from {show_value(rest[at:] or text)} on; "
+            "wanted NAME:field=value,…"
+        )
     return {"policy": name, **body}
 
 

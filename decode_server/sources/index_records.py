@@ -5,27 +5,31 @@ It finds what need not be read again; it reads no media, only its size and time 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
+from decode_server.media.lost_frames import lost_frames, lost_stretches
 from decode_server.media.media_use import MediaUse
-from decode_server.media.packet_index import PacketIndex, unpack_index
+from decode_server.media.packet_index import DAMAGED, PacketIndex, unpack_index
 from decode_server.sources.file_names import as_path
 from decode_server.sources.root_files import MediaFile
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, VideoEntry, read_manifest
 from framefeed.new_file import NewFile, write_whole
+from framefeed.quarantine import QuarantinedSpan, read_quarantine
 from framefeed.regular_file import read_regular
 
 UNFINISHED_FOLDER = "framefeed.unfinished"
 """Where, below the index folder, an index lies that was not finished, while there is a finished one."""
 USES_NAME = "framefeed.uses.json"
 _USES_BYTES = 1 << 32
+_RULES = 2  # of what is used of a file: one more whenever an index of before is not to be believed any more
 _PACKETS_BYTES = 1 << 36  # of all packet indices
 
 Probed = tuple[PacketIndex, MediaUse]
@@ -79,6 +83,7 @@ def known_records(
 class _Uses(Struct):
     max_gap_s: float
     uses: dict[str, MediaUse]
+    rules: int = 1
 
 
 def write_uses(folder: Path, probed: Mapping[str, Probed], *, max_gap_s: float) -> None:
@@ -86,16 +91,16 @@ def write_uses(folder: Path, probed: Mapping[str, Probed], *, max_gap_s: float) 
     longest pause that was not cut out. Raises OSError.
     """
     told = {path: use for path, (_, use) in probed.items() if use.losses or use.notes}
-    write_whole(folder / USES_NAME, msgspec.json.encode(_Uses(max_gap_s, told)))
+    write_whole(folder / USES_NAME, msgspec.json.encode(_Uses(max_gap_s, told, _RULES)))
 
 
 def _read_uses(folder: Path, *, max_gap_s: float) -> dict[str, MediaUse] | None:
-    """What was written for this longest pause; None where it was another, or cannot be read."""
+    """What was written for this longest pause by these rules; None where they were others, or it cannot be read."""
     try:
         uses = msgspec.json.decode(read_regular(folder / USES_NAME, limit_bytes=_USES_BYTES), type=_Uses)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
-    return uses.uses if uses.max_gap_s == max_gap_s else None
+    return uses.uses if (uses.max_gap_s, uses.rules) == (max_gap_s, _RULES) else None
 
 
 def write_records(
@@ -113,6 +118,30 @@ def write_records(
         manifest = Manifest(videos=entries, refused=refused)
         identity = manifest.write(folder, just_before=new.take_place, finished=finished)
     return replace(manifest, identity=identity)
+
+
+def write_lost(folder: Path, videos: Mapping[str, list[IndexedFile]]) -> None:
+    """List the stretches of videos that are damaged in their files, in place of those that an index listed before, so
+    that no window is planned over them. Raises OSError, and BadInput for a list that is damaged.
+    """
+    known = read_quarantine(folder)
+    spans = [span for video, rows in videos.items() for row in rows for span in _lost_spans(video, row)]
+    listed = known.replaced(spans, found_by="index")
+    if listed.spans != known.spans:
+        listed.write(folder)
+
+
+def _lost_spans(video: str, row: IndexedFile) -> Iterator[QuarantinedSpan]:
+    index = row.index
+    if not (index.flags & DAMAGED).any():
+        return
+    edges_s = row.file.start_s + np.append(index.times_s, index.duration_s)
+    for first, behind in lost_stretches(lost_frames(index.flags, index.pts, index.shown)):
+        start_s, end_s = max(float(edges_s[first]), 0.0), float(edges_s[behind])
+        if end_s > start_s:
+            yield QuarantinedSpan(
+                video=video, start_s=start_s, end_s=end_s, reason="damaged in its file", found_by="index"
+            )
 
 
 def _entry(name: str, rows: list[IndexedFile], records: list[bytes], *, at: int) -> VideoEntry:

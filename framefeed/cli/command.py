@@ -1,173 +1,33 @@
-"""The `framefeed` command: finds its verbs through entry points, so it imports no package it does not run.
+"""The `framefeed` command: the process around one verb, whatever signal comes and whichever stream is closed.
 
-A verb is one word or two (`serve`, `bench decode`): a dataclass whose fields are its options (parsed by tyro) and whose
-`run()` does the work; one that has a `parse()` reads its options itself. What goes wrong on purpose ends in one line on
-stderr and a non-zero exit code, not in a traceback.
+It knows no verb, and imports what does only once neither an interrupt nor a missing stream can do harm: this file is to
+import nothing that takes long.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import difflib
-import errno
-import functools
-import inspect
-import io
-import os
 import sys
-from importlib.metadata import EntryPoint, entry_points, version
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Protocol, TypeVar, cast, runtime_checkable
 
-import tyro
-
-from framefeed.cli.help_page import columns_page, help_page
-from framefeed.cli.log_lines import log_warnings
-from framefeed.cli.option_errors import explain
-from framefeed.cli.option_fields import first_sentence, option_fields
-from framefeed.errors import BadInput, FramefeedError
-
-OptionsT = TypeVar("OptionsT")
-
-# What a disk is like, not what a program did: full, read-only, another's, gone.
-_STORAGE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG}
-)
-_HELP, _HELP_ALL = ("-h", "--help"), "--help-all"
-
-
-class Verb(Protocol):
-    """What an entry point of the group `framefeed.verbs` loads: a dataclass with a run method."""
-
-    def run(self) -> None:
-        """Do the work; raise a FramefeedError with one clear line if it cannot be done."""
-
-
-@runtime_checkable
-class ReadsItself(Protocol):
-    """What an entry point loads instead, where a verb's options are not the fields of one dataclass."""
-
-    def parse(self, args: list[str]) -> Verb:
-        """The verb with its options. Raises BadInput, in one line, for what does not parse."""
+from framefeed.cli.interrupts import end_on_interrupt
+from framefeed.cli.standard_streams import bound_stderr, flush_stdout, open_standard_streams, watch_stdout
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
+    """Run one verb. Returns the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted, 141 where stdout's reader
+    has gone. `args`: None are those of this process, which is to end with the verb.
 
     Raises SystemExit after a page of help.
     """
-    args = sys.argv[1:] if args is None else args
-    log_warnings()
+    if args is None:
+        open_standard_streams()
+        watch_stdout()
+        bound_stderr()
+        end_on_interrupt()
+    from framefeed.cli.verbs import run_verb  # noqa: PLC0415  # a second of imports, in which signals come
+
+    if args is not None:
+        return run_verb(args)
     try:
-        verb = _read(args)
-        if verb is None:
-            return 2
-        verb.run()
-    except FramefeedError as error:
-        print(f"framefeed: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadInput) else 1
-    except KeyboardInterrupt:
-        print("framefeed: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever read what was printed has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        if error.errno not in _STORAGE or error.filename is None:
-            raise
-        print(f"framefeed: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _read(args: list[str]) -> Verb | None:
-    """The verb with its options; None where another process of the run says what is wrong with them.
-
-    Raises as find_verb and parse_verb do; SystemExit after a page of help.
-    """
-    verbs = {point.name: point for point in entry_points(group="framefeed.verbs")}
-    if args[:1] == ["help"]:
-        args = [*args[1:], "--help"]
-    if not args or args[0] in (*_HELP, _HELP_ALL, "--version"):
-        print(f"framefeed {version('framefeed')}" if args[:1] == ["--version"] else _verbs_page(verbs))
-        raise SystemExit(0 if args else 2)
-    point, options = find_verb(verbs, args)
-    try:
-        return parse_verb(point, options)
-    except BadInput:
-        if args[0] == "train" and os.environ.get("RANK", "0") != "0":
-            return None  # each of a run's processes reads the same options, and rank 0 speaks
-        raise
-
-
-def find_verb(verbs: dict[str, EntryPoint], args: list[str]) -> tuple[EntryPoint, list[str]]:
-    """The verb that the arguments begin with, and the arguments behind it. Raises BadInput, with the nearest verb."""
-    for words in (2, 1):
-        name = " ".join(args[:words])
-        if name in verbs:
-            return verbs[name], args[words:]
-    family = [verb for verb in verbs if verb.startswith(args[0] + " ")]
-    typed = " ".join(arg for arg in args[:2] if not arg.startswith("-")) if family else args[0]
-    if family and typed == args[0]:
-        raise BadInput(f"{typed} is a family of verbs; wanted one of {', '.join(sorted(family))}")
-    near = difflib.get_close_matches(typed, family or verbs, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(sorted(family or verbs))}"
-    raise BadInput(f"unknown verb {typed!r}; {hint}")
-
-
-def parse_verb(point: EntryPoint, args: list[str]) -> Verb:
-    """The verb with its options. Raises BadInput, in one line, for what does not parse or is not installed."""
-    try:
-        kind = point.load()
-    except ModuleNotFoundError as error:
-        hint = "pip install 'framefeed[trainer]'" if error.name == "torch" else "install the extra that brings it"
-        raise BadInput(f"verb {point.name!r} needs the package {error.name!r}; {hint}") from None
-    if isinstance(kind, ReadsItself):
-        return kind.parse(args)
-    return cast(Verb, parse_options(kind, args, name=point.name))
-
-
-def parse_options(
-    kind: type[OptionsT],
-    args: list[str],
-    *,
-    name: str,
-    default: OptionsT | None = None,
-    about: str | None = None,
-) -> OptionsT:
-    """A dataclass from command-line options by tyro, those that are not given as in `default`, if there is one.
-
-    `name` is the verb's, behind "framefeed", `about` what its help says first; None: the dataclass's words.
-    Raises BadInput, in one line, for what does not parse; SystemExit after a page of help.
-    """
-    if not {*_HELP, _HELP_ALL}.isdisjoint(args):
-        print(help_page(kind, name, default=default, about=about, whole=_HELP_ALL in args))
-        raise SystemExit(0)
-    cli = functools.partial(tyro.cli, kind, prog=f"framefeed {name}", args=args, use_underscores=False)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            parsed = cli() if default is None else cli(default=default)
-    except SystemExit:
-        raise BadInput(f"{name}: {explain(complaint.getvalue(), option_fields(kind, default), args)}") from None
-    return cast(OptionsT, parsed)
-
-
-def _verbs_page(verbs: dict[str, EntryPoint]) -> str:
-    names = sorted(verbs, key=lambda name: (name.startswith("bench "), name))
-    rows = [(name, _summary(verbs[name])) for name in names]
-    lines = ["usage: framefeed VERB [options]", "", *columns_page(rows, left=17), ""]
-    return "\n".join([*lines, "framefeed VERB --help shows a verb's options, framefeed --version the version"])
-
-
-def _summary(point: EntryPoint) -> str:
-    """The first sentence of a verb's class, read without importing its package."""
-    spec = find_spec(point.module)
-    if spec is None or spec.origin is None:
-        return "not installed"
-    for node in ast.parse(Path(spec.origin).read_text()).body:
-        if isinstance(node, ast.ClassDef) and node.name == point.attr:
-            return first_sentence(inspect.cleandoc(ast.get_docstring(node) or ""))
-    return ""
+        return run_verb(sys.argv[1:]) or flush_stdout()
+    except SystemExit as shown:  # a page of help
+        raise SystemExit(shown.code or flush_stdout()) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from framefeed.cli.standard_streams import STDERR, bound_stderr, do_not_block, open_standard_streams
 from framefeed.show_value import one_line, printable
 
 MAX_LINE_CHARS = 4000
@@ -32,7 +33,12 @@ class LineFormatter(logging.Formatter):
 
 
 def log_to_stderr(*, worker: bool = False) -> None:
-    """Log from INFO on; a worker's lines say which process wrote them."""
+    """Log from INFO on; a worker's lines say which process wrote them. None waits for whoever reads them, nor does what
+    libraries write to stderr. Call it before a sandbox keeps /proc from this process.
+    """
+    open_standard_streams()
+    do_not_block(STDERR)
+    bound_stderr()
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter(_WORKER_FORMAT if worker else _FORMAT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

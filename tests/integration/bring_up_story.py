@@ -13,10 +13,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -292,20 +295,22 @@ def tell_end(told: Story, up: Composition) -> None:
     url = f"tcp://{address(draining)}:5555"
     gone = address(draining)
     lost = up.total(up.trainer, "framefeed_client_requests_total", server=url, outcome="server_lost")
-    draining.stop(timeout=STOP_GRACE_S)
+    with seen_draining(up, [gone]) as seen:
+        draining.stop(timeout=STOP_GRACE_S)
     up.train(10)
     after = up.total(up.trainer, "framefeed_client_requests_total", server=url, outcome="server_lost")
     told.lost_by_drain = after - lost
     draining.reload()
     told.exits[draining.name] = draining.attrs["State"]["ExitCode"]
     told.said_at_stop.append(draining.logs(tail=20).decode())
-    told.drains[draining.name] = drain_of(up, gone)
+    told.drains[draining.name] = drain_of(up, gone, seen)
     running = {c.id: c for c in (*up.servers, up.trainer, *up.containers("prometheus")) if c.status == "running"}
     servers = [container for container in running.values() if "decode" in container.name]
     addresses = {server.name: address(server) for server in servers}
     since, began_s = int(time.time()), time.monotonic()
-    up.compose("stop", *SERVER_SERVICES, "trainer")
-    told.drains |= {name: drain_of(up, at) for name, at in addresses.items()}
+    with seen_draining(up, addresses.values()) as seen:
+        up.compose("stop", *SERVER_SERVICES, "trainer")
+    told.drains |= {name: drain_of(up, at, seen) for name, at in addresses.items()}
     up.compose("stop")
     told.down_s = time.monotonic() - began_s
     for container in running.values():
@@ -315,15 +320,39 @@ def tell_end(told: Story, up: Composition) -> None:
     up.compose("down")
 
 
-def drain_of(up: Composition, at: str) -> dict[str, float]:
-    """A server's counters while it drained, as Prometheus saw them last."""
+@contextlib.contextmanager
+def seen_draining(up: Composition, addresses: Iterable[str]) -> Iterator[set[str]]:
+    """The addresses of servers whose pages say meanwhile that they drain: one with little to do is done between two
+    scrapes of Prometheus.
+    """
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def read(at: str) -> None:
+        while at not in seen and not over.wait(0.01):
+            with contextlib.suppress(OSError, HTTPException):
+                if b'framefeed_server_state{framefeed_server_state="draining"} 1' in up.get(f"{at}:9555", "metrics"):
+                    seen.add(at)
+
+    with ThreadPoolExecutor() as pool:
+        for at in addresses:
+            pool.submit(read, at)
+        try:
+            yield seen
+        finally:
+            over.set()
+
+
+def drain_of(up: Composition, at: str, seen: set[str]) -> dict[str, float]:
+    """A server's counters while it drained, as Prometheus saw them last; `seen` are those that said so themselves."""
     of = f'instance="{at}:9555"'
     asked = {
         "draining": f'max_over_time(framefeed_server_state{{framefeed_server_state="draining", {of}}}[5m])',
         "answered": f"sum(last_over_time(framefeed_server_requests_total{{{of}}}[5m]))",
         "lost": f"last_over_time(instance:framefeed_server_lost_requests:sum{{{of}}}[5m])",
     }
-    return {name: value_of(up.prometheus("query", query=query)["result"]) for name, query in asked.items()}
+    told = {name: value_of(up.prometheus("query", query=query)["result"]) for name, query in asked.items()}
+    return told | ({"draining": 1.0} if at in seen else {})
 
 
 def value_of(result: list[dict[str, Any]]) -> float:

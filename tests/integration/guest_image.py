@@ -22,7 +22,7 @@ import json, os, re, sys
 import decode_server.service.serve, decode_server.service.server, decode_server.service.workers.worker
 import decode_server.service.listeners.gateway.zmq_gateway, decode_server.service.listeners.zmq_listener
 from importlib.metadata import distribution, entry_points
-from framefeed.cli.command import find_verb, parse_verb
+from framefeed.cli.verbs import find_verb, parse_verb
 parse_verb(*find_verb({point.name: point for point in entry_points(group="framefeed.verbs")}, ["serve", "/"]))
 files = [m.__file__ for m in sys.modules.values() if getattr(m, "__file__", None)]
 sites = sorted({re.match(r".*/site-packages/[^/]+", f)[0] for f in files if "/site-packages/" in f})

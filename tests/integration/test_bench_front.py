@@ -12,6 +12,7 @@ from framefeed_bench.front import FrontBench
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_each_number_of_workers_gets_its_row(tmp_path: Path) -> None:
     out = tmp_path / "front.json"
     FrontBench(workers=(1, 3), clips=640, rounds=1, out=out).run()

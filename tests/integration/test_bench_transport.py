@@ -20,6 +20,7 @@ from trainer_client.samples import Sample
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_transport_gets_its_row(tmp_path: Path) -> None:
     out = tmp_path / "transport.json"
     TransportBench(clips=64, decoded_clips=32, rounds=1, out=out).run()

@@ -225,7 +225,7 @@ def test_an_interrupt_that_leaves_the_lock_taken_stops_nothing(server: Server, g
     with nothing_left(server) as slots, open_loader(server, slots) as run:
         next(run)
         assert run._feed is not None
-        run._feed._changed.acquire()
+        run._feed._lock.acquire()
         if goes_on:
             assert sum(1 for _ in run) > 0
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from framefeed.cli.command import parse_options
+from framefeed.cli.verbs import parse_options
 from framefeed.errors import BadInput
 from framefeed_models.block import StackConfig
 from framefeed_models.dual_encoder import DualEncoder, DualEncoderConfig

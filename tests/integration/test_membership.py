@@ -63,7 +63,8 @@ def test_a_folder_that_is_not_there_yet_is_waited_for_too(tmp_path: Path, caplog
     registry = tmp_path / "later"
     with loader(f"registry://{registry}", look_every_s=0.05) as run, ClipServer() as server:
         with caplog.at_level(logging.WARNING):
-            run._feed = run._start()
+            run._feed = run._new_feed()
+            run._feed.start()
             wait_until("it said so", lambda: "cannot be looked at (No such file or directory)" in caplog.text)
         registry.mkdir()
         enter(registry, server)

@@ -43,8 +43,8 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[Inputs]:
         """Blocks and raises as next(ClipLoader) does."""
-        for batch in islice(self.loader, len(self) - self.steps_done % len(self)):
-            yield self._make(to_torch(batch))
+        batches = self.loader.made_by(lambda batch: self._make(to_torch(batch)))
+        return islice(batches, len(self) - self.steps_done % len(self))
 
     @property
     def steps_done(self) -> int:

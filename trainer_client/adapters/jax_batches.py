@@ -5,12 +5,13 @@ Knows neither servers nor order; what the array is made of stays the loader's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
 
 from trainer_client.feed.batch import Batch
+from trainer_client.loader import ClipLoader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,9 +25,7 @@ class JaxBatch:
     pixels: jax.Array
 
 
-def jax_batches(
-    loader: Iterable[Batch], *, onto: jax.Device | jax.sharding.Sharding | None = None
-) -> Iterator[JaxBatch]:
+def jax_batches(loader: ClipLoader, *, onto: jax.Device | jax.sharding.Sharding | None = None) -> Iterator[JaxBatch]:
     """The loader's batches on a device (the default one unless told), or as this process's part of a sharded array.
 
     With a sharding the first axis of `pixels` is the clips of all processes: give each process a loader of its own
@@ -34,9 +33,12 @@ def jax_batches(
     asynchronous, and a slot is not used again before they are done. Blocks and raises as next(loader) does, and raises
     ValueError for a batch that the sharding does not divide; closing the loader is the caller's.
     """
-    for batch in loader:
+
+    def on_device(batch: Batch) -> JaxBatch:
         if isinstance(onto, jax.sharding.Sharding):
             pixels = jax.make_array_from_process_local_data(onto, batch.pixels)
         else:
             pixels = jax.device_put(batch.pixels, onto)
-        yield JaxBatch(batch=batch, pixels=pixels)
+        return JaxBatch(batch=batch, pixels=pixels)
+
+    return loader.made_by(on_device)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from trainer_client.feed.batch import Batch
 from trainer_client.loader import ClipLoader
 
 _IDS = {"positions": tf.int64, "epochs": tf.int64, "indices": tf.int64, "seeds": tf.uint64}
@@ -20,8 +21,10 @@ def tf_dataset(loader: ClipLoader) -> tf.data.Dataset:
     """
 
     def batches() -> Iterator[dict[str, object]]:
-        for batch in loader:
-            yield {"pixels": batch.pixels, **{name: getattr(batch, name) for name in _IDS}}
+        return loader.made_by(arrays)
+
+    def arrays(batch: Batch) -> dict[str, object]:
+        return {"pixels": batch.pixels, **{name: getattr(batch, name) for name in _IDS}}
 
     shape = loader.batch_shape
     signature = {name: tf.TensorSpec(shape[:1], dtype, name=name) for name, dtype in _IDS.items()}

@@ -65,7 +65,7 @@ class TorchDataset(HomeProcess, IterableDataset[TorchBatch]):
                 "servers are the workers"
             )
         self._check_home()
-        return map(to_torch, self._loader)
+        return self._loader.made_by(to_torch)
 
     def __len__(self) -> int:
         """Steps of the whole run, those that are done included. Raises TypeError for a run without an end."""

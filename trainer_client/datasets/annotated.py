@@ -169,7 +169,9 @@ class AnnotatedDataset:
         """The class number of each sample, int32 (samples,). Raises BadInput for a label that there is none of."""
         labels = self._columns.labels.get(name)
         if labels is None:
-            raise BadInput(f"{self.name} has no label {name!r}, wanted one of {', '.join(self._columns.labels)}")
+            raise BadInput(
+                f"{self.name} has no label {show_value(name)}, wanted one of {', '.join(self._columns.labels)}"
+            )
         return self._numbered(name, np.asarray(labels) if self._rows is None else labels[self._rows])
 
     def _numbered(self, name: str, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

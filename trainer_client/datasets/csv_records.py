@@ -7,7 +7,7 @@ A file whose name ends in .tsv has tabs. A record may go over several lines, in 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +42,31 @@ def read_csv(path: Path) -> CsvRecords:
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(read_text(path), delimiter=delimiter_of(path))
+    record: list[str] = []  # the lines of the last one
+    reader = csv.reader(_kept(read_text(path), record), delimiter=delimiter_of(path))
     begins = 1
     try:
         for fields in reader:
             if fields:
                 yield begins, fields
+            if '"' in record[-1] or len(record) > 1:
+                _require_closed(record, delimiter_of(path))
             begins = reader.line_num + 1
+            record.clear()
     except csv.Error as error:
-        raise BadInput(f"{path}, line {begins}: {error}") from None
+        raise BadInput(f"{path}, line {begins}: {error}; is each quote closed?") from None
+
+
+def _kept(lines: Iterable[str], record: list[str]) -> Iterator[str]:
+    for line in lines:
+        record.append(line)
+        yield line
+
+
+def _require_closed(record: Iterable[str], delimiter: str) -> None:
+    """Raises csv.Error where a record ends with its file, within quotes: the reader takes all behind them for text."""
+    try:
+        list(csv.reader(record, delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from framefeed.errors import BadInput
 from framefeed.regular_file import read_regular
+from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
 from trainer_client.datasets.spec import Split
 
@@ -104,5 +105,5 @@ def read_classes(path: Path) -> tuple[str, ...]:
         lines = [pair[1] for pair in pairs]
     if len(set(lines)) != len(lines) or not lines:
         twice = next((line for at, line in enumerate(lines) if line in lines[:at]), "")
-        raise BadInput(f"classes {path} name {twice!r} twice" if twice else f"classes {path} name none")
+        raise BadInput(f"classes {path} name {show_value(twice)} twice" if twice else f"classes {path} name none")
     return tuple(lines)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 Scores = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
@@ -67,7 +68,7 @@ class ActionParts:
         try:
             pairs = np.array([[int(part) for part in action.split(":")] for action in actions]).reshape(-1, 2)
         except ValueError:
-            raise BadInput(f"actions are named as {actions[0]!r}, wanted VERB:NOUN in numbers") from None
+            raise BadInput(f"actions are named as {show_value(actions[0])}, wanted VERB:NOUN in numbers") from None
         if pairs.min() < 0 or pairs[:, 0].max() >= verbs or pairs[:, 1].max() >= nouns:
             raise BadInput(f"actions have verbs and nouns beyond {verbs} and {nouns}")
         return cls(verb_of=pairs[:, 0], noun_of=pairs[:, 1], verbs=verbs, nouns=nouns)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from framefeed_models.dual_encoder import avion
 from framefeed_models.own_part import whole_tensor
 from framefeed_models.pixel_norm import CLIP, PIXEL_NORMS, PixelNorm
@@ -37,7 +38,7 @@ class ModelChoice:
 
     def __post_init__(self) -> None:
         if self.pixels is not None and self.pixels not in PIXEL_NORMS:
-            raise BadInput(f"--pixels is {self.pixels!r}, wanted one of {', '.join(PIXEL_NORMS)}")
+            raise BadInput(f"--pixels is {show_value(self.pixels)}, wanted one of {', '.join(PIXEL_NORMS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -32,12 +32,12 @@ def window_of(order: str, *, world_size: int) -> int:
         return 1
     match = re.fullmatch(r"window:([1-9]\d{0,3})", order)
     if match is None:
-        raise BadInput(f"loader: order is {order!r}, wanted 'strict' or 'window:W' with W from 1 to 9999")
+        raise BadInput(f"loader: order is {show_value(order)}, wanted 'strict' or 'window:W' with W from 1 to 9999")
     window = int(match[1])
     if window > 1 and world_size > 1:
         raise BadInput(
-            f"loader: order is {order!r} and world_size is {world_size}, wanted 'strict': ranks that overtake by "
-            f"themselves take different steps, and the global batches are not the plan's"
+            f"loader: order is {show_value(order)} and world_size is {world_size}, wanted 'strict': ranks that "
+            f"overtake by themselves take different steps, and the global batches are not the plan's"
         )
     return window
 
@@ -47,15 +47,19 @@ class Order:
 
     def __init__(self) -> None:
         self.steps = 0
+        """How many are done: what was offered is delivered by assigning what offer() returned."""
         self._displaced = array("q")  # plan's step less place in the order; empty while all are 0
 
-    def deliver(self, step: int) -> None:
-        """Step `step` of the plan is used next."""
-        if step != self.steps and not self._displaced:
-            self._displaced.extend([0] * self.steps)
-        if self._displaced or step != self.steps:
+    def offer(self, step: int) -> int:
+        """Note that step `step` of the plan is used next. Returns what `steps` is then.
+
+        It is so once that is assigned; until then another may be offered, or the same one again.
+        """
+        if step != self.steps or self._displaced:
+            del self._displaced[self.steps :]
+            self._displaced.extend([0] * (self.steps - len(self._displaced)))
             self._displaced.append(step - self.steps)
-        self.steps += 1
+        return self.steps + 1
 
     def used(self, steps: int) -> list[int]:
         """The plan's steps that the first `steps` were. Raises ValueError if the run has not got so far, or for more

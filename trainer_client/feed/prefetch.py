@@ -58,8 +58,11 @@ class _Filling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A batch, the life of the clip that completed it, and when a later batch was complete (None: none is)."""
+    """A batch and its number, the life of the clip that completed it, and when a later batch was complete (None: none
+    is).
+    """
 
+    number: int
     batch: Batch
     last: ClipLife
     later_ready_s: float | None
@@ -126,7 +129,7 @@ class Prefetch:
             batch.last = life
 
     def fail(self, ticket: int, error: FramefeedError) -> None:
-        """The clip of a ticket will never come; take() raises its error when the batch's turn comes."""
+        """The clip of a ticket will never come; peek() raises its error when the batch's turn comes."""
         self._filling[ticket // self._clips].errors[ticket % self._clips] = error
 
     def stand_in(self, ticket: int, refill: Refill, error: FramefeedError) -> ClipRequest | None:
@@ -142,11 +145,11 @@ class Prefetch:
 
     @property
     def ready(self) -> bool:
-        """Whether take() has something to say."""
+        """Whether peek() has something to say."""
         return self._next() is not None or self._error() is not None
 
-    def take(self) -> Delivery | None:
-        """The next batch: the first complete one within the window; None while there is none.
+    def peek(self) -> Delivery | None:
+        """The next batch: the first complete one within the window; None while there is none. It stays until release().
 
         Raises the FramefeedError of the first failed clip of the oldest batch when no other may overtake it, again at
         every call: the batch stays where it is, and so does the run's state.
@@ -157,10 +160,13 @@ class Prefetch:
             if error is not None:
                 raise copy.copy(error)  # its own would come to hold the frames of whoever called, and all in them
             return None
-        later_ready_s = self.later_ready_s
-        taken = self._filling.pop(number)
-        assert taken.last is not None
-        return Delivery(batch=_batch(taken), last=taken.last, later_ready_s=later_ready_s)
+        complete = self._filling[number]
+        assert complete.last is not None
+        return Delivery(number=number, batch=_batch(complete), last=complete.last, later_ready_s=self.later_ready_s)
+
+    def release(self, number: int) -> None:
+        """The batch of this number is handed over: it is held no more. Idempotent."""
+        self._filling.pop(number, None)
 
     @property
     def later_ready_s(self) -> float | None:
@@ -180,7 +186,7 @@ class Prefetch:
 
     @property
     def ready_last(self) -> ClipLife | None:
-        """The life of the clip that completed the batch that take() would return; None while there is none."""
+        """The life of the clip that completed the batch that peek() would return; None while there is none."""
         number = self._next()
         return None if number is None else self._filling[number].last
 
@@ -199,11 +205,9 @@ class Prefetch:
         oldest = next(iter(self._filling.values()), None)
         return oldest.errors[min(oldest.errors)] if oldest is not None and oldest.errors else None
 
-    def discard(self) -> int:
-        """Forget all open batches. Returns how many received clips that throws away."""
-        held = self.held
+    def discard(self) -> None:
+        """Forget all open batches."""
         self._filling.clear()
-        return held
 
 
 def _batch(filled: _Filling) -> Batch:

@@ -29,6 +29,7 @@ class Copied(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Slot:
+    array: weakref.ref[npt.NDArray[np.uint8]]
     memory: memoryview
     home: weakref.ref[deque[memoryview]]
     copies: list[Copied] = field(default_factory=list)  # that read it and may not be done
@@ -63,7 +64,7 @@ class SlotPool:
             memory = self._allocate(self.slot_bytes)
         # Views of views hold this array, not the memory below it: NumPy stops at a base that is no array.
         flat = np.frombuffer(memory, dtype=np.uint8, count=math.prod(shape))
-        _out[id(flat)] = _Slot(memory, weakref.ref(self._idle))
+        _out[id(flat)] = _Slot(weakref.ref(flat), memory, weakref.ref(self._idle))
         weakref.finalize(flat, _let_go, id(flat)).atexit = False
         return flat.reshape(shape)
 
@@ -90,7 +91,9 @@ def lend(array: npt.NDArray[np.uint8], *, until: Copied) -> bool:
 
 def _let_go(number: int) -> None:
     """Nobody sees a slot any more. It runs wherever the last reference went, so it asks no device."""
-    slot = _out.pop(number)
+    slot = _out.pop(number, None)
+    if slot is None:  # _collect() was first
+        return
     if slot.copies:
         _copied.append(slot)
     else:
@@ -98,7 +101,12 @@ def _let_go(number: int) -> None:
 
 
 def _collect() -> None:
-    """Take back the slots whose copies are done meanwhile."""
+    """Take back the slots whose copies are done meanwhile, and those that nobody was told of: Python swallows what a
+    signal's handler raises while an array goes, and with it the call of _let_go.
+    """
+    for number, slot in list(_out.items()):
+        if slot.array() is None:
+            _let_go(number)
     for _ in range(len(_copied)):
         try:
             slot = _copied.popleft()

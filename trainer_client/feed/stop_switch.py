@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable
 
+from trainer_client.feed.own_lock import let_go_of
 from trainer_client.transports.fork_guard import FORKS_WAIT, let_go_when_forked
 
 
@@ -37,6 +38,10 @@ class StopSwitch:
         self.thrown = True
         self.rouse()
 
+    def unlock(self) -> None:
+        """See let_go_of."""
+        let_go_of(self._lock)
+
     def close(self) -> None:
         """Close the sockets, when the thread has ended or never began. Idempotent."""
         with self._lock:
@@ -49,7 +54,7 @@ class StopSwitch:
 
 
 def end_dropped(stop_switch: StopSwitch, *, made_in: int, what: Callable[[], str]) -> None:
-    """A loader of process `made_in` is gone that nobody closed: its thread ends by itself, and lets go of all."""
-    if os.getpid() == made_in:
+    """A loader of process `made_in` is gone: if nobody closed it, its thread ends by itself, and lets go of all."""
+    if os.getpid() == made_in and not stop_switch.thrown:
         stop_switch.throw()
         warnings.warn(f"{what()} was dropped without close(); its thread is told to end", ResourceWarning, stacklevel=2)

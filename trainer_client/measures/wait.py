@@ -129,9 +129,19 @@ class WaitLedger:
         self._settled_ns = dict.fromkeys(CAUSES, 0)
         self._shown_ns = dict.fromkeys(CAUSES, 0)
         self.blocked_ns = 0  # in waits that are over
+        self.since_s: float | None = None
+        """When the present wait began; None if nobody waits."""
+
+    def copy(self) -> WaitLedger:
+        """The totals as they are: who counts on a copy, and puts it in the place of this one, counts all or nothing."""
+        other = WaitLedger()
+        other._settled_ns, other._shown_ns = dict(self._settled_ns), dict(self._shown_ns)
+        other.blocked_ns, other.since_s = self.blocked_ns, self.since_s
+        return other
 
     def add(self, wait: Wait) -> None:
         """Count a wait that is over."""
+        self.since_s = None
         for cause, spent_ns in wait.causes().items():
             self._settled_ns[cause] += spent_ns
         self.blocked_ns += wait.ended_ns - wait.began_ns

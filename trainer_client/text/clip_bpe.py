@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from trainer_client.text.tokens import CLIP_CONTEXT, TokenLayout, TokenRows
 
 VOCABULARY_NAME = "bpe_simple_vocab_16e6.txt.gz"
@@ -113,5 +114,5 @@ def _text_tools() -> tuple[Callable[[str], str], Callable[[str], list[str]]]:
     try:
         ftfy, regex = import_module("ftfy"), import_module("regex")
     except ModuleNotFoundError as error:
-        raise BadInput(f"tokenizer: CLIP's needs the package {error.name!r}; {_INSTALL}") from None
+        raise BadInput(f"tokenizer: CLIP's needs the package {show_value(error.name)}; {_INSTALL}") from None
     return ftfy.fix_text, regex.compile(_WORDS, regex.IGNORECASE).findall

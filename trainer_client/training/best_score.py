@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 Better = Literal["min", "max"]
 HELD_OUT = ("val/", "val_average/")  # what names of scores of held-out samples begin with
@@ -30,7 +31,7 @@ class Metric:
         """min:NAME or max:NAME. Raises BadInput for anything else."""
         better, colon, name = text.partition(":")
         if not colon or not name or better not in ("min", "max"):
-            raise BadInput(f"--keep-best is {text!r}, wanted min:NAME or max:NAME, e.g. min:loss")
+            raise BadInput(f"--keep-best is {show_value(text)}, wanted min:NAME or max:NAME, e.g. min:loss")
         return cls(name=name, better="min" if better == "min" else "max")
 
 

@@ -159,7 +159,8 @@ class DeviceFeed:
         """For how long the last take() was blocked."""
         self._clock = clock
         self._thread: ThreadPoolExecutor | None = None
-        self._sent = deque[Future[_Sent]]()
+        self._taken = deque[Batch]()
+        self._sent = dict[Batch, Future[_Sent]]()  # of those that are taken
 
     def __enter__(self) -> DeviceFeed:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="framefeed-device-feed")
@@ -171,51 +172,68 @@ class DeviceFeed:
             self._thread = None
 
     def __len__(self) -> int:
-        return len(self._sent)
+        return len(self._taken)
 
     def fill(self, *, most: int) -> None:
         """Take batches that are ready, up to `ahead` beside the next one and `most` in all. Never waits for one.
 
         What the source raises is kept for when its turn comes: next() of it raises it again.
         """
-        while len(self._sent) < min(1 + self._ahead, most) and self._source.is_ready:
+        self._send()
+        while len(self._taken) < min(1 + self._ahead, most) and self._source.is_ready:
             try:
-                self._send(next(self._source))
+                self._take_next()
             except (FramefeedError, StopIteration):
                 return
+            self._send()
 
     def fetch(self, within: AbstractContextManager[None] | None = None) -> None:
         """Have at least one batch. Blocks and raises as next() of the source does, which is called `within` that alone:
         what a signal's handler may raise there must not meet a lock of ours.
         """
-        if not self._sent:
+        if not self._taken:
             with within or nullcontext():
-                batch = next(self._source)
-            self._send(batch)
+                self._take_next()
+        self._send()
 
     def take(self) -> DeviceBatch:
         """The batch whose turn it is, on the device, after fetch().
 
         Blocks for as long as it is still being prepared, milliseconds; does not wait for the copy. Raises BadInput if
-        its task refuses it, HostFailure if it is not prepared within 600 s.
+        its task refuses it, HostFailure if it is not prepared within 600 s. It stays the next one if it raises.
         """
-        future = self._sent.popleft()
+        batch = self._taken[0]
         began_s = self._clock()
         try:
-            sent = future.result(timeout=_PREPARED_S)
+            sent = self._sent[batch].result(timeout=_PREPARED_S)
         except TimeoutError:
             raise HostFailure(f"device feed: a batch is not prepared within {_PREPARED_S:.0f} s") from None
         self.waited_s = self._clock() - began_s
-        return self._preparing.finish(sent, self._copying)
+        ready = self._preparing.finish(sent, self._copying)
+        del self._sent[batch], self._taken[0]  # from here to where the caller goes on CPython runs no signal's handler
+        return ready
 
     def drop(self) -> None:
         """Let that batch go unused."""
-        self._sent.popleft()
+        self._sent.pop(self._taken[0], None)
+        del self._taken[0]
 
     def clear(self) -> None:
         """Forget what is ahead: the source stands somewhere else now."""
+        self._taken.clear()
         self._sent.clear()
 
-    def _send(self, batch: Batch) -> None:
+    def _take_next(self) -> None:
+        """Have one batch more. Raises as next() of the source does."""
+        count = len(self._taken)
+        # Not `append(next(...))`: between two calls a signal's handler may raise, and the batch would be lost.
+        self._taken.extend(map(next, (self._source,)))
+        if len(self._taken) == count:
+            raise StopIteration
+
+    def _send(self) -> None:
+        """Have what is taken prepared."""
         assert self._thread is not None, "used outside its with"
-        self._sent.append(self._thread.submit(self._preparing.begin, batch, self._copying))
+        for batch in self._taken:
+            if batch not in self._sent:
+                self._sent[batch] = self._thread.submit(self._preparing.begin, batch, self._copying)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from framefeed_models.own_part import own_part
 
 OptimizerName = Literal["adamw", "sgd", "lion"]
@@ -42,7 +43,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if self.name not in get_args(OptimizerName):
-            raise BadInput(f"optimizer: name is {self.name!r}, wanted one of {get_args(OptimizerName)}")
+            raise BadInput(f"optimizer: name is {show_value(self.name)}, wanted one of {get_args(OptimizerName)}")
         if not 0.0 <= self.weight_decay < math.inf:
             raise BadInput(f"{self.name}: weight_decay is {self.weight_decay}, wanted a finite number >= 0")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):

@@ -20,6 +20,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _get_default_store
 
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.show_value import show_value
 from trainer_client.node_memory import local_ranks
 from trainer_client.training.ranks import Ranks
 
@@ -40,7 +41,9 @@ def ranks_in(environment: Mapping[str, str] = os.environ) -> Ranks:
     """Which process this is, as torchrun tells (RANK, WORLD_SIZE). Raises BadInput if it says no such thing."""
     rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise BadInput(f"environment: RANK is {rank!r} of WORLD_SIZE {world!r}, wanted 0 <= rank < world size")
+        raise BadInput(
+            f"environment: RANK is {show_value(rank)} of WORLD_SIZE {show_value(world)}, wanted 0 <= rank < world size"
+        )
     return Ranks(rank=int(rank), world=int(world))
 
 

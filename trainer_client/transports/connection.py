@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefeed.errors import BadInput, ResourceExhausted
+from framefeed.show_value import show_value
 from trainer_client.fleet.addresses import scheme_of
 from trainer_client.transports.descriptors import no_room, raise_limit
 from trainer_client.transports.grpc_transport import GrpcTransport
@@ -62,7 +63,7 @@ class Connections:
         memory for it now.
         """
         if url in self._by_url:
-            raise BadInput(f"server address {url!r} is connected already")
+            raise BadInput(f"server address {show_value(url)} is connected already")
         if why := no_room(len(self._by_url)):
             raise ResourceExhausted(f"server {url} cannot be connected to now: {why}")
         try:

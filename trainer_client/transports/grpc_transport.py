@@ -21,6 +21,7 @@ import numpy.typing as npt
 from framefeed.errors import BadInput, BadRequest
 from framefeed.grpc_pixels import split_pixels
 from framefeed.proto_wire import header_of_reply, proto_of_call
+from framefeed.show_value import show_value
 from framefeed.v1 import decode_pb2
 from framefeed.wire import MAX_HEADER_BYTES
 from trainer_client.fleet.addresses import is_loopback, name_and_address
@@ -88,10 +89,10 @@ class GrpcTransport:
         secrets = self._limits.secrets()
         if secrets.token is not None and not is_loopback(url):
             if not url.startswith("grpcs://"):
-                raise BadInput(f"server address {url!r}: a token would travel in the clear, wanted grpcs://")
+                raise BadInput(f"server address {show_value(url)}: a token would travel in the clear, wanted grpcs://")
             if secrets.tls_ca is None:
                 raise BadInput(
-                    f"server address {url!r}: a token goes to servers of one's own authority, wanted --tls-ca"
+                    f"server address {show_value(url)}: a token goes to servers of one's own authority, wanted --tls-ca"
                 )
         self._links[url] = _Link(url, self._limits, ring=self._ring)
         self._leaving = [link for link in self._leaving if link.alive]

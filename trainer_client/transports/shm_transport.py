@@ -32,6 +32,7 @@ from framefeed.shm import (
     unpack_hello,
     unpack_reply,
 )
+from framefeed.show_value import show_value
 from trainer_client.transports.fork_guard import FORKS_WAIT, close_all, keep_for_ever, let_go_when_forked
 from trainer_client.transports.transport import RETRY_S, Kind, Signal, TransportLimits
 
@@ -72,7 +73,7 @@ class ShmTransport:
     def connect(self, url: str) -> None:
         """See Transport; the first try is the next call of signals()."""
         if len(socket_address(url).encode()) > _MAX_ADDRESS_BYTES:
-            raise BadInput(f"server address {url!r} is longer than a socket's may be")
+            raise BadInput(f"server address {show_value(url)} is longer than a socket's may be")
         self._links[url] = self._away[url] = _Link(url)
 
     def disconnect(self, url: str) -> None:

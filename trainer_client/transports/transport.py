@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from framefeed.errors import BadInput, ResourceExhausted
+from framefeed.show_value import show_value
 from trainer_client.transports.credentials import Secrets
 
 RETRY_S, RETRY_MAX_S = 0.05, 1.0  # between two tries to connect, doubling
@@ -53,7 +54,7 @@ def cannot_connect(url: str, number: int | None, why: str) -> BadInput | Resourc
     """What to raise for a connection that was not to be had: this machine's want passes, a wrong address does not."""
     if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN):
         return ResourceExhausted(f"server {url} cannot be connected to now: {why}")
-    return BadInput(f"server address {url!r} cannot be used: {why}")
+    return BadInput(f"server address {show_value(url)} cannot be used: {why}")
 
 
 class Transport(Protocol):

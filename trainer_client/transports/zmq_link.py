@@ -67,6 +67,7 @@ class Link:
         self._retry_s = RETRY_S
         self._made_s: float | None = None  # since when the connection stands
         self._again_s: float | None = None  # when to connect anew, if ZeroMQ has not by then
+        self._cut_handshakes = 0  # in a row, since it was connected or nothing listened there
         self._said: dict[str, float] = {}
         self.trouble = ""  # why there is no connection
         self._tried = self._reached = False  # since the last retry: an address, and who is there
@@ -143,7 +144,7 @@ class Link:
                 with contextlib.suppress(OSError):  # lost already
                     self._note(peer_of(happened["value"]))
             elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._made_s, self._again_s = now_s, None
+                self._made_s, self._again_s, self._cut_handshakes = now_s, None, 0
                 kinds.append(Kind.CONNECTED)
             elif event == zmq.EVENT_DISCONNECTED and self._made_s is not None:
                 self._rest(now_s, at_least_s=_OWN_CUT_S)
@@ -152,6 +153,7 @@ class Link:
                 self._made_s = self._again_s = None
             elif event & _FAILED:
                 self._made_s = None
+                self._cut_handshakes += 1
                 self._rest(now_s)
                 level, self.trouble = self._refusal(event, happened["value"])
                 self._say(level, self.trouble)
@@ -170,6 +172,7 @@ class Link:
         elif event == zmq.EVENT_CONNECT_RETRIED and self._made_s is None:
             if not self._reached:
                 self.trouble = _UNREACHED[self._tried]
+                self._cut_handshakes = 0
             self._tried = self._reached = False
 
     @property
@@ -206,7 +209,9 @@ class Link:
         self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
 
     def _refusal(self, event: int, value: int) -> tuple[int, str]:
-        """What a failed handshake means here, and how loud to say it."""
+        """What a failed handshake means here, and how loud to say it. One that is cut is a refusal once it is again."""
+        if not event & _REFUSED and value in _CLOSED and self._cut_handshakes == 1:
+            return logging.DEBUG, "cut the connection within the handshake: it may be ending"
         ours, theirs = self._keys.curve_key, self._keys.curve_server
         if ours is None or theirs is None:
             if not (event & _REFUSED or value in _CLOSED):

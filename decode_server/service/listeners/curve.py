@@ -11,6 +11,7 @@ import zmq
 
 from framefeed.errors import BadInput
 from framefeed.key_files import write_public, write_secret
+from framefeed.show_value import show_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Keys:
     def run(self) -> None:
         """Write both files and say where. Raises BadInput if one is there already, or there can be no folder."""
         if not self.name or "/" in self.name:
-            raise BadInput(f"keys: name is {self.name!r}, wanted a file's name")
+            raise BadInput(f"keys: name is {show_value(self.name)}, wanted a file's name")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

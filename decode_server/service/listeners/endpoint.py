@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 _MAX_PORT = 65535
 _WANTED = "wanted tcp://ADDRESS:PORT or grpc(s)://ADDRESS:PORT (port 0 picks a free one), shm://@NAME or shm:///PATH"
@@ -40,14 +41,14 @@ def parse_bind(bind: str, *, public_allowed: bool) -> Endpoint:
         return Endpoint(url=bind, address="127.0.0.1", public=False)
     match = re.fullmatch(r"(tcp|grpcs?)://(\[[^\]]+\]|[^:/\[\]]+):([0-9]{1,20})", bind)
     if not match:
-        raise BadInput(f"--bind: {bind!r} is no endpoint; {_WANTED}")
+        raise BadInput(f"--bind: {show_value(bind)} is no endpoint; {_WANTED}")
     if int(match[3]) > _MAX_PORT:
-        raise BadInput(f"--bind: {bind} has port {match[3]}, wanted 0 to {_MAX_PORT} (0 picks a free one)")
+        raise BadInput(f"--bind: {show_value(bind)} has port {match[3]}, wanted 0 to {_MAX_PORT} (0 picks a free one)")
     host = {"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(match[2], match[2].strip("[]"))  # noqa: S104 - judged below
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        raise BadInput(f"--bind: {match[2]!r} is no IP address, 'localhost' or '*'; {_WANTED}") from None
+        raise BadInput(f"--bind: {show_value(match[2])} is no IP address, 'localhost' or '*'; {_WANTED}") from None
     public = not address.is_loopback
     if public and not public_allowed:
         raise BadInput(f"--bind: {bind} lets anyone who can reach this machine in; add --public if that is meant")

@@ -5,6 +5,7 @@ It knows the server's parts by name only, and no clients.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from decode_server.service.membership.registry import Registration, advertised, 
 from decode_server.service.workers.topology import WorkerSlot
 from framefeed.errors import BadInput
 from framefeed.server_entry import ServerEntry, host_id
+
+log = logging.getLogger("framefeed.serve")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +68,24 @@ class Announcement:
         ]
 
     def publish(self, videos: int) -> None:
-        """Print the line, then have the entries written. Returns at once."""
-        who = self._who
-        sockets = ", ".join(str(id) for id in self._sockets)
-        print(
-            f"serving {videos} videos of {who.root} on {', '.join(who.urls)}, metrics {self.metrics_url}, "
-            f"workers {len(who.worker_slots)} (threads {who.threads}, CPU sockets {sockets}), "
-            f"data set {who.dataset() or 'unknown'}",
-            flush=True,
-        )
+        """Print the line, then have the entries written. Returns at once; a stdout that does not take the line is said
+        in the log, and the server serves all the same.
+        """
+        try:
+            print(self._line(videos), flush=True)
+        except OSError as error:
+            log.warning("stdout did not take the line that says where this server is (%s)", error.strerror)
         for registration in self._registrations:
             registration.start()
+
+    def _line(self, videos: int) -> str:
+        who = self._who
+        sockets = ", ".join(str(id) for id in self._sockets)
+        return (
+            f"serving {videos} videos of {who.root} on {', '.join(who.urls)}, metrics {self.metrics_url}, "
+            f"workers {len(who.worker_slots)} (threads {who.threads}, CPU sockets {sockets}), "
+            f"data set {who.dataset() or 'unknown'}"
+        )
 
     def withdraw(self) -> None:
         """The server takes no more requests: have the entries removed. Returns at once; idempotent."""

@@ -37,6 +37,7 @@ from decode_server.service.workers.worker_messages import (
     pack_message,
     unpack_message,
 )
+from framefeed.cli import interrupts
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.show_value import show_value
 
@@ -305,14 +306,15 @@ class Supervisor:
             ours.setblocking(False)
             self._epoll.register(ours.fileno(), select.EPOLLIN)  # closing it undoes that
             ours.send(pack_message(setup))  # before the process is there: it cannot be gone
-            process = subprocess.Popen(
-                [*options.command, str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), options.buffer_pool.fd, options.cancel_flags_fd, self._manifest),
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # stdout is the front's own
-                process_group=0,  # Ctrl-C in a terminal is the front's to handle
-                env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
-            )
+            with interrupts.held():  # as of its first import it is not to end by them
+                process = subprocess.Popen(
+                    [*options.command, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(), options.buffer_pool.fd, options.cancel_flags_fd, self._manifest),
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,  # stdout is the front's own
+                    process_group=0,  # Ctrl-C in a terminal is the front's to handle
+                    env={**clean_environment(), "OPENBLAS_NUM_THREADS": "1"},
+                )
             undo.pop_all()
         return process, ours
 

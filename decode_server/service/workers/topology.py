@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 SYSFS_CPUS = Path("/sys/devices/system/cpu")
 
@@ -51,7 +52,9 @@ def choose_sockets(sockets: tuple[Socket, ...], wanted: str) -> tuple[Socket, ..
     for part in wanted.split(","):
         if not part.strip().isdecimal() or int(part) not in known:
             have = ", ".join(str(id) for id in known)
-            raise BadInput(f"--sockets: {part.strip()!r} is no CPU socket this process may use; it may use {have}")
+            raise BadInput(
+                f"--sockets: {show_value(part.strip())} is no CPU socket this process may use; it may use {have}"
+            )
         chosen[int(part)] = known[int(part)]
     return tuple(chosen.values())
 

@@ -395,7 +395,10 @@ def _run(loop: Callable[[], None]) -> None:
 def main(make_backend: Callable[[Setup], DecodeBackend] = library_backend) -> int:
     """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
     log_to_stderr(worker=True)
-    return run_worker(socket.socket(fileno=int(sys.argv[1])), make_backend)
+    try:
+        return run_worker(socket.socket(fileno=int(sys.argv[1])), make_backend)
+    except ConnectionError:
+        return 0  # the front is gone, or ends, and wants no worker any more
 
 
 if __name__ == "__main__":

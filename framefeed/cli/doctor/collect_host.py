@@ -21,7 +21,7 @@ from framefeed.cgroups import lines_of
 from framefeed.cli.doctor.host_facts import DockerFacts, GpuFacts, HostFacts, NfsFacts
 from framefeed.cli.doctor.mounts import mount_of, parse_mountinfo
 from framefeed.errors import BadInput
-from framefeed.show_value import one_line
+from framefeed.show_value import one_line, show_value
 
 NFS_PORT = 2049
 _COMMAND_S = 10.0
@@ -82,7 +82,7 @@ def read_nfs(place: str, options: str, *, limit_s: float) -> NfsFacts:
     """Whether this kernel can mount by NFS, and how fast the server is connected to. Raises BadInput for no place."""
     server, _, port = place.partition(":")
     if not server or (port and not port.isdecimal()):
-        raise BadInput(f"--nfs is {one_line(place)!r}, wanted SERVER or SERVER:PORT")
+        raise BadInput(f"--nfs is {show_value(place)}, wanted SERVER or SERVER:PORT")
     connect_s, trouble = None, ""
     began_s = time.monotonic()
     try:

@@ -150,8 +150,10 @@ class FleetUp:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetScale:
-    """Have so many servers; those that are too many are drained, and places that `fleet drain` left
-    empty are used again. A `fleet up --watch` that runs keeps to it too."""
+    """Have so many servers; those that are too many are drained.
+
+    Places that `fleet drain` left empty are used again. A `fleet up --watch` that runs keeps to it too.
+    """
 
     count: Annotated[int, tyro.conf.Positional]
     """So many; 0 ends the fleet."""

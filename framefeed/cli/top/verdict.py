@@ -153,4 +153,5 @@ def sockets_missing(state: State) -> int:
 def _missing(demand: float, supply: float, sources: int) -> int:
     if not supply or not sources:
         return 1
-    return max(min(math.ceil(demand / (supply / sources)), _MOST_SOCKETS) - sources, 1)
+    wanted = min(demand * sources / supply, float(_MOST_SOCKETS))  # first: a supply near 0 makes it infinite
+    return max(math.ceil(wanted) - sources, 1)

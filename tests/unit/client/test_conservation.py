@@ -231,9 +231,10 @@ class World(RuleBasedStateMachine):
 
     @rule()
     def consume(self) -> None:
-        delivery = self.prefetch.take()
+        delivery = self.prefetch.peek()
         if delivery is None:
             return
+        self.prefetch.release(delivery.number)
         batch = delivery.batch
         assert [info.read_bytes for info in batch.infos] == [seed % (1 << 40) for seed in batch.seeds.tolist()]
         assert not {sample.video for sample in batch.samples} & self.bad

@@ -26,7 +26,7 @@ SAMPLER = Sampler(samples=100, run_seed=7, share=Share(batch_clips=4, rank=0, wo
 def _order_text() -> bytes:
     order = Order()
     for step in (0, 2, 1, 4, 3, 5):
-        order.deliver(step)
+        order.steps = order.offer(step)
     text = order.spell(6)
     assert text is not None
     return text.encode()

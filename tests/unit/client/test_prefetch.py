@@ -25,8 +25,13 @@ def fill(target: Prefetch, ticket: int, *, at_s: float = 0.0) -> None:
 
 
 def take(target: Prefetch) -> Delivery:
-    delivery = target.take()
+    delivery = target.peek()
     assert delivery is not None
+    again = target.peek()
+    assert again is not None
+    assert (again.number, again.batch.step) == (delivery.number, delivery.batch.step)
+    for _ in range(2):
+        target.release(delivery.number)
     return delivery
 
 
@@ -59,7 +64,7 @@ def test_room_is_what_the_depth_leaves() -> None:
     fill(target, 0)
     fill(target, 1)
     assert (target.held, target.has_room) == (2, False)
-    assert target.take() is not None
+    take(target)
     assert (target.held, target.has_room) == (0, True)
 
 
@@ -86,7 +91,7 @@ def test_a_failed_clip_raises_at_its_batch_and_again() -> None:
     assert take(target).batch.step == 0
     for _ in range(2):
         with pytest.raises(CorruptMedia, match="clip 3"):
-            target.take()
+            target.peek()
     assert target.ready
     assert not target.empty
 
@@ -121,7 +126,7 @@ def test_discarding_counts_what_had_come() -> None:
     target.open(plan(0))
     target.open(plan(1))
     fill(target, 2)
-    assert target.discard() == 1
+    target.discard()
     assert target.empty
 
 
@@ -157,10 +162,10 @@ def test_a_stuck_batch_is_overtaken_by_its_window_and_no_more() -> None:
     assert [take(target).batch.step for _ in range(2)] == [1, 2]
     assert not target.ready
     target.open(plan(4))
-    assert target.take() is None
+    assert target.peek() is None
     target.fail(0, CorruptMedia("clip 0"))
     with pytest.raises(CorruptMedia):
-        target.take()
+        target.peek()
 
 
 def test_a_stand_in_takes_the_row_and_the_batch_says_so() -> None:
@@ -199,4 +204,4 @@ def test_a_stand_in_takes_the_row_and_the_batch_says_so() -> None:
     assert target.stand_in(2, refill, CorruptMedia("two")) == asked_for
     assert target.stand_in(2, refill, CorruptMedia("three")) is None
     with pytest.raises(CorruptMedia, match="three"):
-        target.take()
+        target.peek()

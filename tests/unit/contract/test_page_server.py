@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -176,3 +178,37 @@ def test_who_gets_no_page_is_told_of() -> None:
     assert (f"a client at {host}:{port} of the HTTP port", "this port speaks HTTP/1.1") in told
     assert sum("newer connections" in why for _, why in told) == 3
     assert sum("within 5 s" in why for _, why in told) == MAX_CONNECTIONS
+
+
+TOO_FEW = """
+import errno, gc, os, resource
+from framefeed.page_server import PageServer
+
+def open_fds():
+    return sorted(os.listdir("/proc/self/fd"))
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+before = open_fds()
+for spare in range(4):  # a socket takes one, its loop three more
+    first = os.dup(0)
+    os.close(first)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + spare, hard))
+    try:
+        PageServer("127.0.0.1", 0, get=lambda path: (200, "text/plain", b""))
+    except OSError as error:
+        assert error.errno == errno.EMFILE
+    else:
+        raise AssertionError(f"{spare} descriptors are enough")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    gc.collect()
+    assert open_fds() == before
+first = os.dup(0)
+os.close(first)
+resource.setrlimit(resource.RLIMIT_NOFILE, (first + 4, hard))
+PageServer("127.0.0.1", 0, get=lambda path: (200, "text/plain", b"")).close()
+"""
+
+
+def test_too_few_descriptors_are_an_error_that_leaves_nothing_and_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", TOO_FEW], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framefeed.errors import BadInput, CorruptMedia
 from framefeed_models.pixel_norm import IMAGENET
+from tests.interrupts import Interrupt, Interruption
 from tests.unit.trainer.small_run import MadeFeed, make_batch
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.slots import SlotPool
@@ -175,6 +176,36 @@ def test_what_is_ahead_stays_for_the_next_with_and_goes_when_the_source_moves() 
     with feed:
         feed.fetch()
         assert feed.take().batch.step == 3
+
+
+class WholeFeed(MadeFeed):
+    """As a loader's, its next() gives a batch and counts it, or neither, wherever an exception comes from outside."""
+
+    def __next__(self) -> Batch:
+        made = make_batch(self.step, frames=2, side_px=4)
+        self.step += 1
+        return made
+
+
+def test_an_exception_from_outside_loses_and_doubles_no_batch() -> None:
+    """At any instruction where CPython may run a signal's handler, in fetch(), fill() or take()."""
+    taken, number, came = list[int](), 1, True
+    with DeviceFeed(WholeFeed(), Preparing(), device=CPU) as feed:
+        while came:
+            interruption = Interruption(number)
+            try:
+                with interruption:
+                    feed.fetch()
+                    feed.fill(most=9)
+                    taken.append(feed.take().batch.step)
+            except Interrupt:
+                pass
+            came = interruption.came
+            number += 1
+            feed.fetch()
+            taken.append(feed.take().batch.step)
+    assert number > 50
+    assert taken == list(range(len(taken)))
 
 
 def _augmented(seeds: list[int], **options: object) -> Iterator[Tensor]:

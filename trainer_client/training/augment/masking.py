@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from framefeed.draws import TUBES, draws_at, keys_u64
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 MaskShape = Literal["tube", "random", "frame"]
 
@@ -31,7 +32,7 @@ class CubeMask:
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(MaskShape):
-            raise BadInput(f"mask: shape is {self.shape!r}, wanted one of {get_args(MaskShape)}")
+            raise BadInput(f"mask: shape is {show_value(self.shape)}, wanted one of {get_args(MaskShape)}")
         if min(self.slots, self.cells) < 1 or self.units < 2:
             wanted = f"at least 2 {self.shape}s to choose from"
             raise BadInput(f"{self.shape} mask: {self.slots} slots of {self.cells} cells, wanted {wanted}")

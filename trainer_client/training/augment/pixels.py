@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framefeed.clip import Colour, Matrix
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from framefeed_models.pixel_norm import IMAGENET, PixelNorm
 
 Siting = Literal["left", "center"]
@@ -63,7 +64,7 @@ def yuv_to_rgb(i420_BTRX: Tensor, *, colours: Sequence[Colour], siting: Siting) 
     if len(colours) != i420_BTRX.shape[0]:
         raise BadInput(f"YUV clips: {len(colours)} colours for {i420_BTRX.shape[0]} clips, wanted one for each clip")
     if siting not in get_args(Siting):
-        raise BadInput(f"YUV clips: siting is {siting!r}, wanted one of {get_args(Siting)}")
+        raise BadInput(f"YUV clips: siting is {show_value(siting)}, wanted one of {get_args(Siting)}")
     return map_yuv(i420_BTRX, colour_maps(colours).to(i420_BTRX.device), siting=siting)
 
 

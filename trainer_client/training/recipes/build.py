@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from framefeed_models.classifier import ClassifierConfig
 from framefeed_models.cmae import CMAEConfig
 from framefeed_models.dual_encoder import DualEncoderConfig
@@ -185,10 +186,11 @@ def _check_labels(heads: Mapping[str, int], data: RunData) -> None:
         largest = data.labels(name)
         if largest is None:
             known = ", ".join(data.classes) or "none"
-            raise BadInput(f"recipe: heads have {name!r}, which is no label of the data set; it has {known}")
+            raise BadInput(f"recipe: heads have {show_value(name)}, which is no label of the data set; it has {known}")
         if largest >= classes:
             raise BadInput(
-                f"label {name!r} of the data set goes up to {largest}, wanted 0 to {classes - 1}, as heads say"
+                f"label {show_value(name)} of the data set goes up to {largest}, wanted 0 to {classes - 1}, as "
+                "heads say"
             )
 
 

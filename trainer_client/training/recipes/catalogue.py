@@ -10,6 +10,7 @@ from functools import partial
 import tyro
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from trainer_client.training.recipes.ego4d import ego4d_contrastive_vitb, ego4d_contrastive_vitl, lavila_tsf_baseline
 from trainer_client.training.recipes.epic_kitchens import ek100_cls_finetune, ek100_mir_finetune
 from trainer_client.training.recipes.kinetics import k400_finetune, k400_mae_pretrain, k700_finetune
@@ -51,7 +52,7 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(RECIPES)}, or a recipe.json"
-        raise BadInput(f"unknown recipe {name!r}; {hint}")
+        raise BadInput(f"unknown recipe {show_value(name)}; {hint}")
     return _without_places(RECIPES[name])
 
 

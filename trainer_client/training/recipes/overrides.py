@@ -37,7 +37,7 @@ def changed(recipe: RecipeT, *changes: str, what: str = "recipe") -> RecipeT:
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals:
-            raise BadInput(f"{what}: change is {change!r}, wanted name.of.field=value")
+            raise BadInput(f"{what}: change is {show_value(change)}, wanted name.of.field=value")
         values[_resolved(name, paths, what=what)] = _Text(text)
     return _with(recipe, values, what=what)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from framefeed.errors import BadInput
 from framefeed.new_file import write_whole
+from framefeed.show_value import show_value
 from trainer_client.training.recipes.overrides import plain, rebuilt
 from trainer_client.training.recipes.recipe import Recipe
 
@@ -37,5 +38,5 @@ def read_recipe(path: Path, makers: Mapping[str, Callable[[], Recipe]]) -> Recip
     name = body.get("name") if isinstance(body, dict) else None
     if not isinstance(name, str) or name not in makers:
         shown = name if isinstance(name, str) else type(name).__name__
-        raise BadInput(f"recipe {path} is of kind {shown[:50]!r}, wanted one of {', '.join(sorted(makers))}")
+        raise BadInput(f"recipe {path} is of kind {show_value(shown)}, wanted one of {', '.join(sorted(makers))}")
     return rebuilt(makers[name](), body, what=f"recipe {path}")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from framefeed.cli.command import parse_options
 from framefeed.cli.help_page import columns_page
+from framefeed.cli.verbs import parse_options
 from framefeed.errors import BadInput
 from trainer_client.training.recipes.catalogue import RECIPES, about, find_recipe, makers
 from trainer_client.training.recipes.overrides import CHANGE, changed

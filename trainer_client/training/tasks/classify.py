@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from framefeed_models.classifier import Classifier, ClassifierConfig
 from framefeed_models.pixel_norm import CLIP, PixelNorm
 from trainer_client.feed.batch import Batch
@@ -123,7 +124,9 @@ class ClassifyTask:
             for name, classes in self._heads.items():
                 if not 0 <= labels.get(name, -1) < classes:
                     where = f"{sample.video} [{sample.start_s:g}, {sample.end_s:g}) s"
-                    raise BadInput(f"label {name!r} of {where} is {labels.get(name)}, wanted 0 to {classes - 1}")
+                    raise BadInput(
+                        f"label {show_value(name)} of {where} is {labels.get(name)}, wanted 0 to {classes - 1}"
+                    )
         return torch.tensor([[labels[name] for name in self._heads] for labels in found])
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from torch.utils.tensorboard import SummaryWriter
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 
 RUN_ID = "wandb_run"  # file of a run's folder with its name there, so that a run that resumes goes on in it
 
@@ -68,7 +69,9 @@ def _wandb_run(folder: Path, project: str, config: Mapping[str, object]) -> _Run
     try:
         import wandb  # noqa: PLC0415 - an optional backend, in the file that owns it
     except ModuleNotFoundError:
-        raise BadInput(f"--wandb is {project!r} and the package is missing; pip install 'framefeed[wandb]'") from None
+        raise BadInput(
+            f"--wandb is {show_value(project)} and the package is missing; pip install 'framefeed[wandb]'"
+        ) from None
     kept = folder / RUN_ID
     run_id = kept.read_text().strip() if kept.is_file() else secrets.token_hex(4)
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -77,6 +80,8 @@ def _wandb_run(folder: Path, project: str, config: Mapping[str, object]) -> _Run
             project=project, name=folder.name, dir=str(folder), id=run_id, resume="allow", config=dict(config)
         )
     except (wandb.errors.Error, OSError) as error:
-        raise BadInput(f"--wandb {project!r} cannot begin: {str(error).partition(chr(10))[0][:200]}") from None
+        raise BadInput(
+            f"--wandb {show_value(project)} cannot begin: {str(error).partition(chr(10))[0][:200]}"
+        ) from None
     kept.write_text(f"{run_id}\n")
     return run

@@ -31,6 +31,7 @@ from decode_server.service.process_end import describe_end
 from decode_server.service.process_metrics import reaped_cpu_seconds
 from decode_server.service.workers.restarts import Restarts
 from decode_server.service.workers.sandbox import Sandbox, clean_environment
+from framefeed.cli import interrupts
 from framefeed.errors import FramefeedError
 
 log = logging.getLogger("framefeed.serve")
@@ -216,14 +217,15 @@ class GatewayProcess:
         with theirs:
             try:
                 self._epoll.register(ours, select.EPOLLIN)
-                self._process = subprocess.Popen(
-                    [*_COMMAND, options.module, str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(), *options.pass_fds),
-                    stdin=subprocess.DEVNULL,
-                    stdout=2,  # stdout is the front's own
-                    process_group=0,  # Ctrl-C in a terminal is the front's to handle
-                    env=clean_environment(),
-                )
+                with interrupts.held():  # as of its first import it is not to end by them
+                    self._process = subprocess.Popen(
+                        [*_COMMAND, options.module, str(theirs.fileno())],
+                        pass_fds=(theirs.fileno(), *options.pass_fds),
+                        stdin=subprocess.DEVNULL,
+                        stdout=2,  # stdout is the front's own
+                        process_group=0,  # Ctrl-C in a terminal is the front's to handle
+                        env=clean_environment(),
+                    )
             except OSError:
                 ours.close()
                 raise

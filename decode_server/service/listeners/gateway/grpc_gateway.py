@@ -27,7 +27,6 @@ from grpc_reflection.v1alpha import reflection
 
 from decode_server.service.listeners.gateway.front_channel import FrontChannel
 from decode_server.service.listeners.gateway.gateway_messages import (
-    MAX_DATAGRAM_BYTES,
     Arrived,
     ClientCall,
     Connections,
@@ -41,9 +40,8 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     Serving,
     Stop,
     Up,
-    unpack_from_front,
 )
-from decode_server.service.listeners.gateway.gateway_start import begin_gateway
+from decode_server.service.listeners.gateway.gateway_start import begin_gateway, first_words
 from decode_server.service.listeners.gateway.grpc_auth import AuthInterceptor, HandshakeWatch, tls_credentials
 from decode_server.service.listeners.gateway.grpc_resets import UnusedStreams
 from decode_server.service.listeners.gateway.grpc_secrets import HeldSecrets
@@ -305,14 +303,14 @@ def _note(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
 
 def _first_words(channel: socket.socket) -> tuple[GrpcSetup, HeldSecrets]:
     """What the front says first: the setup, and then the secrets."""
-    setup, *parts = unpack_from_front(memoryview(channel.recv(MAX_DATAGRAM_BYTES)))
+    setup, *parts = first_words(channel)
     assert isinstance(setup, GrpcSetup)
     held = HeldSecrets()
     while held.now is None:
         for part in parts:
             assert isinstance(part, SecretsPart)
             held.take(part)
-        parts = [] if held.now is not None else unpack_from_front(memoryview(channel.recv(MAX_DATAGRAM_BYTES)))
+        parts = [] if held.now is not None else first_words(channel)
     return setup, held
 
 

@@ -17,7 +17,6 @@ import zmq
 
 from decode_server.service.listeners.gateway.front_socket import FrontSocket
 from decode_server.service.listeners.gateway.gateway_messages import (
-    MAX_DATAGRAM_BYTES,
     Arrived,
     AskKey,
     ClientCall,
@@ -30,9 +29,8 @@ from decode_server.service.listeners.gateway.gateway_messages import (
     Stop,
     Up,
     ZmqSetup,
-    unpack_from_front,
 )
-from decode_server.service.listeners.gateway.gateway_start import begin_gateway
+from decode_server.service.listeners.gateway.gateway_start import begin_gateway, first_words
 from decode_server.service.listeners.gateway.memory_guard import MemoryVerdict
 from decode_server.service.listeners.gateway.memory_watch import MemoryWatch, data_bytes
 from decode_server.service.listeners.gateway.zmq_deliveries import Deliveries
@@ -202,7 +200,7 @@ class Gateway:
 def main() -> int:
     """The process's entry: its one argument is the inherited descriptor of the socket to the front."""
     channel = begin_gateway()
-    (setup,) = unpack_from_front(memoryview(channel.recv(MAX_DATAGRAM_BYTES)))
+    (setup,) = first_words(channel)
     assert isinstance(setup, ZmqSetup)
     end_with_parent(setup.parent)
     watch = MemoryWatch()
