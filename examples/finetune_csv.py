@@ -15,16 +15,20 @@ from prometheus_client import CollectorRegistry, start_http_server
 from torch import nn
 
 from trainer_client.script import (
+    BadInput,
     Batch,
     ClipLoader,
     ClipPolicy,
     LoaderOptions,
+    Manifest,
     RandomResizedCrop,
     ResizedCentreCrop,
     Sample,
     Segments,
+    check_samples,
     counted,
     read_manifest,
+    read_quarantine,
 )
 
 EPOCHS, SIZE = int(os.environ.get("EPOCHS", "3")), {"width_px": 64, "height_px": 64}
@@ -39,19 +43,25 @@ def clips(
     return pixels.permute(0, 4, 1, 2, 3).float() / 255 - 0.5, labels
 
 
-def main(root: Path, table: Path) -> None:
-    manifest = read_manifest(root)
+def annotated(table: Path, root: Path, manifest: Manifest) -> tuple[list[Sample], int]:
+    """The samples of the table, and how many classes they have; ends the script where a video is not in the root."""
     rows = list(csv.DictReader(table.open()))
     names = sorted({row["label"] for row in rows})
-    samples = [
-        Sample(
-            video=row["video"],
-            start_s=0.0,
-            end_s=manifest.videos[row["video"]].duration_s,
-            target=names.index(row["label"]),
-        )
+    ends_s = {name: video.duration_s for name, video in manifest.videos.items()}
+    samples = [  # the end of an unknown video is made up: it is refused below
+        Sample(video=row["video"], start_s=0.0, end_s=ends_s.get(row["video"], 1.0), target=names.index(row["label"]))
         for row in rows
     ]
+    try:
+        check_samples(samples, manifest, read_quarantine(root)).require_usable(str(table))
+    except BadInput as error:
+        sys.exit(str(error))
+    return samples, len(names)
+
+
+def main(root: Path, table: Path) -> None:
+    manifest = read_manifest(root)
+    samples, classes = annotated(table, root, manifest)
     frames = Segments(frames=4, jitter=True)
     train = ClipPolicy(sampling=frames, crop=RandomResizedCrop(), hflip_probability=0.5, **SIZE)
     val = ClipPolicy(sampling=Segments(frames=4, jitter=False), crop=ResizedCentreCrop(), **SIZE)
@@ -61,7 +71,7 @@ def main(root: Path, table: Path) -> None:
         torch.distributed.init_process_group("gloo")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model: nn.Module = nn.Sequential(nn.Conv3d(3, 16, 4, 4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(len(names)))
+    model: nn.Module = nn.Sequential(nn.Conv3d(3, 16, 4, 4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(classes))
     model = model.to(device)
     model(torch.zeros(1, 3, 4, 64, 64, device=device))
     if torch.distributed.is_initialized():

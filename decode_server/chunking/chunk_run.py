@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from decode_server.chunking.chunk_report import VideoOutcome, quarantine_losses, report_of, write_report
-from decode_server.chunking.chunk_workers import ChunkTask, Outcome, run_chunk_tasks
+from decode_server.chunking.chunk_workers import ChunkTask, NoRoom, Outcome, run_chunk_tasks
 from decode_server.chunking.find_sources import Sources, chunk_folder, find_videos
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, finished_record, read_record, was_chunked
 from decode_server.indexing.index import Build, index_root
@@ -26,6 +26,7 @@ from decode_server.sources.pace import Pace
 from decode_server.sources.progress import WorkProgress
 from decode_server.sources.unchanged import change_since
 from framefeed.errors import BadInput, Retryable, StorageFault
+from framefeed.show_value import show_bytes
 
 _STAGING_NAME = ".framefeed.parts"
 
@@ -99,13 +100,23 @@ def chunk_found(sources: Sources, root: Path, *, settings: ChunkSettings, runnin
             )
             for number, (video, source) in enumerate(left.items())
         ]
-        for task, outcome in _with_progress(tasks, root, running):
-            outcomes[task.video] = _outcome(task, outcome)
+        _chunk_all(tasks, root, running, outcomes)
         outcomes |= {task.video: _if_unchanged(task, outcomes[task.video]) for task in tasks}
         ordered = [outcomes[video] for video in sources.videos]
         write_report(root, report_of(ordered, sources))
         quarantine_losses(root, ordered)
     return ordered
+
+
+def _chunk_all(tasks: list[ChunkTask], root: Path, running: Running, outcomes: dict[str, VideoOutcome]) -> None:
+    """Put what becomes of each task into `outcomes`. Raises StorageFault, NoRoom with how much is wanted."""
+    try:
+        for task, outcome in _with_progress(tasks, root, running):
+            outcomes[task.video] = _outcome(task, outcome)
+    except NoRoom as fault:
+        undone = [task for task in tasks if task.video not in outcomes]
+        records = [outcomes[task.video].record for task in tasks if task.video in outcomes]
+        raise NoRoom(f"{fault}; {_room(root, undone, [record for record in records if record])}") from None
 
 
 def finished_videos(sources: Sources, root: Path, settings: ChunkSettings) -> dict[str, ChunkRecord]:
@@ -153,6 +164,17 @@ def _other(record: ChunkRecord, source: Path, settings: ChunkSettings) -> str:
 
 def _brief(value: object) -> str:
     return f"{value['name']} {value.get('options', '')}".strip() if isinstance(value, dict) else str(value)
+
+
+def _room(root: Path, undone: Sequence[ChunkTask], made: Sequence[ChunkRecord]) -> str:
+    """What is free at the root, and what the videos that are left want: as much as those that were made took for each
+    byte of their source, or as their files have where none was made yet.
+    """
+    source_bytes = sum(task.source_bytes for task in undone)
+    read_bytes = sum(record.source_bytes for record in made)
+    rate = sum(record.media_bytes for record in made) / read_bytes if read_bytes else 1.0
+    free = show_bytes(shutil.disk_usage(root).free)
+    return f"{free} are free at {root}, wanted some {show_bytes(rate * source_bytes)} for the {len(undone)} left"
 
 
 def size_of(path: Path) -> int:

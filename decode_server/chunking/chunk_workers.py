@@ -24,7 +24,8 @@ from av.error import FFmpegError
 
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, chunk_video
 from decode_server.sources.unchanged import change_since
-from framefeed.cli.uninterrupted import begin_uninterrupted, interrupts_held
+from framefeed.cli.interrupts import held
+from framefeed.cli.uninterrupted import begin_uninterrupted
 from framefeed.errors import CorruptMedia, FramefeedError, StorageFault, UnsupportedMedia
 
 _POLL_S = 0.2
@@ -47,6 +48,10 @@ class ChunkTask:
 
 
 Outcome = ChunkRecord | FramefeedError
+
+
+class NoRoom(StorageFault):
+    """The root has no room for a chunk."""
 
 
 class _Stopped(Exception):
@@ -113,7 +118,7 @@ class _Crew:
         slot = self.free_slots.pop()
         self._progress[slot] = 0
         try:
-            with interrupts_held():
+            with held():
                 self.running[self._pool.submit(_work, task, slot)] = (task, slot)
         except BrokenProcessPool:
             future: Future[Outcome] = Future()
@@ -165,7 +170,8 @@ def _work(task: ChunkTask, slot: int) -> Outcome:
         if (refused := _refused(error)) is not None:
             return refused
         why = getattr(error, "strerror", None) or error
-        raise StorageFault(f"chunks of {task.video} cannot be written: {why}") from None
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (NoRoom if full else StorageFault)(f"chunks of {task.video} cannot be written: {why}") from None
 
 
 def refusal(error: Exception) -> str:

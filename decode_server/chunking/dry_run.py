@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import shutil
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from framefeed.show_value import show_bytes
 
 _SAMPLE_VIDEOS, _SAMPLE_S = 12, 10
 _START_S = 2.0  # a run's own: its processes start, and its index is built
+_SHOWN_SLOWDOWN = 1.2
+_MANY = 8.0  # times what is usual
 _SPARE = 1.1  # of the room that the chunks take, for the index and what is in progress
 
 
@@ -35,7 +38,9 @@ class Length:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What a run over `videos` will take and leave; `sampled` of them were tried, `unusable` others cannot be."""
+    """What a run over `videos` will take and leave; `sampled` of them were tried, `unusable` others cannot be.
+    `slowdown` is how long a second of a CPU's work took in the samples.
+    """
 
     videos: int
     sampled: int
@@ -46,6 +51,7 @@ class Forecast:
     core_s: float
     took_s: float
     jobs: int
+    slowdown: float = 1.0
 
 
 def forecast_of(
@@ -83,18 +89,24 @@ def forecast_of(
         core_s=sum(core_s.values()),
         took_s=start_s + slower * _makespan_s(list(core_s.values()), jobs),
         jobs=jobs,
+        slowdown=slower,
     )
 
 
 def _known_seconds(lengths: Mapping[str, Length], usable: Mapping[str, SampledCost]) -> dict[str, float]:
-    """How long each video is; where a file does not say, as long as others of its size are."""
+    """How long each video is: by its frames where it was sampled, else by its head; where that does not say, as long as
+    others of its size are.
+    """
     told = [length for length in lengths.values() if length.duration_s]
     bytes_per_s = sum(t.source_bytes for t in told) / (sum(t.duration_s or 0 for t in told) or 1.0)
     seconds = {}
     for video, length in lengths.items():
-        sampled_s = usable[video].record.duration_s if video in usable else 0.0
-        if 0 < sampled_s < _SAMPLE_S:  # the sample was the whole video
+        record = usable[video].record if video in usable else None
+        sampled_s = record.duration_s if record else 0.0
+        if record and 0 < sampled_s < _SAMPLE_S:  # the sample was the whole video
             seconds[video] = sampled_s
+        elif record and record.timeline_s > 0:  # by the times of its frames, whatever its head says
+            seconds[video] = record.timeline_s
         else:
             seconds[video] = length.duration_s or (length.source_bytes / bytes_per_s if bytes_per_s else sampled_s)
     return seconds
@@ -119,7 +131,7 @@ def forecast(
     lengths = {video: _length(source, told_s[source]) for video, source in videos.items()}
     refused = {video: why for video, source in videos.items() if isinstance(why := told_s[source], str)}
     by_size = sorted(videos, key=lambda video: lengths[video].source_bytes)
-    chosen = [by_size[at] for at in _spread(len(by_size), _SAMPLE_VIDEOS)]
+    chosen = list(dict.fromkeys([*_doubtful(lengths), *(by_size[at] for at in _spread(len(by_size), _SAMPLE_VIDEOS))]))
     if running.console is not None:
         running.console.print(f"sampling {len(chosen)} of {len(videos)} videos…", highlight=False)
     with tempfile.TemporaryDirectory(prefix="framefeed-dry-run-") as scratch:
@@ -142,6 +154,17 @@ def _length(source: Path, told_s: float | str | None) -> Length:
     return Length(source_bytes=size_of(source), duration_s=None if isinstance(told_s, str) else told_s)
 
 
+def _doubtful(lengths: Mapping[str, Length]) -> list[str]:
+    """The videos whose heads say far more seconds a byte than those of the others, as one wrong time stamp makes them:
+    their frames are looked at. The dozen that say most.
+    """
+    told = {
+        video: length.duration_s / max(length.source_bytes, 1) for video, length in lengths.items() if length.duration_s
+    }
+    usual = statistics.median(told.values()) if told else 0.0
+    return sorted((video for video in told if told[video] > _MANY * usual), key=told.__getitem__)[-_SAMPLE_VIDEOS:]
+
+
 def _spread(many: int, few: int) -> list[int]:
     """At most `few` numbers below `many`, evenly from the first to the last."""
     if many <= few:
@@ -151,12 +174,13 @@ def _spread(many: int, few: int) -> list[int]:
 
 def print_forecast(told: Forecast, console: Console, *, kept: int, out: Path | None) -> None:
     """Print a forecast, and whether there is room for it where `out` is to lie."""
+    shared = f", where a CPU's second takes {told.slowdown:.1f} s now" if told.slowdown >= _SHOWN_SLOWDOWN else ""
     done = f", {kept} are done already" if kept else ""
     lines = [
         f"would chunk {told.videos} videos of {told.hours:.3f} h, {show_bytes(told.source_bytes)}{done}",
         f"chunks     {show_bytes(told.chunk_bytes)}",
         f"work       {told.core_s / 3600:.4f} core-hours ({told.core_s:.0f} s)",
-        f"time       {told.took_s / 60:.1f} min with --jobs {told.jobs} on this machine",
+        f"time       {told.took_s / 60:.1f} min with --jobs {told.jobs} on this machine{shared}",
         f"sampled    {told.sampled} videos" + (f"; {told.unusable} others cannot be used" if told.unusable else ""),
     ]
     if out is not None:

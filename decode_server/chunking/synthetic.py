@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from framefeed.cli.uninterrupted import begin_uninterrupted, interrupts_held
+from framefeed.cli.interrupts import held
+from framefeed.cli.uninterrupted import begin_uninterrupted
 from framefeed.errors import BadInput
 from framefeed.new_file import NewFile
 
@@ -63,7 +64,7 @@ def make_videos(
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=begin_uninterrupted, initargs=(os.getpid(),)
     ) as pool:
-        with interrupts_held():
+        with held():
             made = pool.map(_make_video, jobs)
         return list(made)
 

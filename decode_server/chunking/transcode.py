@@ -77,6 +77,7 @@ class ChunkRecord:
     of which no frame is used. `repeated_frames` shared their time with the frame before and were left out;
     `skipped_packets` came before the first keyframe; `silenced_packets` of sound did not decode. `notes` are lines on
     what is used but was not as it should be, `longest_frame_s` is for how long one frame stays on show at most.
+    `timeline_s` is how long the source is by the times of its frames, also where only a sample of it was made.
     """
 
     source: str
@@ -97,6 +98,7 @@ class ChunkRecord:
     silenced_packets: int
     notes: tuple[str, ...] = ()
     longest_frame_s: float = 0.0
+    timeline_s: float = 0.0
 
     @property
     def use(self) -> MediaUse:
@@ -220,6 +222,7 @@ def _record(
         silenced_packets=cutter.silenced_packets,
         notes=(*use.notes, *cutter.notes),
         longest_frame_s=use.longest_frame_s,
+        timeline_s=round(float((video.timeline.end - video.timeline.origin) * video.timeline.time_base), 6),
     )
 
 

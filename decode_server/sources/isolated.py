@@ -20,7 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
 
-from framefeed.cli.uninterrupted import begin_uninterrupted, interrupts_held
+from framefeed.cli.interrupts import held
+from framefeed.cli.uninterrupted import begin_uninterrupted
 
 log = logging.getLogger("framefeed.sources")
 
@@ -102,7 +103,7 @@ class _Crew:
         while (queue and not broken) or running:
             while queue and not broken and len(running) < 2 * self.jobs:
                 try:
-                    with interrupts_held():
+                    with held():
                         running[pool.submit(work, queue[0])] = queue[0]
                     queue.popleft()
                 except BrokenProcessPool:

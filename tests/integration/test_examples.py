@@ -118,8 +118,14 @@ def test_lightning_s_example_goes_on_after_its_last_checkpoint(root: Path, bin_:
 
 
 def test_fine_tuning_goes_on_after_ctrl_c_by_what_was_used(root: Path, bin_: Path, project: Path) -> None:
-    (project / "clips.csv").write_text("video,label\na,x\nb,x\nc,y\nd,y\ne,y\n")
     command = ("finetune_csv.py", root, "clips.csv")
+    (project / "clips.csv").write_text("video,label\na,x\nb.mp4,x\n")
+    process = _begin(bin_, *command, cwd=project)
+    assert process.communicate(timeout=60)[1].endswith(
+        "1 of 2 rows of clips.csv cannot be used; row 1: 'b.mp4' [0, 1) s: not in the root; did you mean 'b'?\n"
+    )
+    assert process.returncode == 1
+    (project / "clips.csv").write_text("video,label\na,x\nb,x\nc,y\nd,y\ne,y\n")
     process = _begin(bin_, *command, cwd=project, EPOCHS="4000")
     assert process.stdout is not None
     first = process.stdout.readline()

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -364,6 +365,11 @@ def test_a_forecast_is_the_samples_times_the_length_and_matching_is_paid_once_a_
     )
     assert (whole.chunk_bytes, whole.core_s) == (9, 7)
     assert forecast_of(lengths, {"0": "its codec is unknown"}, jobs=1, start_s=1.0).unusable == 1
+    lengths["0"] = Length(source_bytes=1000, duration_s=36_000.0)
+    framed = replace(sample, record=replace(sample.record, timeline_s=100.0))
+    told = forecast_of(lengths, {"0": framed, "3": framed}, jobs=2, start_s=1.0)
+    assert told.hours == pytest.approx(400 / 3600), "one wrong time stamp in a head makes no hours"
+    assert told.core_s == pytest.approx(4 * (5 + 200))
 
 
 @pytest.mark.parametrize("jobs", [0, -1])

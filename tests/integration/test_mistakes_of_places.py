@@ -28,7 +28,7 @@ PLACES = {
     "full: chunks": (
         FULL,
         ("chunk", "plain", "--out", "disk"),
-        "chunks of a cannot be written: No space left",
+        r"chunks of a cannot be written: No space left .*B are free at disk, wanted some .*B for the \d left",
     ),
     "full: a run": (FULL, (*TRAIN, "--out", "disk/run"), "disk/run/.* cannot be used: No space left on device"),
     "read-only: the index": (

@@ -83,6 +83,12 @@ class RowCheck:
         """How many rows cannot be used."""
         return self.rows - self.counts[USABLE] - self.counts[CLIPPED]
 
+    def require_usable(self, what: str) -> None:
+        """Raise BadInput, in one line with the first of them, if a row of what is called so cannot be used."""
+        for state in (UNREAD, *(one for one in _STATES if one not in (USABLE, CLIPPED))):
+            for first in self.findings(state, most=1):
+                raise BadInput(f"{self.unusable} of {self.rows} rows of {what} cannot be used; {first}")
+
     def usable_rows(self) -> Iterator[tuple[int, Row]]:
         """The rows that can be used, by number: videos as the root calls them, ends no later than theirs."""
         for row in np.flatnonzero(self.state_of <= _STATES.index(CLIPPED)).tolist():
@@ -147,16 +153,19 @@ class RowCheck:
         return {_last(one.path): one.reason for one in self.manifest.refused}
 
 
-def check_rows(rows: Iterable[Row], manifest: Manifest, quarantine: Quarantine, *, clip: bool = False) -> RowCheck:
+def check_rows(
+    rows: Iterable[Row], manifest: Manifest, quarantine: Quarantine, *, clip: bool = False, exact: bool = False
+) -> RowCheck:
     """What of each row the manifest's videos can give. With `clip` a span that begins in its video and ends past that
-    is used up to there; without, only one that ends so little past it that this is rounding (`latest_ends_s`).
+    is used up to there; without, only one that ends so little past it that this is rounding (`latest_ends_s`). With
+    `exact` a name is a video's only if it is the root's own.
     """
     numbers: dict[str, int] = {}
     table = [(numbers.setdefault(row.video, len(numbers)), row.start_s, row.end_s) for row in rows]
     values = np.array(table, np.float64).reshape(len(table), 3)
     video_of, spans_s = values[:, 0].astype(np.int32), np.ascontiguousarray(values[:, 1:])
     videos = VideoNames(manifest.videos.keys())
-    found = tuple(videos.find(name) for name in numbers)
+    found = tuple((name if name in manifest.videos else None) if exact else videos.find(name) for name in numbers)
     lengths_s = np.array([np.nan if one is None else manifest.videos[one].duration_s for one in found], np.float64)
     of_row_s = lengths_s[video_of]
     state_of = np.zeros(len(values), np.int8)
@@ -180,7 +189,9 @@ def check_rows(rows: Iterable[Row], manifest: Manifest, quarantine: Quarantine, 
 
 
 def check_samples(dataset: Dataset, manifest: Manifest, quarantine: Quarantine, *, clip: bool = False) -> RowCheck:
-    """The same of Samples, as a script has them: `unread` are those that raise or are none, by their index."""
+    """The same of Samples, as a script has them, whose videos are called as in the root: `unread` are those that raise
+    or are none, by their index.
+    """
     checked = CheckedDataset(dataset)
     rows, unread = [], []
     for index in range(len(checked)):
@@ -189,7 +200,7 @@ def check_samples(dataset: Dataset, manifest: Manifest, quarantine: Quarantine, 
             rows.append(Row(sample.video, sample.start_s, sample.end_s))
         except BadInput as error:
             unread.append((index, str(error)))
-    found = check_rows(rows, manifest, quarantine, clip=clip)
+    found = check_rows(rows, manifest, quarantine, clip=clip, exact=True)
     return replace(found, unread=tuple(unread))
 
 

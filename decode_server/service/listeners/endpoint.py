@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 
+_MAX_PORT = 65535
 _WANTED = "wanted tcp://ADDRESS:PORT or grpc(s)://ADDRESS:PORT (port 0 picks a free one), shm://@NAME or shm:///PATH"
 
 
@@ -38,9 +39,11 @@ def parse_bind(bind: str, *, public_allowed: bool) -> Endpoint:
     """The endpoint that `bind` names. Raises BadInput if it is none, or if it is public and that is not allowed."""
     if re.fullmatch(r"shm://@[\w.-]{1,90}|shm:///[^\0]{1,100}", bind):
         return Endpoint(url=bind, address="127.0.0.1", public=False)
-    match = re.fullmatch(r"(tcp|grpcs?)://(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})", bind)
-    if not match or int(match[3]) > 65535:
+    match = re.fullmatch(r"(tcp|grpcs?)://(\[[^\]]+\]|[^:/\[\]]+):([0-9]{1,20})", bind)
+    if not match:
         raise BadInput(f"--bind: {show_value(bind)} is no endpoint; {_WANTED}")
+    if int(match[3]) > _MAX_PORT:
+        raise BadInput(f"--bind: {show_value(bind)} has port {match[3]}, wanted 0 to {_MAX_PORT} (0 picks a free one)")
     host = {"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(match[2], match[2].strip("[]"))  # noqa: S104 - judged below
     try:
         address = ipaddress.ip_address(host)
@@ -50,4 +53,4 @@ def parse_bind(bind: str, *, public_allowed: bool) -> Endpoint:
     if public and not public_allowed:
         raise BadInput(f"--bind: {bind} lets anyone who can reach this machine in; add --public if that is meant")
     shown = f"[{address}]" if address.version == 6 else str(address)
-    return Endpoint(url=f"{match[1]}://{shown}:{match[3]}", address=str(address), public=public)
+    return Endpoint(url=f"{match[1]}://{shown}:{int(match[3])}", address=str(address), public=public)

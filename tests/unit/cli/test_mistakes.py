@@ -100,7 +100,7 @@ MISTAKES = {
     TRAIN + "--servers http://x:1": "server address 'http://x:1' has the unknown transport 'http'; wanted one of tcp:",
     TRAIN + "--servers tcp://10.0.0.1": "server address 'tcp://10.0.0.1' names no port from 1 to 65535; wanted tcp://H",
     "serve ROOT --bind 5555": "--bind: '5555' is no endpoint; wanted tcp://ADDRESS:PORT",
-    "serve ROOT --bind tcp://127.0.0.1:99999": "--bind: 'tcp://127.0.0.1:99999' is no endpoint; wanted tcp://ADDRESS:P",
+    "serve ROOT --bind tcp://127.0.0.1:99999": "--bind: 'tcp://127.0.0.1:99999' has port 99999, wanted 0 to 65535 (0",
     "serve ROOT --bind tcp://0.0.0.0:5555": "--bind: tcp://0.0.0.0:5555 lets anyone who can reach this machine in; add",
     "serve ROOT --sockets 9": "--sockets: '9' is no CPU socket this process may use; it may use 0",
     "serve ROOT --run-share x": "--run-share: 'x' is no share; wanted NAME=WEIGHT, as 'ablation=0.5'",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from framefeed.cli.uninterrupted import interrupts_held
+from framefeed.cli.interrupts import held
 from tests.integration.serving import wait_until
 from tests.videos import make_numbered_video
 
@@ -30,7 +30,7 @@ def test_a_process_begins_with_the_interrupts_held_and_this_one_takes_its_own_af
 
 
 def _interrupt_held(seen: list[bool]) -> None:
-    with interrupts_held():
+    with held():
         seen.append(_holds())
         signal.raise_signal(signal.SIGINT)
         seen.append(signal.SIGINT in signal.sigpending())

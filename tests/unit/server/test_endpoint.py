@@ -37,7 +37,6 @@ def test_a_public_address_needs_the_flag(bind: str) -> None:
         "",
         "5555",
         "tcp://127.0.0.1",
-        "tcp://127.0.0.1:65536",
         "tcp://127.0.0.1:x",
         "udp://127.0.0.1:5",
         "ipc://@a",
@@ -46,6 +45,12 @@ def test_a_public_address_needs_the_flag(bind: str) -> None:
 )
 def test_what_is_no_endpoint_is_named_with_what_is_wanted(bind: str) -> None:
     with pytest.raises(BadInput, match=r"wanted tcp://ADDRESS:PORT"):
+        parse_bind(bind, public_allowed=True)
+
+
+@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:65536", "grpc://[::1]:99999", "tcp://*:123456789"])
+def test_a_port_beyond_all_is_told_with_the_range(bind: str) -> None:
+    with pytest.raises(BadInput, match=r"has port \d+, wanted 0 to 65535"):
         parse_bind(bind, public_allowed=True)
 
 

@@ -25,6 +25,7 @@ from trainer_client.training.recipes.recipe import Recipe
 from trainer_client.training.recipes.run import run_config
 from trainer_client.training.recipes.run_data import RunData
 from trainer_client.training.recipes.task_spec import MaeSpec
+from trainer_client.training.recipes.train import Train
 
 NEEDED = ("--servers", "tcp://127.0.0.1:5555", "--metrics-port", "0", "--preset", "tiny", "--device", "cpu")
 
@@ -35,6 +36,23 @@ def recipe(*changes: str) -> Recipe:
 
 def made(*changes: str) -> Built:
     return build(recipe(*changes).what, RunData(dataset=[Sample(video="v", start_s=0.0, end_s=1.0)] * 7))
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "epochs"),
+    [
+        (("--epochs", "2"), None, 2.0),
+        (("epochs=2",), None, 2.0),
+        (("--steps", "10"), 10, None),
+        (("epochs=2", "steps=null"), None, 2.0),
+        ((), 1000, None),
+    ],
+)
+def test_what_is_said_of_the_length_takes_the_place_of_what_the_recipe_has(
+    words: tuple[str, ...], steps: int | None, epochs: float | None
+) -> None:
+    length = Train.parse(["mae_tiny", "root", "--out", "run", "--data.path", "t", *words]).recipe.what.length
+    assert (length.steps, length.epochs) == (steps, epochs)
 
 
 @pytest.fixture
@@ -52,6 +70,8 @@ def root(tmp_path: Path) -> Path:
         (("--mask-raito", "0.5"), "--mask-ratio"),
         (("--preset", "gigantic"), "gigantic"),
         (("--steps", "0"), "--steps is 0, wanted at least 1"),
+        (("--steps", "10", "--epochs", "2"), "--steps is 10 and --epochs is 2; wanted one of them"),
+        (("length.steps=10", "--epochs=2"), "--steps is 10 and --epochs is 2; wanted one of them"),
         (("--steps", "many"), "many"),
         (("--max-seconds", "-1"), "--max-seconds is -1, wanted more than 0"),
         (("--checkpoint-every", "0"), "--checkpoint-every is 0"),

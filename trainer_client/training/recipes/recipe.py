@@ -66,7 +66,7 @@ class Length:
     steps: int | None = None
     """Optimizer steps of the whole run; the learning rate's curve spans them. Default: those of --epochs."""
     epochs: float | None = None
-    """How often every sample is used; not used with --steps."""
+    """How often every sample is used, instead of --steps."""
     seed: int = 0
     """All that is random follows from it: first weights, order, crops, flips, masks."""
 

@@ -7,11 +7,12 @@ framefeed train runs/mae/recipe.json out=runs/longer steps=20000   # what a run 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefeed.cli.help_page import columns_page
 from framefeed.cli.verbs import parse_options
+from framefeed.errors import BadInput
 from trainer_client.training.recipes.catalogue import RECIPES, about, find_recipe, makers
 from trainer_client.training.recipes.overrides import CHANGE, changed
 from trainer_client.training.recipes.recipe import Recipe
@@ -44,9 +45,26 @@ class Train:
         recipe = read_recipe(Path(name), makers()) if is_file else find_recipe(name)
         recipe = changed(recipe, *filter(CHANGE.fullmatch, rest), what=f"train {name}")
         options = [arg for arg in rest if not CHANGE.fullmatch(arg)]
-        return cls(
-            recipe=parse_options(Recipe, options, name=f"train {name}", default=recipe, about=about(recipe.name))
-        )
+        recipe = parse_options(Recipe, options, name=f"train {name}", default=recipe, about=about(recipe.name))
+        return cls(recipe=_of_one_length(recipe, rest))
+
+
+def _of_one_length(recipe: Recipe, args: list[str]) -> Recipe:
+    """The recipe as long as the arguments say, in the words that they use: epochs that are said take the place of the
+    steps that a recipe has. Raises BadInput where both are said.
+    """
+    length = recipe.what.length
+    said = {_name(arg) for arg in args}
+    if "epochs" not in said or length.steps is None or length.epochs is None:
+        return recipe
+    if "steps" in said:
+        raise BadInput(f"--steps is {length.steps} and --epochs is {length.epochs:g}; wanted one of them")
+    return replace(recipe, what=replace(recipe.what, length=replace(length, steps=None)))
+
+
+def _name(arg: str) -> str:
+    """The field that an argument is of, if it is of one: of --lr and learning.lr=1 that is lr."""
+    return arg.lstrip("-").partition("=")[0].rpartition(".")[2] if arg.startswith("--") or "=" in arg else ""
 
 
 def _list_recipes() -> None:
