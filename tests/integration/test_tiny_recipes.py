@@ -111,7 +111,7 @@ def test_a_recipe_begins_from_another_recipes_run(
         ("ranking_tiny", "margin=0", "ranking: margin is 0.0, wanted more than 0"),
         ("contrastive_tiny", "text_width=0", "width is 0, wanted at least 1"),
         ("contrastive_tiny", "tokenizer_file=/nowhere", "tokenizer /nowhere cannot be read"),
-        ("cmae_tiny", "longest_shift=-1", "longest_shift -1"),
+        ("cmae_tiny", "longest_shift=-1", "--longest-shift is -1, wanted 0 or more frames"),
         ("mae_tiny", "mask_ratio=1.5", "ratio is 1.5"),
     ],
 )
