@@ -11,18 +11,17 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.option_types import shown, whole_number
-from framefeed.show_value import show_value
 from trainer_client.checked_dataset import CheckedDataset
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.buckets import Buckets, policies_of
 from trainer_client.feed.feed import Feed, Parts
+from trainer_client.feed.given import Given, Made
 from trainer_client.feed.order import Order, window_of
 from trainer_client.feed.planned_batches import planned_batches
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
@@ -30,6 +29,7 @@ from trainer_client.feed.progress import Progress
 from trainer_client.feed.sampler import Sampler, Share
 from trainer_client.feed.slots import Allocate, SlotPool, ordinary_memory
 from trainer_client.feed.stand_ins import StandIns, read, spell
+from trainer_client.feed.state_check import StateCheck, name_in
 from trainer_client.feed.stop_switch import end_dropped
 from trainer_client.feed.turn_taking import Turn, TurnTaking
 from trainer_client.fleet.addresses import LOCAL
@@ -50,10 +50,6 @@ from trainer_client.transports.transport import TransportLimits
 __all__ = ["ClipLoader", "LoaderOptions"]
 
 _log = logging.getLogger(__name__)
-
-Given = TypeVar("Given")
-
-_MAX_NAME = 4096  # of what a state says
 
 
 class ClipLoader(HomeProcess):
@@ -177,7 +173,7 @@ class ClipLoader(HomeProcess):
         """
         return self.give(_as_it_is)
 
-    def give(self, make: Callable[[Batch], Given]) -> Given:
+    def give(self, make: Callable[[Batch], Made]) -> Made:
         """What `make` makes of the next batch, which counts as delivered once that is made; else as next().
 
         Made again if it raises, or if an exception from a signal's handler comes before it is returned.
@@ -187,19 +183,19 @@ class ClipLoader(HomeProcess):
         try:
             self._turn.take(turn)
             feed, batch = self._next()
-            order = self._progress.order
+            order, handover = self._progress.order, feed.handover
             given, done = make(batch), self._progress.offer(batch.step, batch.stand_ins)
             # CPython runs signals' handlers after calls and in loops: never from here to where the caller goes on.
-            order.steps, feed.handed, turn.over = done, None, True
+            order.steps, handover.handed, turn.over = done, None, True
             return given
         except BaseException:
             turn.over = True
             raise
 
-    def made_by(self, make: Callable[[Batch], Given]) -> Iterator[Given]:
+    def made_by(self, make: Callable[[Batch], Made]) -> Iterator[Made]:
         """What `make` makes of each batch from here on, by give(): a `map` that loses none to a signal's handler."""
         iter(self)  # which says so if nothing is left
-        return _Given(self, make)
+        return Given(self, make)
 
     def _next(self) -> tuple[Feed, Batch]:
         if self._closed:
@@ -302,35 +298,18 @@ class ClipLoader(HomeProcess):
         self._restart(state, Progress(replayed=used[first:], recorded=stood_in))
 
     def _order_in(self, state: Mapping[str, object]) -> Order:
-        if not isinstance(state, Mapping):
-            raise BadInput(f"resume: the state is {shown(state)}, wanted what state_dict() returned")
-        self._check_same(state)
-        order = Order.read(state.get("order"), steps=self._sampler.step_of(state))
-        if self._share.world_size > 1 and order.has_gaps(order.steps):
-            raise BadInput(
-                f"resume: the state's order has batches that were overtaken and not used yet, and world_size is "
-                f"{self._share.world_size}, wanted 1: go on with one rank until they are used"
-            )
-        return order
-
-    def _check_same(self, state: Mapping[str, object]) -> None:
-        """Raise BadInput for a state of other samples, another policy or another data set."""
-        self._sampler.step_of(state)  # whose differences say more
-        mine = {
-            "samples_digest": (self._dataset.digest, "the dataset lists other samples, or in another order"),
-            "policy_digest": (self._policy.digest, "the policy makes other clips"),
-            "dataset": (self._identity, "the samples are of another data set"),
-        }
-        for name, (here, why) in mine.items():
-            there = _name_in(state, name)
-            if there and here and there != here:
-                raise BadInput(f"resume: {why}: {name} is {there} in the state and {here} here; wanted the same")
-            if not there and name != "dataset":
-                _log.info("resume: the state has no %s, as those of earlier versions: it is not compared", name)
+        check = StateCheck(
+            sampler=self._sampler,
+            world_size=self._share.world_size,
+            samples=self._dataset.digest,
+            policy=self._policy.digest,
+            dataset=self._identity,
+        )
+        return check.order_in(state)
 
     def _restart(self, state: Mapping[str, object], progress: Progress) -> None:
         """Interrupted, it has changed nothing but that what is prefetched is discarded."""
-        progress.fingerprint, progress.data = _name_in(state, "decoder_fingerprint"), _name_in(state, "dataset")
+        progress.fingerprint, progress.data = name_in(state, "decoder_fingerprint"), name_in(state, "dataset")
         self._stop()
         self._progress, self._feed = progress, None
 
@@ -484,22 +463,5 @@ class ClipLoader(HomeProcess):
         return planned_batches(steps, self._dataset, self._policies, sampler=self._sampler, stand_ins=self._stand_ins)
 
 
-def _name_in(state: Mapping[str, object], key: str) -> str | None:
-    name = state.get(key)
-    if name is not None and not (isinstance(name, str) and len(name) <= _MAX_NAME):
-        raise BadInput(f"resume: {key} is {show_value(name)}, wanted nothing or at most {_MAX_NAME} characters")
-    return name
-
-
 def _as_it_is(batch: Batch) -> Batch:
     return batch
-
-
-class _Given(Iterator[Given]):
-    """See ClipLoader.made_by()."""
-
-    def __init__(self, loader: ClipLoader, make: Callable[[Batch], Given]) -> None:
-        self._loader, self._make = loader, make
-
-    def __next__(self) -> Given:
-        return self._loader.give(self._make)

@@ -3,36 +3,31 @@
 All decisions are theirs; this file knows the clock, the lock and the liveness of the thread. The consumer only waits
 for a bell, at most a tick at a time; whatever kills the thread is raised at the consumer within one tick.
 
-An exception that a signal's handler raises in the consumer, at any moment, changes nothing: what it takes is noted by
-one assignment, what follows from that is done by whoever has the lock next, and to the same end however often it is
-begun, and the same batch is given again until the loader says that it was given.
+An exception that a signal's handler raises in the consumer, at any moment, changes nothing: see handover.py. What is to
+follow is done by whoever has the lock next, and the same batch is given again until the loader says that it was given.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import queue
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from framefeed.errors import BadRequest, FramefeedError, WrongVersion
 from framefeed.wire import ClipReply, Reply, pack_call, peek_attempt, unpack_reply
 from trainer_client.feed.batch import Batch
+from trainer_client.feed.errors_again import again, in_words
+from trainer_client.feed.handover import Handover
 from trainer_client.feed.own_lock import let_go_of
 from trainer_client.feed.pauses import Pauses
-from trainer_client.feed.prefetch import BatchPlan, Delivery, Prefetch
+from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.stand_ins import StandIns
 from trainer_client.feed.stop_switch import StopSwitch
+from trainer_client.feed.wire import OpenWire, Wire
 from trainer_client.fleet.discovery import Discovery, Members, Source
 from trainer_client.fleet.dispatch import Dispatch
 from trainer_client.fleet.fleet import Fleet
@@ -40,7 +35,7 @@ from trainer_client.fleet.messages import Failed, Got, Send
 from trainer_client.fleet.protection import Protection
 from trainer_client.fleet.watchdog import Stalled
 from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
-from trainer_client.measures.wait import ClipLife, Wait, WaitLedger, to_ns
+from trainer_client.measures.wait import ClipLife
 from trainer_client.transports.transport import Kind, Signal
 
 _log = logging.getLogger(__name__)
@@ -51,27 +46,6 @@ _NOTICE_S = 10.0
 _TURN_MAX_S = 5.0  # a turn may take so long on a busy machine, however soon a standstill is to be told
 _BURST_MESSAGES = 32  # of one server, before the others and the clock have their turn
 _CATCH_UP_TURNS, _CATCH_UP_S = 64, 0.02  # after a pause: turns that only listen, until nothing came for so long
-
-
-class Wire(Protocol):
-    """What the feed needs of its connections; every call is made by the feed's thread."""
-
-    def connect(self, url: str) -> None: ...
-
-    def disconnect(self, url: str) -> None: ...
-
-    def trouble(self, url: str) -> str: ...
-
-    def send(self, url: str, header: bytes) -> bool: ...
-
-    def wait(self, timeout_s: float) -> list[Signal]: ...
-
-    def header(self, url: str) -> bytes | None: ...
-
-    def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int: ...
-
-
-OpenWire = Callable[[socket.socket], AbstractContextManager[Wire]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,20 +66,6 @@ class Parts:
     protection: Protection
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Handed:
-    """A batch that is taken for a place in the run's order, and what the consumer's counts are with it."""
-
-    place: int
-    number: int
-    batch: Batch
-    batches: int
-    used: int
-    stood_in: int
-    waits: WaitLedger
-    counted: bool = False
-
-
 class Feed:
     """One running plan. Whoever builds it closes it; one thread calls start() and next_batch()."""
 
@@ -116,15 +76,13 @@ class Feed:
         self._open_wire = open_wire
         self._lock = threading.RLock()
         self._bell = queue.SimpleQueue[None]()  # rung when who waits should look again; may ring for nothing
-        self.handed: Handed | None = None
-        """What next_batch() returned last, until its caller has given it and sets this to None."""
+        self.handover = Handover(parts.prefetch, parts.ledger)
+        """Its `handed` is what next_batch() returned last, until its caller has given it and sets that to None."""
         self._plan_over = False
         self._plan_error: FramefeedError | None = None  # of the first batch that could not be planned
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
         self._pauses = Pauses(self._beat_s)
-        self._delivered = False
-        self._discarded: int | None = None  # the ledger's count once what is open is thrown away
         self.stop_switch = StopSwitch()
         discovery = Discovery(
             parts.sources,
@@ -153,8 +111,7 @@ class Feed:
         began_s = time.monotonic()  # before the lock: waiting for it is waiting as well
         notice_s = _NOTICE_S
         with self._lock:
-            if self._ledger.waits.since_s is None:
-                self._ledger.waits.since_s = began_s
+            self.handover.begin_wait(began_s)
         try:
             while True:
                 with self._lock:
@@ -165,32 +122,31 @@ class Feed:
                 self._listen_for_bell()
         except BaseException:
             with self._lock:
-                self._count_handed()
-                self._end_wait(self._life_so_far(), self._prefetch.later_ready_s)
+                self.handover.count()
+                self.handover.end_wait(self._life_so_far(), self._prefetch.later_ready_s)
             raise
         self.stop_switch.rouse()
-        return None if self.handed is None else self.handed.batch
+        handed = self.handover.handed
+        return None if handed is None else handed.batch
 
     @property
     def has_batch(self) -> bool:
         """Whether next_batch() would not wait for clips: it has a batch, or an error, to give."""
         with self._lock:
-            return self.handed is not None or self._prefetch.ready
+            return self.handover.handed is not None or self._prefetch.ready
 
     def count_copy_wait(self, waited_s: float) -> None:
         """Count seconds for which the consumer was blocked until a batch was on its device."""
         with self._lock:
-            self._count_handed()
-            waits = self._ledger.waits.copy()
-            waits.copied(to_ns(waited_s))
-            self._ledger.waits = waits
+            self.handover.count()
+            self.handover.count_copy_wait(waited_s)
 
     def stats(self) -> FeedStats:
         """A snapshot of the counts. Blocks for the microseconds that the feed's thread holds its lock."""
         with self._lock:
-            self._count_handed()
+            self.handover.count()
             fleet, dispatch, prefetch = self._parts.fleet, self._dispatch, self._prefetch
-            is_waiting = self._ledger.waits.since_s is not None
+            is_waiting = self.handover.is_waiting
             feed_state = FeedState(
                 in_flight=dispatch.in_flight,
                 held=prefetch.held,
@@ -204,7 +160,7 @@ class Feed:
                     url: server.metrics_page for url, server in fleet.servers.items() if server.metrics_page
                 },
                 identity=dispatch.identity,
-                wait=self._wait(self._life_so_far(), prefetch.later_ready_s) if is_waiting else None,
+                wait=self.handover.wait(self._life_so_far(), prefetch.later_ready_s) if is_waiting else None,
             )
             return snapshot(self._ledger, feed_state, rank=self._parts.rank)
 
@@ -232,9 +188,9 @@ class Feed:
             self._join()
         self.stop_switch.close()
         with self._lock:
-            self._count_handed()
-            self._end_wait(None, None)
-            self._discard()
+            self.handover.count()
+            self.handover.end_wait()
+            self.handover.discard()
 
     # The consumer's side.
 
@@ -244,7 +200,7 @@ class Feed:
         while not self._ended:
             if time.monotonic() > until_s:
                 before = self._error or self._plan_error
-                why = f"; before that: {_in_words(before)}" if before is not None else ""
+                why = f"; before that: {in_words(before)}" if before is not None else ""
                 raise RuntimeError(f"the feed's thread did not end within {_JOIN_S:g} s of close(){why}") from before
             self._listen_for_bell()
         thread = self._runs_in["thread"]
@@ -261,56 +217,16 @@ class Feed:
             self._bell.get(timeout=TICK_S)
 
     def _take(self, place: int) -> bool:
-        """Have the batch for a place in `handed`, or None there if the plan is over. Returns whether it is so."""
-        if self.handed is None or self.handed.place != place:
-            delivery = self._prefetch.peek()
-            if delivery is not None:
-                self.handed = self._handing(place, delivery)
-            elif self._plan_over and self._prefetch.empty:
-                self._check_plan()
-                self.handed = None
-            else:
+        """Have the batch for a place handed over, or None if the plan is over. Returns whether it is so."""
+        if not self.handover.take(place):
+            if not (self._plan_over and self._prefetch.empty):
                 return False
-        self._count_handed()
-        self._end_wait(None, None)  # of one that was taken before, and not given
+            if self._plan_error is not None:  # which kept the next batch from being planned
+                raise again(self._plan_error)
+            self.handover.handed = None
+        self.handover.count()
+        self.handover.end_wait()  # of one that was taken before, and not given
         return True
-
-    def _handing(self, place: int, delivery: Delivery) -> Handed:
-        waits = self._ledger.waits.copy()
-        waits.add(self._wait(delivery.last, delivery.later_ready_s))
-        return Handed(
-            place=place,
-            number=delivery.number,
-            batch=delivery.batch,
-            batches=self._ledger.batches + 1,
-            used=self._ledger.used + len(delivery.batch),
-            stood_in=self._ledger.stood_in + len(delivery.batch.stand_ins),
-            waits=waits,
-        )
-
-    def _count_handed(self) -> None:
-        """Do what follows from a batch's being taken, if it is not done yet."""
-        handed, ledger = self.handed, self._ledger
-        if handed is None or handed.counted:
-            return
-        self._prefetch.release(handed.number)
-        ledger.batches, ledger.used, ledger.stood_in = handed.batches, handed.used, handed.stood_in
-        ledger.waits = handed.waits
-        self._delivered = True
-        handed.counted = True
-
-    def _discard(self) -> None:
-        """Throw away what was not taken. Idempotent."""
-        if not self._prefetch.empty:
-            if self._discarded is None:
-                self._discarded = self._ledger.discarded + self._prefetch.held
-            self._ledger.discarded = self._discarded
-            self._prefetch.discard()
-
-    def _check_plan(self) -> None:
-        """Raise what kept the next batch from being planned."""
-        if self._plan_error is not None:
-            raise _again(self._plan_error)
 
     def _check_alive(self) -> None:
         if self.stop_switch.thrown:
@@ -318,29 +234,11 @@ class Feed:
         if isinstance(self._error, FramefeedError):
             raise self._error
         if self._error is not None or self._ended:
-            why = "" if self._error is None else f": {_in_words(self._error)}"
+            why = "" if self._error is None else f": {in_words(self._error)}"
             raise RuntimeError(f"the feed's thread died{why}") from self._error
         silent_s = time.monotonic() - self._beat_s
         if silent_s > max(self._parts.stall_s, _TURN_MAX_S):
             raise Stalled(f"the feed's thread has not turned for {silent_s:.0f} s")
-
-    def _end_wait(self, last: ClipLife | None, later_ready_s: float | None) -> None:
-        """Count the wait that is over, if there is one."""
-        waits = self._ledger.waits.copy()
-        if waits.since_s is not None:
-            waits.add(self._wait(last, later_ready_s))
-            self._ledger.waits = waits
-
-    def _wait(self, life: ClipLife | None, later_ready_s: float | None) -> Wait:
-        since_s = self._ledger.waits.since_s
-        assert since_s is not None
-        return Wait(
-            began_ns=to_ns(since_s),
-            ended_ns=to_ns(time.monotonic()),
-            life=life,
-            later_ready_ns=None if later_ready_s is None else to_ns(later_ready_s),
-            first_batch=not self._delivered,
-        )
 
     def _life_so_far(self) -> ClipLife | None:
         """Of the clips that the consumer waits for; None while they are not planned."""
@@ -383,10 +281,10 @@ class Feed:
             self.stop_switch.close()
             self._members.close()
             with self._lock:
-                self._count_handed()
+                self.handover.count()
                 self._dispatch.close()
                 if self.stop_switch.thrown:
-                    self._discard()
+                    self.handover.discard()
         finally:
             self._ended = True
             self._bell.put(None)
@@ -540,15 +438,3 @@ class Feed:
                 self._refill(end)
         if finished and self._prefetch.ready:
             self._ring()
-
-
-def _again(error: FramefeedError) -> FramefeedError:
-    """The error to raise, now and at every call: its own would come to hold the frames of whoever called."""
-    fresh = copy.copy(error)
-    fresh.__cause__ = error.__cause__
-    return fresh
-
-
-def _in_words(error: BaseException) -> str:
-    """An error's kind and text, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
