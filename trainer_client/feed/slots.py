@@ -8,6 +8,7 @@ memory). It knows nothing of what the slots hold, and of devices only how to ask
 
 from __future__ import annotations
 
+import itertools
 import math
 import weakref
 from collections import deque
@@ -35,7 +36,9 @@ class _Slot:
     copies: list[Copied] = field(default_factory=list)  # that read it and may not be done
 
 
-_out: dict[int, _Slot] = {}  # by the id of the array over it, which no other has while it lives
+_takings = itertools.count()
+_out: dict[int, _Slot] = {}  # by the number of the taking, which is never another's: who removes one gives it back
+_numbers: dict[int, int] = {}  # by the id of the array over it, which no other has while it lives
 _copied: deque[_Slot] = deque()  # nobody sees them any more, a copy may still read them; also those of pools gone by
 
 
@@ -64,8 +67,10 @@ class SlotPool:
             memory = self._allocate(self.slot_bytes)
         # Views of views hold this array, not the memory below it: NumPy stops at a base that is no array.
         flat = np.frombuffer(memory, dtype=np.uint8, count=math.prod(shape))
-        _out[id(flat)] = _Slot(weakref.ref(flat), memory, weakref.ref(self._idle))
-        weakref.finalize(flat, _let_go, id(flat)).atexit = False
+        number = next(_takings)
+        _out[number] = _Slot(weakref.ref(flat), memory, weakref.ref(self._idle))
+        _numbers[id(flat)] = number
+        weakref.finalize(flat, _let_go, number, id(flat)).atexit = False
         return flat.reshape(shape)
 
     def close(self) -> None:
@@ -82,17 +87,26 @@ def lend(array: npt.NDArray[np.uint8], *, until: Copied) -> bool:
     flat = array
     while isinstance(flat.base, np.ndarray):
         flat = flat.base
-    slot = _out.get(id(flat))
-    if slot is None:
+    slot = _out.get(_numbers.get(id(flat), -1))
+    if slot is None or slot.array() is not flat:
         return False
     slot.copies.append(until)
     return True
 
 
-def _let_go(number: int) -> None:
-    """Nobody sees a slot any more. It runs wherever the last reference went, so it asks no device."""
+def _let_go(number: int, array_id: int) -> None:
+    """Nobody sees a slot any more. It runs wherever the last reference went, so it asks no device.
+
+    The array's memory, and so its id, are no other's before it is done.
+    """
+    _numbers.pop(array_id, None)
+    _give_back(number)
+
+
+def _give_back(number: int) -> None:
+    """Once for each taking, whoever is first: the array's end, or _collect()."""
     slot = _out.pop(number, None)
-    if slot is None:  # _collect() was first
+    if slot is None:
         return
     if slot.copies:
         _copied.append(slot)
@@ -104,9 +118,10 @@ def _collect() -> None:
     """Take back the slots whose copies are done meanwhile, and those that nobody was told of: Python swallows what a
     signal's handler raises while an array goes, and with it the call of _let_go.
     """
-    for number, slot in list(_out.items()):
-        if slot.array() is None:
-            _let_go(number)
+    for number in list(_out):
+        slot = _out.get(number)
+        if slot is not None and slot.array() is None:
+            _give_back(number)
     for _ in range(len(_copied)):
         try:
             slot = _copied.popleft()
