@@ -66,8 +66,7 @@ def _try(job: Job, path: Path) -> str:
         return _refusal(path)
     library = Library(path.parent)
     entry = library.entry(path.stem)
-    ((_, index),) = library.chunks(entry, 0, entry.duration_s)
-    truth = sequential_frames(path, index.stream)
+    truth = sequential_frames(path, library.index(entry, 0).stream)
     # A run may begin behind the damage, and its frames be those of the undamaged file, which the sequential decode of
     # the damaged one is still concealing.
     whole = frozenset(sequential_frames(job.source, 0).values())
