@@ -246,7 +246,8 @@ def test_a_killed_server_is_lost_and_found_again_at_its_address(tmp_path: Path, 
             server.signal(signal.SIGKILL)
             server.wait()
             talker.await_kind(Kind.LOST)
-            while talker.wire.send(talker.url, pack_call(DescribeCall(attempt=1))):  # to its gateway, which ends as well
+            # Its gateway, which ends as well, may be met once more.
+            while talker.wire.send(talker.url, pack_call(DescribeCall(attempt=1))):
                 talker.await_kind(Kind.LOST)
             server.restart()
             talker.await_kind(Kind.CONNECTED)
