@@ -5,7 +5,6 @@ It knows cases and contestants; the clocks and memory are in gpu_speed. Needs CU
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -79,8 +78,7 @@ def clip_loss(encoding: DualEncoding) -> Tensor:
 
 def _seconds(ours: ProductStep, config: DualEncoderConfig, clips: int) -> float:
     batch = resident_batch(config, clips, _EAGER)
-    with _clean():
-        return seconds_a_step(lambda: ours.step(batch))
+    return seconds_a_step(lambda: ours.step(batch))
 
 
 def _peer_seconds(model: PeerDualEncoder, config: DualEncoderConfig, clips: int, *, compiled: bool) -> float:
@@ -98,8 +96,7 @@ def _peer_seconds(model: PeerDualEncoder, config: DualEncoderConfig, clips: int,
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    with _clean():
-        return seconds_a_step(step)
+    return seconds_a_step(step)
 
 
 def _fits(ours: ProductStep, config: DualEncoderConfig, clips: int) -> bool:
@@ -112,14 +109,6 @@ def _fits(ours: ProductStep, config: DualEncoderConfig, clips: int) -> bool:
         return fits_on_gpu(two_steps)
     finally:
         ours.model.zero_grad(set_to_none=True)
-
-
-@contextmanager
-def _clean() -> Iterator[None]:
-    """What other contestants have left of the GPU's memory is given back before."""
-    gc.collect()
-    torch.cuda.empty_cache()
-    yield
 
 
 def describe(case: ModelCase) -> Row:

@@ -5,8 +5,10 @@ It knows steps and CUDA's clocks and memory, not which models are compared. Need
 
 from __future__ import annotations
 
+import gc
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -18,10 +20,26 @@ _LARGEST_BATCH = 8192
 
 
 def seconds_a_step(step: Callable[[], object]) -> float:
-    """Seconds a step, the median of several, between CUDA events. Blocks for all of them."""
+    """Seconds a step, the median of several, between CUDA events. Blocks for all of them.
+
+    What others have left of the GPU's memory is given back before.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
     for _ in range(_WARM_UP):
         step()
     return _median_seconds(step, times=_STEPS)
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    """Inside, any call that makes the host wait for the device raises RuntimeError. Waits for the device before."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def count_flops(step: Callable[[], object]) -> int:

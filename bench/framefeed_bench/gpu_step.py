@@ -15,7 +15,7 @@ import torch
 
 from framefeed.cli.stop_signals import StopSignals
 from framefeed_bench.gpu_fed import Resident
-from framefeed_bench.gpu_speed import seconds_a_step
+from framefeed_bench.gpu_speed import seconds_a_step, waiting_is_an_error
 from framefeed_bench.product_step import COLOUR, ProductStep, host_batch
 from framefeed_models.dual_encoder import avion
 from framefeed_models.pixel_norm import CLIP
@@ -61,11 +61,8 @@ def augmentation(options: AugmentOptions, clips: int) -> dict[str, float]:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         out = augment_clips(pixels, draws, seeds_B, what=what)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
     taken = (torch.cuda.max_memory_allocated() - before) / (out.numel() * out.element_size())
     seconds = seconds_a_step(lambda: augment_clips(pixels, draws, seeds_B, what=what))

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
-from tests.gpu.test_models import waiting_is_an_error  # noqa: E402
+from framefeed_bench.gpu_speed import waiting_is_an_error  # noqa: E402
 from tests.unit.trainer.small_run import MadeFeed, NoStops  # noqa: E402
 from tests.unit.trainer.small_tasks import FRAMES, SIDE_PX, Split, make_run, make_share  # noqa: E402
 from trainer_client.feed.batch import Batch  # noqa: E402

@@ -6,7 +6,6 @@ Skipped where there is no CUDA.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,6 +14,7 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
+from framefeed_bench.gpu_speed import waiting_is_an_error  # noqa: E402
 from framefeed_models.attention import Backend  # noqa: E402
 from framefeed_models.attention_flash import PACKAGES  # noqa: E402
 from framefeed_models.block import VIT_STACKS, Checkpointing, Stack  # noqa: E402
@@ -34,17 +34,6 @@ def autocast() -> torch.autocast:
 
 def make_clips(b: int = 2, frames: int = 4) -> torch.Tensor:
     return torch.randn(b, 3, frames, 224, 224, generator=torch.Generator(CUDA).manual_seed(1), device=CUDA)
-
-
-@contextmanager
-def waiting_is_an_error() -> Iterator[None]:
-    """Inside, any call that makes the host wait for the device raises."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
+from framefeed_bench.gpu_speed import waiting_is_an_error  # noqa: E402
 from framefeed_bench.gpu_step import STRONG  # noqa: E402
 from tests.unit.trainer.small_tasks import CPU, FRAMES, TASKS, Split, make_run, make_share  # noqa: E402
 from trainer_client.training.device_feed import Preparing, to_device  # noqa: E402
@@ -21,15 +19,6 @@ from trainer_client.training.tasks.cmae import CmaeTask  # noqa: E402
 
 CUDA = torch.device("cuda")
 FINITE_SCALE = 64.0  # no gradient of these models overflows float16 with it, and no step is skipped
-
-
-@contextmanager
-def no_waits() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -52,7 +41,7 @@ def test_a_step_waits_for_nothing_and_is_the_cpu_s(
         if step == 0:  # the first step allocates and chooses kernels
             tensors = train_step(run, batch)
         else:
-            with no_waits():
+            with waiting_is_an_error():
                 tensors = train_step(run, batch)
         losses.append(tensors.read().loss)
         wanted.append(train_step(plain, to_device(share, CPU)).read().loss)
@@ -70,6 +59,6 @@ def test_a_step_with_all_augmentations_waits_for_nothing(name: str) -> None:
         if step == 0:
             tensors = train_step(run, batch)
         else:
-            with no_waits():
+            with waiting_is_an_error():
                 tensors = train_step(run, batch)
         assert not tensors.read().skipped

@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from decode_server.chunking.synthetic_actions import make_actions
-from decode_server.indexing.index import Index
+from decode_server.indexing.index import Index, build_index
 from tests.integration.serving import SERVE, Server
 from tests.videos import make_numbered_video
 
 DAMAGED = "bad"
+
+
+def root_of_a_clip(folder: Path) -> Path:
+    """One numbered video, called clip."""
+    make_numbered_video(folder / "clip.mp4")
+    build_index(folder)
+    return folder
 
 
 def root_of_shapes(folder: Path, sizes_px: Mapping[str, tuple[int, int]], *, frames: int) -> Path:

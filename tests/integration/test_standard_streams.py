@@ -13,20 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.indexing.index import build_index
 from framefeed.server_entry import read_entry
+from tests.integration.made_roots import root_of_a_clip
 from tests.integration.serving import PATIENCE_S, SERVE, Client, request, wait_until
-from tests.videos import make_numbered_video
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("root")
-    make_numbered_video(folder / "clip.mp4")
-    build_index(folder)
-    return folder
+    return root_of_a_clip(tmp_path_factory.mktemp("root"))
 
 
 @contextlib.contextmanager

@@ -78,8 +78,8 @@ class Handover:
 
     def end_wait(self, last: ClipLife | None = None, later_ready_s: float | None = None) -> None:
         """Count the wait that is over, if there is one."""
-        waits = self._ledger.waits.copy()
-        if waits.since_s is not None:
+        if self.is_waiting:
+            waits = self._ledger.waits.copy()
             waits.add(self.wait(last, later_ready_s))
             self._ledger.waits = waits
 
