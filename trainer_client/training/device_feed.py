@@ -160,7 +160,7 @@ class DeviceFeed:
         self._clock = clock
         self._thread: ThreadPoolExecutor | None = None
         self._taken = deque[Batch]()
-        self._sent = dict[Batch, Future[_Sent]]()  # of those that are taken
+        self._sent = deque[Future[_Sent]]()  # of the first of those that are taken
 
     def __enter__(self) -> DeviceFeed:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="framefeed-device-feed")
@@ -202,26 +202,26 @@ class DeviceFeed:
         Blocks for as long as it is still being prepared, milliseconds; does not wait for the copy. Raises BadInput if
         its task refuses it, HostFailure if it is not prepared within 600 s. It stays the next one if it raises.
         """
-        batch = self._taken[0]
         began_s = self._clock()
         try:
-            sent = self._sent[batch].result(timeout=_PREPARED_S)
+            sent = self._sent[0].result(timeout=_PREPARED_S)
         except TimeoutError:
             raise HostFailure(f"device feed: a batch is not prepared within {_PREPARED_S:.0f} s") from None
         self.waited_s = self._clock() - began_s
         ready = self._preparing.finish(sent, self._copying)
-        del self._sent[batch], self._taken[0]  # from here to where the caller goes on CPython runs no signal's handler
+        del self._sent[0], self._taken[0]  # from here to where the caller goes on CPython runs no signal's handler
         return ready
 
     def drop(self) -> None:
         """Let that batch go unused."""
-        self._sent.pop(self._taken[0], None)
+        if self._sent:
+            del self._sent[0]
         del self._taken[0]
 
     def clear(self) -> None:
         """Forget what is ahead: the source stands somewhere else now."""
-        self._taken.clear()
-        self._sent.clear()
+        none_taken, none_sent = deque[Batch](), deque[Future[_Sent]]()
+        self._taken, self._sent = none_taken, none_sent  # at once, for a signal's handler
 
     def _take_next(self) -> None:
         """Have one batch more. Raises as next() of the source does."""
@@ -234,6 +234,5 @@ class DeviceFeed:
     def _send(self) -> None:
         """Have what is taken prepared."""
         assert self._thread is not None, "used outside its with"
-        for batch in self._taken:
-            if batch not in self._sent:
-                self._sent[batch] = self._thread.submit(self._preparing.begin, batch, self._copying)
+        while len(self._sent) < len(self._taken):
+            self._sent.append(self._thread.submit(self._preparing.begin, self._taken[len(self._sent)], self._copying))

@@ -235,3 +235,21 @@ def test_an_augmentation_follows_the_clips_seed_wherever_it_is_and_changes_some(
     assert all(torch.equal(a, b) for a, b in zip(clips, same, strict=True))
     assert torch.equal(clips[0], others[0])
     assert any(not torch.equal(a, b) for a, b in zip(clips[1:], others[1:], strict=True))
+
+
+def test_a_batch_that_comes_again_is_prepared_again() -> None:
+    """Each is ahead of its own turn, as those that differ are."""
+    batch, prepared = make_batch(0), list[Batch]()
+
+    class Again(MadeFeed):
+        def __next__(self) -> Batch:
+            self.step += 1
+            return batch
+
+    def work(given: Batch) -> dict[str, Tensor]:
+        prepared.append(given)
+        return {}
+
+    with DeviceFeed(Again(), Preparing(work=work), device=torch.device("cpu")) as feed:
+        feed.fill(most=3)
+    assert prepared == [batch] * 3
