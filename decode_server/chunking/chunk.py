@@ -189,6 +189,8 @@ class Chunk:
         assert self.batch_clips is not None
         assert self.step_s is not None
         assert self.storage_mb_per_s is not None
+        if not self.storage_mb_per_s > 0:
+            raise BadInput(f"--storage-mb-per-s is {self.storage_mb_per_s:g}, wanted more than 0")
         return Load(
             batch_clips=self.batch_clips,
             step_s=self.step_s,

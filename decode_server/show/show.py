@@ -101,10 +101,11 @@ class Show:
     def run(self) -> None:
         """Decode and write. Raises BadInput for options that say no clip, and what the engine raises for the clip."""
         if self.out.suffix not in (".png", ".mp4"):
-            raise BadInput(f"show: out is {self.out}, wanted a file ending in .png or .mp4")
+            raise BadInput(f"is {self.out}, wanted a file ending in .png or .mp4", of="show", field="out")
         check_place(self.out, option="--out")
-        if not 16 <= self.tile_px <= 2000 or not 0.1 <= self.fps <= 240:
-            raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
+        for name, least, most in (("tile_px", 16, 2000), ("fps", 0.1, 240), ("hflip", 0, 1)):
+            if not least <= getattr(self, name) <= most:
+                raise BadInput(f"is {getattr(self, name):g}, wanted {least:g} to {most:g}", of="show", field=name)
         check_indexed(self.index_folder or self.root, option="--index-folder")
         with (
             closing(Library(self.root, index_folder=self.index_folder, follow_links=True)) as library,

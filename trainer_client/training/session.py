@@ -99,6 +99,8 @@ class SessionOptions:
         for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name)}, wanted at least 1")
+        if not 0 <= self.metrics_port < 1 << 16:
+            raise BadInput(f"--metrics-port is {self.metrics_port}, wanted 0 to {(1 << 16) - 1}")
         if self.sheet_every < 0:
             raise BadInput(f"--sheet-every is {self.sheet_every}, wanted a number of steps, or 0 for never")
         price = self.price_per_gpu_hour

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from framefeed.cli.help_page import columns_page
 from framefeed.cli.verbs import parse_options
@@ -24,7 +27,7 @@ from trainer_client.training.recipes.run import train
 class Train:
     """Train a recipe; 'framefeed train --help' lists them."""
 
-    recipe: Recipe
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
 
     def run(self) -> None:
         """Train it. Raises as `run.train` does."""
