@@ -17,7 +17,7 @@ from rich.console import Console
 
 from decode_server.chunking.advise import Load, advise, measure_costs, print_advice
 from decode_server.chunking.chunk_report import VideoOutcome, print_totals, report_of
-from decode_server.chunking.chunk_run import Running, chunk_found, finished_videos, require_replaceable
+from decode_server.chunking.chunk_run import Running, chunk_found, finished_videos, made_root, require_replaceable
 from decode_server.chunking.dry_run import forecast, print_forecast
 from decode_server.chunking.encoder_trial import try_encoder
 from decode_server.chunking.find_sources import Sources, find_videos
@@ -124,11 +124,12 @@ class Chunk:
     def _chunk(self, sources: Sources, settings: ChunkSettings, running: Running) -> None:
         assert self.out is not None
         began_s = time.monotonic()
-        outcomes = chunk_found(sources, self.out, settings=settings, running=running)
-        report = report_of(outcomes, sources)
-        self._show(report)
-        print_totals(outcomes, Console(), took_s=time.monotonic() - began_s)
-        _require_some(report)
+        with made_root(self.out):
+            outcomes = chunk_found(sources, self.out, settings=settings, running=running)
+            report = report_of(outcomes, sources)
+            self._show(report)
+            print_totals(outcomes, Console(), took_s=time.monotonic() - began_s)
+            _require_some(report)
         build = Build(jobs=running.processes, console=running.console)
         print(f"data set {index_root(self.out, build=build)[0].identity}")
         report.require_mostly_used()
