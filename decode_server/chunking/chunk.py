@@ -29,7 +29,7 @@ from decode_server.media.timeline import DEFAULT_MAX_GAP_S
 from decode_server.sources.report import Report
 from decode_server.sources.walk import WalkRules
 from framefeed.errors import BadInput, CorruptMedia
-from framefeed.new_file import check_place
+from framefeed.report_file import check_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Chunk:
             CorruptMedia: not one video is usable, or fewer are than are refused; what is, is chunked and indexed.
             StorageFault: the root cannot be written.
         """
-        check_place(self.report, option="--report")
+        check_report(self.report)
         check_gap(self.max_gap_s)
         load = self._load()
         running = Running(jobs=self.jobs, overwrite=self.overwrite, console=Console(stderr=True))

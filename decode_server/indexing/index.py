@@ -46,9 +46,10 @@ from decode_server.sources.unchanged import change_since
 from decode_server.sources.walk import VIDEO_SUFFIXES, Tree, WalkRules, walk
 from framefeed.errors import BadInput, StorageFault
 from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, Manifest, Refusal, is_finished
-from framefeed.new_file import NewFile, check_place, drop_leftovers
+from framefeed.new_file import NewFile, drop_leftovers
 from framefeed.new_folder import new_folder
 from framefeed.ranges import MAX_NAME, check_text
+from framefeed.report_file import check_report
 from framefeed.show_value import one_line
 
 
@@ -87,7 +88,7 @@ class Index:
         if self.jobs < 1:
             raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
         check_gap(self.max_gap_s)
-        check_place(self.report, option="--report")
+        check_report(self.report)
         rules = WalkRules(all_files=self.all_files, follow_links=self.follow_links)
         console = Console(stderr=True)
         build = Build(jobs=self.jobs, check=self.check, rules=rules, max_gap_s=self.max_gap_s, console=console)

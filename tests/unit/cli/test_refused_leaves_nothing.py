@@ -86,18 +86,25 @@ def test_what_is_refused_leaves_nothing(
     assert set(place.rglob("*")) == before
 
 
+def refuse(folder: Path, file: str) -> None:
+    assert folder.is_dir()
+    if file:
+        (folder / file).write_text("somebody's")
+    raise ValueError("refused")
+
+
 def test_a_new_folder_goes_again_with_what_was_made_for_it_alone(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
-    with pytest.raises(ValueError, match="refused"), new_folder(tmp_path / "old/a/b"):
-        assert (tmp_path / "old/a/b").is_dir()
-        raise ValueError("refused")
+
+    def refused_in(folder: Path, file: str = "") -> None:
+        with pytest.raises(ValueError, match="refused"), new_folder(tmp_path / folder):
+            refuse(tmp_path / folder, file)
+
+    refused_in(Path("old/a/b"))
     assert list(tmp_path.rglob("*")) == [tmp_path / "old"]
-    with pytest.raises(ValueError, match="refused"), new_folder(tmp_path / "old"):
-        raise ValueError("refused")
+    refused_in(Path("old"))
     assert (tmp_path / "old").is_dir()
-    with pytest.raises(ValueError, match="refused"), new_folder(tmp_path / "old/a/b"):
-        (tmp_path / "old/a/file").write_text("somebody's")
-        raise ValueError("refused")
+    refused_in(Path("old/a/b"), "../file")
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "old", tmp_path / "old/a", tmp_path / "old/a/file"]
     with new_folder(tmp_path / "old/c"):
         pass
