@@ -26,7 +26,7 @@ def check_report(path: Path | None, *, read: Iterable[Path] = ()) -> None:
 
 
 def _is_report(path: Path) -> bool:
-    """Whether its first line is one of a report; an empty file, or what is no file and keeps nothing, may be written."""
+    """Whether its first line is one of a report; so is none at all, and what is no file and keeps nothing."""
     if not path.is_file():
         return True
     try:
