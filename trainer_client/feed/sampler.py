@@ -50,7 +50,7 @@ class Share:
 
     def __post_init__(self) -> None:
         if self.batch_clips < 1:
-            raise BadInput(f"loader: batch_clips is {self.batch_clips}, wanted at least 1")
+            raise BadInput(f"is {self.batch_clips}, wanted at least 1", of="loader", field="batch_clips")
         if self.world_size < 1 or not 0 <= self.rank < self.world_size:
             raise BadInput(f"loader: rank is {self.rank} of {self.world_size}, wanted 0 <= rank < world_size")
 
@@ -81,7 +81,7 @@ class Sampler:
         if samples < 1:
             raise BadInput(f"loader: the dataset has {samples} samples, wanted at least 1")
         if not 0 <= run_seed < 1 << 64:
-            raise BadInput(f"loader: run_seed is {run_seed}, wanted 0 to 2**64 - 1")
+            raise BadInput(f"is {run_seed}, wanted 0 to 2**64 - 1", of="loader", field="run_seed")
         self.samples = samples
         self.run_seed = run_seed
         self.share = share

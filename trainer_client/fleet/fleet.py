@@ -48,14 +48,14 @@ class FleetLimits:
 
     def __post_init__(self) -> None:
         if self.failures_to_down < 1:
-            raise BadInput(f"loader: failures_to_down is {self.failures_to_down}, wanted at least 1")
+            raise BadInput(f"is {self.failures_to_down}, wanted at least 1", of="loader", field="failures_to_down")
         if not (self.probe_s > 0 and 0 < self.busy_rest_s <= self.busy_rest_max_s):
             raise BadInput(f"loader: probe_s is {self.probe_s:g} and busy_rest_s {self.busy_rest_s:g}, wanted above 0")
         if self.affinity_slack is not None and not self.affinity_slack > 0:
-            raise BadInput(f"loader: affinity_slack is {self.affinity_slack:g}, wanted more than 0")
+            raise BadInput(f"is {self.affinity_slack:g}, wanted more than 0", of="loader", field="affinity_slack")
         for name in ("settle_s", "member_grace_s"):
             if not getattr(self, name) >= 0:
-                raise BadInput(f"loader: {name} is {getattr(self, name):g}, wanted at least 0 seconds")
+                raise BadInput(f"is {getattr(self, name):g}, wanted at least 0 seconds", of="loader", field=name)
 
 
 class Fleet:

@@ -179,7 +179,7 @@ class FleetScale:
     def run(self) -> None:
         """Scale. Blocks while servers drain. Raises FramefeedError where no fleet is up."""
         if not 0 <= self.count <= MOST_SERVERS:
-            raise BadInput(f"fleet scale: {self.count} servers, wanted 0 to {MOST_SERVERS}")
+            raise BadInput(f"is {self.count}, wanted 0 to {MOST_SERVERS}", of="fleet scale", field="count")
         log_to_stderr()
         with connected(self.ray) as plane:
             spec, _, _ = plane.kept()

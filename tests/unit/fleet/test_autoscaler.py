@@ -171,7 +171,7 @@ def test_options_are_checked_before_a_cluster_is_asked() -> None:
     for change in ({"servers": -1}, {"every_s": 0.0}, {"drain_s": -1.0}, {"metrics_port": 1 << 16}):
         with pytest.raises(BadInput, match="--"):
             FleetUp(root=Path("/a"), registry=Path("/b"), **change)  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="bounds are 9 to 8"):
+    with pytest.raises(BadInput, match="most is 8 and the least 9"):
         FleetUp(root=Path("/a"), registry=Path("/b"), least=9).run()
     with pytest.raises(BadInput, match="wanted 0 to"):
         FleetScale(count=-1).run()

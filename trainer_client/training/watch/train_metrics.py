@@ -106,7 +106,8 @@ def metrics_page(registry: CollectorRegistry, *, host: str, port: int, ranks_her
         server = PageServer(host, port, get=lambda path: _page(registry, path, others))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
-        raise BadInput(f"metrics: {host}:{port} cannot be taken ({why}); wanted a free port, or 0 for any") from None
+        said = f"{port} of {host} cannot be taken ({why}); wanted a free port, or 0 for any"
+        raise BadInput(said, of="metrics", field="metrics_port") from None
     try:
         with ExitStack() as stack:
             if ranks_here:
