@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from framefeed.errors import BadRequest, FramefeedError, WrongVersion
 from framefeed.wire import ClipReply, Reply, pack_call, peek_attempt, unpack_reply
 from trainer_client.feed.batch import Batch
@@ -83,6 +86,7 @@ class Feed:
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
         self._pauses = Pauses(self._beat_s)
+        self._cpu_s = 0.0  # of the thread, as far as it is counted
         self.stop_switch = StopSwitch()
         discovery = Discovery(
             parts.sources,
@@ -295,7 +299,6 @@ class Feed:
             self._bell.put(None)
 
     def _turn(self, wire: Wire) -> None:
-        cpu_s = time.thread_time()
         self._plan_ahead()
         self._members.tend(wire, lock=self._lock, now_s=time.monotonic())
         silence_s = self._listen_after_pause(wire)
@@ -312,13 +315,18 @@ class Feed:
             busy = self._prefetch.has_room and not self._plan_over
             is_shallow = not (self._prefetch.has_room or self._plan_over) and self._dispatch.holds.has_spare
             self._dispatch.lives.shallow(is_shallow, now_s)
+            self._count_cpu()
         for send in sends:
             self._send(wire, send)
             self._pauses.step(time.monotonic())
         timeout_s = TICK_S if wake_s is None else min(max(wake_s - time.monotonic(), 0.0), TICK_S)
         self._listen(wire, 0.0 if busy else timeout_s)
-        with self._lock:
-            self._ledger.receive_cpu_s += time.thread_time() - cpu_s
+
+    def _count_cpu(self) -> None:
+        """Of this thread, since it was last counted."""
+        cpu_s = time.thread_time()
+        self._ledger.receive_cpu_s += cpu_s - self._cpu_s
+        self._cpu_s = cpu_s
 
     def _listen(self, wire: Wire, timeout_s: float) -> bool:
         """Wait for what servers say and take it in. Returns whether there was anything."""
@@ -383,37 +391,37 @@ class Feed:
 
     def _receive(self, wire: Wire, url: str, header: bytes) -> None:
         """Take a message in. Whatever it comes to costs its server the connection and not the run its feed."""
-        with contextlib.ExitStack() as locked:
+        try:
+            reply = _read(url, header)
+            pixel_bytes = wire.pixels(url, self._place_of(url, reply))
+        except Exception:
+            with self._lock:
+                self._connect_anew(wire, url)
+                self._settle()
+            return
+        with self._lock:  # a clip that is here is held before anybody counts
             try:
-                self._take_in(wire, url, header, locked=locked)
+                self._take_in(url, reply, header, pixel_bytes=pixel_bytes)
             except Exception:
-                _log.exception("a reply of %s failed in a way that is a bug; its connection is made anew", url)
-                locked.enter_context(self._lock)
-                self._ledger.dropped_replies["internal"] += 1
-                self._dispatch.disconnected(url, now_s=time.monotonic())
-                wire.disconnect(url)
-                wire.connect(url)
+                self._connect_anew(wire, url)
             self._settle()  # what ends a run on purpose is raised by this
 
-    def _take_in(self, wire: Wire, url: str, header: bytes, *, locked: contextlib.ExitStack) -> None:
-        """It takes the lock for as long as `locked` lasts: a clip that is here is held before anybody counts."""
-        reply: Reply | WrongVersion | str
-        try:
-            reply = unpack_reply(header)
-        except WrongVersion as error:
-            reply = error
-        except BadRequest as error:
-            reply = str(error)
-        except Exception as error:  # whatever reading what others wrote comes to is their mistake
-            _log.debug("a reply of %s does not read", url, exc_info=error)
-            reply = f"it does not read ({type(error).__name__})"
-        into = None
-        if isinstance(reply, ClipReply):
-            with self._lock:
-                ticket = self._dispatch.expects(url, reply.attempt)
-                into = None if ticket is None else self._prefetch.row(ticket)
-        pixel_bytes = wire.pixels(url, into)
-        locked.enter_context(self._lock)
+    def _connect_anew(self, wire: Wire, url: str) -> None:
+        _log.exception("a reply of %s failed in a way that is a bug; its connection is made anew", url)
+        self._ledger.dropped_replies["internal"] += 1
+        self._dispatch.disconnected(url, now_s=time.monotonic())
+        wire.disconnect(url)
+        wire.connect(url)
+
+    def _place_of(self, url: str, reply: Reply | WrongVersion | str) -> npt.NDArray[np.uint8] | None:
+        """Where the pixels behind a reply are wanted."""
+        if not isinstance(reply, ClipReply):
+            return None
+        with self._lock:
+            ticket = self._dispatch.expects(url, reply.attempt)
+            return None if ticket is None else self._prefetch.row(ticket)
+
+    def _take_in(self, url: str, reply: Reply | WrongVersion | str, header: bytes, *, pixel_bytes: int) -> None:
         now_s = time.monotonic()
         if isinstance(reply, str):
             self._dispatch.malformed(url, peek_attempt(header), now_s=now_s, why=reply)
@@ -438,3 +446,16 @@ class Feed:
                 self._refill(end)
         if finished and self._prefetch.ready:
             self._ring()
+
+
+def _read(url: str, header: bytes) -> Reply | WrongVersion | str:
+    """The reply in a message, of which version it is instead, or why it does not read."""
+    try:
+        return unpack_reply(header)
+    except WrongVersion as error:
+        return error
+    except BadRequest as error:
+        return str(error)
+    except Exception as error:  # whatever reading what others wrote comes to is their mistake
+        _log.debug("a reply of %s does not read", url, exc_info=error)
+        return f"it does not read ({type(error).__name__})"
