@@ -94,6 +94,11 @@ class Dispatch:
         return self._clips.idle
 
     @property
+    def only_awaits(self) -> bool:
+        """Whether answers are awaited and no clip waits to be asked for."""
+        return len(self.attempts) > 0 and self._clips.first() is None
+
+    @property
     def identity(self) -> dict[str, str]:
         """Name, data set and decoder of the run, as far as they are known."""
         known = self._fleet.identity
