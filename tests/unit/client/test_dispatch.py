@@ -374,6 +374,12 @@ def test_idle_time_is_no_stall() -> None:
     desk.tick(1000.0)
 
 
+def test_before_anything_is_wanted_nobody_is_said_to_have_stood_still() -> None:
+    desk = Desk()
+    desk.tick(1000.0)
+    assert desk.dispatch.situation(desk.now_s) == "no clip is asked for; servers: none yet"
+
+
 def test_a_foreign_decoder_is_not_used_and_ends_the_run_only_when_no_other_is_left() -> None:
     desk = Desk(A, B)
     held = [send for send in desk.want(*range(6)) if send.url == B]
