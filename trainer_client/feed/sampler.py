@@ -24,7 +24,7 @@ from trainer_client.feed.shuffle import shuffled
 
 STATE_VERSION = 2  # 1 sorted a random key a sample: another order from the same seed
 _POSITIONS = 1 << 63  # they are int64
-_BLOCK_ROWS = 512  # that are drawn at a time: a NumPy call costs as much for four clips as for hundreds
+_BLOCK_ROWS = 128  # that are drawn at a time: a NumPy call costs as much for four clips as for a hundred
 _LINE_BIT = 48  # of a draw's number: above it is whose, below it the epoch
 
 
