@@ -7,7 +7,6 @@ what was changed when it was resumed. Ranks but the first write files of their o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
+from framefeed.new_folder import new_folder
 from framefeed_models.pixel_norm import PixelNorm
 from framefeed_models.weights.checkpoint_folder import folder_name
 from framefeed_models.weights.saved_model import model_of
@@ -31,6 +31,7 @@ from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import Metric
 from trainer_client.training.checkpoints import Checkpoints, StoredRun, old_file
 from trainer_client.training.data_states import other_data
+from trainer_client.training.folder_lock import only_user
 from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoop
 from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
@@ -99,6 +100,8 @@ class SessionOptions:
         for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name)}, wanted at least 1")
+        if not 0 <= self.metrics_port < 1 << 16:
+            raise BadInput(f"--metrics-port is {self.metrics_port}, wanted 0 to {(1 << 16) - 1}")
         if self.sheet_every < 0:
             raise BadInput(f"--sheet-every is {self.sheet_every}, wanted a number of steps, or 0 for never")
         price = self.price_per_gpu_hour
@@ -167,7 +170,8 @@ class Session:
         with ExitStack() as stack:
             if ranks.rank == 0:
                 self._check_folder()
-                stack.enter_context(_only_user(options.out))
+                self._make_folder(stack)
+                stack.enter_context(only_user(options.out))
                 self._checkpoints.clear_leftovers()
             self._checkpoints.token = ranks.first_says(self._checkpoints.token)
             self._latest = self._checkpoints.newest_whole(ranks, tell=self.tell)
@@ -184,7 +188,7 @@ class Session:
         return self._latest is not None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, at)
 
     def train(self, loop: TrainLoop[InputsT], loader: ClipLoader, *, scoring: Scoring | None = None) -> Ending:
         """Resume if asked to, train, save, and write the summary; blocks until the run ends and is on storage.
@@ -319,11 +323,15 @@ class Session:
                 f"--out {options.out} holds {old}, a single-file checkpoint of an earlier framefeed, which is not "
                 "read; wanted another --out, or the framefeed that wrote it"
             )
+
+    def _make_folder(self, stack: ExitStack) -> None:
+        """A run that is refused takes it away again, as long as nothing is in it."""
+        out = self._options.out
         try:
-            options.out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(new_folder(out))
         except OSError as error:
-            raise BadInput(f"--out {options.out} cannot be made: {error.strerror}") from None
-        warn_if_exposed(options.out, what="--out", log=_log)
+            raise BadInput(f"--out {out} cannot be made: {error.strerror}") from None
+        warn_if_exposed(out, what="--out", log=_log)
 
     def tell(self, line: str) -> None:
         """Say a line to whoever looks on, from rank 0 alone."""
@@ -355,19 +363,3 @@ def _told_only() -> Iterator[None]:
         yield
     except StorageFault as fault:
         _log.error("%s", fault)
-
-
-@contextmanager
-def _only_user(folder: Path) -> Iterator[None]:
-    """Within it no other run has the folder. Raises BadInput if one has; a file system without locks has it alone."""
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"--out {folder} is in use by another run; wanted another --out, or its end") from None
-        except OSError as error:
-            _log.warning("--out %s cannot be locked (%s): keep other runs out of it", folder, error.strerror)
-        yield
-    finally:
-        os.close(held)

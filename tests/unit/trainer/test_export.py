@@ -202,6 +202,24 @@ def test_the_pixels_of_the_training_go_with_a_folder_of_transformers(tmp_path: P
     assert said["crop_size"] == {"height": 32, "width": 32}
 
 
+def test_what_says_the_classes_and_tokens_comes_with_the_whole_model(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", FLAT)
+    beside = {"classes.json": '{"label": ["ring", "cross"]}', "tokenizer.json": "{}"}
+    for name, text in beside.items():
+        (tmp_path / "run" / name).write_text(text)
+    (step,) = (tmp_path / "run").glob("step_*")
+    for number, source in enumerate((tmp_path / "run", step)):
+        out = tmp_path / f"out{number}"
+        Export(checkpoint=source, out=out).run()
+        assert {name: (out / name).read_text() for name in beside} == beside
+    Export(checkpoint=tmp_path / "run", out=tmp_path / "encoder", part="encoder").run()
+    assert {path.name for path in (tmp_path / "encoder").iterdir()} == {"config.json", "model.safetensors"}
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "classes.json").write_text("another model's")
+    with pytest.raises(BadInput, match=r"has a classes\.json already"):
+        Export(checkpoint=tmp_path / "run", out=tmp_path / "taken").run()
+
+
 def test_the_moving_average_is_exported_where_there_is_one(tmp_path: Path) -> None:
     trained = save_run(tmp_path / "run", FLAT)
     export = Export(checkpoint=tmp_path / "run", out=tmp_path / "out", average=True)
@@ -224,6 +242,7 @@ def test_the_moving_average_is_exported_where_there_is_one(tmp_path: Path) -> No
         ({"int8": True}, "--int8 is for --format onnx, and it is framefeed"),
         ({"measure_on": Path("/v"), "format": "transformers"}, "--measure-on is for --format onnx"),
         ({"measure_on": Path("/v"), "format": "onnx"}, "--measure-on is given without --int8"),
+        ({"measure_on": Path("/v"), "format": "onnx", "int8": True}, "root /v is not a folder"),
     ],
 )
 def test_options_of_another_format_are_refused(options: dict[str, Any], line: str, tmp_path: Path) -> None:
