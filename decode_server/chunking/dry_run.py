@@ -101,9 +101,8 @@ def _pace(samples: Sequence[SampledCost]) -> float:
     """Seconds by the clock for one of a CPU's, where nobody else wants it: more than one where storage is waited for.
     The median, as one sample may have met anything.
     """
-    return max(
-        statistics.median([(one.took_s - one.waited_s) / one.cpu_s for one in samples if one.cpu_s] or [1.0]), 1.0
-    )
+    paces = [(one.took_s - one.waited_s) / (one.match_cpu_s + one.code_cpu_s) for one in samples if one.code_cpu_s]
+    return max(statistics.median(paces or [1.0]), 1.0)
 
 
 def _slowdown(cost: SampledCost) -> float:

@@ -376,12 +376,12 @@ def test_a_forecast_is_of_a_machine_of_its_own_and_tells_what_others_make_of_it_
     """Opening is a video's cost, starting a process's; who waits for a CPU that others have works no longer."""
     lengths = {str(n): Length(source_bytes=1000, duration_s=100.0) for n in range(4)}
     alone = _cost(duration_s=10.0, match_cpu_s=5.0, code_cpu_s=20.0, media_bytes=50)
-    alone = replace(alone, open_cpu_s=3.0, took_s=28.0, before_cpu_s=1.5)
+    alone = replace(alone, open_cpu_s=3.0, took_s=25.0, before_cpu_s=1.5)
     calm = forecast_of(lengths, {"0": alone, "3": replace(alone, before_cpu_s=40.0)}, jobs=2, cpus=2)
     assert calm.core_s == pytest.approx(4 * (5 + 3 + 200) + 1.5 * 5)
     assert calm.took_s == pytest.approx(3 * 1.5 + 2 * (5 + 3 + 200))
     assert calm.slowdown == 1.0
-    crowded = replace(alone, took_s=84.0, waited_s=56.0)
+    crowded = replace(alone, took_s=75.0, waited_s=50.0)
     busy = forecast_of(lengths, {"0": crowded, "3": crowded}, jobs=2, cpus=2)
     assert (busy.took_s, busy.slowdown) == pytest.approx((calm.took_s, 3.0))
     few = forecast_of(lengths, {"0": crowded, "3": crowded}, jobs=2, cpus=1)
