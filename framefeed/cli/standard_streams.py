@@ -73,7 +73,7 @@ def watch_stdout() -> None:
         sys.stdout = io.TextIOWrapper(
             cast(BinaryIO, raw) if before.write_through else io.BufferedWriter(raw),  # as PYTHONUNBUFFERED has it
             encoding=before.encoding,
-            errors=before.errors,
+            errors="backslashreplace" if before.errors == "strict" else before.errors,  # an encoding may lack a sign
             line_buffering=before.line_buffering,
             write_through=before.write_through,
         )

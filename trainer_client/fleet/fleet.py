@@ -200,8 +200,10 @@ class Fleet:
         """It lives, and this is how busy it is."""
         server = self.servers.get(url)
         if server is not None:
+            has_room = server.has_room
             server.heard_s, server.load = now_s, load
-            self._index(server)
+            if server.has_room is not has_room:
+                self._index(server)
 
     def sent(self, url: str, *, attempt: int, clip_bytes: int) -> None:
         """An attempt is on its way."""
@@ -217,7 +219,8 @@ class Fleet:
         if server.storage_faults >= self._limits.failures_to_down:
             self._tidings.append(f"server {url} reads its storage again")
         server.served()
-        self._move(server, Event.SERVED, now_s)
+        if server.state is State.TRIAL:  # no other state is moved by it
+            self._move(server, Event.SERVED, now_s)
 
     def answered(self, url: str, attempt: int) -> None:
         """It answered with an error that says nothing against the server itself."""
