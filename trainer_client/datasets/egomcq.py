@@ -14,7 +14,8 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
-from trainer_client.datasets.parsed import Parsed, decoded, read_bytes
+from trainer_client.datasets.numerals import seconds_in
+from trainer_client.datasets.parsed import Parsed, decoded, read_bytes, whole_text
 
 QUESTION, CHOICE, ANSWER, INTRA = "question", "choice", "answer", "intra"
 
@@ -53,9 +54,9 @@ def _rows(number: int, question: Mapping[str, object]) -> Iterator[Row]:
     intra = len({choice["video_uid"] for choice in ordered}) == 1
     for at, choice in enumerate(ordered):
         yield Row(
-            video=str(choice["video_uid"]),
-            start_s=float(choice["clip_start"]),
-            end_s=float(choice["clip_end"]),
-            texts=(str(query["clip_text"]),),
+            video=whole_text(choice["video_uid"], "video_uid"),
+            start_s=seconds_in(choice["clip_start"], "clip_start"),
+            end_s=seconds_in(choice["clip_end"], "clip_end"),
+            texts=(whole_text(query["clip_text"], "clip_text"),),
             labels=(number, at, right, int(intra)),
         )

@@ -8,6 +8,7 @@ as texts: 3806 of both (AVION).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
 from trainer_client.datasets.csv_records import read_csv
-from trainer_client.datasets.numerals import number_in, whole_in
+from trainer_client.datasets.numerals import whole_in
 from trainer_client.datasets.parsed import Parsed, Unread, pick_file
 from trainer_client.datasets.spec import DataSpec, Split
 
@@ -44,6 +45,9 @@ _COLUMNS = (
     "noun_class",
     "all_noun_classes",
 )
+
+
+_STAMP = re.compile(r"(\d{1,4}):([0-5]?\d):([0-5]?\d(?:\.\d*)?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,14 +161,12 @@ def read_ids(path: Path, column: str) -> frozenset[str]:
 
 
 def _clip(line: int, row: Mapping[str, str]) -> EpicClip:
-    nouns = json.loads(row["all_noun_classes"])
+    nouns = _numbers(row["all_noun_classes"])
     verb, noun = whole_in(row["verb_class"]), whole_in(row["noun_class"])
-    if not isinstance(nouns, list) or not all(type(value) is int for value in nouns):
-        raise ValueError(f"all_noun_classes is {show_value(row['all_noun_classes'])}, wanted a list of numbers")
     for name, values, classes in (("verb", [verb], VERBS), ("noun", [noun, *nouns], NOUNS)):
         wrong = [value for value in values if not 0 <= value < classes]
         if wrong:
-            raise ValueError(f"{name} class {wrong[0]} is unknown, wanted 0 to {classes - 1}")
+            raise ValueError(f"{name} class {show_value(wrong[0])} is unknown, wanted 0 to {classes - 1}")
     return EpicClip(
         line=line,
         narration_id=row["narration_id"],
@@ -181,10 +183,22 @@ def _clip(line: int, row: Mapping[str, str]) -> EpicClip:
 
 def _seconds(stamp: str) -> float:
     """HH:MM:SS.ss in seconds. Raises ValueError."""
-    parts = stamp.split(":")
-    if len(parts) != 3:
+    parts = _STAMP.fullmatch(stamp.strip())
+    if parts is None:
         raise ValueError(f"time stamp is {show_value(stamp)}, wanted HH:MM:SS.ss")
-    return whole_in(parts[0]) * 3600 + whole_in(parts[1]) * 60 + number_in(parts[2])
+    hours, minutes, seconds = parts.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def _numbers(text: str) -> list[int]:
+    """The class numbers of a list in JSON, at least one: relevancy is a share of them. Raises ValueError."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not found or not all(type(value) is int for value in found):
+        raise ValueError(f"all_noun_classes is {show_value(text)}, wanted a list of numbers, one or more")
+    return found
 
 
 def _class_names(beside: Path, name: str, classes: int) -> tuple[str, ...]:

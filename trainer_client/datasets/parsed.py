@@ -71,6 +71,15 @@ def decoded(data: bytes, path: Path) -> str:
         raise BadInput(f"annotations {path} are no UTF-8 text: byte {error.start} is {data[error.start]:#x}") from None
 
 
+def whole_text(value: object, name: str) -> str:
+    """A text that UTF-8 can spell and columns keep. Raises ValueError for another value, by what it is called."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {show_value(value)}, wanted text")
+    if "\0" in value or (not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)):
+        raise ValueError(f"{name} is {show_value(value)}, with a NUL or half a character, wanted text without")
+    return value
+
+
 def pick_file(path: Path, candidates: Iterable[str], *, what: str) -> Path:
     """The file itself; or, of a folder, the first of these names that it has, at any depth of at most two folders.
 

@@ -84,6 +84,11 @@ class _Named:
     def __call__(self, *args: object) -> object:
         return self._call(*args)
 
+    def __setstate__(self, state: object) -> None:
+        """It is one for all files: what a pickle says of it would be so for those that are read after it."""
+        del state
+        raise _Refused("to change what it is read by")
+
 
 def _dtype(code: object, *flags: object) -> _Kind | _Objects:
     return _Objects() if code in ("O", "O8") else _Kind(code, *flags)

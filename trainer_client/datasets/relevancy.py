@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from framefeed.errors import BadInput
 from framefeed.option_types import shown
+from framefeed.show_value import show_value
 from trainer_client.datasets.epic_kitchens import NOUNS, EpicClip, read_clips, read_sentences
 from trainer_client.datasets.plain_pickle import load_plain
 
@@ -76,6 +77,12 @@ def relevancy_of(clips_path: Path, sentences_path: Path) -> Relevancy:
     """
     clips = read_clips(clips_path)
     by_id = {clip.narration_id: clip for clip in clips}
+    if len(by_id) < len(clips):
+        twice = next(clip for clip in clips if by_id[clip.narration_id] is not clip)
+        raise BadInput(
+            f"{clips_path}, line {twice.line}: narration_id {show_value(twice.narration_id)} comes again in line "
+            f"{by_id[twice.narration_id].line}; wanted each once, as sentences name their clips by it"
+        )
     sentences = read_sentences(sentences_path)
     if not clips or not sentences:
         raise BadInput(f"{sentences_path if clips else clips_path} has no row: an empty split")

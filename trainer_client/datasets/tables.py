@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
 from trainer_client.datasets.csv_records import delimiter_of, read_csv
-from trainer_client.datasets.numerals import number_in
-from trainer_client.datasets.parsed import Parsed, Unread, pick_file, read_classes, read_text, split_names
+from trainer_client.datasets.numerals import class_in, seconds_in
+from trainer_client.datasets.parsed import Parsed, Unread, pick_file, read_classes, read_text, split_names, whole_text
 from trainer_client.datasets.spec import DataSpec, Split
 
 _ENDINGS = ("csv", "jsonl", "tsv")
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_TIMES = {"start": frozenset({"start", "begin"}), "end": frozenset({"end", "stop"})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ def read_table(spec: DataSpec, unread: Unread | None = None) -> Parsed:
         classes = read_classes(spec.classes)
     else:
         seen = [line.label for path in others for line in _lines(path)] + [line.label for line in lines]
-        classes = class_names({label for label in seen if label is not None})
+        try:
+            classes = class_names({label for label in seen if label is not None})
+        except ValueError as error:
+            raise BadInput(f"table {own}: {error}") from None
     of_label = {name: number for number, name in enumerate(classes)} | {
         str(number): number for number in range(len(classes)) if str(number) not in classes
     }
@@ -72,9 +77,12 @@ def read_table(spec: DataSpec, unread: Unread | None = None) -> Parsed:
 
 
 def class_names(labels: set[str]) -> tuple[str, ...]:
-    """Classes in the order of their numbers: by these, where all are numbers, and else by name."""
+    """Classes in the order of their numbers: by these, where all are numbers, and else by name.
+
+    Raises ValueError for numbers that are too large for classes.
+    """
     if all(label.isdecimal() for label in labels):
-        return tuple(map(str, range(max(map(int, labels)) + 1)))
+        return tuple(map(str, range(max(map(class_in, labels)) + 1)))
     return tuple(sorted(labels))
 
 
@@ -112,30 +120,20 @@ def _line(number: int, values: Mapping[str, object]) -> _Line:
     texts = tuple(text) if isinstance(text, list) else () if text in (None, "") else (text,)
     if not all(isinstance(one, str) for one in texts):
         raise ValueError(f"text is {show_value(text)}, wanted a text or a list of them")
-    for one in (video, *map(str, texts)):
-        if "\0" in one or any("\ud800" <= char <= "\udfff" for char in one):
-            raise ValueError(f"{show_value(one)} has a NUL or half a character, wanted text without")
+    start, end = values.get("start"), values.get("end")
     row = Row(
-        video=video,
-        start_s=_number(values.get("start"), 0.0, "start"),
-        end_s=_number(values.get("end"), math.inf, "end"),
-        texts=tuple(map(str, texts)),
+        video=whole_text(video, "video"),
+        start_s=0.0 if start in (None, "") else seconds_in(start, "start"),
+        end_s=math.inf if end in (None, "") else seconds_in(end, "end"),
+        texts=tuple(whole_text(one, "text") for one in texts),
     )
-    return _Line(number, row, None if label in (None, "") else str(label).strip())
+    return _Line(number, row, None if label in (None, "") else _label(label))
 
 
-def _number(value: object, default: float, name: str) -> float:
-    if value in (None, ""):
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{name} is {show_value(value)}, wanted seconds")
-    try:
-        number = number_in(value) if isinstance(value, str) else float(value)
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {show_value(value)}, wanted seconds")
-    return number
+def _label(value: object) -> str:
+    if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"label is {show_value(value)}, wanted a name or a number")
+    return whole_text(str(value), "label").strip()
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | ValueError]]:
@@ -150,12 +148,24 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | ValueErr
 
 def _check_header(path: Path, names: Sequence[str]) -> None:
     if _is_header(names):
+        _check_times(path, names)
         return
     seen = ", ".join(list(names)[:8]) or "nothing"
     raise BadInput(
         f"table {path} has the header {show_value(seen)}, wanted video, label or text, and perhaps start, end"
         f"{_why_no_header(path, names)}"
     )
+
+
+def _check_times(path: Path, names: Sequence[str]) -> None:
+    """Raises BadInput for times by other names: without start and end a row would be all of its video."""
+    for wanted, words in _TIMES.items():
+        like = [name for name in names if not words.isdisjoint(re.split(r"[^a-z]+", name.lower()))]
+        if like and wanted not in names:
+            raise BadInput(
+                f"table {path} has the column {show_value(like[0])} and no {wanted}; wanted it to be called {wanted}, "
+                "in seconds of the video"
+            )
 
 
 def _is_header(names: Sequence[str]) -> bool:

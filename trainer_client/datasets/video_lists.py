@@ -15,6 +15,7 @@ from pathlib import Path
 from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 from trainer_client.datasets.column_writer import Row
+from trainer_client.datasets.numerals import class_in
 from trainer_client.datasets.parsed import Parsed, pick_file, read_classes, read_text, split_names
 from trainer_client.datasets.spec import DataSpec, Split
 
@@ -87,7 +88,11 @@ def _lines(path: Path) -> list[_Line]:
                 f"list {path}, line {number} is {show_value(line)}, wanted PATH LABEL or PATH FRAMES LABEL, the same "
                 f"on all lines{hint}"
             )
-        found.append(_Line(number, parts[0] if "." in parts[0] else f"{parts[0]}.mp4", int(parts[-1])))
+        try:
+            label = NO_LABEL if parts[-1] == str(NO_LABEL) else class_in(parts[-1])
+        except ValueError as error:
+            raise BadInput(f"list {path}, line {number}: {error}") from None
+        found.append(_Line(number, parts[0] if "." in parts[0] else f"{parts[0]}.mp4", label))
     if not found:
         raise BadInput(f"list {path} has no line, wanted at least one video: an empty split")
     return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from framefeed.crops import ResizedCentreCrop, ViewCrop
+from framefeed.errors import BadInput
 from framefeed.request import PixelFormat
 from framefeed.sampling import Sampling, Segments
 from framefeed.sampling_rules import PublishedRule
@@ -49,6 +50,12 @@ class ViewOptions:
     """Distance of two frames of a dense rule, in frames of the video."""
     pixel_format: PixelFormat = "rgb24"
     """How clips travel."""
+
+    def __post_init__(self) -> None:
+        for name in ("windows", "boxes", "stride"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 1000:
+                raise BadInput(f"is {value}, wanted 1 to 1000", of="views", field=name)
 
     def policy(self, kind: Kind, grid: TubeletGrid, *, more_frames: int = 0) -> ClipPolicy:
         """The clips of a model whose encoder takes this grid, and `more_frames` for what is cut out of them. Raises

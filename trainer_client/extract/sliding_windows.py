@@ -24,9 +24,9 @@ class SlidingWindows(EvenWindows):
         self, manifest: Manifest, *, window_s: float, stride_s: float, quarantine: Quarantine | None = None
     ) -> None:
         """Raises BadInput for a length or a stride that is not positive."""
-        for option, value_s in (("--window-s", window_s), ("--stride-s", stride_s)):
+        for name, value_s in (("window_s", window_s), ("stride_s", stride_s)):
             if not (math.isfinite(value_s) and value_s > 0):
-                raise BadInput(f"{option} is {value_s:g}, wanted a positive number of seconds")
+                raise BadInput(f"is {value_s:g}, wanted a positive number of seconds", of="windows", field=name)
         count = partial(_count, window_s=window_s, stride_s=stride_s)
         super().__init__(manifest, window_s=window_s, stride_s=stride_s, count=count, quarantine=quarantine)
 

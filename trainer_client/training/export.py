@@ -30,7 +30,7 @@ from framefeed_models.weights.traits import encoder_of
 from framefeed_models.weights.videomae import AnyVideoMAE
 from trainer_client.training.checkpoints import config_of, old_file
 from trainer_client.training.onnx_export.graphs import graphs_of
-from trainer_client.training.onnx_export.measured_clips import batches_for
+from trainer_client.training.onnx_export.measured_clips import batches_for, check_root
 from trainer_client.training.onnx_export.onnx_file import onnx_files
 from trainer_client.training.run_state import AVERAGE, MODEL
 
@@ -77,6 +77,8 @@ class Export:
             raise BadInput(f"--{'int8' if self.int8 else 'measure-on'} is for --format onnx, and it is {self.format}")
         if self.measure_on and not self.int8:
             raise BadInput("--measure-on is given without --int8, whose loss it is for")
+        if self.measure_on:
+            check_root(self.measure_on)
         names: tuple[str, ...] = ("config.json", "model.safetensors")
         if self.format == "onnx":
             names = tuple(f"{name}{end}" for name in _ONNX_FILES for end in (".onnx", ".int8.onnx"))

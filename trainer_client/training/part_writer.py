@@ -6,6 +6,7 @@ written by one of them, so that each has about as much to write.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -91,7 +92,10 @@ class Background:
 def part_writing(
     folder: int, pieces: Mapping[str, Piece], *, rank: int, data: Mapping[str, object], what: str
 ) -> Background:
-    """Begin to write a rank's part into a folder, to storage. `folder` is a descriptor, closed in the end."""
+    """Begin to write a rank's part into a folder, to storage. `folder` is a descriptor, closed in the end.
+
+    What fails leaves no file: on a full disc the rest of the run may have to write there.
+    """
     copied = [_mark(device) for device in {p.tensor.device for p in pieces.values()} if device.type == "cuda"]
 
     def write() -> None:
@@ -103,6 +107,11 @@ def part_writing(
             said = {"file_bytes": size_bytes, "crc32": crc32, "data": dict(data)}
             write_new(folder, told, iter([memoryview(json.dumps(said).encode())]))
             os.fsync(folder)
+        except BaseException:
+            for name in (tensors, told):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+            raise
         finally:
             os.close(folder)
 

@@ -374,6 +374,12 @@ def test_idle_time_is_no_stall() -> None:
     desk.tick(1000.0)
 
 
+def test_before_anything_is_wanted_nobody_is_said_to_have_stood_still() -> None:
+    desk = Desk()
+    desk.tick(1000.0)
+    assert desk.dispatch.situation(desk.now_s) == "no clip is asked for; servers: none yet"
+
+
 def test_a_foreign_decoder_is_not_used_and_ends_the_run_only_when_no_other_is_left() -> None:
     desk = Desk(A, B)
     held = [send for send in desk.want(*range(6)) if send.url == B]
@@ -405,6 +411,18 @@ def test_a_server_of_another_version_is_not_used(says: str) -> None:
     assert desk.one().url == other(url)
     assert desk.fleet.servers[url].state is State.SHUNNED
     assert desk.ledger.shunned == {"version": 1}
+
+
+def test_only_awaits_while_all_that_is_wanted_is_asked_for() -> None:
+    desk = Desk(A, limits=DispatchLimits(inflight_bytes=CLIP_BYTES))
+    assert not desk.dispatch.only_awaits, "nothing is wanted"
+    (first,) = desk.want(0)
+    assert desk.dispatch.only_awaits
+    assert desk.want(1) == [], "there is no credit"
+    assert not desk.dispatch.only_awaits, "an answer makes room for another clip"
+    desk.reply(A, clip(first.call.attempt))
+    desk.one()
+    assert desk.dispatch.only_awaits
 
 
 def test_closing_counts_what_was_in_flight() -> None:

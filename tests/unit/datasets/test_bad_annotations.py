@@ -125,6 +125,36 @@ CASES: dict[str, tuple[str, dict[str, str], str]] = {
         "all_noun_classes is '2', wanted a list of numbers",
     ),
     "no time": ("ek100_cls", epic(HEADER, ROW.replace("00:00:01.89", "1.89")), "time stamp is '1.89', wanted HH:MM:SS"),
+    "a negative time": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace("00:00:01", "-00:00:01")),
+        "time stamp is '-00:00:01.89'",
+    ),
+    "a minute of more seconds": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace("0:01.89", "0:61.89")),
+        "time stamp is '00:00:61",
+    ),
+    "hours without end": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace("00:00:01", f"{'9' * 400}:00:01")),
+        "time stamp is '9+…",
+    ),
+    "no noun": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace("[2]", "[]")),
+        r"line 2: all_noun_classes is '\[\]', wanted a list of numbers, one or more",
+    ),
+    "lists in lists": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace("[2]", "[" * 3000)),
+        "line 2: all_noun_classes is '.*', wanted a list of numbers",
+    ),
+    "a verb of thousands of digits": (
+        "ek100_cls",
+        epic(HEADER, ROW.replace(",0,2,", f",{'9' * 5000},2,")),
+        "line 2: '9+…9+' is no whole number of at most 18 digits",
+    ),
     "class file of another set": (
         "ek100_cls",
         {**epic(HEADER, ROW), "EPIC_100_verb_classes.csv": "id,key\n0,take\n"},
@@ -133,6 +163,68 @@ CASES: dict[str, tuple[str, dict[str, str], str]] = {
     "no questions": ("egomcq", {"egomcq.json": "{}"}, "has no question"),
     "questions in another form": ("egomcq", {"egomcq.json": '{"0": {"answer": 1}}'}, "question 0 is none .KeyError"),
     "answer that is no choice": ("egomcq", question(answer=1), "question 0 is none .*answer is 1, wanted 0 to 0"),
+    "a class number that is an id": (
+        "table",
+        {"val.csv": "video,label\na,0\na,999999999999\n"},
+        "table .*: class '999999999999' is unknown, wanted 0 to 1048575, or names of classes",
+    ),
+    "a class number of thousands of digits": (
+        "table",
+        {"val.csv": f"video,label\na,0\na,{'9' * 5000}\n"},
+        "class '9+…9+' is unknown",
+    ),
+    "an id in a list": (
+        "kinetics",
+        {"val.csv": "a.mp4 0\na.mp4 2147483648\n"},
+        "line 2: class '2147483648' is unknown",
+    ),
+    "thousands of digits in a list": ("ssv2", {"val.csv": f"a.mp4 30 {'9' * 5000}\n"}, "line 1: class '9+…9+' is"),
+    "an id in the other split's list": (
+        "kinetics",
+        {"val.csv": "a.mp4 0\n", "train.csv": f"a.mp4 {10**12}\n"},
+        "train.csv, line 1: class '1000000000000' is unknown",
+    ),
+    "a label that is a list": (
+        "table",
+        {"val.jsonl": '{"video":"a","label":[1,2]}\n'},
+        "line 1: label is list of 2, wanted a name or a number",
+    ),
+    "a label that is no number": (
+        "table",
+        {"val.jsonl": '{"video":"a","label":NaN}\n'},
+        "line 1: label is nan, wanted a name or a number",
+    ),
+    "half a character in a label": (
+        "table",
+        {"val.jsonl": '{"video":"a","label":"\\ud800"}\n'},
+        "line 1: label is .*half a character",
+    ),
+    "times by other names": (
+        "table",
+        {"val.csv": "video,start_s,end_s,label\na,0,1,x\n"},
+        "has the column 'start_s' and no start; wanted it to be called start, in seconds",
+    ),
+    "an end by another name": (
+        "table",
+        {"val.jsonl": '{"video":"a","start":0,"Stop time":1,"label":"x"}\n'},
+        "has the column 'Stop time' and no end",
+    ),
+    "an endless choice": (
+        "egomcq",
+        question(choices=[{"video_uid": "a", "clip_start": 0, "clip_end": float("inf")}]),
+        "question 0 is none .*clip_end is inf, wanted seconds",
+    ),
+    "a time that no float holds": (
+        "egomcq",
+        question(choices=[{"video_uid": "a", "clip_start": 0, "clip_end": 10**400}]),
+        "question 0 is none .*clip_end is a number of 1329 bits, wanted seconds",
+    ),
+    "no question's text": ("egomcq", question(query={"clip_text": None}), "clip_text is None, wanted text"),
+    "half a character in a uid": (
+        "egomcq",
+        question(choices=[{"video_uid": "\ud800", "clip_start": 0, "clip_end": 1}]),
+        "video_uid is .*half a character",
+    ),
     "names that are one video": (
         "table",
         {"val.csv": "video,label\nx/a,1\ny/a,1\n"},
@@ -178,6 +270,10 @@ PICKLES: dict[str, tuple[object, str]] = {
     "of numbers": ([("uid", 1.0, 2.0, 3.0)], "item 0 is"),
     "of a dict": ({"uid": 1}, "wanted a list of"),
     "empty": ([], "wanted a list of"),
+    "of a time that no float holds": ([("a", 0, 10**400, "x")], "item 0: end is a number of 1329 bits, wanted seconds"),
+    "of an end that never is": ([("a", 0.0, float("inf"), "x")], "item 0: end is inf, wanted seconds"),
+    "of half a character in a uid": ([("a", 0.0, 1.0, "x"), ("\ud800", 0.0, 1.0, "x")], "item 1: uid is .*half a char"),
+    "of half a character in a text": ([("a", 0.0, 1.0, ["x", "\ud800"])], "item 0: narration is .*half a character"),
 }
 
 

@@ -69,6 +69,14 @@ def test_what_is_not_plain_is_refused_in_one_line(tmp_path: Path, data: bytes) -
         loaded(tmp_path, data)
 
 
+def test_a_pickle_changes_nothing_for_those_that_are_read_after_it(tmp_path: Path) -> None:
+    state = b"N}(V_call\ncbuiltins\nfrozenset\nu\x86"  # (None, {"_call": …}): a value for each slot
+    with pytest.raises(BadInput, match="wants to change what it is read by"):
+        loaded(tmp_path, b"\x80\x02cbuiltins\nset\n" + state + b"b.")
+    found = loaded(tmp_path, pickle.dumps({1, 2}, protocol=2))
+    assert type(found) is set
+
+
 def test_every_cut_of_a_pickle_ends_in_one_line(tmp_path: Path) -> None:
     data = pickle.dumps([("uid", 1.0, np.float64(2.0), np.array([1, 2]))])
     for length in range(len(data)):

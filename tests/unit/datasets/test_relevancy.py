@@ -83,6 +83,11 @@ def test_sentences_of_another_split_and_wrong_matrices_are_refused(folder: Path,
             load_relevancy(path, shape=shape)
     with pytest.raises(BadInput, match=r"missing\.pkl cannot be read: No such file"):
         load_relevancy(tmp_path / "missing.pkl", shape=(4, 3))
+    once = clips.read_text()
+    clips.write_text(once + once.splitlines()[1] + "\n")
+    with pytest.raises(BadInput, match=r"line 2: narration_id '.*' comes again in line 6; wanted each once"):
+        relevancy_of(clips, sentences)
+    clips.write_text(once)
     sentences.write_text("narration_id,narration\nz,Z\n")
     with pytest.raises(BadInput, match=r"has z and 0 other sentences of clips that .* has not"):
         relevancy_of(clips, sentences)

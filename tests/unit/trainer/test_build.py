@@ -61,6 +61,7 @@ def test_classes_are_the_data_sets_unless_the_recipe_says_them() -> None:
         ('{"label": 3}', DATA, "label 'label' of the data set goes up to 3, wanted 0 to 2, as heads say"),
         ('{"verb": 97}', DATA, "heads have 'verb', which is no label of the data set; it has label"),
         ("{}", replace(DATA, classes={}), "heads are {} and the data set names no classes"),
+        ("{}", replace(DATA, classes={"label": 1}, labels=lambda _: 0), "label has one class, wanted two or more"),
         ('{"label": 0}', DATA, "wanted at least one of at least 1 class"),
     ],
 )
@@ -71,6 +72,12 @@ def test_labels_out_of_their_heads_range_are_refused_before_the_first_step(
         built(changed(classify_tiny(**PLACES), f"heads={heads}"), data)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("make", [contrastive_tiny, ranking_tiny, cmae_tiny])
+def test_a_task_that_compares_clips_wants_two_in_a_batch(make: Callable[..., Recipe]) -> None:
+    with pytest.raises(BadInput, match="--batch-clips is 1, and this task compares the clips of a batch"):
+        built(changed(make(**PLACES), "batch_clips=1"))
 
 
 def test_a_task_and_a_model_that_do_not_fit_are_refused() -> None:

@@ -241,6 +241,8 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert whole(kept) == (None, [])
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == [], "what was written takes no room from what the run has to say yet"
 
 
 def test_links_that_were_planted_are_not_written_through(tmp_path: Path) -> None:

@@ -224,6 +224,7 @@ def test_the_moving_average_is_exported_where_there_is_one(tmp_path: Path) -> No
         ({"int8": True}, "--int8 is for --format onnx, and it is framefeed"),
         ({"measure_on": Path("/v"), "format": "transformers"}, "--measure-on is for --format onnx"),
         ({"measure_on": Path("/v"), "format": "onnx"}, "--measure-on is given without --int8"),
+        ({"measure_on": Path("/v"), "format": "onnx", "int8": True}, "root /v is not a folder"),
     ],
 )
 def test_options_of_another_format_are_refused(options: dict[str, Any], line: str, tmp_path: Path) -> None:

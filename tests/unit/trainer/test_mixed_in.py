@@ -97,6 +97,9 @@ def test_what_cannot_be_mixed_is_one_line(root: Path) -> None:
         (f"mix={(MIX % 'o').replace('2', '-1')}", "weight is -1"),
         (f"mix={(MIX % 'o').replace('table', 'tables')}", "Invalid enum value 'tables'"),
         (f"mix={(MIX % 'o').replace('hflip', 'buckets').replace(': 0}', ': true}')}", "wanted it in the recipe's own"),
+        (f"mix={(MIX % 'o').replace('weight', 'wieght')}", "mix: there is no field wieght; did you mean weight?"),
+        (f"mix={(MIX % 'o').replace('hflip', 'hflp')}", "mix: there is no field hflp; did you mean hflip?"),
+        ("mix=" + (MIX % "o").replace('{"kind', '{"pth": 1, "kind'), "mix: there is no field pth; did you mean path?"),
         ("mix=[{}]", "missing required field `data`"),
     ):
         with pytest.raises(BadInput, match=line) as refused:

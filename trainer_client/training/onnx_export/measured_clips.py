@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from framefeed.crops import ResizedCentreCrop
+from framefeed.errors import BadInput
 from framefeed.manifest import read_manifest
 from framefeed.sampling import Segments
 from framefeed_models.tubelets import TubeletGrid
@@ -18,6 +19,7 @@ from trainer_client.samples import VideoWindows
 from trainer_client.training.onnx_export.graphs import Graph, made_clips
 
 _BATCHES, _BATCH_CLIPS, _WINDOW_S = 8, 8, 2.0
+_CLIPS = _BATCHES * _BATCH_CLIPS
 
 
 def batches_for(graph: Graph, grid: TubeletGrid, root: Path | None) -> tuple[list[dict[str, Tensor]], str]:
@@ -26,26 +28,41 @@ def batches_for(graph: Graph, grid: TubeletGrid, root: Path | None) -> tuple[lis
     Raises BadInput for a root that is not indexed.
     """
     if "clips" not in graph.inputs:
-        return _made_tokens(graph), f"{_BATCHES * _BATCH_CLIPS} texts of random tokens"
+        return _made_tokens(graph), f"{_CLIPS} texts of random tokens"
     if root is None:
         clips = [made_clips(grid, count=_BATCH_CLIPS, seed=1 + number) for number in range(_BATCHES)]
         told = "made clips: --measure-on ROOT says it for your own"
     else:
         clips = _clips_of(root, grid)
         told = f"clips of {root}"
-    return [_with_masks(graph, grid, batch) for batch in clips], f"{len(clips) * _BATCH_CLIPS} {told}"
+    return [_with_masks(graph, grid, batch) for batch in clips], f"{sum(map(len, clips))} {told}"
+
+
+def check_root(root: Path) -> None:
+    """Raise BadInput for a root of which there are no clips, before an export that takes minutes."""
+    _windows(root)
+
+
+def _windows(root: Path) -> VideoWindows:
+    dataset = VideoWindows(read_manifest(root), window_s=_WINDOW_S)
+    if not len(dataset):
+        raise BadInput(f"--measure-on {root} has no video to measure on, wanted one at least")
+    return dataset
 
 
 def _clips_of(root: Path, grid: TubeletGrid) -> list[Tensor]:
+    """Clips of up to so many windows, each once."""
     policy = ClipPolicy(
         sampling=Segments(frames=grid.frames),
         crop=ResizedCentreCrop(ratio=grid.width_px / grid.height_px),
         width_px=grid.width_px,
         height_px=grid.height_px,
     )
-    dataset = VideoWindows(read_manifest(root), window_s=_WINDOW_S)
+    dataset = _windows(root)
+    batch_clips = min(_BATCH_CLIPS, len(dataset))
+    steps = min(_BATCHES, len(dataset) // batch_clips)
     options = LoaderOptions(
-        servers=(LOCAL,), root=root, batch_clips=_BATCH_CLIPS, rank=0, world_size=1, steps=_BATCHES, run="export"
+        servers=(LOCAL,), root=root, batch_clips=batch_clips, rank=0, world_size=1, steps=steps, run="export"
     )
     with ClipLoader(dataset, policy, options) as loader:
         return [torch.from_numpy(batch.pixels.copy()) for batch in loader]

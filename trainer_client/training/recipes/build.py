@@ -123,6 +123,8 @@ def build(what: What, data: RunData) -> Built:
     """
     model, task = what.model, what.task
     _check_shapes(what)
+    if what.length.batch_clips < 2 and isinstance(task, CmaeSpec | ContrastiveSpec | RankingSpec):
+        raise BadInput("--batch-clips is 1, and this task compares the clips of a batch; wanted 2 or more")
     if isinstance(task, MaeSpec) and isinstance(model, MaeModel):
         return Built(what=what, data=data, tokenizer=None, model=model.config())
     if isinstance(task, CmaeSpec) and isinstance(model, CmaeModel):
@@ -132,6 +134,8 @@ def build(what: What, data: RunData) -> Built:
             raise BadInput("recipe: heads are {} and the data set names no classes, wanted --heads NAME CLASSES …")
         config = model.config(data.classes)
         _check_labels(config.heads, data)
+        if set(config.heads.values()) == {1}:
+            raise BadInput(f"recipe: {', '.join(config.heads)} has one class, wanted two or more to tell apart")
         config = replace(config, encoder=_of_shapes(config.encoder, what.clips))
         return Built(what=what, data=data, tokenizer=None, model=config)
     if isinstance(task, ContrastiveSpec | RankingSpec) and isinstance(model, TowersModel):

@@ -158,7 +158,9 @@ def _with(recipe: RecipeT, values: Mapping[str, object], *, what: str) -> Recipe
 
 def _converted(value: object, hint: object, *, what: str) -> object:
     try:
-        return msgspec.convert(_as_json(value), hint, dec_hook=_path)
+        made = msgspec.convert(_as_json(value), hint, dec_hook=_path)
+        _require_known(_as_json(value), made, what=what)
+        return made
     except msgspec.ValidationError as error:
         if isinstance(value, _Text):
             try:
@@ -168,6 +170,19 @@ def _converted(value: object, hint: object, *, what: str) -> object:
         if not isinstance(value, _Text) or isinstance(_as_json(value), list | dict):
             raise BadInput(f"{what}: {str(error).partition(chr(10))[0]}") from None
         raise BadInput(f"{what} is {show_value(str(value))}, wanted {_wanted(hint)}") from None
+
+
+def _require_known(body: object, made: object, *, what: str) -> None:
+    """Raise BadInput for a name in a value that none of its fields has: a conversion passes over it."""
+    if isinstance(body, Mapping) and _is_group(made):
+        fields = _inner(made)
+        for name, inner in body.items():
+            if name not in fields:
+                raise _unknown(str(name), tuple(fields), what=what)
+            _require_known(inner, fields[name], what=what)
+    elif isinstance(body, list) and isinstance(made, list | tuple):
+        for inner, one in zip(body, made, strict=False):
+            _require_known(inner, one, what=what)
 
 
 def _wanted(hint: object) -> str:
