@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from framefeed.crops import ResizedCentreCrop, ViewCrop
+from framefeed.errors import BadInput
 from framefeed.request import PixelFormat
 from framefeed.sampling import Sampling, Segments
 from framefeed.sampling_rules import PublishedRule
@@ -32,6 +33,7 @@ _PUBLISHED: Mapping[Kind, tuple[Rule, int, int]] = {
     "class_folders": ("videomae_views", 5, 3),
     "ssv2": ("tsn_segments", 2, 3),
 }
+_WITH_WINDOWS = ("avion_views", "videomae_views", "tsn_segments", "lavila_dense")
 _STRIDED = ("avion_views", "videomae_views", "lavila_dense")
 
 
@@ -50,13 +52,23 @@ class ViewOptions:
     pixel_format: PixelFormat = "rgb24"
     """How clips travel."""
 
+    def __post_init__(self) -> None:
+        for name, value in (("windows", self.windows), ("boxes", self.boxes), ("stride", self.stride)):
+            if value is not None and value < 1:
+                raise BadInput(f"views: {name} is {value}, wanted at least 1")
+
     def policy(self, kind: Kind, grid: TubeletGrid, *, more_frames: int = 0) -> ClipPolicy:
         """The clips of a model whose encoder takes this grid, and `more_frames` for what is cut out of them. Raises
-        BadRequest for what the rule has not.
+        BadInput for windows of a rule that has none, BadRequest for what else it has not.
         """
         rule, windows, boxes = _PUBLISHED.get(kind, ("avion_sparse", 1, 1))
         rule = rule if self.rule == "auto" else self.rule
         windows = self.windows or (windows if self.rule == "auto" else 1)
+        if windows > 1 and rule not in _WITH_WINDOWS:
+            raise BadInput(
+                f"views: rule is {rule}, which has one window of a sample, and windows is {windows}; wanted the rule "
+                f"{', '.join(_WITH_WINDOWS[:-1])} or {_WITH_WINDOWS[-1]} with them"
+            )
         boxes = self.boxes or boxes
         return ClipPolicy(
             sampling=self._sampling(rule, grid.frames + more_frames, windows),
