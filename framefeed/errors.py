@@ -5,6 +5,10 @@ It knows nothing of transports or media; a code is what crosses the wire, a clas
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
 from framefeed.show_value import LINE_CHARS, one_line
 
 _LOCAL_CHARS = 4000  # what a user is told of what is his own: paths, options, where each of many servers stands
@@ -23,11 +27,33 @@ class FramefeedError(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(one_line(message, chars=self.max_chars))
 
+    def said_by(self, who: str) -> Self:
+        """The same with who says it in front."""
+        return type(self)(f"{who}: {self}")
+
 
 class BadInput(FramefeedError):
-    """What the user typed or pointed at cannot be used; the message says what, where, seen and wanted."""
+    """What the user typed or pointed at cannot be used; the message says what, where, seen and wanted.
+
+    What is of one field of a dataclass, or of one parameter, names it: `BadInput("is 0, wanted at least 1",
+    of="loader", field="steps")` reads "loader: steps is 0, …". Who lets users set it by another name says that name.
+    """
 
     code = "bad_input"
+
+    def __init__(self, message: str = "", *, of: str = "", field: str = "", by: str = "") -> None:
+        self.field = field
+        self._of, self._said, self._by = of, message, by
+        who = f"{by}: " if by else ""
+        super().__init__(who + (f"{of}: " if of else "") + (f"{field} " if field else "") + message)
+
+    def renamed(self, field: str, *, of: str | None = None) -> BadInput:
+        """The same of a field that its user knows by another name: with "--steps" and of="", "--steps is 0, …"."""
+        return BadInput(self._said, of=self._of if of is None else of, field=field, by=self._by)
+
+    def said_by(self, who: str) -> Self:
+        """The same, of the same field, with who says it in front."""
+        return type(self)(self._said, of=self._of, field=self.field, by=who)
 
 
 class Retryable(FramefeedError):
@@ -126,6 +152,19 @@ class UnsupportedMedia(Permanent):
     """The container, codec or pixel format is none that the engine decodes exactly."""
 
     code = "unsupported_media"
+
+
+@contextmanager
+def fields_named(**options: str) -> Iterator[None]:
+    """Within it, a BadInput of the field NAME is one of the field that is given as NAME=OTHER: where a user's option
+    goes on to its owner by another name.
+    """
+    try:
+        yield
+    except BadInput as error:
+        if error.field not in options:
+            raise
+        raise error.renamed(options[error.field]) from None
 
 
 WIRE_ERRORS: dict[str, type[FramefeedError]] = {

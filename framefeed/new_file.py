@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from framefeed.errors import BadInput
+from framefeed.regular_file import strange_kind
 
 _NO_UNNAMED = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
 _PART = re.compile(r".+\.[0-9a-f]{16}\.part")
@@ -102,13 +103,15 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
 
 
 def check_place(path: Path | None, *, option: str, read: Iterable[Path] = ()) -> None:
-    """Raise BadInput if no file can be made at a path that an option names, or if it is one of the files that are
-    `read`, by whatever name: before work whose result it is to have.
+    """Raise BadInput if no file can be made at a path that an option names, if there lies what a new file must not take
+    the place of (a device, a pipe), or if it is one of the files that are `read`, by whatever name: before work whose
+    result it is to have.
     """
     if path is None:
         return
     folder = path.parent
-    why = "it is a folder" if path.is_dir() else "" if folder.is_dir() else f"{folder} is no folder"
+    kind = strange_kind(path)
+    why = f"it is {kind}" if kind else "" if folder.is_dir() else f"{folder} is no folder"
     if not why and not os.access(folder, os.W_OK):
         why = f"{folder} may not be written"
     if not why and path.exists():

@@ -58,7 +58,9 @@ def _changes(options: object, *, what: str, error: type[FramefeedError]) -> dict
         try:
             plain = _plain(value, hint, what=f"{what}: {name}", error=error)
         except _Unfit:
-            raise error(f"{what}: {name} is {shown(value)}, wanted {spelled(hint)}") from None
+            said = f"is {shown(value)}, wanted {spelled(hint)}"
+            of_field = BadInput(said, of=what, field=name) if error is BadInput else error(f"{what}: {name} {said}")
+            raise of_field from None
         if plain is not value:
             changes[name] = plain
     return changes

@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from http import HTTPStatus
 
+from framefeed.page_place import SERVER
+
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
@@ -129,7 +131,7 @@ class PageServer:
             method, code, kind, body = await self._page(head)
             if code in (400, 405):
                 self._refuse(writer, body.decode().strip())
-        dated = f"Date: {formatdate(usegmt=True)}\r\n"  # by which clocks are compared
+        dated = f"Date: {formatdate(usegmt=True)}\r\nServer: {SERVER}\r\n"  # the date: clocks are compared by it
         start = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {kind}\r\n{dated}{_GUARDS}"
         writer.write(f"{start}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
         if method != b"HEAD":

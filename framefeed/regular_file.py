@@ -26,6 +26,15 @@ _KINDS = {
 }
 
 
+def strange_kind(path: Path) -> str:
+    """What lies at a path, by its links, that is no regular file, such as "a device"; "" for one, or for nothing."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return ""
+    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
+
+
 def open_regular(path: Path, *, resolved: bool = False, links: bool = True) -> int:
     """A descriptor to read a regular file, which the caller closes. Never waits for a writer as a pipe would.
 

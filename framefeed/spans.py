@@ -15,6 +15,7 @@ from framefeed.option_types import shown, whole_number
 from framefeed.show_value import show_value
 
 MAX_FRAMES = 512
+MAX_STRIDE_FRAMES = 1000
 PADDING = -1  # the id of a frame that is not there
 Short = Literal["hold", "loop", "pad", "refuse"]
 
@@ -52,8 +53,9 @@ def check_frames(frames: int) -> None:
 
 def check_stride(stride: int) -> None:
     """Raise BadRequest unless kept frames may be so many source frames apart."""
-    if not whole_number(stride) or not 1 <= stride <= 1000:
-        raise BadRequest(f"sampling: stride is {shown(stride)}, wanted 1 to 1000 frames, a whole number")
+    if not whole_number(stride) or not 1 <= stride <= MAX_STRIDE_FRAMES:
+        wanted = f"1 to {MAX_STRIDE_FRAMES} frames, a whole number"
+        raise BadRequest(f"sampling: stride is {shown(stride)}, wanted {wanted}")
 
 
 def check_short(short: Short) -> None:

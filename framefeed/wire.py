@@ -258,7 +258,8 @@ def unpack_reply(header: bytes | memoryview) -> Reply:
     except Exception as error:
         _refuse(packed, error)
     _check_version(envelope.version)
-    return replace(envelope.reply, load=envelope.load)
+    force_setattr(envelope.reply, "load", envelope.load)  # it is this message's alone; a copy would be checked again
+    return envelope.reply
 
 
 def peek(header: bytes | memoryview) -> tuple[str, int]:

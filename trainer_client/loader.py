@@ -20,9 +20,10 @@ from trainer_client.checked_dataset import CheckedDataset
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.buckets import Buckets, policies_of
-from trainer_client.feed.feed import Feed, Parts
+from trainer_client.feed.feed import Feed
 from trainer_client.feed.given import Given, Made
 from trainer_client.feed.order import Order, window_of
+from trainer_client.feed.parts import Parts
 from trainer_client.feed.planned_batches import planned_batches
 from trainer_client.feed.prefetch import BatchPlan, Prefetch
 from trainer_client.feed.progress import Progress

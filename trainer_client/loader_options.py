@@ -116,21 +116,21 @@ class LoaderOptions:
         for name in ("steps", "epochs"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise BadInput(
-                    f"loader: {name} is {value}, wanted at least 0 and finite, or None for a run without end"
-                )
+                wanted = "at least 0 and finite, or None for a run without end"
+                raise BadInput(f"is {value}, wanted {wanted}", of="loader", field=name)
         if not self.look_every_s > 0:
-            raise BadInput(f"loader: look_every_s is {self.look_every_s:g}, wanted more than 0 seconds")
-        for name in ("prefetch_batches", "local_ranks"):
+            raise BadInput(f"is {self.look_every_s:g}, wanted more than 0 seconds", of="loader", field="look_every_s")
+        for name in ("batch_clips", "prefetch_batches", "local_ranks"):
             if getattr(self, name) < 1:
-                raise BadInput(f"loader: {name} is {getattr(self, name)}, wanted at least 1")
+                raise BadInput(f"is {getattr(self, name)}, wanted at least 1", of="loader", field=name)
         if not 1 <= self.io_threads <= MAX_IO_THREADS:
-            raise BadInput(f"loader: io_threads is {self.io_threads}, wanted 1 to {MAX_IO_THREADS}")
+            raise BadInput(f"is {self.io_threads}, wanted 1 to {MAX_IO_THREADS}", of="loader", field="io_threads")
         try:
             check_run(self.run)
         except BadRequest as error:
             raise BadInput(f"loader: {error}") from None
-        window_of(self.order, world_size=self.world_size or 1)
+        self.dispatch_limits(RankBudgets(prefetch_bytes=1, inflight_bytes=1))
+        self.fleet_limits()
 
     def _check_local(self) -> None:
         is_local = LOCAL in self.servers
@@ -140,7 +140,7 @@ class LoaderOptions:
             if getattr(self, name) is not None and not is_local:
                 raise BadInput(f"loader: {name} is {shown(getattr(self, name))} and servers has no 'local' to use it")
         if self.local_cpus is not None and self.local_cpus < 1:
-            raise BadInput(f"loader: local_cpus is {self.local_cpus}, wanted at least 1")
+            raise BadInput(f"is {self.local_cpus}, wanted at least 1", of="loader", field="local_cpus")
 
     def rank_of(self) -> RankOf:
         """Which rank of how many, said in one log line where it is the environment's word or against it.

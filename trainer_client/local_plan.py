@@ -51,8 +51,10 @@ def plan_local(machine: Machine, *, rank: int, cpus: int | None, clip_bytes: int
     own = ordered[len(ordered) * at // parts : len(ordered) * (at + 1) // parts] or [ordered[at % len(ordered)]]
     if cpus is not None and not 1 <= cpus <= len(own):
         raise BadInput(
-            f"loader: local_cpus is {cpus}, wanted 1 to {len(own)}: rank {rank} of {machine.ranks} of this node has "
-            f"so many of the {len(ordered)} CPUs that it may run on"
+            f"is {cpus}, wanted 1 to {len(own)}: rank {rank} of {machine.ranks} of this node has "
+            f"so many of the {len(ordered)} CPUs that it may run on",
+            of="loader",
+            field="local_cpus",
         )
     time_cpus = math.inf if machine.quota_cpus is None else machine.quota_cpus / machine.ranks
     memory_bytes = math.inf if machine.memory_bytes is None else machine.memory_bytes / machine.ranks

@@ -46,8 +46,10 @@ def rank_budgets(node: NodeBudgets, *, memory_bytes: int | None, clip_bytes: int
     ):
         if given is not None and given // ranks < least_bytes:
             raise BadInput(
-                f"loader: {name} is {given} for {_of_ranks(ranks)}, less than {least} for each: wanted at least "
-                f"{least_bytes * ranks}"
+                f"is {_shown(given)} for {_of_ranks(ranks)}, less than {least} for each: wanted at least "
+                f"{_shown(least_bytes * ranks)}",
+                of="loader",
+                field=name,
             )
     if memory_bytes is None:
         memory_bytes = 1 << 62
@@ -66,10 +68,17 @@ def check_batch(*, local_ranks: int, memory_bytes: int | None, clip_bytes: int, 
     batch_bytes = clip_bytes * batch_clips
     if memory_bytes is not None and batch_bytes * local_ranks > memory_bytes:
         raise BadInput(
-            f"loader: batch_clips is {batch_clips}: a batch of clips of {clip_bytes} bytes is {batch_bytes} bytes, for "
+            f"is {batch_clips}: a batch of clips of {clip_bytes} bytes is {batch_bytes} bytes, for "
             f"{_of_ranks(local_ranks)}, and there are {memory_bytes} to be had here; wanted at most "
-            f"{memory_bytes // local_ranks // clip_bytes}, or smaller clips"
+            f"{memory_bytes // local_ranks // clip_bytes}, or smaller clips",
+            of="loader",
+            field="batch_clips",
         )
+
+
+def _shown(count: int) -> str:
+    """A number of bytes, and as many MiB, rounded up, as hold it."""
+    return f"{count} bytes ({-(-count >> 20)} MiB)"
 
 
 def _of_ranks(ranks: int) -> str:

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +24,13 @@ from framefeed.cli.http_page import get_answer
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput, FramefeedError, ServerLost
 from framefeed.manifest import check_indexed, read_manifest
+from framefeed.name_lookup import places_of
+from framefeed.page_place import page_of
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
-from framefeed.server_entry import SUFFIX, read_entry
+from framefeed.server_entry import SUFFIX, host_id, read_entry
 from framefeed.wire import ClipReply, DecodeCall, DescribeCall, ErrorReply, Reply, ServerReply, pack_call, unpack_reply
-from trainer_client.fleet.addresses import REGISTRY
+from trainer_client.fleet.addresses import FORMS, LOCAL, REGISTRY, name_and_address, scheme_of
 from trainer_client.fleet.addresses import check_servers as check_addresses
 from trainer_client.fleet.discovery import sources_of
 from trainer_client.server_findings import ServerFacts, check_servers
@@ -47,6 +51,8 @@ def probe(asked: Asked) -> list[Finding]:
     if not asked.servers:
         return []
     check_addresses(asked.servers)
+    if LOCAL in asked.servers:
+        raise BadInput(f"--servers {LOCAL} is a server that a trainer starts itself, wanted addresses of ones that run")
     manifest = None
     if asked.root is not None:
         check_indexed(asked.root)
@@ -62,14 +68,31 @@ def probe(asked: Asked) -> list[Finding]:
 
 
 def _urls(asked: Asked) -> list[str]:
-    """The address of each server. Raises BadInput where a source cannot be looked at."""
+    """The address of each server. Raises FramefeedError where a source cannot be looked at."""
     urls: dict[str, None] = {}
-    for source in sources_of(asked.servers):
+    for source in sources_of(asked.servers, partial(_addresses, limit_s=asked.limit_s)):
         try:
             urls |= {candidate.urls[0]: None for candidate in source.look()}
         except OSError as error:
-            raise BadInput(f"--servers {source}: {error}") from None
+            raise FramefeedError(f"--servers {source}: {error}") from None
     return list(urls)
+
+
+def _addresses(host: str, port: int, *, limit_s: float) -> list[str]:
+    """The addresses of a name, IPv6 ones in brackets. Raises OSError where they are not known within the limit."""
+    found = (str(address[0]) for _, address in places_of(host, port, limit_s=limit_s))
+    return [f"[{address}]" if ":" in address else address for address in dict.fromkeys(found)]
+
+
+def _check_name(url: str, limit_s: float) -> None:
+    """Raises ServerLost where the host's name is not looked up within the limit: a transport would wait for it."""
+    if "HOST" not in FORMS[scheme_of(url)]:
+        return
+    where = urlsplit(f"//{name_and_address(url)[1]}")
+    try:
+        places_of(where.hostname or "", where.port or 0, limit_s=limit_s)
+    except OSError as error:
+        raise ServerLost(f"its address cannot be had: {error}") from None
 
 
 def _clock_pages(servers: tuple[str, ...]) -> dict[str, str]:
@@ -79,7 +102,8 @@ def _clock_pages(servers: tuple[str, ...]) -> dict[str, str]:
         for path in folder.glob(f"*{SUFFIX}"):
             try:
                 entry = read_entry(path)
-            except (OSError, ValueError):  # it is among those that cannot be reached, or is none
+                page_of(entry, here=host_id())
+            except (OSError, ValueError):  # it is none, or its page is not to be reached from here
                 continue
             pages |= dict.fromkeys(entry.endpoints, entry.metrics_url)
     return pages
@@ -101,6 +125,7 @@ def _measure(url: str, request: ClipRequest | None, asked: Asked, page: str) -> 
     large = None if request is None else replace(request, width_px=_LARGE_PX, height_px=_LARGE_PX)
     clock_s = _clock(page, asked.limit_s) if page else None
     try:
+        _check_name(url, asked.limit_s)
         with _Talk(url, asked) as talk:
             who = talk.describe()
             if request is None or large is None:

@@ -60,7 +60,7 @@ class Load:
         for name in ("batch_clips", "step_s", "storage_bytes_per_s", "clip_frames", "clip_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise BadInput(f"advise: {name} is {value:g}, wanted more than 0")
+                raise BadInput(f"is {value:g}, wanted more than 0", of="advise", field=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

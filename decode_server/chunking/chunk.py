@@ -17,7 +17,7 @@ from rich.console import Console
 
 from decode_server.chunking.advise import Load, advise, measure_costs, print_advice
 from decode_server.chunking.chunk_report import VideoOutcome, print_totals, report_of
-from decode_server.chunking.chunk_run import Running, chunk_found, finished_videos, require_replaceable
+from decode_server.chunking.chunk_run import Running, chunk_found, finished_videos, made_root, require_replaceable
 from decode_server.chunking.dry_run import forecast, print_forecast
 from decode_server.chunking.encoder_trial import try_encoder
 from decode_server.chunking.find_sources import Sources, find_videos
@@ -29,7 +29,7 @@ from decode_server.media.timeline import DEFAULT_MAX_GAP_S
 from decode_server.sources.report import Report
 from decode_server.sources.walk import WalkRules
 from framefeed.errors import BadInput, CorruptMedia
-from framefeed.new_file import check_place
+from framefeed.report_file import check_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Chunk:
             CorruptMedia: not one video is usable, or fewer are than are refused; what is, is chunked and indexed.
             StorageFault: the root cannot be written.
         """
-        check_place(self.report, option="--report")
+        check_report(self.report)
         check_gap(self.max_gap_s)
         load = self._load()
         running = Running(jobs=self.jobs, overwrite=self.overwrite, console=Console(stderr=True))
@@ -124,11 +124,12 @@ class Chunk:
     def _chunk(self, sources: Sources, settings: ChunkSettings, running: Running) -> None:
         assert self.out is not None
         began_s = time.monotonic()
-        outcomes = chunk_found(sources, self.out, settings=settings, running=running)
-        report = report_of(outcomes, sources)
-        self._show(report)
-        print_totals(outcomes, Console(), took_s=time.monotonic() - began_s)
-        _require_some(report)
+        with made_root(self.out):
+            outcomes = chunk_found(sources, self.out, settings=settings, running=running)
+            report = report_of(outcomes, sources)
+            self._show(report)
+            print_totals(outcomes, Console(), took_s=time.monotonic() - began_s)
+            _require_some(report)
         build = Build(jobs=running.processes, console=running.console)
         print(f"data set {index_root(self.out, build=build)[0].identity}")
         report.require_mostly_used()
@@ -189,6 +190,8 @@ class Chunk:
         assert self.batch_clips is not None
         assert self.step_s is not None
         assert self.storage_mb_per_s is not None
+        if not self.storage_mb_per_s > 0:
+            raise BadInput(f"--storage-mb-per-s is {self.storage_mb_per_s:g}, wanted more than 0")
         return Load(
             batch_clips=self.batch_clips,
             step_s=self.step_s,

@@ -11,13 +11,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from decode_server.chunking.chunk_report import VideoOutcome, quarantine_losses, report_of, write_report
+from decode_server.chunking.chunk_report import REPORT_NAME, VideoOutcome, quarantine_losses, report_of, write_report
 from decode_server.chunking.chunk_workers import ChunkTask, NoRoom, Outcome, run_chunk_tasks
 from decode_server.chunking.find_sources import Sources, chunk_folder, find_videos
 from decode_server.chunking.transcode import ChunkRecord, ChunkSettings, finished_record, read_record, was_chunked
@@ -26,6 +26,7 @@ from decode_server.sources.pace import Pace
 from decode_server.sources.progress import WorkProgress
 from decode_server.sources.unchanged import change_since
 from framefeed.errors import BadInput, Retryable, StorageFault
+from framefeed.new_folder import new_folder
 from framefeed.show_value import show_bytes
 
 _STAGING_NAME = ".framefeed.parts"
@@ -77,11 +78,7 @@ def chunk_videos(
 
 def chunk_found(sources: Sources, root: Path, *, settings: ChunkSettings, running: Running) -> list[VideoOutcome]:
     """The same for sources that were found already, in name order."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {root} cannot be made a folder: {error.strerror}") from None
-    with _sole_writer(root) as staging:
+    with made_root(root), _sole_writer(root) as staging:
         kept = finished_videos(sources, root, settings)
         outcomes = {
             video: VideoOutcome(video=video, source=sources.videos[video], record=record, kept=True)
@@ -103,9 +100,21 @@ def chunk_found(sources: Sources, root: Path, *, settings: ChunkSettings, runnin
         _chunk_all(tasks, root, running, outcomes)
         outcomes |= {task.video: _if_unchanged(task, outcomes[task.video]) for task in tasks}
         ordered = [outcomes[video] for video in sources.videos]
-        write_report(root, report_of(ordered, sources))
+        if any(outcome.record for outcome in ordered) or (root / REPORT_NAME).exists():
+            write_report(root, report_of(ordered, sources))
         quarantine_losses(root, ordered)
     return ordered
+
+
+@contextmanager
+def made_root(root: Path) -> Iterator[None]:
+    """Make the root; where the block raises, it goes again if nothing is in it. Raises BadInput if it cannot be."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(new_folder(root))
+        except OSError as error:
+            raise BadInput(f"--out {root} cannot be made a folder: {error.strerror}") from None
+        yield
 
 
 def _chunk_all(tasks: list[ChunkTask], root: Path, running: Running, outcomes: dict[str, VideoOutcome]) -> None:

@@ -32,8 +32,8 @@ from decode_server.sources.progress import WorkProgress
 from decode_server.sources.report import FileReport, Report
 from framefeed.errors import BadInput, CorruptMedia, NotHere, StorageFault, UnsupportedMedia
 from framefeed.manifest import VideoEntry, identity_of, read_manifest
-from framefeed.new_file import check_place
 from framefeed.quarantine import QUARANTINE_NAME, QuarantinedSpan, read_quarantine
+from framefeed.report_file import check_report
 
 _LEAST_LEFT_S = 0.05  # what is left of a video that is shorter is none
 _TOUCHED = "changed on disk since it was indexed, with the same packets"
@@ -62,7 +62,7 @@ class Verify:
         """
         if self.jobs < 1:
             raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
-        check_place(self.report, option="--report")
+        check_report(self.report)
         console = Console(stderr=True)
         checks = verify_root(self.root, index_folder=self.index, deep=self.deep, jobs=self.jobs, console=console)
         report = report_of(checks, read_manifest(self.index or self.root).videos)

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -44,9 +45,11 @@ from decode_server.sources.root_files import MediaFile, root_files
 from decode_server.sources.unchanged import change_since
 from decode_server.sources.walk import VIDEO_SUFFIXES, Tree, WalkRules, walk
 from framefeed.errors import BadInput, StorageFault
-from framefeed.manifest import PACKETS_NAME, Manifest, Refusal, is_finished
-from framefeed.new_file import NewFile, check_place, drop_leftovers
+from framefeed.manifest import MANIFEST_NAME, PACKETS_NAME, Manifest, Refusal, is_finished
+from framefeed.new_file import NewFile, drop_leftovers
+from framefeed.new_folder import new_folder
 from framefeed.ranges import MAX_NAME, check_text
+from framefeed.report_file import check_report
 from framefeed.show_value import one_line
 
 
@@ -85,7 +88,7 @@ class Index:
         if self.jobs < 1:
             raise BadInput(f"--jobs is {self.jobs}, wanted at least 1")
         check_gap(self.max_gap_s)
-        check_place(self.report, option="--report")
+        check_report(self.report)
         rules = WalkRules(all_files=self.all_files, follow_links=self.follow_links)
         console = Console(stderr=True)
         build = Build(jobs=self.jobs, check=self.check, rules=rules, max_gap_s=self.max_gap_s, console=console)
@@ -146,7 +149,11 @@ def index_root(root: Path, *, index_folder: Path | None = None, build: Build) ->
     if not root.is_dir():
         raise BadInput(f"root {root} is not a folder; wanted a folder of chunk folders or video files")
     folder = index_folder or root
-    _require_writable(folder, root)
+    with _writable(folder, root):
+        return _indexed(root, folder, build)
+
+
+def _indexed(root: Path, folder: Path, build: Build) -> tuple[Manifest, Report]:
     tree = walk(root, build.rules)
     if not (tree.files or tree.refused):
         wanted = f"wanted files ending in {' '.join(sorted(VIDEO_SUFFIXES))}, or --all-files"
@@ -154,27 +161,38 @@ def index_root(root: Path, *, index_folder: Path | None = None, build: Build) ->
     work = _Work(root, folder, build, tree)
     try:
         work.probe_all()
+        if not work.serves and not (folder / MANIFEST_NAME).exists():  # an older index is not to promise what is gone
+            raise _none_served(root, work.report())
         manifest = work.write(folder, finished=build.finished)
     except OSError as error:
         raise _unwritable(folder, root, error) from None
     report = work.report()
     if not manifest.videos:
-        first = report.files[0]
-        raise BadInput(
-            f"root {root}: none of its {len(report.files)} files can be served; "
-            f"first: {first.file}: {first.use.refused}"
-        )
+        raise _none_served(root, report)
     drop_leftovers(folder)
     return manifest, report
 
 
-def _require_writable(folder: Path, root: Path) -> None:
-    """Make the folder if it is not there. Raises BadInput, before any file is read, where nothing can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        NewFile(folder / PACKETS_NAME).close()
-    except OSError as error:
-        raise BadInput(str(_unwritable(folder, root, error))) from None
+def _none_served(root: Path, report: Report) -> BadInput:
+    first = report.files[0]
+    return BadInput(
+        f"root {root}: none of its {len(report.files)} files can be served; first: {first.file}: {first.use.refused}"
+    )
+
+
+@contextmanager
+def _writable(folder: Path, root: Path) -> Iterator[None]:
+    """Make the folder if it is not there; one that got nothing goes again where the block raises.
+
+    Raises BadInput, before any file is read, where nothing can be written.
+    """
+    with ExitStack() as made:
+        try:
+            made.enter_context(new_folder(folder))
+            NewFile(folder / PACKETS_NAME).close()
+        except OSError as error:
+            raise BadInput(str(_unwritable(folder, root, error))) from None
+        yield
 
 
 def _unwritable(folder: Path, root: Path, error: OSError | NoRoom) -> StorageFault:
@@ -209,6 +227,11 @@ class _Work:
                     self.write(self._folder, finished=False)
                     pace.wrote(began_s=began_s, ended_s=time.monotonic())
         self._drop_changed(fresh)
+
+    @property
+    def serves(self) -> bool:
+        """Whether any file can be served."""
+        return bool(self._known)
 
     def _drop_changed(self, fresh: Sequence[MediaFile]) -> None:
         """Refuse what was read, and was written to since."""

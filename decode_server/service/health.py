@@ -47,8 +47,8 @@ class HealthServer:
             self._http = PageServer(host, port, get=Pages(status, metrics).get, refused=refused)
         except (OSError, OverflowError) as error:
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            why = "is in use; choose another with --metrics-port" if in_use else f"cannot be opened ({error})"
-            raise BadInput(f"metrics: port {port} of {host} {why}") from None
+            why = "is in use; wanted a free port, or 0 for any" if in_use else f"cannot be opened ({error})"
+            raise BadInput(f"{port} of {host} {why}", of="metrics", field="metrics_port") from None
         self.url = self._http.url
         self.port = int(self.url.rpartition(":")[2])
 

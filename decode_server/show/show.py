@@ -35,10 +35,24 @@ from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
 from framefeed.manifest import check_indexed
 from framefeed.new_file import check_place
-from framefeed.request import ClipRequest
+from framefeed.ranges import MAX_SECONDS
+from framefeed.request import MAX_SIDE_PX, ClipRequest
 from framefeed.show_value import show_value
 
 _COLUMNS = 8
+_SEED = (1 << 64) - 1
+_LIMITS = (
+    ("tile_px", 16, 2000),
+    ("fps", 0.1, 240),
+    ("hflip", 0, 1),
+    ("size_px", 2, MAX_SIDE_PX),
+    ("start_s", 0, MAX_SECONDS),
+    ("end_s", 0, MAX_SECONDS),
+    ("seed", 0, _SEED),
+    ("run_seed", 0, _SEED),
+    ("epoch", 0, _SEED),
+    ("index", 0, _SEED),
+)
 _MOST_NAMES = 50_000  # that are looked through for the nearest: a second
 
 
@@ -101,10 +115,9 @@ class Show:
     def run(self) -> None:
         """Decode and write. Raises BadInput for options that say no clip, and what the engine raises for the clip."""
         if self.out.suffix not in (".png", ".mp4"):
-            raise BadInput(f"show: out is {self.out}, wanted a file ending in .png or .mp4")
+            raise BadInput(f"is {self.out}, wanted a file ending in .png or .mp4", of="show", field="out")
         check_place(self.out, option="--out")
-        if not 16 <= self.tile_px <= 2000 or not 0.1 <= self.fps <= 240:
-            raise BadInput(f"show: tile_px is {self.tile_px}, fps {self.fps:g}; wanted 16 to 2000 and 0.1 to 240")
+        self._check_numbers()
         check_indexed(self.index_folder or self.root, option="--index-folder")
         with (
             closing(Library(self.root, index_folder=self.index_folder, follow_links=True)) as library,
@@ -119,6 +132,13 @@ class Show:
         else:
             write_mp4(self.out, [frame for item in shown for frame in _columns(item, axis=1)], fps=self.fps)
         print(f"wrote {self.out}")
+
+    def _check_numbers(self) -> None:
+        for name, least, most in _LIMITS:
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else () if value is None else (value,):
+                if not least <= number <= most:
+                    raise BadInput(f"has {number}, wanted {least} to {most}", of="show", field=name)
 
     def wanted(self, library: Library) -> list[ClipRequest]:
         """The requests that the options say."""

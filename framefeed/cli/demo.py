@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -70,7 +71,7 @@ class Demo:
 
         However it ends, no process that it started is left.
         """
-        if not self.seconds > 0:
+        if not 0 < self.seconds < math.inf:
             raise BadInput(f"--seconds is {self.seconds:g}, wanted more than 0")
         if self.videos is not None and not self.videos.is_dir():
             raise BadInput(f"--videos {self.videos} is not a folder; wanted one that holds videos")

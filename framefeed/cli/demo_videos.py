@@ -15,6 +15,8 @@ from framefeed.cli.demo import FRAMEFEED
 from framefeed.errors import BadInput
 from framefeed.manifest import MANIFEST_NAME
 
+_MOST_VIDEOS, _MOST_S = 10_000, 36_000  # more would fill a disk
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoVideos:
@@ -32,8 +34,10 @@ class DemoVideos:
 
     def run(self) -> None:
         """Make them, in some 20 s of two cores. Raises FramefeedError if a step fails, BadInput for no video."""
-        if self.videos < 1 or not self.seconds > 0:
-            raise BadInput(f"--videos {self.videos} --seconds {self.seconds:g} is no video; wanted more than 0 of both")
+        if not 1 <= self.videos <= _MOST_VIDEOS:
+            raise BadInput(f"--videos is {self.videos}, wanted 1 to {_MOST_VIDEOS}")
+        if not 0 < self.seconds <= _MOST_S:
+            raise BadInput(f"--seconds is {self.seconds:g}, wanted more than 0, at most {_MOST_S:g}")
         if (self.root / MANIFEST_NAME).exists():
             print(f"{self.root} has chunks already")
             return

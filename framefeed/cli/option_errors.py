@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from framefeed.cli.option_fields import OptionField
+from framefeed.errors import BadInput
 from framefeed.show_value import show_value
 
 _HELP = re.compile(r"(For full helptext, (run|see)\b.*|Argument helptext:.*)")
@@ -34,6 +35,23 @@ def explain(box: str, fields: Sequence[OptionField], args: Sequence[str]) -> str
     if one is None and named:
         one = next((place for place in fields if not place.flags and place.name == named[1].upper()), None)
     return _bad_value(one, args) if one else _HELP.sub("", text).strip()
+
+
+def as_typed(error: BadInput, fields: Sequence[OptionField]) -> BadInput:
+    """What is wrong with a field, said of the option that sets it, where one of `fields` does and no other would."""
+    typed = error.field.replace("_", "-")
+    found = [one.name for one in fields if typed in map(_leaf, one.flags or (_place(one.name),))]
+    return error.renamed(found[0], of="") if len(found) == 1 else error
+
+
+def _leaf(flag: str) -> str:
+    """An option without the groups it is in: of --data.split that is split."""
+    return flag.lstrip("-").rpartition(".")[2]
+
+
+def _place(name: str) -> str:
+    """What is typed without an option, ROOT, as its field is spelled."""
+    return name.lower().replace("_", "-")
 
 
 def plain_text(box: str) -> str:

@@ -73,7 +73,7 @@ def watch_stdout() -> None:
         sys.stdout = io.TextIOWrapper(
             cast(BinaryIO, raw) if before.write_through else io.BufferedWriter(raw),  # as PYTHONUNBUFFERED has it
             encoding=before.encoding,
-            errors=before.errors,
+            errors="backslashreplace" if before.errors == "strict" else before.errors,  # an encoding may lack a sign
             line_buffering=before.line_buffering,
             write_through=before.write_through,
         )
@@ -123,6 +123,19 @@ def bound_stdout() -> None:
         sys.stdout.flush()
         do_not_block(STDOUT)
         sys.stdout = _text(_BoundedWriter(STDOUT), sys.stdout.encoding)
+
+
+def log_to_stdout() -> None:
+    """From here on, printing takes 50 ms at most and never fails: what stdout does not take is dropped. stderr says so
+    at the first such line, and stdout how many lines it were once it takes some again. A no-op where something else
+    stands for stdout.
+    """
+    if isinstance(_raw_stdout(), _Stdout) or (sys.stdout is sys.__stdout__ and sys.stdout is not None):
+        sys.stdout.flush()
+        do_not_block(STDOUT)
+        log = _LogWriter(STDOUT)
+        sys.stdout = _text(log, sys.stdout.encoding)
+        atexit.register(log.say_lost)
 
 
 def do_not_block(fd: int) -> None:
@@ -205,19 +218,32 @@ class _LogWriter(_BoundedWriter):
         with self._lock:
             try:
                 if self._lost_lines:
-                    lost = f"{self._lost_lines} lines of log were lost: stderr did not take them"
-                    super().write(f"framefeed[{os.getpid()}]: {lost}\n".encode())
+                    super().write(self._lost())
                     self._lost_lines = 0
                 super().write(view)
             except OSError:
+                if self._fd != STDERR and not self._lost_lines:
+                    print("framefeed: stdout is not read: lines are left out until it is", file=sys.stderr)
                 self._lost_lines += max(view.tobytes().count(b"\n"), 1)
         return len(view)
 
+    def _lost(self) -> bytes:
+        stream = "stderr" if self._fd == STDERR else "stdout"
+        lost = f"{self._lost_lines} lines of log were lost: {stream} did not take them"
+        return f"framefeed[{os.getpid()}]: {lost}\n".encode()
+
     def say_lost(self) -> None:
-        """At the end of the process."""
-        if self._lost_lines:
+        """At the end of the process; what stdout does not take even then, stderr does."""
+        if not self._lost_lines:
+            return
+        with self._lock:
             self._patient = True
-            self.write(b"")
+            try:
+                super().write(self._lost())
+                self._lost_lines = 0
+            except OSError:
+                if self._fd != STDERR:
+                    sys.stderr.write(self._lost().decode())
 
 
 def _takes(fd: int, wait_s: float) -> bool:

@@ -8,18 +8,24 @@ from __future__ import annotations
 import json
 import logging
 import select
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import tyro
 
 from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, StorageFault
-from framefeed.server_entry import SUFFIX, read_entry
+from framefeed.new_file import write_whole
+from framefeed.page_place import page_of
+from framefeed.regular_file import strange_kind
+from framefeed.server_entry import SUFFIX, host_id, read_entry
+from framefeed.show_value import one_line
 
 log = logging.getLogger("framefeed.targets")
+
+_MOST_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,49 +43,72 @@ class Targets:
     """Look so often; 0 writes it once and ends."""
 
     def run(self) -> None:
-        """Look and write until a stop signal. Raises BadInput for a registry or time that cannot be used, StorageFault
-        if the file cannot be written.
+        """Look and write until a stop signal. Raises BadInput for a registry, file or time that cannot be used,
+        StorageFault if the file cannot be written. A registry that goes away later leaves the file as it is.
         """
-        if not self.every_s >= 0:
-            raise BadInput(f"--every-s is {self.every_s:g}, wanted 0 or more")
-        written = None
+        if not 0 <= self.every_s <= _MOST_EVERY_S:
+            raise BadInput(f"--every-s is {self.every_s:g}, wanted 0 to {_MOST_EVERY_S:g}")
+        if kind := strange_kind(self.out):
+            raise BadInput(f"--out {self.out} is {kind}, wanted a file")
+        turns = self.turns()
         with StopSignals() as stops:
-            while not stops.last:
-                targets = self.look()
-                if targets != written:
-                    self.write(targets)
-                    written = targets
-                if self.every_s == 0:
-                    return
+            next(turns)
+            while self.every_s and not stops.last:
                 select.select([stops], [], [], self.every_s)
+                next(turns)
 
-    def look(self) -> list[str]:
-        """HOST:PORT of each server's metrics. What is no entry is left out. Raises BadInput for a missing folder."""
+    def turns(self) -> Iterator[None]:
+        """Look, write what changed, and say what is new, once for each next(). Raises BadInput if the registry is not
+        there at first, StorageFault if the file cannot be written.
+        """
+        written, said = self._look({})
+        self.write(written)
+        while True:
+            yield
+            try:
+                targets, said = self._look(said)
+            except BadInput as error:
+                said = _say({str(self.registry): f"is not looked at: {error}; {self.out} stays as it is"}, said)
+                continue
+            if targets != written:
+                self.write(targets)
+                written = targets
+
+    def _look(self, said: Mapping[str, str]) -> tuple[list[str], Mapping[str, str]]:
+        """HOST:PORT of each server's metrics, and why others are left out, of which what is new is said. Raises
+        BadInput for a missing folder.
+        """
         found, doubts = find_targets(self.registry)
-        for name, why in doubts.items():
-            log.warning("%s is left out: %s", name, why)
-        return found
+        return found, _say({name: f"is left out: {why}" for name, why in doubts.items()}, said)
 
     def write(self, targets: list[str]) -> None:
         """Replace the file. Raises StorageFault if that fails."""
-        part = self.out.with_name(self.out.name + ".part")
+        text = json.dumps([{"targets": targets, "labels": {}}], indent=1) + "\n"
         try:
-            part.write_text(json.dumps([{"targets": targets, "labels": {}}], indent=1) + "\n")
-            part.rename(self.out)
+            write_whole(self.out, text.encode())
         except OSError as error:
             raise StorageFault(f"--out {self.out} cannot be written: {error.strerror}") from None
 
 
+def _say(doubts: Mapping[str, str], said: Mapping[str, str]) -> Mapping[str, str]:
+    """Log those that were not said already; what is said now."""
+    for name, why in doubts.items():
+        if said.get(name) != why:
+            log.warning("%s %s", one_line(name), one_line(why))
+    return doubts
+
+
 def find_targets(registry: Path) -> tuple[list[str], dict[str, str]]:
-    """HOST:PORT of each server's metrics, and by name of file why the others are no entries. Raises BadInput for a
+    """HOST:PORT of each server's metrics, as it is reached from here, and by name of file why the others are left out:
+    what is no entry, has no address of a page, or has one that only its own machine reaches. Raises BadInput for a
     missing folder.
     """
     if not registry.is_dir():
         raise BadInput(f"registry {registry} is no folder; wanted the one of framefeed serve --registry")
-    found, doubts = set(), {}
+    found, doubts, here = set(), {}, host_id()
     for path in registry.glob(f"*{SUFFIX}"):
         try:
-            found.add(urlsplit(read_entry(path).metrics_url).netloc)
+            found.add(page_of(read_entry(path), here=here))
         except FileNotFoundError:  # it left meanwhile
             continue
         except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ import io
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +28,7 @@ import tyro
 from framefeed.cli.help_page import columns_page, help_page
 from framefeed.cli.interrupts import INTERRUPTED, raised
 from framefeed.cli.log_lines import log_warnings
-from framefeed.cli.option_errors import explain
+from framefeed.cli.option_errors import as_typed, explain
 from framefeed.cli.option_fields import first_sentence, option_fields
 from framefeed.cli.standard_streams import flush_stdout
 from framefeed.errors import BadInput, FramefeedError
@@ -64,7 +65,7 @@ def run_verb(args: list[str]) -> int:
         verb = _read(args)
         if verb is None:
             return 2
-        with raised():
+        with raised(), _naming_options(type(verb), verb):
             verb.run()
     except FramefeedError as error:
         print(f"framefeed: {error}", file=sys.stderr)
@@ -158,11 +159,20 @@ def parse_options(
     cli = functools.partial(tyro.cli, kind, prog=f"framefeed {name}", args=args, use_underscores=False)
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), _naming_options(kind, default):
             parsed = cli() if default is None else cli(default=default)
     except SystemExit:
         raise BadInput(f"{name}: {explain(complaint.getvalue(), option_fields(kind, default), args)}") from None
     return cast(OptionsT, parsed)
+
+
+@contextlib.contextmanager
+def _naming_options(kind: type, default: object) -> Iterator[None]:
+    """What is wrong with a field is said of the option that sets it."""
+    try:
+        yield
+    except BadInput as error:
+        raise as_typed(error, option_fields(kind, default)) from None
 
 
 def _verbs_page(verbs: dict[str, EntryPoint]) -> str:

@@ -26,12 +26,14 @@ from tests.integration.serving import wait_until
 ROOT = Path(__file__).parents[2]
 START_S = 240.0
 PORT = 26379
-# A dead box is noticed after some 3 s; without a head, boxes go on for a day.
+# A dead box is noticed after some 3 s, and notices it itself some 5 s after its cable is back; without a head, boxes go
+# on for a day.
 _SETTINGS = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
+    "RAY_raylet_liveness_self_check_interval_ms": "5000",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "86400",
 }
 _NODE = ("--num-cpus=0", "--object-store-memory=80000000", "--disable-usage-stats", "--block")

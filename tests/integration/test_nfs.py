@@ -42,6 +42,7 @@ cd /root
 mount={mount}
 /bin/busybox mkdir -p /root/mnt/$mount
 /bin/busybox mount -t nfs4 -o {options} {host}:{pseudo} /root/mnt/$mount || echo "guest: no mount $mount"
+/bin/busybox grep "/$mount nfs4 " /proc/mounts
 while true; do
   /bin/busybox chroot /root {python} -m framefeed.cli serve /mnt/$mount --bind tcp://0.0.0.0:{port} --public \
     --insecure --metrics-host 0.0.0.0 --metrics-port {metrics_port} {server}
@@ -50,7 +51,6 @@ page=http://127.0.0.1:{metrics_port}/readyz
 until /bin/busybox wget -q -O /dev/null $page 2>/dev/null; do /bin/busybox sleep 1; done
 """
 _FORGET = """
-/bin/busybox grep nfs4 /proc/mounts
 while true; do echo 1 > /proc/sys/vm/drop_caches; /bin/busybox sleep 1; done &
 """
 

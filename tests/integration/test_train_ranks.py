@@ -118,7 +118,7 @@ def test_when_one_rank_is_killed_the_others_end_and_one_line_says_which(
     [
         (LAUNCHED, ("--batch-clips", "3"), "--batch-clips is 3, .* among 2 processes .* a multiple of 2, such as 4"),
         (LAUNCHED, ("--step", "many"), ".*--step"),
-        (TORCHRUN, ("--micro-clips", "2"), "rank [01]: batch: 1 clips of a rank do not divide into micro-batches"),
+        (TORCHRUN, ("--micro-clips", "2"), "rank [01]: --micro-clips is 2, wanted what divides the 1 clips of a rank"),
         (TORCHRUN, ("--step", "many"), ".*--step"),
     ],
 )

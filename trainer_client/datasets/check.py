@@ -18,6 +18,7 @@ from framefeed.errors import BadInput, CorruptMedia
 from framefeed.manifest import Manifest, read_manifest
 from framefeed.new_file import check_place, write_whole
 from framefeed.quarantine import read_quarantine
+from framefeed.report_file import check_report
 from trainer_client.datasets.annotated import ABSENT, NO_SPAN, PAST_END
 from trainer_client.datasets.fixed_rows import fixed_rows
 from trainer_client.datasets.open_dataset import read_rows
@@ -82,7 +83,7 @@ class Check:
         read = [self.annotations]
         if self.annotations.is_dir():
             read = [path for path in self.annotations.rglob("*") if path.is_file()]
-        check_place(self.report, option="--report", read=read)
+        check_report(self.report, read=read)
         check_place(self.fixed, option="--fixed", read=read)
         if self.fixed is None:
             return

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 from rich.console import Console
 
-from framefeed.errors import BadInput
+from framefeed.errors import BadInput, fields_named
 from framefeed.manifest import read_manifest
 from framefeed.new_file import check_place, write_whole
 from framefeed_models.dual_encoder import DualEncoder
@@ -30,7 +30,7 @@ from trainer_client.evaluate.model_file import ModelChoice, ScoredModel, open_mo
 from trainer_client.evaluate.report import Report, Source, report_of, weights_said
 from trainer_client.evaluate.tokenizer_file import open_tokenizer
 from trainer_client.evaluate.views_of_clips import ViewOptions
-from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy, check_budget
+from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.training.compute import ComputeOptions
@@ -98,7 +98,7 @@ class Eval:
         Raises BadInput for weights, data or options that do not fit each other.
         """
         check_place(self.out, option="--out")
-        check_budget(self.poison_budget, what="--poison-budget")
+        self._loader_options(rank=0, world=1)  # what is wrong with them is said before the weights are read
         compute_options = ComputeOptions(device=self.device, threads=self.threads)
         with joined(compute_options.where()) as ranks:
             compute = compute_options.open(ranks)
@@ -129,6 +129,8 @@ class Eval:
                 self._tell(report_of(scorer.metric, scores, collected=collected, weights=weights, source=source))
 
     def _loader_options(self, *, rank: int, world: int) -> LoaderOptions:
+        with fields_named(budget="poison_budget"):
+            poison = PoisonOptions(policy=self.poison, budget=self.poison_budget)
         return LoaderOptions(
             servers=self.servers,
             root=self.root if LOCAL in self.servers else None,
@@ -139,7 +141,7 @@ class Eval:
             shuffle=False,
             work_class="eval",
             run="eval",
-            poison=PoisonOptions(policy=self.poison, budget=self.poison_budget),
+            poison=poison,
             credentials=self.credentials,
         )
 

@@ -58,6 +58,7 @@ class EvalOptions:
             ("eval_stride", 1),
             ("eval_windows", 1),
             ("eval_boxes", 1),
+            ("eval_lost", 0),
         ):
             if not least <= getattr(self, name) < 1e9:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted {least} or more")

@@ -53,9 +53,10 @@ class ViewOptions:
     """How clips travel."""
 
     def __post_init__(self) -> None:
-        for name, value in (("windows", self.windows), ("boxes", self.boxes), ("stride", self.stride)):
-            if value is not None and value < 1:
-                raise BadInput(f"views: {name} is {value}, wanted at least 1")
+        for name in ("windows", "boxes", "stride"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 1000:
+                raise BadInput(f"is {value}, wanted 1 to 1000", of="views", field=name)
 
     def policy(self, kind: Kind, grid: TubeletGrid, *, more_frames: int = 0) -> ClipPolicy:
         """The clips of a model whose encoder takes this grid, and `more_frames` for what is cut out of them. Raises
@@ -65,10 +66,9 @@ class ViewOptions:
         rule = rule if self.rule == "auto" else self.rule
         windows = self.windows or (windows if self.rule == "auto" else 1)
         if windows > 1 and rule not in _WITH_WINDOWS:
-            raise BadInput(
-                f"views: rule is {rule}, which has one window of a sample, and windows is {windows}; wanted the rule "
-                f"{', '.join(_WITH_WINDOWS[:-1])} or {_WITH_WINDOWS[-1]} with them"
-            )
+            rules = f"{', '.join(_WITH_WINDOWS[:-1])} or {_WITH_WINDOWS[-1]}"
+            said = f"is {windows}, and the rule {rule} has one window of a sample; wanted 1, or {rules}"
+            raise BadInput(said, of="views", field="windows")
         boxes = self.boxes or boxes
         return ClipPolicy(
             sampling=self._sampling(rule, grid.frames + more_frames, windows),

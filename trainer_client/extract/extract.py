@@ -13,6 +13,7 @@ detail of them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ import tyro
 from rich.console import Console
 
 from framefeed.crops import Crop, ResizedCentreCrop, WholeFrame
-from framefeed.errors import BadInput
+from framefeed.errors import BadInput, fields_named
 from framefeed.manifest import Manifest, read_manifest
 from framefeed.quarantine import read_quarantine
 from framefeed.sampling import DenseView, Sampling, Segments
@@ -39,7 +40,7 @@ from trainer_client.extract.extraction import BegunAt, Filling, Step, features_o
 from trainer_client.extract.shard_files import Format, shard_file
 from trainer_client.extract.shard_folder import ShardFolder
 from trainer_client.extract.sliding_windows import SlidingWindows
-from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy, check_budget
+from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset
@@ -47,6 +48,7 @@ from trainer_client.training.compute import Compute, ComputeOptions
 from trainer_client.training.folder_lock import only_user
 from trainer_client.training.precision import Precision, PrecisionName
 from trainer_client.training.processes import joined
+from trainer_client.training.ranks import Ranks
 from trainer_client.transports.credentials import Credentials
 
 
@@ -74,6 +76,16 @@ class ClipChoice:
     """Distance of two frames of dense sampling, in frames of the video."""
     crop: Literal["centre", "whole"] = "centre"
     """The largest centred box of the model's shape, or the whole frame without regard to its shape."""
+
+    def __post_init__(self) -> None:
+        for name in ("window_s", "stride_s"):
+            value_s = getattr(self, name)
+            if value_s is not None and not 0 < value_s < math.inf:
+                raise BadInput(f"--{name.replace('_', '-')} is {value_s:g}, wanted a positive number of seconds")
+        if self.frames is not None and self.frames < 1:
+            raise BadInput(f"--frames is {self.frames}, wanted at least 1")
+        if self.frame_stride < 1:
+            raise BadInput(f"--frame-stride is {self.frame_stride}, wanted at least 1")
 
     def dataset(self, manifest: Manifest, root: Path) -> Dataset:
         """The samples. Raises BadInput for annotations that are none, and where there is no sample."""
@@ -148,7 +160,9 @@ class Extract:
 
         Raises BadInput for weights, clips or a folder that do not fit each other; KeyboardInterrupt after Ctrl-C.
         """
-        check_budget(self.poison_budget, what="--poison-budget")
+        if self.shard_rows < 1:
+            raise BadInput(f"--shard-rows is {self.shard_rows}, wanted at least 1")
+        self._loader_options(Ranks(), clips=1)  # what is wrong with them is said before the weights are read
         form = shard_file(self.format)
         compute_options = ComputeOptions(device=self.device, threads=self.threads)
         with joined(compute_options.where()) as ranks:
@@ -201,7 +215,7 @@ class Extract:
             return
         if done:
             self._tell(f"going on after {first:,} of {len(dataset):,} clips, which are in {self.out}", compute)
-        options = self._loader_options(compute, clips=len(dataset) - first)
+        options = self._loader_options(compute.ranks, clips=len(dataset) - first)
         with ClipLoader(BegunAt(dataset, first=first), policy, options, allocate=compute.allocate) as loader:
             if decoder := said.get("decoder"):  # the clips of one extraction are of one decoder
                 loader.load_state_dict({**loader.state_dict(), "decoder_fingerprint": decoder})
@@ -242,17 +256,19 @@ class Extract:
             highlight=False,
         )
 
-    def _loader_options(self, compute: Compute, *, clips: int) -> LoaderOptions:
+    def _loader_options(self, ranks: Ranks, *, clips: int) -> LoaderOptions:
+        with fields_named(budget="poison_budget"):
+            poison = PoisonOptions(policy=self.poison, budget=self.poison_budget)
         return LoaderOptions(
             servers=self.servers,
             root=self.root if LOCAL in self.servers else None,
             batch_clips=self.batch_clips,
-            rank=compute.ranks.rank,
-            world_size=compute.ranks.world,
-            steps=-(-clips // (self.batch_clips * compute.ranks.world)),
+            rank=ranks.rank,
+            world_size=ranks.world,
+            steps=-(-clips // (max(self.batch_clips, 1) * ranks.world)),
             shuffle=False,
             run="extract",
-            poison=PoisonOptions(policy=self.poison, budget=self.poison_budget),
+            poison=poison,
             credentials=self.credentials,
         )
 

@@ -25,11 +25,12 @@ class SlidingWindows(EvenWindows):
         self, manifest: Manifest, *, window_s: float, stride_s: float, quarantine: Quarantine | None = None
     ) -> None:
         """Raises BadInput for a length or a stride that is none, or shorter than any frame is shown."""
-        for option, value_s in (("--window-s", window_s), ("--stride-s", stride_s)):
+        for name, value_s in (("window_s", window_s), ("stride_s", stride_s)):
             if not (math.isfinite(value_s) and value_s > 0):
-                raise BadInput(f"{option} is {value_s:g}, wanted a positive number of seconds")
+                raise BadInput(f"is {value_s:g}, wanted a positive number of seconds", of="windows", field=name)
             if value_s < _LEAST_S:
-                raise BadInput(f"{option} is {value_s:g}, wanted at least {_LEAST_S:g} seconds: no frame is shorter")
+                wanted = f"wanted at least {_LEAST_S:g} seconds: no frame is shorter"
+                raise BadInput(f"is {value_s:g}, {wanted}", of="windows", field=name)
         count = partial(_count, window_s=window_s, stride_s=stride_s)
         super().__init__(manifest, window_s=window_s, stride_s=stride_s, count=count, quarantine=quarantine)
 

@@ -46,15 +46,16 @@ class ShortSide:
 
     def __post_init__(self) -> None:
         if not 2 <= self.multiple_px <= MAX_SIDE_PX or self.multiple_px % 2:
-            raise BadInput(f"size: multiple_px is {self.multiple_px}, wanted an even number from 2 to {MAX_SIDE_PX}")
+            said = f"is {self.multiple_px}, wanted an even number from 2 to {MAX_SIDE_PX}"
+            raise BadInput(said, of="size", field="multiple_px")
         for name in ("short_side_px", "long_side_px"):
             side_px = getattr(self, name)
             if not 0 < side_px <= MAX_SIDE_PX or side_px % self.multiple_px:
-                raise BadInput(
-                    f"size: {name} is {side_px}, wanted a multiple of {self.multiple_px} up to {MAX_SIDE_PX}"
-                )
+                wanted = f"a multiple of {self.multiple_px} up to {MAX_SIDE_PX}"
+                raise BadInput(f"is {side_px}, wanted {wanted}", of="size", field=name)
         if self.long_side_px < self.short_side_px:
-            raise BadInput(f"size: long_side_px is {self.long_side_px}, less than the short one, {self.short_side_px}")
+            said = f"is {self.long_side_px}, less than the short one, {self.short_side_px}"
+            raise BadInput(said, of="size", field="long_side_px")
 
     def size_px(self, width_px: int, height_px: int) -> tuple[int, int]:
         """(width, height) of the clips of a video whose displayed frames have this size."""
@@ -75,9 +76,11 @@ class ClipLengths:
 
     def __post_init__(self) -> None:
         if not self.frames or list(self.frames) != sorted(set(self.frames)) or not 0 < self.frames[0] <= MAX_FRAMES:
-            raise BadInput(f"lengths: frames are {self.frames}, wanted numbers from 1 to {MAX_FRAMES} that grow")
+            said = f"is {self.frames}, wanted numbers from 1 to {MAX_FRAMES} that grow"
+            raise BadInput(said, of="lengths", field="frames")
         if not 0 < self.frames_per_s < math.inf:
-            raise BadInput(f"lengths: frames_per_s is {self.frames_per_s:g}, wanted a positive number")
+            said = f"is {self.frames_per_s:g}, wanted a positive number"
+            raise BadInput(said, of="lengths", field="frames_per_s")
 
     def numbers_of(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Which of `frames` the clips of samples have that last so long, int64 (samples,)."""

@@ -14,27 +14,28 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from framefeed.errors import BadRequest, FramefeedError, WrongVersion
-from framefeed.wire import ClipReply, Reply, pack_call, peek_attempt, unpack_reply
+import numpy as np
+import numpy.typing as npt
+
+from framefeed.errors import FramefeedError, WrongVersion
+from framefeed.wire import ClipReply, pack_call, peek_attempt
 from trainer_client.feed.batch import Batch
 from trainer_client.feed.errors_again import again, in_words
 from trainer_client.feed.handover import Handover
+from trainer_client.feed.incoming import Incoming, read_reply
 from trainer_client.feed.own_lock import let_go_of
+from trainer_client.feed.parts import Parts
 from trainer_client.feed.pauses import Pauses
-from trainer_client.feed.prefetch import BatchPlan, Prefetch
-from trainer_client.feed.stand_ins import StandIns
+from trainer_client.feed.prefetch import BatchPlan
+from trainer_client.feed.standing import standing
 from trainer_client.feed.stop_switch import StopSwitch
 from trainer_client.feed.wire import OpenWire, Wire
-from trainer_client.fleet.discovery import Discovery, Members, Source
-from trainer_client.fleet.dispatch import Dispatch
-from trainer_client.fleet.fleet import Fleet
+from trainer_client.fleet.discovery import Discovery, Members
 from trainer_client.fleet.messages import Failed, Got, Send
-from trainer_client.fleet.protection import Protection
 from trainer_client.fleet.watchdog import Stalled
-from trainer_client.measures.stats import FeedState, FeedStats, Ledger, snapshot
+from trainer_client.measures.stats import FeedStats, snapshot
 from trainer_client.measures.wait import ClipLife
 from trainer_client.transports.transport import Kind, Signal
 
@@ -44,26 +45,9 @@ TICK_S = 0.1
 _JOIN_S = 5.0
 _NOTICE_S = 10.0
 _TURN_MAX_S = 5.0  # a turn may take so long on a busy machine, however soon a standstill is to be told
+_GATHER_S = 0.05  # for which answers that nobody waits for are left to come together
 _BURST_MESSAGES = 32  # of one server, before the others and the clock have their turn
 _CATCH_UP_TURNS, _CATCH_UP_S = 64, 0.02  # after a pause: turns that only listen, until nothing came for so long
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a feed is made of: where its servers come from and how often to look, the decisions, where they are counted,
-    how long its thread may be silent, and which servers may be used.
-    """
-
-    sources: Sequence[Source]
-    look_every_s: float
-    fleet: Fleet
-    dispatch: Dispatch
-    prefetch: Prefetch
-    stand_ins: StandIns
-    ledger: Ledger
-    rank: int
-    stall_s: float
-    protection: Protection
 
 
 class Feed:
@@ -83,6 +67,8 @@ class Feed:
         self._error: BaseException | None = None
         self._beat_s = time.monotonic()
         self._pauses = Pauses(self._beat_s)
+        self._lags = False  # whether more was said than was heard at once
+        self._cpu_s = 0.0  # of the thread, as far as it is counted
         self.stop_switch = StopSwitch()
         discovery = Discovery(
             parts.sources,
@@ -145,23 +131,9 @@ class Feed:
         """A snapshot of the counts. Blocks for the microseconds that the feed's thread holds its lock."""
         with self._lock:
             self.handover.count()
-            fleet, dispatch, prefetch = self._parts.fleet, self._dispatch, self._prefetch
             is_waiting = self.handover.is_waiting
-            feed_state = FeedState(
-                in_flight=dispatch.in_flight,
-                held=prefetch.held,
-                held_limit=prefetch.limit_clips,
-                inflight_bytes=fleet.inflight_bytes,
-                inflight_limit_bytes=dispatch.inflight_limit_bytes,
-                window_clips=sum(fleet.servers[url].window_clips for url in fleet.up),
-                deadline_s=dispatch.deadline_s,
-                servers={url: server.state.value for url, server in fleet.servers.items()},
-                metrics_pages={
-                    url: server.metrics_page for url, server in fleet.servers.items() if server.metrics_page
-                },
-                identity=dispatch.identity,
-                wait=self.handover.wait(self._life_so_far(), prefetch.later_ready_s) if is_waiting else None,
-            )
+            wait = self.handover.wait(self._life_so_far(), self._prefetch.later_ready_s) if is_waiting else None
+            feed_state = standing(self._parts.fleet, self._dispatch, self._prefetch, wait=wait)
             return snapshot(self._ledger, feed_state, rank=self._parts.rank)
 
     @property
@@ -295,7 +267,6 @@ class Feed:
             self._bell.put(None)
 
     def _turn(self, wire: Wire) -> None:
-        cpu_s = time.thread_time()
         self._plan_ahead()
         self._members.tend(wire, lock=self._lock, now_s=time.monotonic())
         silence_s = self._listen_after_pause(wire)
@@ -309,16 +280,38 @@ class Feed:
                 _log.warning("%s", line)
             self._settle()
             wake_s = self._dispatch.wake_s(now_s)
+            may_gather = self._prefetch.ready and self._dispatch.only_awaits and not self._lags
             busy = self._prefetch.has_room and not self._plan_over
             is_shallow = not (self._prefetch.has_room or self._plan_over) and self._dispatch.holds.has_spare
             self._dispatch.lives.shallow(is_shallow, now_s)
+            self._count_cpu()
         for send in sends:
             self._send(wire, send)
             self._pauses.step(time.monotonic())
         timeout_s = TICK_S if wake_s is None else min(max(wake_s - time.monotonic(), 0.0), TICK_S)
+        if may_gather and not busy:
+            timeout_s -= self._gather(min(timeout_s, _GATHER_S))
+        self._lags = False
         self._listen(wire, 0.0 if busy else timeout_s)
+
+    def _gather(self, most_s: float) -> float:
+        """Answers would change nothing now: they are taken in together, at once when the consumer takes its batch. A
+        turn for each would be time of the core that the consumer works on. Returns for how long nobody was heard.
+        """
+        began_s = time.monotonic()
+        self.stop_switch.await_rouse(most_s)
+        now_s = time.monotonic()
+        self._pauses.step(now_s, wait_s=most_s)
         with self._lock:
-            self._ledger.receive_cpu_s += time.thread_time() - cpu_s
+            self._dispatch.lives.planning(True, began_s)
+            self._dispatch.lives.planning(False, now_s)
+        return min(now_s - began_s, most_s)
+
+    def _count_cpu(self) -> None:
+        """Of this thread, since it was last counted."""
+        cpu_s = time.thread_time()
+        self._ledger.receive_cpu_s += cpu_s - self._cpu_s
+        self._cpu_s = cpu_s
 
     def _listen(self, wire: Wire, timeout_s: float) -> bool:
         """Wait for what servers say and take it in. Returns whether there was anything."""
@@ -375,6 +368,7 @@ class Feed:
                     return
                 self._receive(wire, signal.url, header)
                 self._pauses.step(time.monotonic())
+            self._lags = True
             return
         with self._lock:
             happened = self._dispatch.connected if signal.kind is Kind.CONNECTED else self._dispatch.disconnected
@@ -383,37 +377,37 @@ class Feed:
 
     def _receive(self, wire: Wire, url: str, header: bytes) -> None:
         """Take a message in. Whatever it comes to costs its server the connection and not the run its feed."""
-        with contextlib.ExitStack() as locked:
+        try:
+            reply = read_reply(url, header)
+            pixel_bytes = wire.pixels(url, self._place_of(url, reply))
+        except Exception:
+            with self._lock:
+                self._connect_anew(wire, url)
+                self._settle()
+            return
+        with self._lock:  # a clip that is here is held before anybody counts
             try:
-                self._take_in(wire, url, header, locked=locked)
+                self._take_in(url, reply, header, pixel_bytes=pixel_bytes)
             except Exception:
-                _log.exception("a reply of %s failed in a way that is a bug; its connection is made anew", url)
-                locked.enter_context(self._lock)
-                self._ledger.dropped_replies["internal"] += 1
-                self._dispatch.disconnected(url, now_s=time.monotonic())
-                wire.disconnect(url)
-                wire.connect(url)
+                self._connect_anew(wire, url)
             self._settle()  # what ends a run on purpose is raised by this
 
-    def _take_in(self, wire: Wire, url: str, header: bytes, *, locked: contextlib.ExitStack) -> None:
-        """It takes the lock for as long as `locked` lasts: a clip that is here is held before anybody counts."""
-        reply: Reply | WrongVersion | str
-        try:
-            reply = unpack_reply(header)
-        except WrongVersion as error:
-            reply = error
-        except BadRequest as error:
-            reply = str(error)
-        except Exception as error:  # whatever reading what others wrote comes to is their mistake
-            _log.debug("a reply of %s does not read", url, exc_info=error)
-            reply = f"it does not read ({type(error).__name__})"
-        into = None
-        if isinstance(reply, ClipReply):
-            with self._lock:
-                ticket = self._dispatch.expects(url, reply.attempt)
-                into = None if ticket is None else self._prefetch.row(ticket)
-        pixel_bytes = wire.pixels(url, into)
-        locked.enter_context(self._lock)
+    def _connect_anew(self, wire: Wire, url: str) -> None:
+        _log.exception("a reply of %s failed in a way that is a bug; its connection is made anew", url)
+        self._ledger.dropped_replies["internal"] += 1
+        self._dispatch.disconnected(url, now_s=time.monotonic())
+        wire.disconnect(url)
+        wire.connect(url)
+
+    def _place_of(self, url: str, reply: Incoming) -> npt.NDArray[np.uint8] | None:
+        """Where the pixels behind a reply are wanted."""
+        if not isinstance(reply, ClipReply):
+            return None
+        with self._lock:
+            ticket = self._dispatch.expects(url, reply.attempt)
+            return None if ticket is None else self._prefetch.row(ticket)
+
+    def _take_in(self, url: str, reply: Incoming, header: bytes, *, pixel_bytes: int) -> None:
         now_s = time.monotonic()
         if isinstance(reply, str):
             self._dispatch.malformed(url, peek_attempt(header), now_s=now_s, why=reply)

@@ -32,12 +32,15 @@ def window_of(order: str, *, world_size: int) -> int:
         return 1
     match = re.fullmatch(r"window:([1-9]\d{0,3})", order)
     if match is None:
-        raise BadInput(f"loader: order is {show_value(order)}, wanted 'strict' or 'window:W' with W from 1 to 9999")
+        wanted = "'strict' or 'window:W' with W from 1 to 9999"
+        raise BadInput(f"is {show_value(order)}, wanted {wanted}", of="loader", field="order")
     window = int(match[1])
     if window > 1 and world_size > 1:
         raise BadInput(
-            f"loader: order is {show_value(order)} and world_size is {world_size}, wanted 'strict': ranks that "
-            f"overtake by themselves take different steps, and the global batches are not the plan's"
+            f"is {show_value(order)} and world_size is {world_size}, wanted 'strict': ranks that overtake by "
+            "themselves take different steps, and the global batches are not the plan's",
+            of="loader",
+            field="order",
         )
     return window
 

@@ -24,6 +24,7 @@ from trainer_client.feed.shuffle import shuffled
 
 STATE_VERSION = 2  # 1 sorted a random key a sample: another order from the same seed
 _POSITIONS = 1 << 63  # they are int64
+_BLOCK_ROWS = 128  # that are drawn at a time: a NumPy call costs as much for four clips as for a hundred
 _LINE_BIT = 48  # of a draw's number: above it is whose, below it the epoch
 
 
@@ -40,6 +41,16 @@ class PlannedBatch:
     seeds: npt.NDArray[np.uint64]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Block:
+    """A bucket's batches from `first` on, of one rank, one behind the other: a PlannedBatch's columns."""
+
+    first: int
+    epochs: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int64]
+    seeds: npt.NDArray[np.uint64]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """What part of each global batch this process takes: `batch_clips` of batch_clips x world_size."""
@@ -50,7 +61,7 @@ class Share:
 
     def __post_init__(self) -> None:
         if self.batch_clips < 1:
-            raise BadInput(f"loader: batch_clips is {self.batch_clips}, wanted at least 1")
+            raise BadInput(f"is {self.batch_clips}, wanted at least 1", of="loader", field="batch_clips")
         if self.world_size < 1 or not 0 <= self.rank < self.world_size:
             raise BadInput(f"loader: rank is {self.rank} of {self.world_size}, wanted 0 <= rank < world_size")
 
@@ -63,7 +74,7 @@ class Share:
 class Sampler:
     """Batches by step: a pure function of (run seed, number of samples, share), any step at the same small cost.
 
-    Time and memory are a batch's, whatever the number of samples and wherever an epoch ends. Without `shuffle` each
+    Time and memory are some batches', whatever the number of samples and wherever an epoch ends. Without `shuffle` each
     epoch is in the dataset's order, its clips' seeds the same. With `buckets`, the samples of each, int64, every batch
     is of one of them; without shuffling an epoch has them one behind the other.
     """
@@ -81,7 +92,7 @@ class Sampler:
         if samples < 1:
             raise BadInput(f"loader: the dataset has {samples} samples, wanted at least 1")
         if not 0 <= run_seed < 1 << 64:
-            raise BadInput(f"loader: run_seed is {run_seed}, wanted 0 to 2**64 - 1")
+            raise BadInput(f"is {run_seed}, wanted 0 to 2**64 - 1", of="loader", field="run_seed")
         self.samples = samples
         self.run_seed = run_seed
         self.share = share
@@ -90,24 +101,43 @@ class Sampler:
         self._sizes = [len(bucket) for bucket in buckets] or [samples]
         if sum(self._sizes) != samples:
             raise BadInput(f"loader: buckets have {sum(self._sizes)} samples, wanted the dataset's {samples}")
+        self._block_steps = max(_BLOCK_ROWS // share.batch_clips, 1)
+        self._blocks: dict[int, _Block] = {}  # the last one drawn of each bucket
         self._order_keys = keys_u64(np.array([run_seed], np.uint64), stream=ORDER)
 
     def batch(self, step: int) -> PlannedBatch:
         """This rank's share of a step."""
         bucket, number = self._of_bucket(step)
-        rows = np.arange(self.share.batch_clips, dtype=np.int64) + self.share.rank * self.share.batch_clips
-        epochs, places = np.divmod(number * self.share.global_batch_clips + rows, self._sizes[bucket])
-        if self.shuffle:
-            places = shuffled(places, seeds=self._order_seeds(epochs, line=bucket), n=self._sizes[bucket])
-        indices = self._buckets[bucket][places] if self._buckets else places
+        first = number - number % self._block_steps
+        block = self._blocks.get(bucket)
+        if block is None or block.first != first:
+            block = self._blocks[bucket] = self._draw(bucket, first)
+        rows = slice((number - first) * self.share.batch_clips, (number - first + 1) * self.share.batch_clips)
         return PlannedBatch(
             step=step,
             bucket=bucket,
-            positions=step * self.share.global_batch_clips + rows,
-            epochs=epochs,
-            indices=indices,
-            seeds=clip_seeds(self.run_seed, epochs=epochs, indices=indices),
+            positions=self._rows(step),
+            epochs=block.epochs[rows].copy(),
+            indices=block.indices[rows].copy(),
+            seeds=block.seeds[rows].copy(),
         )
+
+    def _draw(self, bucket: int, first: int) -> _Block:
+        """A bucket's batches from its `first` on, as many as are drawn at a time and as there are positions for."""
+        last = min(first + self._block_steps, _POSITIONS // self.share.global_batch_clips)
+        rows = np.concatenate([self._rows(number) for number in range(first, last)])
+        epochs, places = np.divmod(rows, self._sizes[bucket])
+        if self.shuffle:
+            places = shuffled(places, seeds=self._order_seeds(epochs, line=bucket), n=self._sizes[bucket])
+        indices = self._buckets[bucket][places] if self._buckets else places
+        seeds = clip_seeds(self.run_seed, epochs=epochs, indices=indices)
+        return _Block(first=first, epochs=epochs, indices=indices, seeds=seeds)
+
+    def _rows(self, number: int) -> npt.NDArray[np.int64]:
+        """This rank's places in a global batch of that number, counted from the first one's beginning."""
+        share = self.share
+        first = number * share.global_batch_clips + share.rank * share.batch_clips
+        return np.arange(first, first + share.batch_clips, dtype=np.int64)
 
     def steps_in(self, epochs: float) -> int:
         """Steps that use every sample of `epochs` epochs, as written; the last one may begin the epoch after."""

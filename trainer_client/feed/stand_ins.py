@@ -60,17 +60,15 @@ class PoisonOptions:
 
     def __post_init__(self) -> None:
         settle_types(self, what="loader: poison")
-        check_budget(self.budget, what="loader: poison budget")
+        if self.servers < 1:
+            raise BadInput(f"is {self.servers}, wanted at least 1", of="loader: poison", field="servers")
+        if not self.budget >= 0 or (self.budget > 1 and self.budget % 1):
+            wanted = "a whole number or a share from 0 to 1"
+            raise BadInput(f"is {self.budget:g}, wanted {wanted}", of="loader: poison", field="budget")
 
     def samples(self, of: int) -> int:
         """How many samples of so many a rank may do without."""
         return max(int(self.budget * of), 1) if 0 < self.budget < 1 else int(self.budget)
-
-
-def check_budget(budget: float, *, what: str) -> None:
-    """Raise BadInput for what is no budget of PoisonOptions; `what` is it called where it was given."""
-    if not budget >= 0 or (budget > 1 and budget % 1):
-        raise BadInput(f"{what} is {budget:g}, wanted a whole number or a share from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,9 @@ So whoever only wants the thread to end, as a loader that is dropped does, keeps
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import select
 import socket
 import threading
 import warnings
@@ -25,6 +27,8 @@ class StopSwitch:
             let_go_when_forked(self)
         self.wake.setblocking(False)
         self._waker.setblocking(False)
+        self._roused = select.poll()
+        self._roused.register(self.wake, select.POLLIN)
         self._lock = threading.RLock()  # reentrant: the garbage collector may throw the switch within a rouse()
         self.thrown = False
 
@@ -32,6 +36,10 @@ class StopSwitch:
         """Wake the thread. Never blocks; does nothing once it is closed."""
         with self._lock, contextlib.suppress(OSError):  # full: it is awake already; closed: it is gone
             self._waker.send(b"\0")
+
+    def await_rouse(self, timeout_s: float) -> None:
+        """Block until `wake` is readable, at most so long. The thread's own to call; it stays readable."""
+        self._roused.poll(max(math.ceil(timeout_s * 1000), 0))
 
     def throw(self) -> None:
         """Have the thread end. Never blocks; idempotent."""

@@ -30,7 +30,7 @@ class Accounts:
     def got(self, attempt: Attempt, reply: ClipReply, now_s: float) -> None:
         """A clip came that was wanted."""
         ledger, wanted = self._ledger, attempt.wanted
-        ledger.received_bytes += wanted.request.clip_bytes
+        ledger.received_bytes += wanted.clip_bytes
         ledger.read_bytes += reply.info.read_bytes
         ledger.durations.setdefault(attempt.url, Durations()).add(now_s - attempt.sent_s)
         if attempt.hedge:

@@ -56,7 +56,7 @@ class Assignment:
             if avoid and not self._fleet.any_but(avoid):
                 self.rest(wanted, now_s)  # until one that may have another opinion is there
                 continue
-            url = self._fleet.pick(now_s, Asked(avoid=avoid, key=wanted.key, clip_bytes=wanted.request.clip_bytes))
+            url = self._fleet.pick(now_s, Asked(avoid=avoid, key=wanted.key, clip_bytes=wanted.clip_bytes))
             if url is None:
                 aside.append(wanted)
             else:
@@ -80,7 +80,7 @@ class Assignment:
 
     def has_credit(self, wanted: Wanted) -> bool:
         """Whether its bytes may be in flight as well; one clip may be, however large."""
-        bytes_with_it = self._fleet.inflight_bytes + wanted.request.clip_bytes
+        bytes_with_it = self._fleet.inflight_bytes + wanted.clip_bytes
         return not len(self._attempts) or bytes_with_it <= self._limits.inflight_bytes
 
     def _ask(self, wanted: Wanted, url: str, *, now_s: float, hedge: bool = False) -> None:
@@ -98,7 +98,7 @@ class Assignment:
         after_s = 0.0 if wanted.owed_hedge else p95_s
         hedges = self._hedging.on and after_s is not None and len(self._fleet.servers) > 1
         self._attempts.add(attempt, hedge_at_s=now_s + (after_s or 0.0) if hedges else None)
-        self._fleet.sent(url, attempt=attempt.number, clip_bytes=wanted.request.clip_bytes)
+        self._fleet.sent(url, attempt=attempt.number, clip_bytes=wanted.clip_bytes)
         self._lives.asked(wanted.ticket, url, now_s)
         self._ledger.requested += 1
         self._calls.decode(attempt, dataset=self._fleet.identity.dataset)

@@ -59,13 +59,15 @@ class Attempt:
 class Wanted:
     """A clip that is wanted: what failed so far, and the attempts that are open.
 
-    `key` is the part of a video that it lies in; `idle` while it waits or rests; `done` once its ticket ended, though
-    attempts may still be in flight; `owed_hedge` once an attempt was overdue or lost: a second one may then be made
-    beyond the budget; `alone` once a try failed, since what a server decodes together falls together.
+    `clip_bytes` are its pixels', `key` is the part of a video that it lies in; `idle` while it waits or rests; `done`
+    once its ticket ended, though attempts may still be in flight; `owed_hedge` once an attempt was overdue or lost: a
+    second one may then be made beyond the budget; `alone` once a try failed, since what a server decodes together falls
+    together.
     """
 
     ticket: int
     request: ClipRequest
+    clip_bytes: int
     key: int
     wanted_s: float
     rounds: int = 0

@@ -192,11 +192,11 @@ def _rank(scheme: str) -> int:
     return _BEST_FIRST.index(scheme) if scheme in _BEST_FIRST else len(_BEST_FIRST)
 
 
-def sources_of(servers: Sequence[str]) -> list[Source]:
-    """The sources that checked addresses name."""
+def sources_of(servers: Sequence[str], resolve: Resolve = addresses_of) -> list[Source]:
+    """The sources that checked addresses name; names are looked up by `resolve`."""
     static = [url for url in servers if not url.startswith((DNS, REGISTRY))]
     sources: list[Source] = [StaticServers(static)] if static else []
-    sources += [DnsServers(url) for url in servers if url.startswith(DNS)]
+    sources += [DnsServers(url, resolve) for url in servers if url.startswith(DNS)]
     sources += [RegistryServers(url) for url in servers if url.startswith(REGISTRY)]
     return sources
 

@@ -94,6 +94,11 @@ class Dispatch:
         return self._clips.idle
 
     @property
+    def only_awaits(self) -> bool:
+        """Whether answers are awaited and no clip waits to be asked for."""
+        return len(self.attempts) > 0 and self._clips.first() is None
+
+    @property
     def identity(self) -> dict[str, str]:
         """Name, data set and decoder of the run, as far as they are known."""
         known = self._fleet.identity
@@ -119,6 +124,7 @@ class Dispatch:
         wanted = Wanted(
             ticket=ticket,
             request=request,
+            clip_bytes=request.clip_bytes,
             key=part_key(request, part_s=self._limits.affinity_part_s),
             wanted_s=now_s,
         )
@@ -167,7 +173,7 @@ class Dispatch:
             self._unawaited(url, reply, now_s=now_s)
         elif isinstance(reply, ErrorReply):
             self._refused(attempt, reply, now_s)
-        elif pixel_bytes != attempt.wanted.request.clip_bytes or (
+        elif pixel_bytes != attempt.wanted.clip_bytes or (
             len(reply.info.pts_s) != attempt.wanted.request.sampling.frames
         ):
             self.malformed(url, reply.attempt, now_s=now_s)

@@ -49,11 +49,11 @@ class DispatchLimits:
     def __post_init__(self) -> None:
         for name in ("grace_s", "retry_rest_s", "retry_rest_max_s", "stall_s", "storage_s", "affinity_part_s"):
             if not getattr(self, name) > 0:
-                raise BadInput(f"loader: {name} is {getattr(self, name):g}, wanted more than 0 seconds")
+                raise BadInput(f"is {getattr(self, name):g}, wanted more than 0 seconds", of="loader", field=name)
         if not self.pause_s >= 0:
-            raise BadInput(f"loader: pause_s is {self.pause_s:g}, wanted at least 0 seconds")
+            raise BadInput(f"is {self.pause_s:g}, wanted at least 0 seconds", of="loader", field="pause_s")
         if not 0 <= self.hedge_share <= 1:
-            raise BadInput(f"loader: hedge_share is {self.hedge_share:g}, wanted 0 to 1")
+            raise BadInput(f"is {self.hedge_share:g}, wanted 0 to 1", of="loader", field="hedge_share")
         if self.witnesses < 1:
             raise BadInput(f"loader: {self.witnesses} servers are to call a clip bad, wanted at least 1")
 

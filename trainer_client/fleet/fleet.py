@@ -48,14 +48,14 @@ class FleetLimits:
 
     def __post_init__(self) -> None:
         if self.failures_to_down < 1:
-            raise BadInput(f"loader: failures_to_down is {self.failures_to_down}, wanted at least 1")
+            raise BadInput(f"is {self.failures_to_down}, wanted at least 1", of="loader", field="failures_to_down")
         if not (self.probe_s > 0 and 0 < self.busy_rest_s <= self.busy_rest_max_s):
             raise BadInput(f"loader: probe_s is {self.probe_s:g} and busy_rest_s {self.busy_rest_s:g}, wanted above 0")
         if self.affinity_slack is not None and not self.affinity_slack > 0:
-            raise BadInput(f"loader: affinity_slack is {self.affinity_slack:g}, wanted more than 0")
+            raise BadInput(f"is {self.affinity_slack:g}, wanted more than 0", of="loader", field="affinity_slack")
         for name in ("settle_s", "member_grace_s"):
             if not getattr(self, name) >= 0:
-                raise BadInput(f"loader: {name} is {getattr(self, name):g}, wanted at least 0 seconds")
+                raise BadInput(f"is {getattr(self, name):g}, wanted at least 0 seconds", of="loader", field=name)
 
 
 class Fleet:
@@ -200,8 +200,10 @@ class Fleet:
         """It lives, and this is how busy it is."""
         server = self.servers.get(url)
         if server is not None:
+            has_room = server.has_room
             server.heard_s, server.load = now_s, load
-            self._index(server)
+            if server.has_room is not has_room:
+                self._index(server)
 
     def sent(self, url: str, *, attempt: int, clip_bytes: int) -> None:
         """An attempt is on its way."""
@@ -217,7 +219,8 @@ class Fleet:
         if server.storage_faults >= self._limits.failures_to_down:
             self._tidings.append(f"server {url} reads its storage again")
         server.served()
-        self._move(server, Event.SERVED, now_s)
+        if server.state is State.TRIAL:  # no other state is moved by it
+            self._move(server, Event.SERVED, now_s)
 
     def answered(self, url: str, attempt: int) -> None:
         """It answered with an error that says nothing against the server itself."""

@@ -29,7 +29,7 @@ class Hedging:
         if not (wanted.owed_hedge or (self._affordable and wanted.ticket < oldest + self._head_clips)):
             return None
         avoid = {*wanted.avoid, *(attempt.url for attempt in wanted.open)}
-        return Asked(avoid=avoid, key=wanted.key, clip_bytes=wanted.request.clip_bytes, spare=not wanted.owed_hedge)
+        return Asked(avoid=avoid, key=wanted.key, clip_bytes=wanted.clip_bytes, spare=not wanted.owed_hedge)
 
     def made(self, wanted: Wanted) -> None:
         """A second attempt was made."""

@@ -46,10 +46,13 @@ class Holds:
 
     def _all_silent(self, now_s: float) -> bool:
         """Whether every server that is up was asked for clips and has said nothing for long."""
+        up = [self._fleet.servers[url] for url in self._fleet.up]
+        if any(now_s - server.heard_s <= _LEAST_SILENCE_S for server in up):
+            return False
         asked_s: dict[str, float] = {}
         for attempt in self._attempts:
             asked_s.setdefault(attempt.url, attempt.sent_s)
-        return all(url in asked_s and self._is_silent(url, asked_s[url], now_s) for url in self._fleet.up)
+        return all(s.url in asked_s and self._is_silent(s.url, asked_s[s.url], now_s) for s in up)
 
     def _is_silent(self, url: str, since_s: float, now_s: float) -> bool:
         """Whether a server has said nothing since then for longer than it takes, although somebody listened."""

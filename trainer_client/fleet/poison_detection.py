@@ -87,6 +87,11 @@ class PoisonDetection:
             self.storage = failure.error
 
     @property
+    def is_clean(self) -> bool:
+        """Whether nothing was said against it."""
+        return self.since_s is None and not self.crashes and self.storage is None
+
+    @property
     def spoken(self) -> Collection[str]:
         """The servers that need not be asked again: they gave their verdict on it."""
         return self.permanent.keys()

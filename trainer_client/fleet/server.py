@@ -22,6 +22,7 @@ _MUTE_PROBES = 3  # answers in a row that cannot be read, before it counts as on
 class State(Enum):
     """Where a server stands."""
 
+    __hash__ = object.__hash__  # a member is looked up at each turn of a feed, and Enum's own is not C
     OFFLINE = "offline"  # no connection
     PROBING = "probing"  # connected, but it has not said who it is, or stopped answering
     TRIAL = "trial"  # it had stopped and says that it is back: one request at a time until one brings a clip
@@ -33,6 +34,7 @@ class State(Enum):
 class Event(Enum):
     """What can move a server from one state to another."""
 
+    __hash__ = object.__hash__
     CONNECTED = "connected"  # anew: what an earlier process did says nothing
     DISCONNECTED = "disconnected"
     SERVING = "serving"  # it said who it is and that it takes requests

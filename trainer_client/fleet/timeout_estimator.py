@@ -30,7 +30,7 @@ class TimeoutLimits:
     def __post_init__(self) -> None:
         for name in ("attempt_s", "attempt_min_s"):
             if not getattr(self, name) > 0:
-                raise BadInput(f"loader: {name} is {getattr(self, name):g}, wanted more than 0 seconds")
+                raise BadInput(f"is {getattr(self, name):g}, wanted more than 0 seconds", of="loader", field=name)
 
 
 class TimeoutEstimator:

@@ -35,5 +35,7 @@ class Verdicts:
     def on(self, wanted: Wanted, now_s: float) -> FramefeedError | None:
         """The error to end a clip with; None while it is not held bad."""
         poison = wanted.poison
+        if poison.is_clean:
+            return None
         awaited = [] if poison.since_s is None else self._fleet.awaited(now_s, since_s=poison.since_s)
         return poison.verdict(up=self._fleet.up, awaited=awaited, witnesses=self._limits.witnesses, what=str(wanted))

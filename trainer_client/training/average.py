@@ -21,7 +21,7 @@ class Average:
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         """Raises BadInput for a decay outside [0, 1)."""
         if not 0.0 <= decay < 1.0:
-            raise BadInput(f"average: decay is {decay}, wanted 0 (no average) <= decay < 1")
+            raise BadInput(f"is {decay}, wanted 0 (no average) <= decay < 1", of="average", field="decay")
         self.decay = decay
         learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad] if decay else []
         self._weights = dict(learned)

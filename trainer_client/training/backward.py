@@ -29,7 +29,9 @@ class Passes:
         """The micro-batches of a rank's batch. Raises BadInput if they do not divide it."""
         size = clips if self.micro_clips is None else self.micro_clips
         if size < 1 or clips % size:
-            raise BadInput(f"batch: {clips} clips of a rank do not divide into micro-batches of {size}")
+            raise BadInput(
+                f"is {size}, wanted what divides the {clips} clips of a rank", of="batch", field="micro_clips"
+            )
         return [slice(start, start + size) for start in range(0, clips, size)]
 
 

@@ -94,7 +94,7 @@ class Checkpoints:
         model: Config | None = None,
     ) -> None:
         if keep < 1:
-            raise BadInput(f"checkpoints: {keep} are to be kept, wanted at least 1")
+            raise BadInput(f"is {keep}, wanted at least 1", of="checkpoints", field="keep")
         self.folder = folder
         self.model = dict(model or {})
         self.token = secrets.token_hex(8)

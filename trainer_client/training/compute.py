@@ -16,6 +16,8 @@ from trainer_client.training.precision import Precision, PrecisionName
 from trainer_client.training.ranks import Ranks
 from trainer_client.training.torch_batches import pinned_memory
 
+_MOST = 100_000  # threads, processes, clips: more is a slip of the keyboard
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
@@ -40,8 +42,8 @@ class ComputeOptions:
     def __post_init__(self) -> None:
         for name, least in (("threads", 0), ("nproc", 1), ("micro_clips", 1)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise BadInput(f"--{name.replace('_', '-')} is {value}, wanted {least} or more")
+            if value is not None and not least <= value <= _MOST:
+                raise BadInput(f"is {value}, wanted {least} or more, at most {_MOST}", of="computing", field=name)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise BadInput("--device is cuda and torch sees no GPU; wanted auto or cpu")
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from prometheus_client import CollectorRegistry
 
-from framefeed.errors import BadInput
+from framefeed.errors import BadInput, fields_named
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.buckets import Buckets
-from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy, check_budget
+from trainer_client.feed.stand_ins import PoisonOptions, PoisonPolicy
 from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset
@@ -99,13 +100,12 @@ class FeedOptions:
     credentials: Annotated[Credentials, tyro.conf.arg(name="")] = field(default_factory=Credentials)
 
     def __post_init__(self) -> None:
-        for name in ("prefetch_mib", "inflight_mib", "local_cpus", "prefetch_batches"):
+        for name in ("prefetch_mib", "inflight_mib"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadInput(f"--{name.replace('_', '-')} is {value}, wanted at least 1")
-        if not 0 <= self.hedge_share <= 1:
-            raise BadInput(f"--hedge-share is {self.hedge_share:g}, wanted 0 to 1")
-        check_budget(self.poison_budget, what="--poison-budget")
+        with _named():
+            self._loader_options()
 
     def open(self, plan: FeedPlan, *, compute: Compute, registry: CollectorRegistry) -> ClipLoader:
         """A loader that gives the plan's batches, of which each rank has its share; closing it is the caller's.
@@ -113,16 +113,33 @@ class FeedOptions:
         Raises BadInput for unusable options, and for a batch that does not divide among the ranks.
         """
         is_local = LOCAL in self.servers
-        options = LoaderOptions(
+        with _named():
+            options = replace(
+                self._loader_options(),
+                root=plan.root if is_local else None,
+                local_log=plan.logs if is_local else None,
+                batch_clips=compute.ranks.share_of(plan.batch_clips),
+                rank=compute.ranks.rank,
+                world_size=compute.ranks.world,
+                run_seed=plan.seed,
+                steps=plan.steps,
+            )
+            return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)
+
+    def _loader_options(self) -> LoaderOptions:
+        """What is chosen, for any plan."""
+        with fields_named(servers="poison_servers", budget="poison_budget"):
+            poison = PoisonOptions(
+                policy=self.poison,
+                servers=self.poison_servers,
+                budget=self.poison_budget,
+                folder=self.poison_list,
+            )
+        return LoaderOptions(
             servers=self.servers,
-            root=plan.root if is_local else None,
+            root=Path() if LOCAL in self.servers else None,
             local_cpus=self.local_cpus,
-            local_log=plan.logs if is_local else None,
-            batch_clips=compute.ranks.share_of(plan.batch_clips),
-            rank=compute.ranks.rank,
-            world_size=compute.ranks.world,
-            run_seed=plan.seed,
-            steps=plan.steps,
+            batch_clips=1,
             prefetch_batches=self.prefetch_batches,
             prefetch_bytes=None if self.prefetch_mib is None else self.prefetch_mib << 20,
             inflight_bytes=None if self.inflight_mib is None else self.inflight_mib << 20,
@@ -133,12 +150,7 @@ class FeedOptions:
             stall_s=self.watchdog_s,
             on_stall=self.on_stall,
             order=self.order,
-            poison=PoisonOptions(
-                policy=self.poison,
-                servers=self.poison_servers,
-                budget=self.poison_budget,
-                folder=self.poison_list,
-            ),
+            poison=poison,
             look_every_s=self.look_every_s,
             allow_mixed_decoders=self.allow_mixed_decoders,
             per_server_metrics=self.per_server_metrics,
@@ -146,4 +158,8 @@ class FeedOptions:
             io_threads=self.io_threads,
             credentials=self.credentials,
         )
-        return ClipLoader(plan.dataset, plan.policy, options, registry=registry, allocate=compute.allocate)
+
+
+def _named() -> AbstractContextManager[None]:
+    """What is wrong with the loader's fields is said of these."""
+    return fields_named(stall_s="watchdog_s", prefetch_bytes="prefetch_mib", inflight_bytes="inflight_mib")

@@ -45,13 +45,13 @@ class OptimizerConfig:
         if self.name not in get_args(OptimizerName):
             raise BadInput(f"optimizer: name is {show_value(self.name)}, wanted one of {get_args(OptimizerName)}")
         if not 0.0 <= self.weight_decay < math.inf:
-            raise BadInput(f"{self.name}: weight_decay is {self.weight_decay}, wanted a finite number >= 0")
+            raise BadInput(f"is {self.weight_decay}, wanted a finite number >= 0", of=self.name, field="weight_decay")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise BadInput(f"{self.name}: betas are {self.betas}, wanted both in [0, 1)")
+            raise BadInput(f"is {self.betas}, wanted both in [0, 1)", of=self.name, field="betas")
         if not 0.0 < self.eps < math.inf:
-            raise BadInput(f"{self.name}: eps is {self.eps}, wanted a finite number > 0")
+            raise BadInput(f"is {self.eps}, wanted a finite number > 0", of=self.name, field="eps")
         if not 0.0 < self.layer_decay <= 1.0:
-            raise BadInput(f"{self.name}: layer_decay is {self.layer_decay}, wanted 0 < layer_decay <= 1")
+            raise BadInput(f"is {self.layer_decay}, wanted 0 < layer_decay <= 1", of=self.name, field="layer_decay")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -99,7 +99,7 @@ def _one_voice(ranks: Ranks) -> Iterator[None]:
     except FramefeedError as error:
         _leaves(ranks)
         if _speaks():
-            raise type(error)(f"rank {ranks.rank}: {error}") from error
+            raise error.said_by(f"rank {ranks.rank}") from error
         raise SystemExit(2 if isinstance(error, BadInput) else 1) from None
     except RuntimeError as error:
         if not _is_of_the_group(error):

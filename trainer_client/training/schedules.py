@@ -30,7 +30,7 @@ class WarmupCosine:
         for name in ("start", "end", "peak"):
             rate = getattr(self, name)
             if not 0.0 <= rate < math.inf:
-                raise BadInput(f"schedule: {name} is {rate}, wanted a finite rate >= 0")
+                raise BadInput(f"is {rate}, wanted a finite rate >= 0", of="schedule", field=name)
 
     @property
     def oddity(self) -> str:

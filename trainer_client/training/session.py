@@ -23,6 +23,7 @@ from framefeed.cli.stop_signals import StopSignals
 from framefeed.errors import BadInput, FramefeedError, StorageFault
 from framefeed.folder_guard import warn_if_exposed
 from framefeed.new_file import write_whole
+from framefeed.new_folder import new_folder
 from framefeed_models.pixel_norm import PixelNorm
 from framefeed_models.weights.checkpoint_folder import folder_name
 from framefeed_models.weights.saved_model import model_of
@@ -99,6 +100,8 @@ class SessionOptions:
         for name in ("checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name)}, wanted at least 1")
+        if not 0 <= self.metrics_port < 1 << 16:
+            raise BadInput(f"--metrics-port is {self.metrics_port}, wanted 0 to {(1 << 16) - 1}")
         if self.sheet_every < 0:
             raise BadInput(f"--sheet-every is {self.sheet_every}, wanted a number of steps, or 0 for never")
         price = self.price_per_gpu_hour
@@ -167,6 +170,7 @@ class Session:
         with ExitStack() as stack:
             if ranks.rank == 0:
                 self._check_folder()
+                self._make_folder(stack)
                 stack.enter_context(only_user(options.out))
                 self._checkpoints.clear_leftovers()
             self._checkpoints.token = ranks.first_says(self._checkpoints.token)
@@ -184,7 +188,7 @@ class Session:
         return self._latest is not None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, at)
 
     def train(self, loop: TrainLoop[InputsT], loader: ClipLoader, *, scoring: Scoring | None = None) -> Ending:
         """Resume if asked to, train, save, and write the summary; blocks until the run ends and is on storage.
@@ -322,11 +326,15 @@ class Session:
                 f"--out {options.out} holds {old}, a single-file checkpoint of an earlier framefeed, which is not "
                 "read; wanted another --out, or the framefeed that wrote it"
             )
+
+    def _make_folder(self, stack: ExitStack) -> None:
+        """A run that is refused takes it away again, as long as nothing is in it."""
+        out = self._options.out
         try:
-            options.out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(new_folder(out))
         except OSError as error:
-            raise BadInput(f"--out {options.out} cannot be made: {error.strerror}") from None
-        warn_if_exposed(options.out, what="--out", log=_log)
+            raise BadInput(f"--out {out} cannot be made: {error.strerror}") from None
+        warn_if_exposed(out, what="--out", log=_log)
 
     def tell(self, line: str) -> None:
         """Say a line to whoever looks on, from rank 0 alone."""

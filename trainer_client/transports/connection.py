@@ -82,6 +82,8 @@ class Connections:
         if signals := self._signals():
             return signals
         ready = {fd for fd, _ in self._poll.poll(max(math.ceil(timeout_s * 1000), 0))}
+        if not ready:
+            return []
         if self._wake.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 self._wake.recv(4096)

@@ -38,7 +38,8 @@ class Credentials(ClientFiles):
             given = [name for name in (one, other) if getattr(self, name) is not None]
             if len(given) == 1:
                 missing = other if given[0] == one else one
-                raise BadInput(f"credentials: {given[0]} is given without {missing}, wanted both or neither")
+                said = f"is given without {missing}, wanted both or neither"
+                raise BadInput(said, of="credentials", field=given[0])
 
     @property
     def protection(self) -> Protection:

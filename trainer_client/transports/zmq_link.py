@@ -41,6 +41,7 @@ _REFUSED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _CLOSED = (errno.EPIPE, errno.ECONNRESET)  # within a handshake, by the other side
 _FAILED = _REFUSED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 _TRIES = zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED
+_POLLIN = int(zmq.POLLIN)  # the flag's own & makes an enum member anew at each look
 _EVENTS = _FAILED | _TRIES | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
@@ -86,6 +87,7 @@ class Link:
             self._set_options(self.dealer)
             self._monitor = self.dealer.get_monitor_socket(_EVENTS)
             self.fds = (_fd(self.dealer), _fd(self._monitor))
+            _readable(self._monitor)  # ZeroMQ shows by a descriptor only what comes after a look that found nothing
             self.dealer.connect(self.url)
         except zmq.ZMQError as error:
             self.close()
@@ -115,9 +117,19 @@ class Link:
         self.fds = ()
 
     @property
+    def monitor_fd(self) -> int:
+        """The descriptor that shows changes; -1 while there are no sockets."""
+        return self.fds[1] if self.fds else -1
+
+    @property
     def readable(self) -> bool:
         """Whether a message lies ready."""
         return self.dealer is not None and _readable(self.dealer)
+
+    @property
+    def has_part(self) -> bool:
+        """Whether there is more of the message that is being received."""
+        return self.dealer is not None and bool(self.dealer.getsockopt(zmq.RCVMORE))
 
     @property
     def troubled(self) -> bool:
@@ -239,4 +251,4 @@ def _fd(socket: zmq.Socket[bytes]) -> int:
 
 
 def _readable(socket: zmq.Socket[bytes]) -> bool:
-    return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & _POLLIN)

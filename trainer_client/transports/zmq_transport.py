@@ -16,6 +16,8 @@ from trainer_client.transports.fork_guard import FORKS_WAIT, Address, close_all,
 from trainer_client.transports.transport import Kind, Signal, TransportLimits
 from trainer_client.transports.zmq_link import Link
 
+_NOBLOCK = int(zmq.NOBLOCK)
+
 
 class ZmqTransport:
     """See Transport. A descriptor of ZeroMQ shows changes only, so a socket that was used is looked at again."""
@@ -51,7 +53,8 @@ class ZmqTransport:
 
     def signals(self) -> list[Signal]:
         """See Transport. Connections that were refused or cut are made again here, when it is time."""
-        looked = self._used.union(self._by_fd[fd].url for fd, _ in self._epoll.poll(0))
+        shown = {fd for fd, _ in self._epoll.poll(0)}
+        looked = self._used.union(self._by_fd[fd].url for fd in shown)
         self._used.clear()
         messages, changes = [], []
         for url in looked:
@@ -59,6 +62,8 @@ class ZmqTransport:
             if link.readable:
                 messages.append(Signal(url, Kind.MESSAGES))
                 self._used.add(url)
+            if link.monitor_fd not in shown:  # all that the monitor said was read when it was last looked at
+                continue
             changes += [Signal(url, kind) for kind in link.changes()]
             if link.failed:
                 self._shut(link)
@@ -75,7 +80,7 @@ class ZmqTransport:
         if dealer is None:
             return False
         try:
-            dealer.send(header, zmq.NOBLOCK)
+            dealer.send(header, _NOBLOCK)
         except zmq.Again:
             return False
         return True
@@ -83,19 +88,19 @@ class ZmqTransport:
     def header(self, url: str) -> bytes | None:
         """See Transport."""
         self._used.add(url)
-        dealer = self._links[url].dealer
-        if dealer is None:
+        link = self._links[url]
+        if link.dealer is None or not link.readable:  # cheaper than the exception that says so
             return None
         try:
-            return dealer.recv(zmq.NOBLOCK)
+            return link.dealer.recv(_NOBLOCK)
         except zmq.Again:
             return None
 
     def pixels(self, url: str, into: npt.NDArray[np.uint8] | None) -> int:
         """See Transport: ZeroMQ's own memory is copied into the array; further parts are dropped."""
-        dealer, received_bytes = self._links[url].dealer, 0
-        while dealer is not None and dealer.rcvmore:
-            received_bytes += dealer.recv_into(bytearray() if into is None else into.data, flags=zmq.NOBLOCK)
+        link, received_bytes = self._links[url], 0
+        while link.dealer is not None and link.has_part:
+            received_bytes += link.dealer.recv_into(bytearray() if into is None else into.data, flags=_NOBLOCK)
             into = None
         return received_bytes
 

@@ -31,11 +31,11 @@ class Keys:
     def run(self) -> None:
         """Write both files and say where. Raises BadInput if one is there already, or there can be no folder."""
         if not self.name or "/" in self.name:
-            raise BadInput(f"keys: name is {show_value(self.name)}, wanted a file's name")
+            raise BadInput(f"is {show_value(self.name)}, wanted a file's name", of="keys", field="name")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise BadInput(f"keys: folder {self.folder} cannot be made: {error.strerror}") from None
+            raise BadInput(f"{self.folder} cannot be made: {error.strerror}", of="keys", field="folder") from None
         public, secret = zmq.curve_keypair()
         paths = [self.folder / f"{self.name}.{kind}" for kind in ("secret", "public")]
         write_secret(paths[0], secret + b"\n")

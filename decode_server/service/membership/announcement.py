@@ -5,6 +5,7 @@ It knows the server's parts by name only, and no clients.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -60,9 +61,11 @@ class Announcement:
         self._urls = tuple(advertised(url, places.advertise) for url in who.urls)
         self._advertise, self._lease_s = places.advertise, places.lease_s
         self._host = host_id()
+        self._unused: Path | None = None  # a folder that this server made, and has put nothing into
         paths = [] if places.file is None else [(places.file, False)]
         if places.folder is not None:
-            paths.append((entry_path(_made(places.folder), who.server), True))
+            self._unused = places.folder if _make(places.folder) else None
+            paths.append((entry_path(places.folder, who.server), True))
         self._registrations = [
             Registration(path, self.entry, sweep=sweep, lease_s=places.lease_s) for path, sweep in paths
         ]
@@ -75,6 +78,7 @@ class Announcement:
             print(self._line(videos), flush=True)
         except OSError as error:
             log.warning("stdout did not take the line that says where this server is (%s)", error.strerror)
+        self._unused = None
         for registration in self._registrations:
             registration.start()
 
@@ -93,10 +97,16 @@ class Announcement:
             registration.end()
 
     def close(self) -> None:
-        """See that the entries are removed, for at most 2 s each. Idempotent."""
+        """See that the entries are removed, for at most 2 s each; a server that was refused leaves no folder that it
+        made. Idempotent.
+        """
         self.withdraw()
         for registration in self._registrations:
             registration.close()
+        if self._unused is not None:
+            with contextlib.suppress(OSError):  # another server has put its entry there
+                self._unused.rmdir()
+            self._unused = None
 
     @property
     def server(self) -> str:
@@ -126,10 +136,14 @@ class Announcement:
         )
 
 
-def _made(folder: Path) -> Path:
-    """The folder, made if only it is missing: a mount that is not there is not made up for."""
+def _make(folder: Path) -> bool:
+    """Make the folder if only it is missing: a mount that is not there is not made up for. Whether it was."""
+    if folder.is_dir():
+        return False
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir()
     except OSError as error:
+        if folder.is_dir():  # another server was quicker
+            return False
         raise BadInput(f"--registry: {folder} cannot be made ({error.strerror})") from None
-    return folder
+    return True

@@ -16,11 +16,13 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from framefeed.cgroups import lines_of
 from framefeed.cli.doctor.host_facts import DockerFacts, GpuFacts, HostFacts, NfsFacts
 from framefeed.cli.doctor.mounts import mount_of, parse_mountinfo
 from framefeed.errors import BadInput
+from framefeed.name_lookup import connect_to
 from framefeed.show_value import one_line, show_value
 
 NFS_PORT = 2049
@@ -80,15 +82,19 @@ def read_gpu() -> GpuFacts:
 
 def read_nfs(place: str, options: str, *, limit_s: float) -> NfsFacts:
     """Whether this kernel can mount by NFS, and how fast the server is connected to. Raises BadInput for no place."""
-    server, _, port = place.partition(":")
-    if not server or (port and not port.isdecimal()):
-        raise BadInput(f"--nfs is {show_value(place)}, wanted SERVER or SERVER:PORT")
+    try:
+        where = urlsplit(f"//{place}")
+        server, port = where.hostname, NFS_PORT if where.port is None else where.port
+    except ValueError:
+        server, port = None, NFS_PORT
+    if not server or not port or "@" in place or where.netloc != place:
+        raise BadInput(f"--nfs is {show_value(place)}, wanted SERVER or SERVER:PORT, IPv6 as [ADDRESS]:PORT")
     connect_s, trouble = None, ""
     began_s = time.monotonic()
     try:
-        socket.create_connection((server, int(port or NFS_PORT)), timeout=limit_s).close()
+        connect_to(server, port, limit_s=limit_s).close()
         connect_s = time.monotonic() - began_s
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         trouble = f"cannot be connected to: {error}"
     given = tuple(options.split(","))
     return NfsFacts(server=place, client=_has_nfs_client(), connect_s=connect_s, options=given, trouble=trouble)

@@ -79,12 +79,6 @@ class Doctor:
             yield from _ask(point, asked)
 
     def _check(self) -> None:
-        try:
-            there = self.root is None or self.root.is_dir()
-        except OSError as error:  # a mount whose server is away
-            raise BadInput(f"root {self.root} cannot be looked at: {error.strerror}") from None
-        if not there:
-            raise BadInput(f"root {self.root} is not a folder; wanted one of videos")
         for name in ("clips_s", "read_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise BadInput(f"--{name.replace('_', '-')} is {getattr(self, name):g}, wanted 0 or more")
@@ -92,6 +86,12 @@ class Doctor:
             raise BadInput(f"--limit-s is {self.limit_s:g}, wanted more than 0 and at most 3600")
         if strange := [port for port in self.ports if not 0 < port < 1 << 16]:
             raise BadInput(f"--ports has {strange[0]}, wanted 1 to 65535")
+        try:
+            there = self.root is None or self.root.is_dir()
+        except OSError as error:  # a mount whose server is away
+            raise BadInput(f"root {self.root} cannot be looked at: {error.strerror}") from None
+        if not there:
+            raise BadInput(f"root {self.root} is not a folder; wanted one of videos")
 
     def _asked(self) -> Asked:
         files = {one.name: path for one in fields(self.client) if (path := getattr(self.client, one.name)) is not None}

@@ -34,14 +34,12 @@ class FleetLimits:
     settle_s: float = SETTLE_S
 
     def __post_init__(self) -> None:
-        if not 0 <= self.least <= self.most or self.most < 1:
-            raise BadInput(
-                f"fleet: bounds are {self.least} to {self.most} servers, wanted 0 <= least <= most, most >= 1"
-            )
-        if self.local < 0:
-            raise BadInput(f"fleet: {self.local} local servers, wanted at least 0")
-        if not (self.calm_s >= 0 and self.settle_s >= 0):
-            raise BadInput(f"fleet: calm_s is {self.calm_s:g}, settle_s {self.settle_s:g}, wanted at least 0")
+        for name in ("least", "local", "calm_s", "settle_s"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"is {getattr(self, name):g}, wanted at least 0", of="fleet", field=name)
+        if self.most < max(self.least, 1):
+            said = f"is {self.most} and the least {self.least}; wanted as many or more, and at least 1"
+            raise BadInput(said, of="fleet", field="most")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import select
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ log = logging.getLogger("framefeed.fleet")
 
 RAY = "auto"
 _PAGE_S = 2.0
+_REACH_S = 5.0
 
 
 @contextmanager
@@ -52,8 +54,20 @@ def connected(address: str) -> Iterator[RayPlane]:
             raise
         hint = "pip install 'framefeed[ray]'; without it deploy/systemd/framefeed-serve.service starts servers"
         raise BadInput(f"a fleet needs the package 'ray': {hint}") from None
+    check_reachable(address)
     with RayPlane(address) as plane:
         yield plane
+
+
+def check_reachable(address: str) -> None:
+    """Raises FramefeedError if nobody listens at a HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "//" in address or not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise FramefeedError(f"--ray {address}: no cluster there: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,7 +179,7 @@ class FleetScale:
     def run(self) -> None:
         """Scale. Blocks while servers drain. Raises FramefeedError where no fleet is up."""
         if not 0 <= self.count <= MOST_SERVERS:
-            raise BadInput(f"fleet scale: {self.count} servers, wanted 0 to {MOST_SERVERS}")
+            raise BadInput(f"is {self.count}, wanted 0 to {MOST_SERVERS}", of="fleet scale", field="count")
         log_to_stderr()
         with connected(self.ray) as plane:
             spec, _, _ = plane.kept()

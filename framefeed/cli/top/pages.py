@@ -5,7 +5,6 @@ It knows where pages are and no more of what they say.
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,6 +16,7 @@ from framefeed.cli.targets import find_targets
 from framefeed.cli.top.measure import Snapshot, server_pages
 from framefeed.cli.top.metrics_page import MAX_PAGE_BYTES, Page, parse_page
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.page_place import is_here, page_place
 from framefeed.show_value import one_line
 
 MOST_PAGES = 512
@@ -28,15 +28,6 @@ def metrics_url(place: str) -> str:
     url = place if "://" in place else f"http://{place}"
     check_url(url)
     return url if urlsplit(url).path not in ("", "/") else f"{url.rstrip('/')}/metrics"
-
-
-def is_here(netloc: str) -> bool:
-    """Whether HOST:PORT leads to the machine itself on which it is asked."""
-    host = urlsplit(f"//{netloc}").hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Pages:
@@ -99,21 +90,19 @@ class Pages:
             except (BadInput, OSError) as error:
                 found, doubts = [], {str(self._registry): str(error)}
             troubles += [(one_line(name), one_line(why)) for name, why in doubts.items()]
-            for address in found:
-                try:
-                    urls.append(metrics_url(address))
-                except BadInput as error:
-                    troubles.append((one_line(address), str(error)))
+            urls += [metrics_url(place) for place in found]
         return list(dict.fromkeys(urls)), troubles[:MOST_PAGES]
 
     def _read(self, url: str) -> Page:
         try:
-            status, body = get_page(url, limit_s=self._limit_s, most_bytes=MAX_PAGE_BYTES)
+            status, body = get_page(url, limit_s=self._limit_s, most_bytes=MAX_PAGE_BYTES + 1)
         except FramefeedError as error:
             return Page(url=url, at_s=time.monotonic(), trouble=str(error).removeprefix(f"{url} "))
         at_s = time.monotonic()
         if status != 200:
             return Page(url=url, at_s=at_s, trouble=f"answers {status}, wanted 200")
+        if len(body) > MAX_PAGE_BYTES:  # a part of it would be numbers like any other
+            return Page(url=url, at_s=at_s, trouble=f"its page has more than {MAX_PAGE_BYTES} bytes")
         return parse_page(url, body.decode(errors="replace"), at_s=at_s)
 
 
@@ -126,7 +115,6 @@ def led_to(page: Page) -> list[str]:
 def _is_page(place: str) -> bool:
     """Whether it is HOST:PORT and no more."""
     try:
-        metrics_url(place)
-    except BadInput:
+        return page_place(f"http://{place}/metrics") == place
+    except ValueError:
         return False
-    return not set("/?#@") & set(place)

@@ -111,11 +111,25 @@ class State:
     @property
     def could_clips_s(self) -> float | None:
         """Clips a second that the servers could decode with every thread at work, at what these clips cost; None if no
-        page of a server that decodes was read.
+        page of a server that decodes was read. Those that are up and whose page is not read are taken for ones like
+        the others.
         """
         clips_s = sum(server.clips_s for server in self.servers)
         busy_threads = sum(server.busy_threads for server in self.servers)
-        return clips_s * self.threads / max(busy_threads, _LEAST_BUSY) if clips_s and self.threads else None
+        if not clips_s or not self.threads:
+            return None
+        return clips_s * self.threads / max(busy_threads, _LEAST_BUSY) * self.unread_scale
+
+    @property
+    def unread_servers(self) -> int:
+        """Servers that are up and whose page is not read, such as one that shows it to its own machine alone."""
+        return sum(server.up and not server.paged for server in self.servers)
+
+    @property
+    def unread_scale(self) -> float:
+        """How many times the servers with a page all are that give clips; 1 where all pages are read, or none is."""
+        read = sum(server.paged and server.threads > 0 for server in self.servers)
+        return (read + self.unread_servers) / read if read else 1.0
 
     @property
     def sockets(self) -> int:

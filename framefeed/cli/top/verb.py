@@ -22,6 +22,7 @@ from framefeed.cli.top.report import report
 from framefeed.errors import BadInput, FramefeedError
 
 _LEAST_EVERY_S, _MOST_EVERY_S = 0.2, 3600.0
+_SCREEN = ("stdin", "stdout", "stderr")  # textual reads keys of the first and draws on the last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,9 @@ def watch(pages: Pages, *, every_s: float) -> None:
             raise
         hint = "pip install 'framefeed[top]'; --once prints the same once, --json as JSON"
         raise BadInput(f"the live screen needs the package 'textual': {hint}") from None
-    if not sys.stdout.isatty():
-        raise BadInput("the live screen needs a terminal; --once prints the same once, --json as JSON")
+    lacking = [name for name in _SCREEN if not getattr(sys, f"__{name}__").isatty()]
+    if lacking:
+        raise BadInput(
+            f"the live screen needs a terminal, {lacking[0]} is none; --once prints the same once, --json as JSON"
+        )
     Screen(pages.look, every_s=every_s).run()

@@ -19,6 +19,7 @@ STARVED = 0.05  # as in deploy/prometheus/alerts.yml
 _FULL = 0.8  # of the threads: more of them are what is missing
 _APART = 3.0  # times what the middle one of the others waits, from which a rank is a straggler
 _MOST_SOCKETS = 9999
+_MOST_SILENT = 3
 GROUPS = {"server_queue": "decode"}  # both end with more decoding threads
 
 
@@ -35,7 +36,10 @@ class Verdict:
 def judge(state: State) -> Verdict:
     """The verdict of a state."""
     if not state.ranks:
-        why = "; ".join(f"{url}: {trouble}" for url, trouble in state.silent) or "give a trainer's metrics page"
+        first = [f"{url}: {trouble}" for url, trouble in state.silent[:_MOST_SILENT]]
+        others = len(state.silent) - len(first)
+        why = "; ".join([*first, *([f"and {several(others, 'other')}"] if others else [])])
+        why = why or "give a trainer's metrics page"
         return Verdict(kind="unknown", line="unknown: no trainer's page was read twice", reason=why)
     worst = state.ranks[0]
     if worst.starvation <= STARVED:
@@ -137,6 +141,8 @@ def _at_servers(state: State, cause: str) -> tuple[str, str, str]:
         more = _missing(state.demand_clips_s, state.got_clips_s, sum(server.up for server in state.servers))
         return "decode_bound", f"decode-bound: {at_least}{several(more, 'more server')} like these", flow
     flow += f", could {show_rate(state.could_clips_s)} on {several(state.sockets, 'socket')}"
+    if state.unread_servers:
+        flow += f" and {several(state.unread_servers, 'server')} whose page is not read"
     if state.busy_share < _FULL:
         line = "decode-bound by single clips, threads idle: prefetch more, shorter GOPs"
         return "decode_bound", line, f"{flow}, threads {percent(state.busy_share)} busy"
@@ -147,11 +153,11 @@ def _at_servers(state: State, cause: str) -> tuple[str, str, str]:
 
 def sockets_missing(state: State) -> int:
     """How many more CPU sockets like those there are would decode what the ranks would take; at least 1."""
-    return _missing(state.demand_clips_s, state.could_clips_s or 0.0, state.sockets)
+    return _missing(state.demand_clips_s, state.could_clips_s or 0.0, state.sockets * state.unread_scale)
 
 
-def _missing(demand: float, supply: float, sources: int) -> int:
+def _missing(demand: float, supply: float, sources: float) -> int:
     if not supply or not sources:
         return 1
     wanted = min(demand * sources / supply, float(_MOST_SOCKETS))  # first: a supply near 0 makes it infinite
-    return max(math.ceil(wanted) - sources, 1)
+    return max(math.ceil(wanted - sources), 1)

@@ -86,6 +86,10 @@ MISTAKES = {
     "verify plain": "root plain has no framefeed.manifest.jsonl; run 'framefeed index plain' first",
     "index nowhere": "root nowhere is not a folder; wanted a folder of chunk folders or video files",
     "index empty": "root empty holds no video file; wanted files ending in .3gp",
+    "index plain --report file": "--report file is there already and is no report; wanted a new file, or an earlier re",
+    "chunk plain --out OUT --report file": "--report file is there already and is no report; wanted a new file",
+    "verify root --report rows.csv": "--report rows.csv is there already and is no report; wanted a new file",
+    "check root rows.csv --report file": "--report file is there already and is no report; wanted a new file",
     "index plain --report no/r": "--report no/r cannot be written: no is no folder",
     "index plain --index /proc/no": "the index cannot be written to /proc/no (No such file or directory); wanted ",
     "chunk nowhere --out OUT": "source nowhere does not exist",
@@ -150,3 +154,11 @@ def test_a_mistake_is_told_in_one_line_and_costs_nothing(
 
 def _files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_earlier_report_and_an_empty_file_are_replaced(place: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.jsonl"
+    report.touch()
+    for _ in range(2):
+        assert main(["index", str(place / "root"), "--report", str(report)]) == 0
+        assert '"state": "whole"' in report.read_text()

@@ -413,6 +413,18 @@ def test_a_server_of_another_version_is_not_used(says: str) -> None:
     assert desk.ledger.shunned == {"version": 1}
 
 
+def test_only_awaits_while_all_that_is_wanted_is_asked_for() -> None:
+    desk = Desk(A, limits=DispatchLimits(inflight_bytes=CLIP_BYTES))
+    assert not desk.dispatch.only_awaits, "nothing is wanted"
+    (first,) = desk.want(0)
+    assert desk.dispatch.only_awaits
+    assert desk.want(1) == [], "there is no credit"
+    assert not desk.dispatch.only_awaits, "an answer makes room for another clip"
+    desk.reply(A, clip(first.call.attempt))
+    desk.one()
+    assert desk.dispatch.only_awaits
+
+
 def test_closing_counts_what_was_in_flight() -> None:
     desk = Desk(A)
     desk.want(0, 1)

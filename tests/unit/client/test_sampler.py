@@ -254,3 +254,13 @@ def test_steps_of_buckets_are_shuffled_anew_in_each_epoch() -> None:
 def test_buckets_of_other_samples_are_refused() -> None:
     with pytest.raises(BadInput, match="buckets have 3 samples, wanted the dataset's 4"):
         Sampler(samples=4, run_seed=0, share=Share(batch_clips=1), buckets=[np.arange(3)])
+
+
+def test_what_is_written_into_a_batch_changes_no_other() -> None:
+    plan = sampler(100, batch=4)
+    first = plan.batch(0)
+    expected = [sampler(100, batch=4).batch(step).indices.tolist() for step in range(3)]
+    for column in (first.positions, first.epochs, first.indices, first.seeds):
+        column[:] = 77
+    assert [plan.batch(step).indices.tolist() for step in range(3)] == expected
+    assert plan.batch(0).positions.tolist() == [0, 1, 2, 3]

@@ -110,8 +110,10 @@ def test_what_killed_writers_left_goes_when_it_is_old(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_one_line_before_the_work(tmp_path: Path) -> None:
     check_place(None, option="--report")
     check_place(tmp_path / "new.json", option="--report")
+    os.mkfifo(tmp_path / "pipe")
     for path, why in (
         (tmp_path, "it is a folder"),
+        (tmp_path / "pipe", "it is a pipe"),
         (tmp_path / "absent/r.json", f"{tmp_path / 'absent'} is no folder"),
     ):
         with pytest.raises(BadInput, match=re.escape(f"--report {path} cannot be written: {why}")):

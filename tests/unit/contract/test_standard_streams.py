@@ -22,6 +22,16 @@ print("logged", flush=True)
 sys.stdin.readline()
 logging.info("the last")
 """
+PRINT = """
+import sys
+from framefeed.cli.standard_streams import log_to_stdout
+log_to_stdout()
+for number in range(2000):
+    print("line", number, "x" * 80)
+print("printed", file=sys.stderr, flush=True)
+sys.stdin.readline()
+print("the last")
+"""
 FRAMEFEED = [sys.executable, "-c", "import sys; from framefeed.cli.command import main; sys.exit(main())"]
 STREAMS = """
 import os, sys
@@ -60,6 +70,50 @@ def test_what_nobody_reads_is_dropped_counted_and_said_later() -> None:
     lost, last = late.decode().splitlines()
     assert lost == f"framefeed[{process.pid}]: {2000 - kept} lines of log were lost: stderr did not take them"
     assert last.endswith("the last")
+
+
+def _printing(writer: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PRINT]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writer, stderr=subprocess.PIPE)
+
+
+def test_a_printed_log_that_nobody_reads_keeps_nobody_waiting_and_is_told_of_at_once_and_later() -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
+    with _printing(writer) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"framefeed: stdout is not read: lines are left out until it is\n"
+        assert process.stderr.readline() == b"printed\n", "it goes on though nobody reads"
+        os.close(writer)
+        early = os.read(reader, 1 << 16)
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        late = b"".join(iter(lambda: os.read(reader, 1 << 16), b""))
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
+    os.close(reader)
+    kept = early.count(b"\n")
+    assert 0 < kept < 2000
+    lost, last = late.decode().splitlines()
+    assert lost == f"framefeed[{process.pid}]: {2000 - kept} lines of log were lost: stdout did not take them"
+    assert last == "the last"
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_printed_log_that_nobody_reads_to_the_end_is_told_of_on_stderr(is_gone: bool) -> None:
+    reader, writer = os.pipe()
+    if is_gone:
+        os.close(reader)
+    with _printing(writer) as process:
+        said = process.communicate(b"\n", timeout=30)[1].decode().splitlines()
+        assert process.returncode == 0
+    os.close(writer)
+    if not is_gone:
+        os.close(reader)
+    assert said[:2] == ["framefeed: stdout is not read: lines are left out until it is", "printed"]
+    assert said[2].endswith(" lines of log were lost: stdout did not take them")
+    assert len(said) == 3
 
 
 @pytest.mark.parametrize("closed", ["0", "1", "2", "0 1", "0 1 2"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from decode_server.service.serve import Serve
 from framefeed.cli.command import main
 from framefeed.cli.healthcheck import READY_URL
+from framefeed.page_place import SERVER
+from framefeed.page_server import PageServer
 from trainer_client.training.session import SessionOptions
 
 
@@ -22,12 +25,21 @@ class Page(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"draining,\nno more\n")
 
+    def version_string(self) -> str:
+        return SERVER
+
     def log_message(self, format: str, *args: object) -> None: ...
 
 
 @pytest.fixture
 def page() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+    with listening(Page) as url:
+        yield url
+
+
+@contextmanager
+def listening(kind: type[Page]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -57,7 +69,55 @@ def test_who_does_not_listen_or_say_anything_is_not_ready(capsys: pytest.Capture
     assert "does not answer: timed out" in mute
 
 
-@pytest.mark.parametrize("wrong", [["ftp://h/x"], ["http://"], ["http://h:x/"], ["--timeout-s", "0"]])
+class Foreign(Page):
+    def version_string(self) -> str:
+        return "nginx"
+
+
+class Broken(Page):
+    """Says how long its page is and ends before."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "40")
+        self.end_headers()
+        self.wfile.write(b"ready, 2 of")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(Foreign, "is no page of framefeed: 'nginx'"), (Broken, "broke off after 11 of 40 bytes")]
+)
+def test_another_program_and_half_an_answer_are_not_ready(
+    kind: type[Page], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with listening(kind) as url:
+        assert main(["healthcheck", f"{url}/readyz"]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_page_of_ours_says_whose_it_is() -> None:
+    page = PageServer("127.0.0.1", 0, get=lambda path: (200, "text/plain", b"ready"))
+    try:
+        assert main(["healthcheck", f"{page.url}/readyz"]) == 0
+    finally:
+        page.close()
+
+
+def test_a_password_in_an_address_is_refused_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["healthcheck", "http://me:hunter2@127.0.0.1:1/readyz"]) == 2
+    assert "hunter2" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["ftp://h/x"],
+        ["http://"],
+        ["http://h:x/"],
+        ["http://h:0/"],
+        *(["--timeout-s", t] for t in ("0", "inf", "nan", "1e30")),
+    ],
+)
 def test_what_cannot_be_asked_is_two(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["healthcheck", *wrong]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -55,9 +55,26 @@ def test_this_machine_is_looked_at_and_its_folder_read(doctor: Run, tmp_path: Pa
 
 
 def test_bad_options_are_one_line(doctor: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for args in (["nowhere"], ["--clips-s", "-1"], ["--limit-s", "0"], ["--ports", "0"], ["--nfs", ":2049"]):
+    for args in (
+        ["nowhere"],
+        ["--clips-s", "-1"],
+        ["--limit-s", "0"],
+        ["--ports", "0"],
+        ["--nfs", ":2049"],
+        ["--nfs", "h:99999"],
+        ["--nfs", "fd00::1"],
+    ):
         assert doctor(*args)[0] == 2
-    assert doctor("--servers", "http://a")[0] == 2
+    for servers in ("http://a", "local"):
+        assert doctor("--servers", servers)[0] == 2
+    assert all(line.startswith("framefeed: ") for line in capsys.readouterr().err.splitlines())
+
+
+def test_servers_that_cannot_be_looked_for_are_a_finding_beside_the_others(doctor: Run) -> None:
+    code, told = doctor("--servers", "registry:///nowhere/at/all")
+    levels = {row["what"]: row["level"] for row in told["findings"]}
+    assert (code, levels["servers"]) == (2, "bad")
+    assert "CPUs" in levels
 
 
 def test_a_root_that_cannot_be_looked_at_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from framefeed.cli.fleet.autoscaler import Autoscaler, reconcile
 from framefeed.cli.fleet.plane import FleetSpec, PlacedServer, next_names, to_drain
 from framefeed.cli.fleet.policy import FleetLimits, Signals
-from framefeed.cli.fleet.verbs import FleetScale, FleetUp
-from framefeed.errors import BadInput
+from framefeed.cli.fleet.verbs import FleetScale, FleetUp, check_reachable
+from framefeed.errors import BadInput, FramefeedError
 
 SPEC = FleetSpec(python="python3", root=Path("/nfs/chunks"), registry=Path("/nfs/run"), options=("--public",))
 LOAD = json.loads((Path(__file__).parent / "load.json").read_text())
@@ -170,7 +171,22 @@ def test_options_are_checked_before_a_cluster_is_asked() -> None:
     for change in ({"servers": -1}, {"every_s": 0.0}, {"drain_s": -1.0}, {"metrics_port": 1 << 16}):
         with pytest.raises(BadInput, match="--"):
             FleetUp(root=Path("/a"), registry=Path("/b"), **change)  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="bounds are 9 to 8"):
+    with pytest.raises(BadInput, match="most is 8 and the least 9"):
         FleetUp(root=Path("/a"), registry=Path("/b"), least=9).run()
     with pytest.raises(BadInput, match="wanted 0 to"):
         FleetScale(count=-1).run()
+
+
+@pytest.mark.parametrize("port", ["closed", "99999"])
+def test_a_cluster_s_address_at_which_nobody_listens_is_said_at_once(port: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        open_port = listener.getsockname()[1]
+        check_reachable(f"127.0.0.1:{open_port}")
+    address = f"127.0.0.1:{open_port if port == 'closed' else port}"
+    with pytest.raises(FramefeedError, match=f"--ray {address}: no cluster there: "):
+        check_reachable(address)
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "ray://head:10001"])
+def test_an_address_that_is_ray_s_own_to_find_is_not_tried(address: str) -> None:
+    check_reachable(address)

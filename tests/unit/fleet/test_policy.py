@@ -123,9 +123,9 @@ def test_it_stays_within_its_bounds_and_says_why(looks: list[tuple[int, float, s
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"most": 0}, "bounds are 1 to 0"),
-        ({"most": 2, "least": 3}, "bounds are 3 to 2"),
-        ({"most": 2, "local": -1}, "-1 local"),
+        ({"most": 0}, "most is 0 and the least 1"),
+        ({"most": 2, "least": 3}, "most is 2 and the least 3"),
+        ({"most": 2, "local": -1}, "local is -1"),
         ({"most": 2, "calm_s": -1.0}, "calm_s is -1"),
     ],
 )

@@ -19,6 +19,7 @@ from framefeed.cli.top.metrics_page import parse_page
 from framefeed.cli.top.pages import MOST_PAGES, Pages, led_to, metrics_url
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.page_server import PageServer
+from framefeed.server_entry import host_id
 from tests.unit.deploy.test_targets import enter
 
 TEXT = "text/plain; version=0.0.4"
@@ -117,7 +118,7 @@ def test_json_is_one_object(trainer: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("does", "line"), [(hang, "timed out"), (drip, "timed out"), (flood, "too many or too long lines")]
+    ("does", "line"), [(hang, "timed out"), (drip, "timed out"), (flood, "more than 2097152 bytes")]
 )
 def test_a_page_that_hangs_drips_or_floods_is_a_line_beside_the_others(
     does: Callable[[socket.socket], None], line: str, trainer: str, capsys: pytest.CaptureFixture[str]
@@ -143,7 +144,7 @@ def test_a_registry_leads_to_servers_and_what_is_no_entry_is_a_line(
     page = 'framefeed_server_threads{socket="0"} 4\nframefeed_server_state{framefeed_server_state="ready"} 1\n'
     (tmp_path / "bad.server.json").write_text("{")
     with serve(lambda: (200, page)) as url:
-        enter(tmp_path, "a", f"{url}/metrics")
+        enter(tmp_path, "a", f"{url}/metrics", host=host_id())
         enter(tmp_path, "b", "http://\x1b[2J/metrics")
         assert main(["top", trainer, "--registry", str(tmp_path), "--json", *_QUICK]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -193,6 +194,33 @@ def test_a_place_is_a_page() -> None:
 def test_a_page_is_cut_off_at_its_bound() -> None:
     with serve(lambda: (200, "x" * 100_000)) as url:
         assert get_page(url, limit_s=20.0, most_bytes=1000) == (200, b"x" * 1000)
+
+
+def test_half_a_page_is_no_page(trainer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half of its numbers would be as good as the others, and the last of them another one."""
+
+    def break_off(client: socket.socket) -> None:
+        client.recv(1 << 16)
+        page = b'framefeed_server_threads{socket="0"} 4\nframefeed_server_clips_total 12'
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + page)
+        client.shutdown(socket.SHUT_RDWR)
+
+    with raw(break_off) as url:
+        assert main(["top", trainer, url, "--json", *_QUICK]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "broke off after 70 of 1000 bytes" in told["silent"][f"{url}/metrics"]
+    assert told["servers"] == []
+
+
+def test_a_page_on_loopback_in_a_registry_is_of_its_own_machine(
+    trainer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(lambda: (200, 'framefeed_server_threads{socket="0"} 4\n')) as url:
+        enter(tmp_path, "far", f"{url}/metrics", host="another")
+        assert main(["top", trainer, "--registry", str(tmp_path), "--json", *_QUICK]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["servers"] == []
+    assert "only for its own machine" in told["silent"]["far.server.json"]
 
 
 def test_a_page_that_comes_slowly_ends_in_time() -> None:

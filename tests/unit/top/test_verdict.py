@@ -204,3 +204,23 @@ def test_any_numbers_have_a_verdict_in_finite_numbers(
     verdict = judge(state)
     assert verdict.line
     assert all(math.isfinite(number) for number in verdict.numbers.values())
+
+
+def test_servers_whose_page_is_not_read_are_taken_for_ones_like_the_others() -> None:
+    """Else one of four pages would stand for all that the fleet gives, and three sockets more be asked for."""
+    others = [
+        server(name, paged=False, state="", clips_s=0.0, sockets=0, threads=0.0, busy_threads=0.0) for name in "bcd"
+    ]
+    full = State(ranks=(rank(clips_s=400.0, decode=0.5),), servers=(server(), *others))
+    assert full.could_clips_s == pytest.approx(400.0)
+    assert sockets_missing(full) == 4
+    assert "3 servers whose page is not read" in judge(full).reason
+    gone = State(ranks=full.ranks, servers=(server(), server("b", paged=False, seen_state="offline", threads=0.0)))
+    assert gone.could_clips_s == pytest.approx(100.0)
+
+
+def test_a_thousand_silent_pages_are_a_few_in_one_line() -> None:
+    silent = tuple((f"http://h{n}:9555/metrics", "does not answer: timed out") for n in range(1000))
+    reason = judge(State(silent=silent)).reason
+    assert "h0:9555" in reason
+    assert reason.endswith("and 997 others")

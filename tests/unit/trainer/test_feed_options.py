@@ -78,9 +78,9 @@ def test_what_becomes_of_poison_reaches_the_loader(tmp_path: Path) -> None:
     [
         ({"order": "window"}, "loader: "),
         ({"poison": "ignore"}, "loader: "),
-        ({"poison_budget": -1}, "--poison-budget is -1, wanted a whole number or a share from 0 to 1"),
+        ({"poison_budget": -1}, "poison_budget is -1, wanted a whole number or a share from 0 to 1"),
         ({"poison_servers": 0}, "loader: "),
-        ({"hedge_share": 2}, "--hedge-share is 2, wanted 0 to 1"),
+        ({"hedge_share": 2}, "hedge_share is 2, wanted 0 to 1"),
         ({"affinity_slack": 0}, "loader: "),
         ({"attempt_min_s": 0}, "loader: "),
         ({"on_stall": "panic"}, "loader: "),

@@ -87,14 +87,14 @@ def root(tmp_path: Path) -> Path:
         (("--average-decay", "1"), "--average-decay is 1, wanted 0 or more and less than 1"),
         (("--size-px", "100"), "--size-px is 100, wanted a multiple of 8"),
         (("--frames", "7"), "--frames is 7, wanted a multiple of 2"),
-        (("--stride-frames", "0"), "stride is 0"),
+        (("--stride-frames", "0"), "--stride-frames is 0, wanted 1 to 1000"),
         (("--mask-ratio", "1.5"), "--mask-ratio is 1.5, wanted more than 0 and less than 1"),
         (("--window-s", "0"), "--window-s is 0"),
-        (("--crop-scale", "0", "1"), "scale is (0.0, 1.0)"),
+        (("--crop-scale", "0", "1"), "--crop-scale is 0 1, wanted 0 < low <= high <= 1"),
         (("--betas", "0.9", "1.5"), "--betas is 0.9 1.5, wanted both 0 or more and less than 1"),
         (("--prefetch-mib", "0"), "--prefetch-mib is 0"),
         (("--servers", "localhost:5555"), "names no transport"),
-        (("--metrics-host", "203.0.113.1"), "metrics: 203.0.113.1:0 cannot be taken"),
+        (("--metrics-host", "203.0.113.1"), "--metrics-host 203.0.113.1 cannot be taken"),
     ],
 )
 def test_a_bad_option_is_one_line(

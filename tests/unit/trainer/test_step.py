@@ -148,7 +148,7 @@ def test_an_overflow_in_float16_is_skipped_and_cured_by_the_scale() -> None:
 
 def test_micro_batches_that_do_not_divide_are_refused() -> None:
     run = make_run("classify", Split(micro_clips=3))
-    with pytest.raises(BadInput, match=f"batch: {GLOBAL} clips of a rank do not divide into micro-batches of 3"):
+    with pytest.raises(BadInput, match=f"batch: micro_clips is 3, wanted what divides the {GLOBAL} clips of a rank"):
         train_step(run, to_device(make_share(0, Ranks(), frames=FRAMES), CPU.device))
     with pytest.raises(BadInput, match=r"--batch-clips is 8, .* 3 processes .*; wanted a multiple of 3, such as 9"):
         Ranks(rank=0, world=3).share_of(8)

@@ -63,7 +63,8 @@ class AugmentOptions:
         for name, high in (("blur_px", 20.0), ("erase_area", 1.0)):
             least, most = getattr(self, name)
             if not 0.0 < least <= most <= high:
-                raise BadInput(f"augment: {name} is {least:g} to {most:g}, wanted 0 < least <= largest <= {high:g}")
+                said = f"is {least:g} to {most:g}, wanted 0 < least <= largest <= {high:g}"
+                raise BadInput(said, of="augment", field=name)
 
     @property
     def any(self) -> bool:
@@ -88,4 +89,4 @@ class ClipShape:
 
 def _check(name: str, value: float, *, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise BadInput(f"augment: {name} is {value:g}, wanted {low:g} to {high:g}")
+        raise BadInput(f"is {value:g}, wanted {low:g} to {high:g}", of="augment", field=name)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from framefeed.crops import CentreCrop, Crop, MultiScaleCrop, RandomResizedCrop, ResizedCentreCrop
-from framefeed.errors import BadInput
+from framefeed.errors import BadInput, fields_named
+from framefeed.request import MAX_SIDE_PX
 from framefeed.sampling import Dense, Sampling, Segments
 from framefeed.sampling_rules import PublishedRule
+from framefeed.spans import MAX_STRIDE_FRAMES
 from framefeed_models.tubelets import TubeletGrid
 from trainer_client.clip_policy import ClipPolicy
 from trainer_client.feed.buckets import BucketRule, ClipLengths, ShortSide
@@ -58,6 +60,20 @@ class ClipSpec:
     """Of buckets: how many frames a second of a sample is worth."""
 
     def __post_init__(self) -> None:
+        for name, least, most in (
+            ("stride_frames", 1, MAX_STRIDE_FRAMES),
+            ("longest_px", 2, MAX_SIDE_PX),
+            ("hflip", 0, 1),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise BadInput(f"is {getattr(self, name):g}, wanted {least} to {most}", of="clips", field=name)
+        for name, least, most in (("crop_scale", 0.0, 1.0), ("crop_ratio", 0.01, 100.0)):
+            low, high = getattr(self, name)
+            if not (low > 0 and least <= low <= high <= most):
+                said = f"is {low:g} {high:g}, wanted {least:g} < low <= high <= {most:g}"
+                raise BadInput(said, of="clips", field=name)
+        with fields_named(frames="lengths"):
+            ClipLengths(frames=self.lengths or (1,), frames_per_s=self.frames_per_s)
         if self.short != "hold" and self.sampling != "dense":
             raise BadInput(f"--short is {self.short} and --sampling {self.sampling}, wanted dense, or hold")
         if self.lengths and not self.buckets:
@@ -78,14 +94,15 @@ class ClipSpec:
         lengths = self.lengths or (grid.frames,)
         if any(frames % grid.tubelet_frames for frames in lengths):
             raise BadInput(f"--lengths is {lengths}, wanted multiples of the {grid.tubelet_frames} frames of a cube")
-        size = ShortSide(
-            short_side_px=min(grid.height_px, grid.width_px),
-            multiple_px=grid.patch_px,
-            long_side_px=self.longest_px // grid.patch_px * grid.patch_px,
-        )
-        return BucketRule(
-            size=size, lengths=ClipLengths(frames=lengths, frames_per_s=self.frames_per_s), at_least=at_least
-        )
+        with fields_named(frames="lengths", short_side_px="size_px", long_side_px="longest_px"):
+            size = ShortSide(
+                short_side_px=min(grid.height_px, grid.width_px),
+                multiple_px=grid.patch_px,
+                long_side_px=self.longest_px // grid.patch_px * grid.patch_px,
+            )
+            return BucketRule(
+                size=size, lengths=ClipLengths(frames=lengths, frames_per_s=self.frames_per_s), at_least=at_least
+            )
 
     def policy(self, *, frames: int, height_px: int, width_px: int) -> ClipPolicy:
         """The clips of a model that takes so many frames. Raises BadRequest for a size or stride out of its limits."""

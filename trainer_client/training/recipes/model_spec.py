@@ -15,6 +15,8 @@ import torch
 import tyro
 
 from framefeed.errors import BadInput
+from framefeed.request import MAX_SIDE_PX
+from framefeed.spans import MAX_FRAMES
 from framefeed_models.attention import Backend
 from framefeed_models.attention_flash import PACKAGES
 from framefeed_models.block import VIT_STACKS, Activation, Checkpointing, DropPathRule, StackConfig
@@ -263,9 +265,13 @@ def decided(config: ModelConfig) -> ModelConfig:
 
 def _grid(preset: TubeletGrid, *, frames: int | None, size_px: int | None) -> TubeletGrid:
     """The preset's cubes over clips of these sizes. Raises BadInput, by the option, for one that they do not tile."""
-    for option, value, step in (("--frames", frames, preset.tubelet_frames), ("--size-px", size_px, preset.patch_px)):
-        if value is not None and (value < 1 or value % step):
-            wanted = f"a multiple of {step}" if value >= 1 and step > 1 else "at least 1"
+    for option, value, step, most in (
+        ("--frames", frames, preset.tubelet_frames, MAX_FRAMES),
+        ("--size-px", size_px, preset.patch_px, MAX_SIDE_PX),
+    ):
+        if value is not None and (not 1 <= value <= most or value % step):
+            fitting = f"a multiple of {step}" if value >= 1 and step > 1 else "at least 1"
+            wanted = f"at most {most}" if value > most else fitting
             raise BadInput(f"{option} is {value}, wanted {wanted}")
     height_px, width_px = (preset.height_px, preset.width_px) if size_px is None else (size_px, size_px)
     return replace(preset, frames=preset.frames if frames is None else frames, height_px=height_px, width_px=width_px)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
@@ -40,7 +41,7 @@ class Windows:
     """Videos are cut into windows of so many seconds, the samples; a clip starts at a random frame of one."""
 
     def __post_init__(self) -> None:
-        if not self.window_s > 0:
+        if not 0 < self.window_s < math.inf:
             raise BadInput(f"--window-s is {self.window_s:g}, wanted more than 0 seconds")
 
 
@@ -71,14 +72,14 @@ class Length:
     """All that is random follows from it: first weights, order, crops, flips, masks."""
 
     def __post_init__(self) -> None:
-        if self.batch_clips < 1:
-            raise BadInput(f"--batch-clips is {self.batch_clips}, wanted at least 1")
+        if not 1 <= self.batch_clips < 1 << 40:
+            raise BadInput(f"--batch-clips is {self.batch_clips}, wanted at least 1 and below 2**40")
         if not 0 <= self.seed < 1 << 64:
             raise BadInput(f"--seed is {self.seed}, wanted 0 to 2**64 - 1")
         if self.steps is None and self.epochs is None:
             raise BadInput("--steps and --epochs are both None, wanted one of them")
-        if self.steps is not None and self.steps < 1:
-            raise BadInput(f"--steps is {self.steps}, wanted at least 1")
+        if self.steps is not None and not 1 <= self.steps < 1 << 40:
+            raise BadInput(f"--steps is {self.steps}, wanted at least 1 and below 2**40")
         if self.epochs is not None and not 0 < self.epochs < 1e9:
             raise BadInput(f"--epochs is {self.epochs:g}, wanted more than 0 and below 1e9")
 

@@ -54,6 +54,7 @@ def _train(recipe: Recipe, compute: Compute) -> None:
     how.kernels.check(compute.device)
     if compute.passes.parallel.compiled and any(rule.pads for rule in what.rules):
         raise BadInput("--short pad: compiled blocks are made anew for each batch's lengths; wanted --compiled off")
+    compute.passes.rows_of(compute.ranks.share_of(what.length.batch_clips))
     data = open_data(what.data, how.root, what.mix)
     built = build(what, data)
     plan = feed_plan(recipe, built)

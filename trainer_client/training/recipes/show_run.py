@@ -63,6 +63,12 @@ class ShowRun:
             check_place(path, option="--out")
         if not 0.1 <= self.fps <= 240:
             raise BadInput(f"show run: --fps is {self.fps:g}, wanted 0.1 to 240")
+        if self.step < 0:
+            raise BadInput(f"show run: --step is {self.step}, wanted 0 or more")
+        if self.rank is not None and self.rank < 0:
+            raise BadInput(f"show run: --rank is {self.rank}, wanted 0 or more")
+        if any(row < 0 for row in self.rows):
+            raise BadInput(f"show run: --rows has {min(self.rows)}, wanted 0 or more")
         rebuilt = rebuild_step(self.folder, self.step, root=self.root, servers=self.servers)
         mine = self._rows_of_rank(rebuilt)
         drawn = [mine[row] for row in self._drawn(len(mine))]

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from framefeed.cli.help_page import columns_page
+from framefeed.cli.standard_streams import log_to_stdout
 from framefeed.cli.verbs import parse_options
 from framefeed.errors import BadInput
 from trainer_client.training.recipes.catalogue import RECIPES, about, find_recipe, makers
@@ -24,10 +28,11 @@ from trainer_client.training.recipes.run import train
 class Train:
     """Train a recipe; 'framefeed train --help' lists them."""
 
-    recipe: Recipe
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
 
     def run(self) -> None:
-        """Train it. Raises as `run.train` does."""
+        """Train it, whether or not anybody reads the log. Raises as `run.train` does."""
+        log_to_stdout()
         train(self.recipe)
 
     @classmethod

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 
 from framefeed.cli.top.measure import PAGE_INFO
-from framefeed.cli.top.pages import is_here
+from framefeed.page_place import is_here
 from framefeed.page_server import Page
 
 DECODE, TRAINER = "/targets/decode", "/targets/trainer"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
@@ -106,7 +108,11 @@ def metrics_page(registry: CollectorRegistry, *, host: str, port: int, ranks_her
         server = PageServer(host, port, get=lambda path: _page(registry, path, others))
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or error
-        raise BadInput(f"metrics: {host}:{port} cannot be taken ({why}); wanted a free port, or 0 for any") from None
+        if isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            said = f"{host} cannot be taken ({why}); wanted an address of this machine"
+            raise BadInput(said, of="metrics", field="metrics_host") from None
+        said = f"{port} of {host} cannot be taken ({why}); wanted a free port, or 0 for any"
+        raise BadInput(said, of="metrics", field="metrics_port") from None
     try:
         with ExitStack() as stack:
             if ranks_here:

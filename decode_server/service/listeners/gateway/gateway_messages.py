@@ -16,7 +16,6 @@ from decode_server.service.workers.sandbox import Sandbox
 
 MAX_DATAGRAM_BYTES = 1 << 18  # less than what a socket takes at once by default
 _BATCH_BYTES, _BATCH_MESSAGES = 1 << 16, 256
-_MESSAGE_BYTES = 64  # of one beside what it carries
 
 
 class ZmqSetup(Struct, frozen=True, array_like=True, tag=0):
@@ -158,16 +157,15 @@ _FROM_GATEWAY = msgspec.msgpack.Decoder(list[FromGateway])
 
 def pack_datagrams(messages: Sequence[FromFront] | Sequence[FromGateway]) -> Iterator[bytes]:
     """The messages in order, as many a datagram as are not too large together."""
-    batch: list[FromFront | FromGateway] = []
-    batch_bytes = 0
-    for message in messages:
-        if batch and (batch_bytes >= _BATCH_BYTES or len(batch) >= _BATCH_MESSAGES):
-            yield _ENCODER.encode(batch)
-            batch, batch_bytes = [], 0
-        batch.append(message)
-        batch_bytes += _size_bytes(message)
-    if batch:
-        yield _ENCODER.encode(batch)
+    if not messages:
+        return
+    packed = _ENCODER.encode(messages)
+    if len(messages) == 1 or (len(packed) <= _BATCH_BYTES and len(messages) <= _BATCH_MESSAGES):
+        yield packed
+        return
+    half = len(messages) // 2
+    yield from pack_datagrams(messages[:half])
+    yield from pack_datagrams(messages[half:])
 
 
 def unpack_from_front(datagram: memoryview) -> list[FromFront]:
@@ -178,16 +176,3 @@ def unpack_from_front(datagram: memoryview) -> list[FromFront]:
 def unpack_from_gateway(datagram: memoryview) -> list[FromGateway]:
     """Raises ValueError if it is nothing that a gateway says."""
     return _FROM_GATEWAY.decode(datagram)
-
-
-def _size_bytes(message: FromFront | FromGateway) -> int:
-    match message:
-        case Reply(header=header):
-            return _MESSAGE_BYTES + len(header)
-        case ClientCall(frames=frames):
-            return _MESSAGE_BYTES + sum(map(len, frames))
-        case SecretsPart(part=part):
-            return _MESSAGE_BYTES + len(part)
-        case Delivered(numbers=numbers):
-            return 9 * len(numbers)
-    return _MESSAGE_BYTES
