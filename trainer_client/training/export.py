@@ -139,9 +139,9 @@ class Export:
                 prefix = encoder_prefix(config).removesuffix("encoder.")
                 weights, config = encoder_weights(weights, prefix=prefix), config.mae
                 note = ", without CMAE-V's contrastive branch, which transformers does not have"
+            pixels = saved_pixels(path) or PIXEL_NORMS.get(str(options.get("pixel_norm")), IMAGENET)
         except ValueError as error:
             raise BadInput(f"export of {path}: {error}") from None
-        pixels = saved_pixels(path) or PIXEL_NORMS.get(str(options.get("pixel_norm")), IMAGENET)
         return _Trained(path=path, step=header.step, config=config, weights=weights, pixels=pixels, note=note)
 
     def _write(self, trained: _Trained) -> list[str]:

@@ -6,26 +6,30 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from framefeed.errors import BadInput
+from framefeed.new_folder import new_folder
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def only_user(folder: Path) -> Iterator[None]:
-    """Within it no other run has the folder, which is made if need be. Where files have no locks, that is only said.
+    """Within it no other run has the folder, which is made if need be, and goes again if nothing came to lie in it.
+
+    Where a file system has no locks, that is said, and it is as if nobody had it.
 
     Raises BadInput, at once, if another run has it, or if it cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise BadInput(f"--out {folder} cannot be used: {error.strerror}") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(new_folder(folder))
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise BadInput(f"--out {folder} cannot be used: {error.strerror}") from None
+        stack.callback(os.close, held)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -33,5 +37,3 @@ def only_user(folder: Path) -> Iterator[None]:
         except OSError as error:
             _log.warning("--out %s cannot be locked (%s): keep other runs out of it", folder, error.strerror)
         yield
-    finally:
-        os.close(held)

@@ -202,6 +202,9 @@ class Session:
         stored = self._resume(loop, self._latest) if self._latest else None
         if options.resume and not self._latest:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
+        if never := [step for step in options.skip_step if not loop.steps_done <= step < self._config.steps]:
+            which, at = ", ".join(map(str, never)), f"goes on at step {loop.steps_done} of {self._config.steps}"
+            self.tell(f"--skip-step {which} leaves nothing out: the run, numbered from 0, {at}")
         self._ranks.all_say("begins")  # a refused run leaves the folder's records as they are: no rank refuses any more
         if scoring is not None:
             scoring.begin(after=loop.steps_done if self._latest else None)

@@ -104,7 +104,10 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(tmp_path: Path) 
     torch.save({"framefeed_checkpoint": 2, "model": {}}, old := tmp_path / "old/step_000000007.pt")
     cut = save_run(tmp_path / "cut", TINY) and tmp_path / "cut/step_000000003/part_00000.safetensors"
     cut.write_bytes(cut.read_bytes()[:-1])
+    save_run(tmp_path / "torn", TINY)
+    (tmp_path / "torn/step_000000003/config.json").write_text("{")
     for checkpoint, form, complaint in (
+        (tmp_path / "torn", "framefeed", "configuration .*config.json cannot be read"),
         (tmp_path / "empty", "framefeed", "holds no checkpoint"),
         (tmp_path / "none", "framefeed", "does not exist"),
         (old, "framefeed", "is a single file, as earlier versions wrote them; wanted a run's folder"),
