@@ -19,6 +19,8 @@ _SEEDS = (0, 1, 2)
 _FEW_LABELS = ("steps=300",)
 # Captions that differ in one word alone are told apart once a batch has such a pair: of 32 clips, every fourth has one.
 _MANY_PAIRS = ("batch_clips=64", "steps=900")
+# An autoencoder begins to tell places apart after so many clips, and in fewer of them the more steps they make.
+_LONG_MASKED = ("batch_clips=16", "steps=5000")
 _PROBED = {"shape": "shape", "colour": "colour", "direction": ".", "speed": "speed", "size": "size"}  # and its table
 _PROBE_SPLITS: tuple[Split, Split] = ("train", "val")
 
@@ -129,7 +131,7 @@ def _probed(trials: Trials, run: Path) -> dict[str, float]:
 
 def _masked(trials: Trials) -> Path:
     """The masked autoencoder of two studies, trained by the first of them."""
-    return trials.runs / "mae" if "mae" in trials.curves else trials.train("mae", "mae_tiny", ".")
+    return trials.runs / "mae" if "mae" in trials.curves else trials.train("mae", "mae_tiny", ".", *_LONG_MASKED)
 
 
 def _told_direction(trials: Trials) -> Path:
