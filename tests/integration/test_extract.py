@@ -27,6 +27,7 @@ from tests.integration.made_roots import root_of_lengths, small_server
 from tests.integration.serving import Server, wait_until
 from trainer_client.extract.content import CONTENT
 from trainer_client.extract.extract import Extract
+from trainer_client.training.folder_lock import only_user
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -172,4 +173,12 @@ def test_what_does_not_fit_is_one_line(
     with pytest.raises(BadInput, match=line) as caught:
         extract(*options(model, root, "tcp://127.0.0.1:1", undisturbed, *more))
     assert "\n" not in str(caught.value)
+    assert shards(undisturbed) == before
+
+
+def test_a_folder_is_one_extractions_at_a_time(model: Path, root: Path, undisturbed: Path) -> None:
+    before = shards(undisturbed)
+    with only_user(undisturbed), pytest.raises(BadInput, match=r"--out .* is in use by another run"):
+        extract(*options(model, root, "tcp://127.0.0.1:1", undisturbed))
+    extract(*options(model, root, "tcp://127.0.0.1:1", undisturbed))
     assert shards(undisturbed) == before

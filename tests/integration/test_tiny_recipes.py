@@ -77,7 +77,9 @@ def test_a_runs_file_is_the_run_and_what_may_not_change_does_not(
     assert main([*again, "resume=true", "hflip=0.5"]) == 2
     assert "is of another run: hflip was 0.0 and is 0.5" in capsys.readouterr().err
     assert main([*again, "resume=true", "micro_clips=4", "skip_step=[3]"]) == 0
-    assert "resuming after step 6" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "resuming after step 6" in said
+    assert "--skip-step 3 leaves nothing out" in " ".join(said.split()), "it was taken before the checkpoint"
     line = json.loads((tmp_path / "again" / "changes.jsonl").read_text())
     assert (line["changes"], line["skip_steps"]) == ("micro_clips was None and is 4", [3])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from framefeed.errors import BadInput
+from framefeed.show_value import show_value
 from framefeed_models.classifier import Classifier
 from framefeed_models.dual_encoder import DualEncoder
 from framefeed_models.pixel_norm import PixelNorm
@@ -48,6 +49,11 @@ class Asked:
     data: DataSpec
     templates: tuple[str, ...] = ()
     relevancy: Path | None = None
+
+    def __post_init__(self) -> None:
+        for template in self.templates:
+            if "{}" not in template:
+                raise BadInput(f"template {show_value(template)} has no {{}}, wanted it where the class's name goes")
 
 
 def choose_scorer(subject: Subject, dataset: AnnotatedDataset, asked: Asked) -> Scorer:

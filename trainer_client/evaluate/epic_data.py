@@ -9,6 +9,7 @@ import numpy as np
 from framefeed.errors import BadInput
 from trainer_client.datasets.annotated import AnnotatedDataset
 from trainer_client.datasets.epic_kitchens import clips_file, read_clips, read_ids, read_sentences, sentences_file
+from trainer_client.datasets.numerals import whole_in
 from trainer_client.datasets.relevancy import load_relevancy, relevancy_of
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.class_scores import Subsets
@@ -42,9 +43,18 @@ def epic_subsets(spec: DataSpec, dataset: AnnotatedDataset) -> Subsets | None:
         return None
     people = read_ids(unseen, "participant_id")
     clips = read_clips(own)
-    try:
-        tail = {name: frozenset(map(int, read_ids(path, name))) for name, path in names.items()}
-    except ValueError as error:
-        raise BadInput(f"tail classes in {own.parent} are no numbers: {error}") from None
+    tail = {name: _tail(path, name, classes=len(dataset.classes[name])) for name, path in names.items()}
     unseen_N = np.array([clips[row].participant in people for row in dataset.rows.tolist()])
     return Subsets(tail=tail, unseen_N=unseen_N)
+
+
+def _tail(path: Path, name: str, *, classes: int) -> frozenset[int]:
+    try:
+        found = frozenset(map(whole_in, read_ids(path, name)))
+    except ValueError as error:
+        raise BadInput(f"tail classes {path} are no numbers: {error}") from None
+    if strange := sorted(found - set(range(classes))):
+        raise BadInput(f"tail classes {path} have {strange[0]}, wanted 0 to {classes - 1}")
+    if not found:
+        raise BadInput(f"tail classes {path} have none, wanted one at least")
+    return found

@@ -21,10 +21,10 @@ from framefeed.errors import BadInput, fields_named
 from framefeed.manifest import read_manifest
 from framefeed.new_file import check_place, write_whole
 from framefeed_models.dual_encoder import DualEncoder
-from trainer_client.datasets.class_file import find_class_file
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.spec import DataSpec
 from trainer_client.evaluate.choose_scorer import Asked, Subject, choose_scorer
+from trainer_client.evaluate.class_numbers import number_as_trained
 from trainer_client.evaluate.collect import collect
 from trainer_client.evaluate.model_file import ModelChoice, ScoredModel, open_model
 from trainer_client.evaluate.report import Report, Source, report_of, weights_said
@@ -105,8 +105,8 @@ class Eval:
             model = open_model(self.weights, self.model, compute.device)
             dataset = open_dataset(self.data, read_manifest(self.root))
             policy = self.views.policy(self.data.kind, model.grid)
-            if (classes := find_class_file(self.weights)) is not None and self.data.classes is None:
-                dataset.number_as(classes)
+            if self.data.classes is None:
+                number_as_trained(dataset, self.weights, model.model)
             subject = self._subject(model, Precision(self.precision, device=compute.device))
             asked = Asked(data=self.data, templates=self.templates, relevancy=self.relevancy)
             scorer = choose_scorer(subject, dataset, asked)

@@ -158,8 +158,14 @@ def zero_shot_scorer(
 ) -> Scorer:
     """A class is the mean of its name's features in all templates, of length 1 each and as a whole (LaViLa); classes
     are ranked by their product with the mean of the clip's views. EPIC-Kitchens' actions are named by verb and noun.
+
+    Raises BadInput for classes that have numbers alone, which say nothing of them.
     """
     is_epic = "action" in dataset.classes
+    for kind in ("verb", "noun") if is_epic else ("label",):
+        if all(name.isdecimal() for name in dataset.classes[kind]):
+            wanted = f"EPIC_100_{kind}_classes.csv beside them" if is_epic else "--data.classes, a file of names"
+            raise BadInput(f"{dataset.name} has numbers for the {kind} classes and no names to tell; wanted {wanted}")
     names = _action_names(dataset.classes) if is_epic else dataset.classes["label"]
 
     def texts_of(_: Found) -> Features:
@@ -284,7 +290,7 @@ def class_features(
     texts: Callable[[Sequence[str]], Features], names: Sequence[str], templates: Sequence[str]
 ) -> Features:
     """float64 (K, E) of length 1: the mean over templates, whose {} is the class's name."""
-    every = texts([template.format(name) for name in names for template in templates])
+    every = texts([template.replace("{}", name) for name in names for template in templates])
     return _unit(every.reshape(len(names), len(templates), -1).mean(axis=1))
 
 

@@ -33,6 +33,7 @@ _PUBLISHED: Mapping[Kind, tuple[Rule, int, int]] = {
     "class_folders": ("videomae_views", 5, 3),
     "ssv2": ("tsn_segments", 2, 3),
 }
+_WITH_WINDOWS = ("avion_views", "videomae_views", "tsn_segments", "lavila_dense")
 _STRIDED = ("avion_views", "videomae_views", "lavila_dense")
 
 
@@ -59,11 +60,15 @@ class ViewOptions:
 
     def policy(self, kind: Kind, grid: TubeletGrid, *, more_frames: int = 0) -> ClipPolicy:
         """The clips of a model whose encoder takes this grid, and `more_frames` for what is cut out of them. Raises
-        BadRequest for what the rule has not.
+        BadInput for windows of a rule that has none, BadRequest for what else it has not.
         """
         rule, windows, boxes = _PUBLISHED.get(kind, ("avion_sparse", 1, 1))
         rule = rule if self.rule == "auto" else self.rule
         windows = self.windows or (windows if self.rule == "auto" else 1)
+        if windows > 1 and rule not in _WITH_WINDOWS:
+            rules = f"{', '.join(_WITH_WINDOWS[:-1])} or {_WITH_WINDOWS[-1]}"
+            said = f"is {windows}, and the rule {rule} has one window of a sample; wanted 1, or {rules}"
+            raise BadInput(said, of="views", field="windows")
         boxes = self.boxes or boxes
         return ClipPolicy(
             sampling=self._sampling(rule, grid.frames + more_frames, windows),

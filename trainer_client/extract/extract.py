@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -44,6 +45,7 @@ from trainer_client.fleet.addresses import LOCAL
 from trainer_client.loader import ClipLoader, LoaderOptions
 from trainer_client.samples import Dataset
 from trainer_client.training.compute import Compute, ComputeOptions
+from trainer_client.training.folder_lock import only_user
 from trainer_client.training.precision import Precision, PrecisionName
 from trainer_client.training.processes import joined
 from trainer_client.training.ranks import Ranks
@@ -95,7 +97,7 @@ class ClipChoice:
             )
         else:
             spec = DataSpec(kind=self.kind, path=self.annotations, split=self.split, absent=self.absent)
-            found = open_dataset(spec, manifest)
+            found = open_dataset(spec, manifest, option="--absent")
         if not len(found):
             raise BadInput(f"{self.annotations or root} has no clip, wanted at least one")
         return found
@@ -172,12 +174,13 @@ class Extract:
             dataset = self.clips.dataset(read_manifest(self.root), self.root)
             policy = self.clips.policy(features)
             folder = ShardFolder(self.out, form, samples=len(dataset), shard_rows=self.shard_rows)
-            if ranks.rank == 0:
-                folder.open(self._identity(features, dataset, policy))
-            ranks.first_says("open")
-            for note in features.notes:
-                self._tell(note, compute)
-            self._extract(features, dataset, policy, folder, compute)
+            with only_user(self.out) if ranks.rank == 0 else nullcontext():
+                if ranks.rank == 0:
+                    folder.open(self._identity(features, dataset, policy))
+                ranks.first_says("open")
+                for note in features.notes:
+                    self._tell(note, compute)
+                self._extract(features, dataset, policy, folder, compute)
 
     def _identity(self, features: ClipFeatures, dataset: Dataset, policy: ClipPolicy) -> dict[str, object]:
         """All that decides what is in the shards."""

@@ -10,6 +10,7 @@ from framefeed.manifest import Manifest
 from framefeed.quarantine import Quarantine
 from trainer_client.samples import EvenWindows
 
+_LEAST_S = 1e-3
 _EDGE_S = 1e-6  # a window that ends so shortly before the video does reaches its end
 
 
@@ -23,10 +24,13 @@ class SlidingWindows(EvenWindows):
     def __init__(
         self, manifest: Manifest, *, window_s: float, stride_s: float, quarantine: Quarantine | None = None
     ) -> None:
-        """Raises BadInput for a length or a stride that is not positive."""
+        """Raises BadInput for a length or a stride that is none, or shorter than any frame is shown."""
         for name, value_s in (("window_s", window_s), ("stride_s", stride_s)):
             if not (math.isfinite(value_s) and value_s > 0):
                 raise BadInput(f"is {value_s:g}, wanted a positive number of seconds", of="windows", field=name)
+            if value_s < _LEAST_S:
+                why = f"is {value_s:g}, wanted at least {_LEAST_S:g} seconds: no frame is shorter"
+                raise BadInput(why, of="windows", field=name)
         count = partial(_count, window_s=window_s, stride_s=stride_s)
         super().__init__(manifest, window_s=window_s, stride_s=stride_s, count=count, quarantine=quarantine)
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from framefeed.errors import BadInput
+from framefeed.new_file import write_whole
 from framefeed_models.cmae import CMAEConfig
 from framefeed_models.pixel_norm import IMAGENET, PIXEL_NORMS, PixelNorm
 from framefeed_models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_header, read_whole
@@ -28,6 +29,9 @@ from framefeed_models.weights.recognise import saved_pixels
 from framefeed_models.weights.saved_model import save_for_transformers, save_model, why_not_transformers
 from framefeed_models.weights.traits import encoder_of
 from framefeed_models.weights.videomae import AnyVideoMAE
+from trainer_client.beside_weights import find_beside
+from trainer_client.datasets.class_file import CLASSES_NAME
+from trainer_client.text.narration_bpe import TOKENIZER_NAME
 from trainer_client.training.checkpoints import config_of, old_file
 from trainer_client.training.onnx_export.graphs import graphs_of
 from trainer_client.training.onnx_export.measured_clips import batches_for, check_root
@@ -82,17 +86,29 @@ class Export:
         names: tuple[str, ...] = ("config.json", "model.safetensors")
         if self.format == "onnx":
             names = tuple(f"{name}{end}" for name in _ONNX_FILES for end in (".onnx", ".int8.onnx"))
+        if self.part == "model":
+            names = (*names, *(path.name for path in self._beside()))
         if taken := [name for name in names if (self.out / name).exists()]:
             raise BadInput(f"--out {self.out} has a {' and a '.join(taken)} already; wanted a new folder")
         trained = self._trained(self._path())
         try:
             lines = self._write(trained)
+            if self.part == "model":
+                for path in self._beside():
+                    write_whole(self.out / path.name, path.read_bytes())
+        except OSError as error:
+            raise BadInput(f"--out {self.out} cannot be written: {error.strerror or error}") from None
         except ValueError as error:
             raise BadInput(f"export of {trained.path}: {error}") from None
         count = sum(tensor.numel() for tensor in trained.weights.values())
         first = f"{trained.path}: {count:,} weights after step {trained.step} to {self.out}{trained.note}"
         for line in (first, *lines):
             Console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _beside(self) -> list[Path]:
+        """What says which classes the model's numbers are, and which tokens: without it others guess."""
+        found = (find_beside(self.checkpoint, name) for name in (CLASSES_NAME, TOKENIZER_NAME))
+        return [path for path in found if path is not None]
 
     def _path(self) -> Path:
         path, wanted = self.checkpoint, "wanted a run's folder with step_*, or one of them"
@@ -123,9 +139,9 @@ class Export:
                 prefix = encoder_prefix(config).removesuffix("encoder.")
                 weights, config = encoder_weights(weights, prefix=prefix), config.mae
                 note = ", without CMAE-V's contrastive branch, which transformers does not have"
+            pixels = saved_pixels(path) or PIXEL_NORMS.get(str(options.get("pixel_norm")), IMAGENET)
         except ValueError as error:
             raise BadInput(f"export of {path}: {error}") from None
-        pixels = saved_pixels(path) or PIXEL_NORMS.get(str(options.get("pixel_norm")), IMAGENET)
         return _Trained(path=path, step=header.step, config=config, weights=weights, pixels=pixels, note=note)
 
     def _write(self, trained: _Trained) -> list[str]:

@@ -62,9 +62,15 @@ class Saver(Generic[InputsT]):
         """For how long the last save has kept training waiting."""
 
     def record(self, record: StepRecord) -> None:
-        """Take one step's numbers into the scores of the next checkpoint, which are means."""
+        """Take one step's numbers into the scores of the next checkpoint, which are means.
+
+        Raises BadInput, at the first step, for a metric that is none of them.
+        """
         if self._metric is not None and not self._metric.is_of_held_out and not record.skipped:
-            for name, value in {"loss": record.loss, **(record.parts or {})}.items():
+            values = {"loss": record.loss, **(record.parts or {})}
+            if self._metric.name not in values:
+                raise _unknown(self._metric, values)
+            for name, value in values.items():
                 self._scores[name].append(value)
 
     def keep_best(self, step: int, scores: Mapping[str, float], *, of: str) -> None:

@@ -7,7 +7,6 @@ what was changed when it was resumed. Ranks but the first write files of their o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -32,6 +31,7 @@ from trainer_client.loader import ClipLoader
 from trainer_client.training.best_score import Metric
 from trainer_client.training.checkpoints import Checkpoints, StoredRun, old_file
 from trainer_client.training.data_states import other_data
+from trainer_client.training.folder_lock import only_user
 from trainer_client.training.loop import Ending, Limits, NonFiniteStep, TrainLoop
 from trainer_client.training.processes import ranks_here
 from trainer_client.training.ranks import Ranks
@@ -171,7 +171,7 @@ class Session:
             if ranks.rank == 0:
                 self._check_folder()
                 self._make_folder(stack)
-                stack.enter_context(_only_user(options.out))
+                stack.enter_context(only_user(options.out))
                 self._checkpoints.clear_leftovers()
             self._checkpoints.token = ranks.first_says(self._checkpoints.token)
             self._latest = self._checkpoints.newest_whole(ranks, tell=self.tell)
@@ -202,6 +202,9 @@ class Session:
         stored = self._resume(loop, self._latest) if self._latest else None
         if options.resume and not self._latest:
             self.tell(f"nothing to resume in {options.out}: begins at step 0")
+        if never := [step for step in options.skip_step if not loop.steps_done <= step < self._config.steps]:
+            which, at = ", ".join(map(str, never)), f"goes on at step {loop.steps_done} of {self._config.steps}"
+            self.tell(f"--skip-step {which} leaves nothing out: the run, numbered from 0, {at}")
         self._ranks.all_say("begins")  # a refused run leaves the folder's records as they are: no rank refuses any more
         if scoring is not None:
             scoring.begin(after=loop.steps_done if self._latest else None)
@@ -363,19 +366,3 @@ def _told_only() -> Iterator[None]:
         yield
     except StorageFault as fault:
         _log.error("%s", fault)
-
-
-@contextmanager
-def _only_user(folder: Path) -> Iterator[None]:
-    """Within it no other run has the folder. Raises BadInput if one has; a file system without locks has it alone."""
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"--out {folder} is in use by another run; wanted another --out, or its end") from None
-        except OSError as error:
-            _log.warning("--out %s cannot be locked (%s): keep other runs out of it", folder, error.strerror)
-        yield
-    finally:
-        os.close(held)

@@ -57,7 +57,13 @@ def test_quarantined_spans_are_in_no_window() -> None:
     assert windows.quarantined_windows == 2
 
 
-@pytest.mark.parametrize(("window_s", "stride_s", "name"), [(0.0, 1.0, "--window-s"), (1.0, -1.0, "--stride-s")])
+@pytest.mark.parametrize(("window_s", "stride_s", "name"), [(1e-7, 1.0, "window_s"), (1.0, 1e-7, "stride_s")])
+def test_windows_closer_than_frames_are_refused(window_s: float, stride_s: float, name: str) -> None:
+    with pytest.raises(BadInput, match=f"{name} is 1e-07, wanted at least 0.001 seconds"):
+        SlidingWindows(manifest_of({"a": 1.0}, identity=""), window_s=window_s, stride_s=stride_s)
+
+
+@pytest.mark.parametrize(("window_s", "stride_s", "name"), [(0.0, 1.0, "window_s"), (1.0, -1.0, "stride_s")])
 def test_a_length_that_is_none_is_refused(window_s: float, stride_s: float, name: str) -> None:
     with pytest.raises(BadInput, match=f"{name} is .*, wanted a positive number"):
         SlidingWindows(manifest_of({"a": 1.0}, identity=""), window_s=window_s, stride_s=stride_s)

@@ -74,6 +74,12 @@ def test_labels_out_of_their_heads_range_are_refused_before_the_first_step(
     assert "\n" not in str(refused.value)
 
 
+def test_a_model_that_fits_in_no_memory_is_one_line() -> None:
+    made = built(changed(classify_tiny(**PLACES), f'heads={{"label": {10**13}}}'))
+    with pytest.raises(BadInput, match=r"recipe: the model does not fit in memory \(.*\); wanted a smaller one"):
+        made.task(kernels=Kernels(), device=torch.device("cpu"))
+
+
 @pytest.mark.parametrize("make", [contrastive_tiny, ranking_tiny, cmae_tiny])
 def test_a_task_that_compares_clips_wants_two_in_a_batch(make: Callable[..., Recipe]) -> None:
     with pytest.raises(BadInput, match="--batch-clips is 1, and this task compares the clips of a batch"):

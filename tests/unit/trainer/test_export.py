@@ -104,7 +104,10 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(tmp_path: Path) 
     torch.save({"framefeed_checkpoint": 2, "model": {}}, old := tmp_path / "old/step_000000007.pt")
     cut = save_run(tmp_path / "cut", TINY) and tmp_path / "cut/step_000000003/part_00000.safetensors"
     cut.write_bytes(cut.read_bytes()[:-1])
+    save_run(tmp_path / "torn", TINY)
+    (tmp_path / "torn/step_000000003/config.json").write_text("{")
     for checkpoint, form, complaint in (
+        (tmp_path / "torn", "framefeed", "configuration .*config.json cannot be read"),
         (tmp_path / "empty", "framefeed", "holds no checkpoint"),
         (tmp_path / "none", "framefeed", "does not exist"),
         (old, "framefeed", "is a single file, as earlier versions wrote them; wanted a run's folder"),
@@ -200,6 +203,24 @@ def test_the_pixels_of_the_training_go_with_a_folder_of_transformers(tmp_path: P
     said = json.loads((tmp_path / "hub" / "preprocessor_config.json").read_text())
     assert said["image_mean"] == [0.485, 0.456, 0.406]
     assert said["crop_size"] == {"height": 32, "width": 32}
+
+
+def test_what_says_the_classes_and_tokens_comes_with_the_whole_model(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", FLAT)
+    beside = {"classes.json": '{"label": ["ring", "cross"]}', "tokenizer.json": "{}"}
+    for name, text in beside.items():
+        (tmp_path / "run" / name).write_text(text)
+    (step,) = (tmp_path / "run").glob("step_*")
+    for number, source in enumerate((tmp_path / "run", step)):
+        out = tmp_path / f"out{number}"
+        Export(checkpoint=source, out=out).run()
+        assert {name: (out / name).read_text() for name in beside} == beside
+    Export(checkpoint=tmp_path / "run", out=tmp_path / "encoder", part="encoder").run()
+    assert {path.name for path in (tmp_path / "encoder").iterdir()} == {"config.json", "model.safetensors"}
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "classes.json").write_text("another model's")
+    with pytest.raises(BadInput, match=r"has a classes\.json already"):
+        Export(checkpoint=tmp_path / "run", out=tmp_path / "taken").run()
 
 
 def test_the_moving_average_is_exported_where_there_is_one(tmp_path: Path) -> None:

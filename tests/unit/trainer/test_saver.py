@@ -121,10 +121,12 @@ def test_the_best_by_a_mean_of_the_steps_stays(tmp_path: Path) -> None:
 
 def test_a_metric_that_no_step_has_is_refused(tmp_path: Path) -> None:
     loop = make_loop(steps=9)
-    saver = Saver(loop, kept_in(tmp_path), Rhythm(steps=2), metric=Metric.read("min:top1"))
-    loop.on_record.append(saver.record)
+    saver = Saver(loop, kept_in(tmp_path), Rhythm(steps=500), metric=Metric.read("min:top1"))
+    steps = list[int]()
+    loop.on_record += [lambda record: steps.append(record.step), saver.record]
     with pytest.raises(BadInput, match="--keep-best names top1, wanted one of loss"):
         loop.run(Limits(steps=9), stops=NoStops(), saves=saver)
+    assert steps == [1], "the first step says it, not the first checkpoint, hours later"
     for text in ("loss", "least:loss", "min:"):
         with pytest.raises(BadInput, match="wanted min:NAME or max:NAME"):
             Metric.read(text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from framefeed.errors import BadInput
-from framefeed.show_value import show_value
+from framefeed.show_value import one_line, show_value
 from framefeed_models.classifier import ClassifierConfig
 from framefeed_models.cmae import CMAEConfig
 from framefeed_models.dual_encoder import DualEncoderConfig
@@ -85,7 +86,12 @@ class Built:
         return SourcePolicies.of(own, *others) if others else own
 
     def task(self, *, kernels: Kernels, device: torch.device) -> Task[ClipInputs]:
-        """The task with fresh weights, by torch's generator. Raises BadInput for values that make none."""
+        """The task with fresh weights, by torch's generator. Raises BadInput for values that make none, and for a model
+        that does not fit in memory."""
+        with _in_memory():
+            return self._made(kernels, device)
+
+    def _made(self, kernels: Kernels, device: torch.device) -> Task[ClipInputs]:
         config, spec = kernels.on(self.model), self.what.task
         made: object
         if isinstance(spec, MaeSpec):
@@ -113,6 +119,17 @@ class Built:
             else:
                 made = ContrastiveTask(config, texts, device=device, norm=self.norm, local_loss=spec.local_loss)
         return cast("Task[ClipInputs]", made)  # what its prepare makes goes to its own rows and loss alone
+
+
+@contextmanager
+def _in_memory() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "t allocate memory" not in str(error):
+            raise
+        why = one_line(str(error).partition("\n")[0])
+        raise BadInput(f"recipe: the model does not fit in memory ({why}); wanted a smaller one") from None
 
 
 def build(what: What, data: RunData) -> Built:
