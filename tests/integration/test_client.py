@@ -398,7 +398,7 @@ def test_the_end_of_the_plan_is_the_end() -> None:
         ({"batch_clips": 0}, "batch_clips is 0"),
         (
             {"prefetch_bytes": 1000},
-            r"prefetch_bytes is 1000 bytes \(1 MiB\) for 1 rank, less than one batch of 4 clips of 384 bytes for each: ",
+            r"prefetch_bytes is 1000 bytes \(1 MiB\) for 1 rank, less than one batch of 4 clips of 384 bytes for each:",
         ),
         ({"inflight_bytes": 100}, r"inflight_bytes is 100 bytes \(1 MiB\) for 1 rank, less than one clip of 384 bytes"),
         ({"prefetch_batches": 0}, "prefetch_batches is 0"),
