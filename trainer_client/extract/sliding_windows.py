@@ -29,8 +29,8 @@ class SlidingWindows(EvenWindows):
             if not (math.isfinite(value_s) and value_s > 0):
                 raise BadInput(f"is {value_s:g}, wanted a positive number of seconds", of="windows", field=name)
             if value_s < _LEAST_S:
-                wanted = f"wanted at least {_LEAST_S:g} seconds: no frame is shorter"
-                raise BadInput(f"is {value_s:g}, {wanted}", of="windows", field=name)
+                why = f"is {value_s:g}, wanted at least {_LEAST_S:g} seconds: no frame is shorter"
+                raise BadInput(why, of="windows", field=name)
         count = partial(_count, window_s=window_s, stride_s=stride_s)
         super().__init__(manifest, window_s=window_s, stride_s=stride_s, count=count, quarantine=quarantine)
 
