@@ -9,6 +9,7 @@ they lie at. Two roots of one identity can serve one run; roots whose videos onl
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -207,11 +208,17 @@ def check_indexed(folder: Path, *, option: str = "--index") -> None:
         raise BadInput(f"root {folder} cannot be looked at: {error.strerror}; wanted storage that answers") from None
     if not there:
         raise BadInput(f"root {folder} is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'")
-    if not os.path.lexists(folder / MANIFEST_NAME):
+    try:
+        (folder / MANIFEST_NAME).lstat()
+    except FileNotFoundError:
         raise BadInput(
             f"root {folder} has no {MANIFEST_NAME}; run 'framefeed index {folder}' first, or name the folder of its "
             f"index with {option}"
-        )
+        ) from None
+    except OSError as error:  # which says nothing of whether there is one
+        closed = error.errno == errno.EACCES
+        wanted = f"a folder that user {os.geteuid()} may read" if closed else "storage that answers"
+        raise BadInput(f"root {folder} cannot be looked at: {error.strerror}; wanted {wanted}") from None
 
 
 def read_manifest(folder: Path, *, partial: bool = False) -> Manifest:

@@ -6,6 +6,8 @@ The forecast itself is pure: what a second of video cost in the samples, times t
 from __future__ import annotations
 
 import heapq
+import math
+import os
 import shutil
 import statistics
 import tempfile
@@ -19,10 +21,11 @@ from decode_server.chunking.chunk_run import Running, size_of
 from decode_server.chunking.chunk_workers import ChunkTask
 from decode_server.chunking.sampled_cost import SampledCost, durations_s, sample_costs
 from decode_server.chunking.transcode import CHUNK_EXTENSION, ChunkSettings
+from framefeed.cgroups import read_cpu_quota
 from framefeed.show_value import show_bytes
 
 _SAMPLE_VIDEOS, _SAMPLE_S = 12, 10
-_START_S = 2.0  # a run's own: its processes start, and its index is built
+_STARTS = 3  # one behind the other: the run, its chunkers, those who index
 _SHOWN_SLOWDOWN = 1.2
 _MANY = 8.0  # times what is usual
 _SPARE = 1.1  # of the room that the chunks take, for the index and what is in progress
@@ -39,7 +42,7 @@ class Length:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """What a run over `videos` will take and leave; `sampled` of them were tried, `unusable` others cannot be.
-    `slowdown` is how long a second of a CPU's work took in the samples.
+    `took_s` is of a machine that nobody else works on, `slowdown` how many times as long the samples took as it is now.
     """
 
     videos: int
@@ -55,30 +58,31 @@ class Forecast:
 
 
 def forecast_of(
-    lengths: Mapping[str, Length], samples: Mapping[str, SampledCost | str], *, jobs: int, start_s: float
+    lengths: Mapping[str, Length], samples: Mapping[str, SampledCost | str], *, jobs: int, cpus: float
 ) -> Forecast:
-    """What chunking all videos costs, from `samples` of some of them by name, `jobs` at a time; a process takes
-    `start_s` seconds to start. Videos that were sampled count for themselves, the others as the mean of those.
+    """What chunking all videos costs, from `samples` of some of them by name, `jobs` at a time on `cpus` CPUs. Videos
+    that were sampled count for themselves, the others as the mean of those.
     """
     usable = {video: cost for video, cost in samples.items() if isinstance(cost, SampledCost)}
     seconds = _known_seconds(lengths, usable)
     coded_s = sum(cost.record.duration_s for cost in usable.values()) or 1.0
     mean_code = sum(cost.code_cpu_s for cost in usable.values()) / coded_s
     mean_bytes = sum(cost.record.media_bytes for cost in usable.values()) / coded_s
-    mean_match = sum(cost.match_cpu_s for cost in usable.values()) / max(len(usable), 1)
+    mean_video = sum(cost.video_cpu_s for cost in usable.values()) / max(len(usable), 1)
     core_s: dict[str, float] = {}
     chunk_bytes = 0.0
     for video, long_s in seconds.items():
         cost = usable.get(video)
         sampled_s = cost.record.duration_s if cost else 0.0
         if cost is not None and sampled_s > 0:
-            core_s[video] = cost.match_cpu_s + cost.code_cpu_s * long_s / sampled_s
+            core_s[video] = cost.video_cpu_s + cost.code_cpu_s * long_s / sampled_s
             chunk_bytes += cost.record.media_bytes * long_s / sampled_s
         elif video not in samples:
-            core_s[video] = mean_match + mean_code * long_s
+            core_s[video] = mean_video + mean_code * long_s
             chunk_bytes += mean_bytes * long_s
-    spent_s = sum(cost.cpu_s for cost in usable.values())
-    slower = sum(cost.took_s for cost in usable.values()) / spent_s if spent_s else 1.0
+    start_s = min((cost.before_cpu_s for cost in usable.values()), default=0.0)
+    pace, crowd = _pace(list(usable.values())), max(jobs / cpus, 1.0)
+    slowdown = max(statistics.median([_slowdown(cost) for cost in usable.values()] or [1.0]) / crowd, 1.0)
     return Forecast(
         videos=len(lengths),
         sampled=len(usable),
@@ -86,11 +90,24 @@ def forecast_of(
         source_bytes=sum(length.source_bytes for length in lengths.values()),
         hours=sum(seconds.values()) / 3600,
         chunk_bytes=chunk_bytes,
-        core_s=sum(core_s.values()),
-        took_s=start_s + slower * _makespan_s(list(core_s.values()), jobs),
+        core_s=sum(core_s.values()) + start_s * (1 + (_STARTS - 1) * jobs),
+        took_s=crowd * (_STARTS * start_s + pace * _makespan_s(list(core_s.values()), jobs)),
         jobs=jobs,
-        slowdown=slower,
+        slowdown=slowdown,
     )
+
+
+def _pace(samples: Sequence[SampledCost]) -> float:
+    """Seconds by the clock for one of a CPU's, where nobody else wants it: more than one where storage is waited for.
+    The median, as one sample may have met anything.
+    """
+    paces = [(one.took_s - one.waited_s) / (one.match_cpu_s + one.code_cpu_s) for one in samples if one.code_cpu_s]
+    return max(statistics.median(paces or [1.0]), 1.0)
+
+
+def _slowdown(cost: SampledCost) -> float:
+    """How many times as long a sample took, since others had the CPUs."""
+    return cost.took_s / max(cost.took_s - cost.waited_s, 1e-9)
 
 
 def _known_seconds(lengths: Mapping[str, Length], usable: Mapping[str, SampledCost]) -> dict[str, float]:
@@ -147,7 +164,12 @@ def forecast(
         ]
         samples = {task.video: cost for task, cost in sample_costs(tasks, jobs=jobs)}
     refused |= {video: cost for video, cost in samples.items() if isinstance(cost, str)}
-    return forecast_of(lengths, {**refused, **samples}, jobs=jobs, start_s=_START_S), refused
+    return forecast_of(lengths, {**refused, **samples}, jobs=jobs, cpus=_cpus()), refused
+
+
+def _cpus() -> float:
+    """How many CPUs this process may use at once, by its affinity and its container's quota."""
+    return max(min(len(os.sched_getaffinity(0)), read_cpu_quota() or math.inf), 0.01)
 
 
 def _length(source: Path, told_s: float | str | None) -> Length:
@@ -174,7 +196,8 @@ def _spread(many: int, few: int) -> list[int]:
 
 def print_forecast(told: Forecast, console: Console, *, kept: int, out: Path | None) -> None:
     """Print a forecast, and whether there is room for it where `out` is to lie."""
-    shared = f", where a CPU's second takes {told.slowdown:.1f} s now" if told.slowdown >= _SHOWN_SLOWDOWN else ""
+    busy_min = told.took_s * told.slowdown / 60
+    shared = f"; {busy_min:.1f} min while others keep it as busy as now" if told.slowdown >= _SHOWN_SLOWDOWN else ""
     done = f", {kept} are done already" if kept else ""
     lines = [
         f"would chunk {told.videos} videos of {told.hours:.3f} h, {show_bytes(told.source_bytes)}{done}",

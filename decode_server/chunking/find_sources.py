@@ -48,8 +48,12 @@ def find_videos(sources: Sequence[Path], root: Path | None, rules: WalkRules | N
     rules = rules or WalkRules()
     found = Sources()
     for source in sources:
-        if not os.path.lexists(source):
-            raise BadInput(f"source {source} does not exist")
+        try:
+            source.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadInput(f"source {source} does not exist") from None
+        except OSError as error:  # which says nothing of whether it does
+            raise BadInput(f"source {source} cannot be looked at: {error.strerror}") from None
         if source.is_dir():
             _search(source, root, rules, found)
         else:

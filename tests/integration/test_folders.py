@@ -354,22 +354,38 @@ def _cost(*, duration_s: float, match_cpu_s: float, code_cpu_s: float, media_byt
 def test_a_forecast_is_the_samples_times_the_length_and_matching_is_paid_once_a_video() -> None:
     lengths = {str(n): Length(source_bytes=1000, duration_s=100.0) for n in range(4)}
     sample = _cost(duration_s=10.0, match_cpu_s=5.0, code_cpu_s=20.0, media_bytes=50)
-    told = forecast_of(lengths, {"0": sample, "3": sample}, jobs=2, start_s=1.0)
+    told = forecast_of(lengths, {"0": sample, "3": sample}, jobs=2, cpus=2)
     assert told.hours == pytest.approx(400 / 3600)
     assert told.chunk_bytes == pytest.approx(4 * 500)
     assert told.core_s == pytest.approx(4 * (5 + 200))
-    assert told.took_s == pytest.approx(1.0 + 2 * 2 * (5 + 200))
+    assert told.took_s == pytest.approx(2 * 2 * (5 + 200))
     short = {"0": Length(source_bytes=10, duration_s=None)}
     whole = forecast_of(
-        short, {"0": _cost(duration_s=3.0, match_cpu_s=1.0, code_cpu_s=6.0, media_bytes=9)}, jobs=8, start_s=0.0
+        short, {"0": _cost(duration_s=3.0, match_cpu_s=1.0, code_cpu_s=6.0, media_bytes=9)}, jobs=8, cpus=8
     )
     assert (whole.chunk_bytes, whole.core_s) == (9, 7)
-    assert forecast_of(lengths, {"0": "its codec is unknown"}, jobs=1, start_s=1.0).unusable == 1
+    assert forecast_of(lengths, {"0": "its codec is unknown"}, jobs=1, cpus=1).unusable == 1
     lengths["0"] = Length(source_bytes=1000, duration_s=36_000.0)
     framed = replace(sample, record=replace(sample.record, timeline_s=100.0))
-    told = forecast_of(lengths, {"0": framed, "3": framed}, jobs=2, start_s=1.0)
+    told = forecast_of(lengths, {"0": framed, "3": framed}, jobs=2, cpus=2)
     assert told.hours == pytest.approx(400 / 3600), "one wrong time stamp in a head makes no hours"
     assert told.core_s == pytest.approx(4 * (5 + 200))
+
+
+def test_a_forecast_is_of_a_machine_of_its_own_and_tells_what_others_make_of_it_now() -> None:
+    """Opening is a video's cost, starting a process's; who waits for a CPU that others have works no longer."""
+    lengths = {str(n): Length(source_bytes=1000, duration_s=100.0) for n in range(4)}
+    alone = _cost(duration_s=10.0, match_cpu_s=5.0, code_cpu_s=20.0, media_bytes=50)
+    alone = replace(alone, open_cpu_s=3.0, took_s=25.0, before_cpu_s=1.5)
+    calm = forecast_of(lengths, {"0": alone, "3": replace(alone, before_cpu_s=40.0)}, jobs=2, cpus=2)
+    assert calm.core_s == pytest.approx(4 * (5 + 3 + 200) + 1.5 * 5)
+    assert calm.took_s == pytest.approx(3 * 1.5 + 2 * (5 + 3 + 200))
+    assert calm.slowdown == 1.0
+    crowded = replace(alone, took_s=75.0, waited_s=50.0)
+    busy = forecast_of(lengths, {"0": crowded, "3": crowded}, jobs=2, cpus=2)
+    assert (busy.took_s, busy.slowdown) == pytest.approx((calm.took_s, 3.0))
+    few = forecast_of(lengths, {"0": crowded, "3": crowded}, jobs=2, cpus=1)
+    assert (few.took_s, few.slowdown) == pytest.approx((2 * calm.took_s, 1.5)), "the run is in its own way, too"
 
 
 @pytest.mark.parametrize("jobs", [0, -1])

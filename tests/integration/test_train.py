@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +34,9 @@ SMALL = (
     *("--batch-clips", "2", "--mask-ratio", "0.5", "--lr", "1e-3", "--steps", "100000", "--prefetch-batches", "2"),
     *("--device", "cpu", "--precision", "fp32", "--threads", "1", "--log-every", "1", "--metrics-port", "0"),
 )
+
+
+F_SETPIPE_SZ = 1031
 
 
 class Trainer:
@@ -258,3 +263,19 @@ def test_a_run_that_begins_before_its_servers_finds_them_in_their_folder(root: P
             trainer.wait_for_step(trainer.wait_for_step(1) + 20)
             _, steps = trainer.stop(signal.SIGTERM)
         assert len(losses(tmp_path / "out")) == steps
+
+
+@pytest.mark.slow
+def test_a_log_that_nobody_reads_stops_no_training(root: Path, server: Server, tmp_path: Path) -> None:
+    """A pipe of 4 KiB whose reader stands: lines are left out, and counted on stderr, and all steps are taken."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
+    options = ("--servers", server.endpoint, "--out", str(tmp_path / "run"), *SMALL, "--steps", "100")
+    command = [sys.executable, *TRAIN, str(root), *options]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writer)
+    os.close(reader)
+    assert done.returncode == 0, done.stderr
+    assert "framefeed: stdout is not read: lines are left out until it is" in done.stderr
+    assert "lines of log were lost: stdout did not take them" in done.stderr
+    assert json.loads((tmp_path / "run/summary.json").read_text())["last_step"] == 100

@@ -15,6 +15,7 @@ from framefeed.errors import BadInput
 HEADROOM = 1.1  # times the demand that is measured: it varies by clip
 STARVED = 0.02  # share of its time that the worst rank may wait
 CALM_S, SETTLE_S = 300.0, 30.0
+_MOST_NEEDED = 1e6  # more than any bounds
 CAUSES = ("starved", "not_needed", "enough", "calm", "settling", "elsewhere", "unknown", "bounds")
 # What more servers help against: full threads or fronts, or some that are gone (framefeed.cli.top.verdict).
 _HELPED = frozenset({"decode_bound", "front_bound", "no_server", "faulty_server"})
@@ -97,8 +98,10 @@ def _needed(past: Past, now: Signals) -> int:
         return past.wanted
     if not now.could_clips_s or not now.servers:
         return past.wanted + 1 if now.verdict in _HELPED else past.wanted
-    each_clips_s = now.could_clips_s / now.servers
-    return max(math.ceil(HEADROOM * now.demand_clips_s / each_clips_s), 1)
+    needed = HEADROOM * now.demand_clips_s * now.servers / now.could_clips_s
+    if math.isnan(needed):  # of rates that are none
+        return past.wanted
+    return max(math.ceil(min(needed, _MOST_NEEDED)), 1)  # first: a supply near 0 makes it infinite
 
 
 def _choose(limits: FleetLimits, past: Past, now: Signals, *, needed: int, most_lately: int) -> tuple[int, str, str]:

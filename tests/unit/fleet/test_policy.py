@@ -38,6 +38,16 @@ def first(now: Signals, wanted: int = 2, limits: FleetLimits = LIMITS) -> Decisi
     return decide(limits, Past(wanted=wanted, since_s=now.at_s - 1000), now)[0]
 
 
+@pytest.mark.parametrize("could", [5e-324, 1e-300, 1e300, math.inf, math.nan])
+@pytest.mark.parametrize("demand", [0.0, 1e15, math.inf, math.nan])
+def test_no_rate_that_a_page_can_say_ends_the_fleet_s_keeper(could: float, demand: float) -> None:
+    now = Signals(at_s=0, servers=2, verdict="decode_bound", starvation=0.5, demand_clips_s=demand, could_clips_s=could)
+    decision = first(now)
+    assert LIMITS.least <= decision.wanted <= LIMITS.most
+    if math.isnan(demand) or math.isnan(could):
+        assert decision.change == 0
+
+
 @pytest.mark.parametrize(
     ("now", "wanted", "cause"),
     [

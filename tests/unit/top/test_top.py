@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +26,7 @@ from framefeed.server_entry import host_id
 from tests.unit.deploy.test_targets import enter
 
 TEXT = "text/plain; version=0.0.4"
+_TOP = (sys.executable, "-m", "framefeed.cli", "top")
 _QUICK = ("--every-s", "0.2", "--page-s", "5")
 
 
@@ -284,3 +288,30 @@ def test_pages_are_read_at_once_and_in_order(trainer: str) -> None:
     pages.close()
     assert [page.url for page in look.pages] == [f"{trainer}/metrics", "http://127.0.0.1:1/metrics"]
     assert [bool(page.trouble) for page in look.pages] == [False, True]
+
+
+@pytest.mark.parametrize("lacking", ["stdin", "stdout", "stderr"])
+def test_the_screen_wants_all_three_streams_to_be_a_terminal(lacking: str) -> None:
+    """Keys come from the first and the picture goes to the last: `2> log` would show nothing, and say nothing."""
+    master, terminal = os.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+    try:
+        with tempfile.TemporaryFile() as plain:
+            streams[lacking] = plain.fileno()
+            done = subprocess.run([*_TOP, "127.0.0.1:9"], **streams, timeout=60, check=False)  # type: ignore[call-overload]
+            plain.seek(0)
+            said = plain.read() if lacking == "stderr" else os.read(master, 4096)
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert done.returncode == 2
+    assert f"the live screen needs a terminal, {lacking} is none".encode() in said
+
+
+def test_a_stream_whose_encoding_lacks_a_sign_has_it_escaped() -> None:
+    quiet = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    options = ("--once", "--every-s", "0.2")
+    with serve(lambda: (200, 'framefeed_server_threads{socket="0"} 4\n')) as url:
+        done = subprocess.run([*_TOP, url, *options], env=quiet, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"\u2013" in done.stdout
