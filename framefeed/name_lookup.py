@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as NotYet
 
 from framefeed.show_value import show_value
 
-Place = tuple[socket.AddressFamily, tuple[str | int, ...]]
+Place = tuple[socket.AddressFamily, tuple[str | int | bytes, ...]]
 """What a socket is made for, and connected to."""
 LookUp = Callable[[str, int], list[Place]]
 """Where a TCP port of a host is; blocks, raises OSError."""

@@ -67,10 +67,10 @@ class ClipSpec:
         ):
             if not least <= getattr(self, name) <= most:
                 raise BadInput(f"is {getattr(self, name):g}, wanted {least} to {most}", of="clips", field=name)
-        for name, least, most in (("crop_scale", 0.0, 1.0), ("crop_ratio", 0.01, 100.0)):
+        for name, lowest, highest in (("crop_scale", 0.0, 1.0), ("crop_ratio", 0.01, 100.0)):
             low, high = getattr(self, name)
-            if not (low > 0 and least <= low <= high <= most):
-                said = f"is {low:g} {high:g}, wanted {least:g} < low <= high <= {most:g}"
+            if not (low > 0 and lowest <= low <= high <= highest):
+                said = f"is {low:g} {high:g}, wanted {lowest:g} < low <= high <= {highest:g}"
                 raise BadInput(said, of="clips", field=name)
         with fields_named(frames="lengths"):
             ClipLengths(frames=self.lengths or (1,), frames_per_s=self.frames_per_s)
