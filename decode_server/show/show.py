@@ -138,7 +138,7 @@ class Show:
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else () if value is None else (value,):
                 if not least <= number <= most:
-                    raise BadInput(f"has {number}, wanted {least} to {most}", of="show", field=name)
+                    raise BadInput(f"is {number}, wanted {least} to {most}", of="show", field=name)
 
     def wanted(self, library: Library) -> list[ClipRequest]:
         """The requests that the options say."""

@@ -398,9 +398,9 @@ def test_the_end_of_the_plan_is_the_end() -> None:
         ({"batch_clips": 0}, "batch_clips is 0"),
         (
             {"prefetch_bytes": 1000},
-            "prefetch_bytes is 1000 for 1 rank, less than one batch of 4 clips of 384 bytes for each: wanted at",
+            r"prefetch_bytes is 1000 bytes \(1 MiB\) for 1 rank, less than one batch of 4 clips of 384 bytes for each:",
         ),
-        ({"inflight_bytes": 100}, "inflight_bytes is 100 for 1 rank, less than one clip of 384 bytes"),
+        ({"inflight_bytes": 100}, r"inflight_bytes is 100 bytes \(1 MiB\) for 1 rank, less than one clip of 384 bytes"),
         ({"prefetch_batches": 0}, "prefetch_batches is 0"),
         ({"rank": 3, "world_size": 2}, "rank is 3 of 2"),
         ({"order": "window:4", "rank": 1, "world_size": 2}, "order is 'window:4' and world_size is 2, wanted 'strict'"),

@@ -173,7 +173,10 @@ def test_five_by_three_views_are_averaged_plainly(root: Path, server: Server) ->
     ("change", "line"),
     [
         (("--data.split", "test", "--data.path", "FOLDER"), "has none of test.csv"),
-        (("--views.windows", "2", "--views.rule", "avion_sparse"), "rule avion_sparse has no views"),
+        (
+            ("--views.windows", "2", "--views.rule", "avion_sparse"),
+            "and the rule avion_sparse has one window of a sample",
+        ),
         (("--model.pixels", "grey"), "--pixels is 'grey'"),
         (("--tokenizer", "FOLDER/labels.jsonl"), "tokenizer .* is none"),
     ],

@@ -9,7 +9,7 @@ import torch
 
 from framefeed.errors import BadInput
 from framefeed_models.pixel_norm import IMAGENET
-from tests.integration.made_roots import root_of_lengths
+from tests.integration.made_roots import root_of_shapes
 from tests.unit.trainer.small_tasks import CPU, GRID, TASKS
 from trainer_client.training.onnx_export.graphs import graphs_of
 from trainer_client.training.onnx_export.measured_clips import batches_for, check_root
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 def test_clips_of_a_small_root_are_each_measured_once(tmp_path: Path) -> None:
-    root = root_of_lengths(tmp_path, {"a": 60, "b": 90, "c": 45})
+    root = root_of_shapes(tmp_path, {"a": (64, 48)}, frames=270)
     model = TASKS["classify"](CPU).model.eval()
     (graph,) = graphs_of(model, model.config, IMAGENET)
     batches, told = batches_for(graph, GRID, root)

@@ -157,7 +157,7 @@ def test_a_folder_or_port_in_use_and_a_checkpoint_of_another_run_are_one_line_of
         behind = str(port - 1)  # rank 1's is one more than rank 0's
         refused = {
             r"rank 0: --out .* is in use by another run; wanted another --out, or its end": resume,
-            rf"rank 1: metrics: 127\.0\.0\.1:{port} cannot be taken": (*resume, "--metrics-port", behind),
+            rf"rank 1: --metrics-port {port} of 127\.0\.0\.1 cannot be taken": (*resume, "--metrics-port", behind),
             r"rank [01]: checkpoint .* is of another run: frames was 2 and is 4": (
                 *resume,
                 "--frames",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from framefeed.request import ClipRequest
+from framefeed.wire import ClipReply
 from trainer_client.fleet.poison_detection import PoisonDetection
 
 _REMEMBERED = 4096  # attempts given up whose late reply is still told from a duplicate
@@ -84,6 +85,10 @@ class Wanted:
     def asked(self) -> list[str]:
         """The servers that it is awaited from."""
         return [attempt.url for attempt in self.open if attempt.stage is not Stage.CANCELLED]
+
+    def is_whole(self, reply: ClipReply, *, pixel_bytes: int) -> bool:
+        """Whether an answer has its bytes and its frames."""
+        return pixel_bytes == self.clip_bytes and len(reply.info.pts_s) == self.request.sampling.frames
 
     def __str__(self) -> str:
         return f"{self.request.video} [{self.request.start_s:g}, {self.request.end_s:g}) s"

@@ -121,15 +121,10 @@ class Dispatch:
         assert ticket not in self._clips.wanted
         if not self._clips.wanted:
             self._watchdog.progress(now_s)
-        wanted = Wanted(
-            ticket=ticket,
-            request=request,
-            clip_bytes=request.clip_bytes,
-            key=part_key(request, part_s=self._limits.affinity_part_s),
-            wanted_s=now_s,
-        )
         self.lives.wanted(ticket, now_s)
-        self._clips.add(wanted)
+        key = part_key(request, part_s=self._limits.affinity_part_s)
+        clip_bytes = request.clip_bytes
+        self._clips.add(Wanted(ticket=ticket, request=request, clip_bytes=clip_bytes, key=key, wanted_s=now_s))
 
     def joined(self, url: str, *, now_s: float) -> None:
         """A server may be used from now on, once a connection to it stands."""
@@ -173,9 +168,7 @@ class Dispatch:
             self._unawaited(url, reply, now_s=now_s)
         elif isinstance(reply, ErrorReply):
             self._refused(attempt, reply, now_s)
-        elif pixel_bytes != attempt.wanted.clip_bytes or (
-            len(reply.info.pts_s) != attempt.wanted.request.sampling.frames
-        ):
+        elif not attempt.wanted.is_whole(reply, pixel_bytes=pixel_bytes):
             self.malformed(url, reply.attempt, now_s=now_s)
         elif attempt.wanted.done:
             self._superseded(attempt, now_s)

@@ -199,9 +199,7 @@ class Session:
         loop raises.
         """
         options, summary = self._options, Summary()
-        stored = self._resume(loop, self._latest) if self._latest else None
-        if options.resume and not self._latest:
-            self.tell(f"nothing to resume in {options.out}: begins at step 0")
+        stored = self._resumed(loop)
         if never := [step for step in options.skip_step if not loop.steps_done <= step < self._config.steps]:
             which, at = ", ".join(map(str, never)), f"goes on at step {loop.steps_done} of {self._config.steps}"
             self.tell(f"--skip-step {which} leaves nothing out: the run, numbered from 0, {at}")
@@ -316,6 +314,14 @@ class Session:
         loop.load_state(stored)
         self.tell(f"resuming after step {loop.steps_done}: {path}{f'; {stored.changes}' if stored.changes else ''}")
         return stored
+
+    def _resumed(self, loop: TrainLoop[InputsT]) -> StoredRun | None:
+        """What the run goes on from, if there is anything."""
+        if self._latest:
+            return self._resume(loop, self._latest)
+        if self._options.resume:
+            self.tell(f"nothing to resume in {self._options.out}: begins at step 0")
+        return None
 
     def _check_folder(self) -> None:
         options, earlier, old = self._options, self._checkpoints.earlier(), old_file(self._options.out)

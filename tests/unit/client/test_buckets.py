@@ -82,7 +82,7 @@ def test_a_clip_is_as_long_as_its_sample_has_the_time_for(seconds: float, wanted
 
 @pytest.mark.parametrize(
     ("frames", "per_s", "message"),
-    [((), 8, "frames are \\(\\)"), ((8, 4), 8, "that grow"), ((0,), 8, "from 1 to"), ((4,), 0, "frames_per_s is 0")],
+    [((), 8, "frames is \\(\\)"), ((8, 4), 8, "that grow"), ((0,), 8, "from 1 to"), ((4,), 0, "frames_per_s is 0")],
 )
 def test_lengths_that_are_none_are_refused(frames: tuple[int, ...], per_s: float, message: str) -> None:
     with pytest.raises(BadInput, match=message):

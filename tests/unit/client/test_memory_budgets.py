@@ -50,9 +50,14 @@ def test_however_little_there_is_a_rank_gets_a_batch_and_a_clip() -> None:
 def test_a_given_budget_that_does_not_hold_them_for_all_ranks_is_one_line() -> None:
     batches = 8 * 64 * CLIP_BYTES
     assert budgets(8, prefetch=batches).prefetch_bytes == 64 * CLIP_BYTES
-    with pytest.raises(BadInput, match=rf"prefetch_bytes is {batches - 1} for 8 ranks of this node.*least {batches}$"):
+    with pytest.raises(
+        BadInput,
+        match=rf"prefetch_bytes is {batches - 1} bytes .* for 8 ranks of this node.*least {batches} bytes \(\d+ MiB\)$",
+    ):
         budgets(8, prefetch=batches - 1)
-    with pytest.raises(BadInput, match=rf"inflight_bytes is {CLIP_BYTES} for 2 ranks .* one clip of {CLIP_BYTES} b"):
+    with pytest.raises(
+        BadInput, match=rf"inflight_bytes is {CLIP_BYTES} bytes \(3 MiB\) for 2 ranks .* one clip of {CLIP_BYTES} b"
+    ):
         budgets(2, inflight=CLIP_BYTES)
     assert budgets(1, inflight=CLIP_BYTES).inflight_bytes == CLIP_BYTES
 

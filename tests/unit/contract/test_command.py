@@ -26,7 +26,7 @@ def _framefeed(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             "framefeed: serve: missing ROOT (Folder of videos, made by 'framefeed chunk' or indexed by ",
         ),
         (["show", "."], "framefeed: root . has no framefeed.manifest.jsonl; run 'framefeed index .' first"),
-        (["show", ".", "--out", "a.gif"], "framefeed: show: out is a.gif, wanted a file ending in .png or .mp4"),
+        (["show", ".", "--out", "a.gif"], "framefeed: --out is a.gif, wanted a file ending in .png or .mp4"),
         (["serve", "nowhere"], "framefeed: root nowhere is not a folder; wanted one made by 'framefeed chunk'"),
         (["serve", "."], "framefeed: root . has no framefeed.manifest.jsonl; run 'framefeed index .' first"),
         (["index", "nowhere"], "framefeed: root nowhere is not a folder; wanted a folder of chunk folders or video"),
