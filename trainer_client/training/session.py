@@ -52,8 +52,9 @@ _log = logging.getLogger(__name__)
 RUN_NAME = "run.json"
 CHANGES_NAME = "changes.jsonl"
 # What of all that decides the weights may be otherwise when a run goes on: the cures of steps that are not finite, and
-# how long it is.
-MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm", "steps", "epochs"})
+# how long it is. Those in one pair are said one instead of the other.
+CHANGE_TOGETHER = (("lr", "base_lr"), ("clip_norm",), ("steps", "epochs"))
+MAY_CHANGE = frozenset(name for names in CHANGE_TOGETHER for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class SessionOptions:
     resume: bool = False
     """Go on after the newest checkpoint in --out, if there is one. What decides the weights has to be as it was, but
     for --lr, --base-lr, --clip-norm and --steps or --epochs, which lengthen a run: the learning rate goes on along the
-    longer curve. How the run computes and is fed may be otherwise."""
+    longer curve. Those that are not given stay the run's own. How the run computes and is fed may be otherwise."""
     skip_step: tuple[int, ...] = ()
     """Steps, numbered from 0, that are not taken: what OUT/skipped_steps.jsonl names, say."""
     max_skipped: int = 10

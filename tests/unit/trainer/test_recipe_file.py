@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from framefeed.cli.command import main
 from framefeed.errors import BadInput
+from tests.unit.trainer.stored_runs import kept_in, save
 from trainer_client.training.recipes.catalogue import RECIPES, find_recipe, makers
 from trainer_client.training.recipes.mae import mae
 from trainer_client.training.recipes.overrides import changed, fields_of, paths_of, plain, rebuilt
 from trainer_client.training.recipes.recipe import Recipe, decides, runs
 from trainer_client.training.recipes.recipe_file import read_recipe, write_recipe
 from trainer_client.training.recipes.train import Train
+from trainer_client.training.run_state import TrainState
 
 PLACES = {"root": Path("root"), "out": Path("run")}
 RECIPE = changed(
@@ -65,6 +68,35 @@ def test_any_field_can_be_changed_by_any_end_of_its_path(tmp_path: Path) -> None
     assert fields_of(new.what.task)["mask_ratio"] == 0.5
     assert new.how.session.out == Path("/tmp/a=b")
     assert new.how.feed == RECIPE.how.feed
+
+
+@pytest.mark.parametrize(
+    ("typed", "length", "rates"),
+    [
+        ((), (6, 3.0), (None, 0.5, 2.0)),  # the checkpoint's steps, which are its epochs'
+        (("--epochs", "5"), (None, 5.0), (None, 0.5, 2.0)),
+        (("what.length.steps=40",), (40, None), (None, 0.5, 2.0)),
+        (("--lr=0.25", "--clip-norm", "1"), (6, 3.0), (0.25, 1.5e-4, 1.0)),
+    ],
+)
+def test_what_a_run_that_resumes_is_not_told_stays_its_own(
+    typed: tuple[str, ...], length: tuple[int | None, float | None], rates: tuple[float | None, ...], tmp_path: Path
+) -> None:
+    own = {"steps": 6, "epochs": 3.0, "lr": None, "base_lr": 0.5, "clip_norm": 2.0}
+    kept = kept_in(tmp_path / "run", **own)
+    save(kept, TrainState(step=6, tensors={"model.w": torch.zeros(1)}, data={}))
+    damaged = tmp_path / "run" / "step_000000009"
+    damaged.mkdir()
+    (damaged / "checkpoint.json").write_text("{")
+    command = ["mae", "/r", "--out", str(tmp_path / "run"), "--resume", *typed]
+    what = Train.parse(command).recipe.what
+    assert (what.length.steps, what.length.epochs) == length
+    assert (what.learning.lr, what.learning.base_lr, what.learning.clip_norm) == rates
+    begun = Train.parse([word for word in command if word != "--resume"]).recipe
+    assert begun.what.length.steps != 6  # only what resumes looks
+    write_recipe(tmp_path / "mine.json", changed(begun, "steps=7", "epochs=null"))
+    again = Train.parse([str(tmp_path / "mine.json"), "--resume"]).recipe
+    assert again.what.length.steps == 7  # a file says it
 
 
 def test_fields_that_only_fit_together_change_together() -> None:
