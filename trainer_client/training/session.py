@@ -44,7 +44,7 @@ from trainer_client.training.watch.health import Health
 from trainer_client.training.watch.run_cost import cost_of
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
 from trainer_client.training.watch.train_log import TrainLog
-from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
+from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page, status_line
 from trainer_client.training.watch.train_summary import SUMMARY_NAME, Summary
 
 _log = logging.getLogger(__name__)
@@ -180,6 +180,7 @@ class Session:
             port = options.metrics_port and options.metrics_port + ranks.rank
             page = metrics_page(self.registry, host=options.metrics_host, port=port, ranks_here=ranks_here())
             self.metrics_url = stack.enter_context(page)
+            self.tell(status_line(self.metrics_url))
             self._stack = stack.pop_all()
         return self
 
