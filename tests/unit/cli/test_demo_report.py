@@ -42,5 +42,5 @@ def test_the_summary_says_why_the_run_ended(ending: str, done: int, says: str) -
     said = io.StringIO()
     ended = why_ended(body, steps=960, seconds=60.0)
     print_summary(Console(file=said, width=200), body, chunks=[{"state": "whole"}], killed="", ended=ended)
-    (line,) = [line for line in said.getvalue().splitlines() if line.startswith("ended")]
+    (line,) = [line for line in said.getvalue().splitlines() if line.strip().startswith("ended")]
     assert line.split(maxsplit=1)[1].strip() == says
