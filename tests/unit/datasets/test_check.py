@@ -101,7 +101,9 @@ def test_rows_that_no_training_takes_are_not_usable(
         with pytest.raises(BadInput, match=re.escape(name)):
             open_dataset(spec, read_manifest(root))
         return
-    (sample,) = open_dataset(spec, read_manifest(root))
+    dataset = open_dataset(spec, read_manifest(root))
+    assert len(dataset) == 1
+    sample = dataset[0]
     assert isinstance(sample.target, Annotation)
     assert bool(sample.target.texts) is (name in ("texts.csv", "blanks.jsonl"))
     assert not sample.target.labels

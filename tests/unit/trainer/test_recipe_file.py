@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ def test_any_field_can_be_changed_by_any_end_of_its_path(tmp_path: Path) -> None
 def test_what_a_run_that_resumes_is_not_told_stays_its_own(
     typed: tuple[str, ...], length: tuple[int | None, float | None], rates: tuple[float | None, ...], tmp_path: Path
 ) -> None:
-    own = {"steps": 6, "epochs": 3.0, "lr": None, "base_lr": 0.5, "clip_norm": 2.0}
+    own: dict[str, Any] = {"steps": 6, "epochs": 3.0, "lr": None, "base_lr": 0.5, "clip_norm": 2.0}
     kept = kept_in(tmp_path / "run", **own)
     save(kept, TrainState(step=6, tensors={"model.w": torch.zeros(1)}, data={}))
     damaged = tmp_path / "run" / "step_000000009"
