@@ -175,5 +175,5 @@ def test_a_step_of_a_run_from_elsewhere_says_whose_root_it_is_and_what_helps(
         f"{tmp_path}/recipe.json of the folder that the run was started in, and this is {tmp_path}: --root DIR says "
         "where the videos are now"
     )
-    with pytest.raises(BadInput, match="^root there is not a folder; wanted one made by .* 'framefeed index'$"):
+    with pytest.raises(BadInput, match=r"^root there is not a folder; wanted one made by .* 'framefeed index'$"):
         rebuild_step(tmp_path, 1, root=Path("there"))
