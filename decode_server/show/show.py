@@ -10,7 +10,6 @@ It decodes with the engine that serves, in this process; it decides nothing abou
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from framefeed.crops import Box, Crop, WholeFrame
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
 from framefeed.manifest import check_indexed
+from framefeed.nearest_name import nearest_name
 from framefeed.new_file import check_place
 from framefeed.ranges import MAX_SECONDS
 from framefeed.request import MAX_SIDE_PX, ClipRequest, Interpolation
@@ -188,7 +188,7 @@ class Show:
 def _nearest(video: str, library: Library) -> str:
     """What is wanted in the place of a name that no video has."""
     names = library.manifest.videos
-    (near,) = difflib.get_close_matches(video, islice(names, _MOST_NAMES), n=1, cutoff=0.0)
+    near = nearest_name(video, islice(names, _MOST_NAMES), cutoff=0.0)
     return f"wanted one of the manifest's {len(names)} videos; the nearest is {show_value(near)}"
 
 

@@ -6,7 +6,6 @@ fields of the wire: `dense:frames=16,stride=4`, `random_resized:scale=[0.5,1.0]`
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from msgspec import ValidationError, convert
 from msgspec.structs import fields
 
 from framefeed.errors import BadInput, BadRequest
+from framefeed.nearest_name import nearest_name
 from framefeed.option_types import spelled
 from framefeed.policy import Policy
 from framefeed.request import ClipRequest
@@ -118,8 +118,8 @@ def sample_at(path: Path, index: int) -> dict[str, Any]:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(names)}"
+    near = nearest_name(name, names)
+    return f"did you mean {near}?" if near else f"wanted one of {', '.join(names)}"
 
 
 def _spelling(kind: type[Policy]) -> str:
