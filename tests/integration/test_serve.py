@@ -484,7 +484,7 @@ def test_a_port_in_use_is_one_line_and_2(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     code, line = run_and_fail("/videos", "--bind", "tcp://127.0.0.1:0", "--metrics-port", port)
     assert code == 2
-    assert line == f"framefeed: --metrics-port {port} of 127.0.0.1 is in use; wanted a free port, or 0 for any"
+    assert line == f"framefeed: metrics: metrics_port {port} of 127.0.0.1 is in use; wanted a free port, or 0 for any"
 
 
 @pytest.mark.slow

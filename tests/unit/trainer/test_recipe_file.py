@@ -86,7 +86,7 @@ def test_fields_that_only_fit_together_change_together() -> None:
         ("learning=1", "learning is a group of fields; wanted one of what.learning.lr, "),
         ("compute.nproc=many", "nproc is 'many', wanted a whole number"),
         ("preset=gigantic", "gigantic"),
-        ("compute.nproc=0", "--nproc is 0, wanted 1 or more"),
+        ("compute.nproc=0", "nproc is 0, wanted 1 or more"),
         ("batch_clips=0", "--batch-clips is 0, wanted at least 1"),
         ("epochs=-1", "--epochs is -1, wanted more than 0"),
         ("mask_ratio", "change is 'mask_ratio', wanted name.of.field=value"),

@@ -116,7 +116,9 @@ def test_metrics_are_the_steps(tmp_path: Path) -> None:
         page = urllib.request.urlopen(url, timeout=10).read().decode()
         port = int(url.split(":")[2].partition("/")[0])
         with (
-            pytest.raises(BadInput, match=rf"127\.0\.0\.1:{port} cannot be taken \(Address already in use\)"),
+            pytest.raises(
+                BadInput, match=rf"metrics_port {port} of 127\.0\.0\.1 cannot be taken \(Address already in use\)"
+            ),
             metrics_page(registry, host="127.0.0.1", port=port),
         ):
             pass
