@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from framefeed.new_file import check_place, write_whole
 from framefeed.quarantine import read_quarantine
 from framefeed.report_file import check_report
 from trainer_client.datasets.annotated import ABSENT, NO_SPAN, NO_TEXT, PAST_END
+from trainer_client.datasets.egomcq import EGOMCQ_NAME
 from trainer_client.datasets.fixed_rows import fixed_rows
 from trainer_client.datasets.open_dataset import read_rows
 from trainer_client.datasets.parsed import NoSuchFile, Parsed, Unread
@@ -132,7 +133,11 @@ class Check:
             except NoSuchFile as error:
                 missed += error.names
         tried = f" ({', '.join(splits)} were tried)" if len(splits) > 1 else ""
-        raise BadInput(f"annotations {path} have none of {', '.join(dict.fromkeys(missed))}{tried}; kind is {kind}")
+        guess = "" if self.kind else ", which is a guess from the names of its files"
+        raise BadInput(
+            f"annotations {path} have none of {', '.join(dict.fromkeys(missed))}{tried}, as --kind {kind} has them"
+            f"{guess}; wanted another folder, its file itself, or --kind: {', '.join(get_args(Kind))}"
+        )
 
 
 def told(found: RowCheck) -> list[str]:
@@ -170,6 +175,10 @@ def _kind_of(path: Path) -> Kind:
     names = [one.name for one in path.iterdir()] if path.is_dir() else [path.name]
     if any(name.startswith("EPIC_100_") for name in names):
         return "ek100_cls"
+    if path.is_dir():
+        names = [
+            name for name in names if not name.endswith(".json") or name == EGOMCQ_NAME
+        ]  # any tool's files are JSON
     kinds = [_SUFFIXES[Path(name).suffix] for name in sorted(names) if Path(name).suffix in _SUFFIXES]
     return kinds[0] if kinds else "kinetics"
 

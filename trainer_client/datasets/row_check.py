@@ -5,7 +5,6 @@ What is found is by row, in arrays; a line of it is made only where somebody loo
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest
+from framefeed.nearest_name import nearest_name
 from framefeed.quarantine import Quarantine
 from framefeed.show_value import show_value
 from trainer_client.checked_dataset import CheckedDataset
@@ -146,8 +146,7 @@ class RowCheck:
 
     def _near(self, last: str) -> str:
         """The video whose name is most like one, by its last part; empty if none is."""
-        near = difflib.get_close_matches(last, self._videos_by_last, n=1)
-        return self._videos_by_last[near[0]] if near else ""
+        return self._videos_by_last.get(nearest_name(last, self._videos_by_last), "")
 
     @cached_property
     def _why_absent(self) -> dict[str, str]:

@@ -204,9 +204,30 @@ def test_a_folder_is_looked_through_for_each_split(root: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "none of train.csv, " in said
     assert "test.csv" in said
-    assert "(train, val, test were tried)" in said
+    assert "(train, val, test were tried), as --kind table has them, which is a guess from the names of its " in said
+    assert said.endswith("--kind: ego4d, egomcq, ek100_mir, ek100_cls, kinetics, ssv2, class_folders, table\n")
     (folder / "test.csv").write_text("video,label\na/one,x\n")
     assert main(["check", str(root), str(folder)]) == 0
+
+
+def test_a_folder_of_any_json_is_not_taken_for_a_kind(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = root.parent / "split"
+    folder.mkdir()
+    (folder / "framefeed.chunks.json").write_text("{}")
+    assert main(["check", str(root), str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "egomcq.json" not in said
+    assert "as --kind kinetics has them, which is a guess" in said
+    (folder / "egomcq.json").write_text("{}")
+    assert main(["check", str(root), str(folder)]) == 2
+    assert "has no question" in capsys.readouterr().err
+    assert main(["check", str(root), str(folder), "--kind", "table"]) == 2
+    assert "a guess" not in capsys.readouterr().err
+
+
+def test_a_name_in_other_capitals_is_told_which_was_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked(root, "a.csv", "video,start,end,label\na/ONE,1,2,x\n")[0] == 1
+    assert "not in the root; did you mean 'a/one'?" in capsys.readouterr().out
 
 
 def test_a_script_checks_its_own_samples(root: Path) -> None:

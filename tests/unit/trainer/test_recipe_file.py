@@ -15,6 +15,7 @@ from tests.unit.trainer.stored_runs import kept_in, save
 from trainer_client.training.recipes.catalogue import RECIPES, find_recipe, makers
 from trainer_client.training.recipes.mae import mae
 from trainer_client.training.recipes.overrides import changed, fields_of, paths_of, plain, rebuilt
+from trainer_client.training.recipes.rebuild import rebuild_step
 from trainer_client.training.recipes.recipe import Recipe, decides, runs
 from trainer_client.training.recipes.recipe_file import read_recipe, write_recipe
 from trainer_client.training.recipes.train import Train
@@ -193,3 +194,19 @@ def test_short_names_of_fields_are_one_field_each(name: str) -> None:
     assert not what.keys() & how.keys()
     assert {"lr", "base_lr", "clip_norm", "batch_clips", "steps", "seed"} <= what.keys()
     assert {"servers", "out", "precision", "nproc", "micro_clips", "attention", "prefetch_batches"} <= how.keys()
+
+
+def test_a_step_of_a_run_from_elsewhere_says_whose_root_it_is_and_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_recipe(tmp_path / "recipe.json", RECIPE)
+    with pytest.raises(BadInput) as seen:
+        rebuild_step(tmp_path, 1)
+    assert str(seen.value) == (
+        "root root is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'; it is the root in "
+        f"{tmp_path}/recipe.json of the folder that the run was started in, and this is {tmp_path}: --root DIR says "
+        "where the videos are now"
+    )
+    with pytest.raises(BadInput, match=r"^root there is not a folder; wanted one made by .* 'framefeed index'$"):
+        rebuild_step(tmp_path, 1, root=Path("there"))
