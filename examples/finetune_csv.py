@@ -65,6 +65,7 @@ def main(root: Path, table: Path) -> None:
     frames = Segments(frames=4, jitter=True)
     train = ClipPolicy(sampling=frames, crop=RandomResizedCrop(), hflip_probability=0.5, **SIZE)
     val = ClipPolicy(sampling=Segments(frames=4, jitter=False), crop=ResizedCentreCrop(), **SIZE)
+    # With decode servers: "servers": ["tcp://HOST:PORT"] and no "root", which is the folder that "local" serves.
     source = {"servers": "local", "root": root, "batch_clips": 4, "dataset_identity": manifest.identity}
 
     if "RANK" in os.environ:  # torchrun's; the loader reads rank and world size from there

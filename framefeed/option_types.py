@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from framefeed.errors import BadInput, FramefeedError
-from framefeed.show_value import show_value
+from framefeed.show_value import VALUE_CHARS, one_line, show_value
 
 
 class _Unfit(Exception):
@@ -44,10 +44,10 @@ def whole_number(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as an error line shows it, classes and paths by name."""
+    """A value as an error line shows it, classes by name, and paths as they were typed."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return f"{type(value).__name__} {show_value(str(value))}" if isinstance(value, PurePath) else show_value(value)
+    return f"the path {one_line(str(value), chars=VALUE_CHARS)}" if isinstance(value, PurePath) else show_value(value)
 
 
 def _changes(options: object, *, what: str, error: type[FramefeedError]) -> dict[str, Any]:

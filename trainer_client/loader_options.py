@@ -138,7 +138,10 @@ class LoaderOptions:
             raise BadInput("loader: servers is 'local' and root is None, wanted the folder of videos to serve")
         for name in ("root", "local_cpus", "local_log"):
             if getattr(self, name) is not None and not is_local:
-                raise BadInput(f"loader: {name} is {shown(getattr(self, name))} and servers has no 'local' to use it")
+                raise BadInput(
+                    f"loader: {name} is {shown(getattr(self, name))} and servers has no 'local' to use it; wanted "
+                    f"'local' among servers, or no {name}"
+                )
         if self.local_cpus is not None and self.local_cpus < 1:
             raise BadInput(f"is {self.local_cpus}, wanted at least 1", of="loader", field="local_cpus")
 

@@ -128,7 +128,7 @@ class Chunk:
             outcomes = chunk_found(sources, self.out, settings=settings, running=running)
             report = report_of(outcomes, sources)
             self._show(report)
-            print_totals(outcomes, Console(), took_s=time.monotonic() - began_s)
+            print_totals(outcomes, Console(), inputs=len(report.files), took_s=time.monotonic() - began_s)
             _require_some(report)
         build = Build(jobs=running.processes, console=running.console)
         print(f"data set {index_root(self.out, build=build)[0].identity}")

@@ -84,14 +84,14 @@ def quarantine_losses(root: Path, outcomes: list[VideoOutcome]) -> None:
     known.replaced(spans, found_by="chunk", videos={outcome.video for outcome in outcomes}).write(root)
 
 
-def print_totals(outcomes: list[VideoOutcome], console: Console, *, took_s: float) -> None:
-    """Print what the chunks of all videos come to, and what this run took."""
+def print_totals(outcomes: list[VideoOutcome], console: Console, *, inputs: int, took_s: float) -> None:
+    """Print what the chunks of all videos come to, of so many inputs, and what this run took."""
     records = [outcome.record for outcome in outcomes if outcome.record]
     kept = sum(outcome.kept for outcome in outcomes)
     table = Table("videos", "already done", "chunks", "hours", "sources", "in chunks", "ratio", "minutes", box=None)
     source_bytes, media_bytes = sum(r.source_bytes for r in records), sum(r.media_bytes for r in records)
     table.add_row(
-        f"{len(records)} of {len(outcomes)}",
+        f"{len(records)} of {inputs}",
         str(kept),
         str(sum(len(record.chunk_start_s) for record in records)),
         f"{sum(record.duration_s for record in records) / 3600:.3f}",

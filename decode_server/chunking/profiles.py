@@ -7,12 +7,12 @@ source and the settings and not on the number of cores of the machine that made 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from framefeed.errors import BadInput
+from framefeed.nearest_name import nearest_name
 from framefeed.show_value import show_value
 
 Options = tuple[tuple[str, str], ...]
@@ -201,8 +201,8 @@ def profile_named(name: str, *, encoder: str | None = None, options: str = "") -
 
 def _with_encoder(profile: EncodingProfile, encoder: str) -> EncodingProfile:
     if encoder not in _ENCODERS:
-        near = difflib.get_close_matches(encoder, _ENCODERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(_ENCODERS)}"
+        near = nearest_name(encoder, _ENCODERS)
+        hint = f"did you mean {near}?" if near else f"wanted one of {', '.join(_ENCODERS)}"
         raise BadInput(f"--encoder is {show_value(encoder)}, which is unknown; {hint}")
     usual = tuple((name, value) for name, value in _ENCODERS[encoder].outer.items() if value)
     tune = tuple(pair for pair in profile.options if pair[0] == "tune" and "tune" in _ENCODERS[encoder].outer)

@@ -5,6 +5,7 @@ of every source reads alike. The matrix is kept, or that of the pictures they ar
 source that names none is tagged with what players assume of it (BT.709 from 720 lines or 1280 columns on, else BT.601),
 because that guess would change once the picture is scaled. Grey of no stated range is full range, as FFmpeg makes it.
 Primaries and transfer are carried as tags; HDR is not tone-mapped. Interlaced pictures are not deinterlaced.
+Alpha is dropped: colours are as they are stored, over nothing.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class SourcePicture:
     upright: tuple[str, ...]
     transfer: Transfer = ""
     interlaced: bool = field(default=False, compare=False)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether its pixels say how opaque they are, which is dropped."""
+        return any(part.is_alpha for part in av.VideoFormat(self.pix_fmt).components)
 
     def __str__(self) -> str:
         return f"{self.width_px}x{self.height_px} {self.pix_fmt}"

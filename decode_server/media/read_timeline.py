@@ -65,6 +65,7 @@ def _facts(video: OpenVideo, path: Path) -> StreamFacts:
         end=stream.duration + (stream.start_time or 0) if promises else _tagged_end(stream, base),
         trimmed=listed < stream.frames,
         note=video.note,
+        alpha_beside=stream.metadata.get("alpha_mode") == "1",
         file_end=file_end(path, video.container.format.name, stream.id),
     )
 

@@ -13,7 +13,8 @@ from decode_server.media.file_end import FileEnd
 class StreamFacts:
     """What container and codec say of a stream as a whole. `end` and `frames` are what the head promises, 0 where it
     promises nothing; `trimmed` if an edit list leaves out some of what the container holds. `note` is about the choice
-    of the stream, `dropped` when frames would show that FFmpeg drops; `file_end` is how the file ends.
+    of the stream, `dropped` when frames would show that FFmpeg drops; `file_end` is how the file ends. `alpha_beside`
+    if an alpha channel lies beside the pictures, as WebM has it.
     """
 
     container: str
@@ -26,3 +27,4 @@ class StreamFacts:
     trimmed: bool = False
     note: str = ""
     dropped: Sequence[int] = ()
+    alpha_beside: bool = False

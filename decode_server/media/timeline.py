@@ -324,6 +324,8 @@ class _Draft:
             self._notes.append(f"its transfer is {' and '.join(hdr)} (HDR), which is passed on and not tone-mapped")
         if any(picture.interlaced for picture in pictures.values()):
             self._notes.append("interlaced: both fields of a frame are served woven, as they are decoded")
+        if self._facts.alpha_beside or any(picture.has_alpha for picture in pictures.values()):
+            self._notes.append("its alpha channel is dropped: colours are served as stored, over no background")
         return Timeline(
             rows=self._rows,
             flags=self._flags,

@@ -10,7 +10,6 @@ It decodes with the engine that serves, in this process; it decides nothing abou
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,18 +24,20 @@ from msgspec.structs import replace
 
 from decode_server.clips.engine import Engine
 from decode_server.clips.library import Library
-from decode_server.show.show_request import build_request, policy_from_text, read_requests, sample_at
+from decode_server.show.show_request import build_request, checked_policy, read_requests, sample_at
 from framefeed.cli.drawing import Picture, draw_box, draw_text, stack
 from framefeed.cli.picture_files import write_mp4, write_png
 from framefeed.cli.verbs import Verb, parse_options, parse_verb
 from framefeed.clip import Clip
-from framefeed.crops import Box, WholeFrame
+from framefeed.crops import Box, Crop, WholeFrame
 from framefeed.draws import clip_seed
 from framefeed.errors import BadInput
 from framefeed.manifest import check_indexed
+from framefeed.nearest_name import nearest_name
 from framefeed.new_file import check_place
 from framefeed.ranges import MAX_SECONDS
-from framefeed.request import MAX_SIDE_PX, ClipRequest
+from framefeed.request import MAX_SIDE_PX, ClipRequest, Interpolation
+from framefeed.sampling import Sampling
 from framefeed.show_value import show_value
 
 _COLUMNS = 8
@@ -79,8 +80,8 @@ class Show:
     """Crop policy, such as resized_centre, view:view=2, letterbox or random_resized:scale=[0.5,1.0]."""
     size_px: tuple[int, int] = (224, 224)
     """Width and height of the clip."""
-    interpolation: str = "bilinear"
-    """bilinear or bicubic."""
+    interpolation: Interpolation = "bilinear"
+    """Filter that scales."""
     hflip: float = 0.0
     """Probability that the clip is mirrored."""
     seed: int = 0
@@ -157,12 +158,12 @@ class Show:
             video = self.video or next(iter(library.manifest.videos))
             if video not in library.manifest.videos:
                 raise BadInput(f"show: --video is {show_value(video)}, {_nearest(video, library)}")
-            end_s = library.entry(video).duration_s if self.end_s is None else self.end_s
+            end_s = self._end_s(video, library.entry(video).duration_s)
             body = {"video": video, "start_s": self.start_s, "end_s": end_s}
         seed = self.seed if self.index is None else clip_seed(self.run_seed, epoch=self.epoch, index=self.index)
         body |= {
-            "sampling": policy_from_text(self.sampling),
-            "crop": policy_from_text(self.crop),
+            "sampling": checked_policy(self.sampling, Sampling, field="sampling"),
+            "crop": checked_policy(self.crop, Crop, field="crop"),
             "width_px": self.size_px[0],
             "height_px": self.size_px[1],
             "interpolation": self.interpolation,
@@ -171,11 +172,23 @@ class Show:
         }
         return [build_request(body, where="show")]
 
+    def _end_s(self, video: str, duration_s: float) -> float:
+        """Where the span ends. Raises BadInput for one that the video has not."""
+        has = f"{show_value(video)} is {duration_s:g} s long"
+        if self.start_s >= duration_s:
+            raise BadInput(f"is {self.start_s:g}, wanted less than {duration_s:g}: {has}", of="show", field="start_s")
+        if self.end_s is None:
+            return duration_s
+        if not self.start_s < self.end_s:
+            wanted = f"wanted more than --start-s, which is {self.start_s:g}: {has}"
+            raise BadInput(f"is {self.end_s:g}, {wanted}", of="show", field="end_s")
+        return self.end_s
+
 
 def _nearest(video: str, library: Library) -> str:
     """What is wanted in the place of a name that no video has."""
     names = library.manifest.videos
-    (near,) = difflib.get_close_matches(video, islice(names, _MOST_NAMES), n=1, cutoff=0.0)
+    near = nearest_name(video, islice(names, _MOST_NAMES), cutoff=0.0)
     return f"wanted one of the manifest's {len(names)} videos; the nearest is {show_value(near)}"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 
 from framefeed.cli.interrupts import end_on_interrupt
-from framefeed.cli.standard_streams import bound_stderr, flush_stdout, open_standard_streams, watch_stdout
 
 
 def main(args: list[str] | None = None) -> int:
@@ -19,15 +18,17 @@ def main(args: list[str] | None = None) -> int:
     Raises SystemExit after a page of help.
     """
     if args is None:
-        open_standard_streams()
-        watch_stdout()
-        bound_stderr()
         end_on_interrupt()
-    from framefeed.cli.verbs import run_verb  # noqa: PLC0415  # a second of imports, in which signals come
+        from framefeed.cli import standard_streams  # noqa: PLC0415  # imports, in which signals come
+
+        standard_streams.open_standard_streams()
+        standard_streams.watch_stdout()
+        standard_streams.bound_stderr()
+    from framefeed.cli.verbs import run_verb  # noqa: PLC0415  # a second of them
 
     if args is not None:
         return run_verb(args)
     try:
-        return run_verb(sys.argv[1:]) or flush_stdout()
+        return run_verb(sys.argv[1:]) or standard_streams.flush_stdout()
     except SystemExit as shown:  # a page of help
-        raise SystemExit(shown.code or flush_stdout()) from None
+        raise SystemExit(shown.code or standard_streams.flush_stdout()) from None

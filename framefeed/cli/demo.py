@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from framefeed.cli.children import Child, Children, require_success
-from framefeed.cli.demo_report import Numbers, parse_metrics, print_summary
+from framefeed.cli.demo_report import Numbers, parse_metrics, print_summary, why_ended
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.manifest import MANIFEST_NAME
 
@@ -85,7 +85,8 @@ class Demo:
                 trainer, victim=servers[0]
             )
         body = json.loads((self.out / "run" / "summary.json").read_text())
-        print_summary(console, body, chunks=self._chunk_report(), killed=killed)
+        ended = why_ended(body, steps=self._steps, seconds=self.seconds)
+        print_summary(console, body, chunks=self._chunk_report(), killed=killed, ended=ended)
         sheet = self.out / "run" / "contact_sheet.png"
         console.print(f"contact sheet: {sheet}\ncurves: tensorboard --logdir {self.out / 'run'}", highlight=False)
         if not self.keep:
@@ -187,7 +188,7 @@ class _Watch:
                 if ran_s > self._seconds + _SLACK_S:
                     raise FramefeedError(f"the trainer still runs after {ran_s:.0f} s; {trainer.last_line()}")
                 now = _metrics(str(run["metrics_url"]))
-                if not now.steps:
+                if not now.is_training:
                     continue
                 first_step_s = ran_s if first_step_s is None else first_step_s
                 share = max(now.steps / self._steps, (ran_s - first_step_s) / self._seconds)

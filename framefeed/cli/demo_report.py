@@ -20,6 +20,12 @@ class Numbers:
     loss: float = 0.0
     up: float = 0.0
 
+    @property
+    def is_training(self) -> bool:
+        """Whether there are steps and a feed: before the first, and while a run that has ended saves, there is none,
+        and no server is up by these numbers."""
+        return self.steps > 0 and self.clips > 0
+
 
 _CAUSES = 3  # of waiting that are named, the largest ones
 _METRICS = {
@@ -41,10 +47,21 @@ def parse_metrics(text: str) -> Numbers:
     return Numbers(**sums)
 
 
+def why_ended(body: Mapping[str, Any], *, steps: int, seconds: float) -> str:
+    """Why a run that was to take so many steps, in so many seconds at most, ended, by its summary.json."""
+    done = body["last_step"]
+    if done >= steps:
+        return f"all its {steps} steps were done"
+    if body["ending"] == "out of time":
+        return f"its {seconds:g} s were over, as is meant; a faster machine takes up to {steps} steps in them"
+    return f"{body['ending']}, after {done} of {steps} steps"
+
+
 def print_summary(
-    console: Console, body: Mapping[str, Any], *, chunks: Sequence[Mapping[str, str]], killed: str
+    console: Console, body: Mapping[str, Any], *, chunks: Sequence[Mapping[str, str]], killed: str, ended: str
 ) -> None:
-    """Print what a run's summary.json and the chunker's report say, and what was killed, as a table of two columns."""
+    """Print what a run's summary.json and the chunker's report say, what was killed, and why the run ended, as a table
+    of two columns."""
     table = Table(box=None, show_header=False, title="what the run was", title_justify="left")
     table.add_column(style="bold")
     states = Counter(row["state"] for row in chunks)
@@ -52,6 +69,7 @@ def print_summary(
     for name, text in (
         ("videos used", f"{states['whole'] + states['in part']} of {len(chunks)}{_others(states)}"),
         ("steps", f"{body['steps']} of {body['clips'] // max(body['steps'], 1)} clips in {body['seconds']:.1f} s"),
+        ("ended", ended),
         ("videos/s", f"{body['videos_per_s']:.1f}"),
         ("starvation", f"{body['starvation_percent']:.1f} % of the time waited for data"),
         (

@@ -2,6 +2,7 @@
 
 While a verb runs, an interrupt is a KeyboardInterrupt, by which the verb undoes what it began. Before and after
 there is nothing to undo, and an exception amid an import, or amid the interpreter's own end, would be a traceback.
+Whatever this file imports comes before that: it is little.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from framefeed.cli.standard_streams import say_at_once
+from framefeed.cli.at_once import say_at_once
 
 INTERRUPTED = 130  # as shells have it
 

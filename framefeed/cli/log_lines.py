@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from framefeed.cli.standard_streams import STDERR, bound_stderr, do_not_block, open_standard_streams
+from framefeed.cli.at_once import STDERR
+from framefeed.cli.standard_streams import bound_stderr, do_not_block, open_standard_streams
 from framefeed.show_value import one_line, printable
 
 MAX_LINE_CHARS = 4000

@@ -6,12 +6,12 @@ where neither says more.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
 from framefeed.cli.option_fields import OptionField
 from framefeed.errors import BadInput
+from framefeed.nearest_name import nearest_name
 from framefeed.show_value import show_value
 
 _HELP = re.compile(r"(For full helptext, (run|see)\b.*|Argument helptext:.*)")
@@ -24,9 +24,9 @@ def explain(box: str, fields: Sequence[OptionField], args: Sequence[str]) -> str
     if text.startswith(("Missing from", "Required options", "The following arguments are required")):
         return _missing(text, fields)
     if strange := _strange(args, by_flag):
-        near = difflib.get_close_matches(strange, by_flag, n=1)
+        near = nearest_name(strange, by_flag)
         return f"there is no option {strange}; " + (
-            f"did you mean {near[0]}?" if near else "--help-all lists what there is"
+            f"did you mean {near}?" if near else "--help-all lists what there is"
         )
     if text.startswith("Unrecognized options"):
         return _too_many(text, fields)
@@ -92,8 +92,8 @@ def _bad_value(one: OptionField, args: Sequence[str]) -> str:
     given = _given(one, args)
     if not given:
         return f"{one.name} has no value, wanted {one.wanted}"
-    near = difflib.get_close_matches(given[0], one.choices, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = nearest_name(given[0], one.choices)
+    hint = f"; did you mean {near}?" if near else ""
     return f"{one.name} is {' '.join(map(show_value, given))}, wanted {one.wanted}{hint}"
 
 

@@ -19,10 +19,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
+from framefeed.cli.at_once import STDERR, takes
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-STDIN, STDOUT, STDERR = range(3)
+STDIN, STDOUT = range(2)
 _WAIT_S = 0.05  # for a reader that is slow; one that stands costs it once
 _BROKEN_PIPE = 141  # what a shell says of a command whose reader has gone
 
@@ -42,13 +44,6 @@ def open_standard_streams() -> None:
             stream = open(fd, mode, closefd=False, encoding="utf-8")  # noqa: SIM115  # it is the process's
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
-
-
-def say_at_once(line: str) -> None:
-    """Write a line to stderr if it takes one now; in a signal's handler, and with no Python stream in it."""
-    with contextlib.suppress(OSError):
-        if _takes(STDERR, 0.0):
-            os.write(STDERR, f"{line}\n".encode())
 
 
 class _Stdout(io.FileIO):
@@ -185,7 +180,7 @@ class _BoundedWriter(io.RawIOBase):
 
     def _write_part(self, part: memoryview, until_s: float) -> int:
         """At most PIPE_BUF bytes, which a pipe that is ready takes without blocking."""
-        while _takes(self._fd, max(until_s - time.monotonic(), 0.0)):
+        while takes(self._fd, max(until_s - time.monotonic(), 0.0)):
             with contextlib.suppress(BlockingIOError):  # another process was quicker
                 return os.write(self._fd, part)
             if time.monotonic() >= until_s:
@@ -244,10 +239,3 @@ class _LogWriter(_BoundedWriter):
             except OSError:
                 if self._fd != STDERR:
                     sys.stderr.write(self._lost().decode())
-
-
-def _takes(fd: int, wait_s: float) -> bool:
-    """Whether a descriptor can be written to, or says why not, within so long."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(wait_s * 1000))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import errno
 import functools
 import inspect
@@ -32,6 +31,7 @@ from framefeed.cli.option_errors import as_typed, explain
 from framefeed.cli.option_fields import first_sentence, option_fields
 from framefeed.cli.standard_streams import flush_stdout
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.nearest_name import nearest_name
 from framefeed.show_value import show_value
 
 OptionsT = TypeVar("OptionsT")
@@ -123,8 +123,8 @@ def find_verb(verbs: dict[str, EntryPoint], args: list[str]) -> tuple[EntryPoint
     typed = " ".join(arg for arg in args[:2] if not arg.startswith("-")) if family else args[0]
     if family and typed == args[0]:
         raise BadInput(f"{typed} is a family of verbs; wanted one of {', '.join(sorted(family))}")
-    near = difflib.get_close_matches(typed, family or verbs, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(sorted(family or verbs))}"
+    near = nearest_name(typed, family or verbs)
+    hint = f"did you mean {near!r}?" if near else f"wanted one of {', '.join(sorted(family or verbs))}"
     raise BadInput(f"unknown verb {show_value(typed)}; {hint}")
 
 

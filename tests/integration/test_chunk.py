@@ -317,6 +317,18 @@ def test_the_verb_indexes_what_it_chunked(tmp_path: Path, capsys: pytest.Capture
     assert list((tmp_path / "root").glob("framefeed.manifest.jsonl"))
 
 
+def test_inputs_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those that no video is called after."""
+    make_numbered_video(tmp_path / "in/a.mp4", frames=5, **SMALL)
+    (tmp_path / "in/bad.mp4").write_bytes(b"nonsense")
+    (tmp_path / "in/away.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    with pytest.raises(CorruptMedia, match="2 of 3 inputs are refused"):
+        Chunk(src=(tmp_path / "in",), out=tmp_path / "root", jobs=1).run()
+    said = capsys.readouterr().out
+    assert said.splitlines()[1].split() == ["1", "0", "2", "0"]
+    assert "1 of 3" in said
+
+
 def test_the_verb_fails_when_nothing_is_usable(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"nonsense")
     with pytest.raises(CorruptMedia, match=r"none of 1 videos is usable; .*bad\.mp4: cannot be opened"):

@@ -45,6 +45,9 @@ def test_it_trains_through_the_death_of_a_server(videos: Path, tmp_path: Path) -
     assert f"refused: {videos}/notes.mp4:" in said
     assert "2 of 3 (1 refused)" in said
     assert "by SIGKILL after step" in said
+    assert "servers up 0" not in said, "what is said of a run that has ended is no alarm"
+    steps = summary["last_step"]
+    assert ("all its 240 steps were done" if steps == 240 else "its 15 s were over") in " ".join(said.split())
     assert not (out / "root").exists()
     assert not mentioning(tmp_path)
 

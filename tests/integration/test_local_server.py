@@ -132,7 +132,7 @@ def options(**chosen: object) -> LoaderOptions:
         ({}, "servers is 'local' and root is None, wanted the folder of videos to serve"),
         (
             {"servers": ["tcp://a:1"], "root": Path("/videos")},
-            "root is .*/videos.* and servers has no 'local' to use it",
+            "root is the path /videos and servers has no 'local' to use it; wanted 'local' among servers, or no root",
         ),
         ({"servers": ["tcp://a:1"], "local_cpus": 2}, "local_cpus is 2 and servers has no 'local'"),
         ({"root": "/videos"}, "root is '/videos', wanted a Path or None"),

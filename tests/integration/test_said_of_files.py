@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from decode_server.chunking.chunk_run import chunk_videos
@@ -37,6 +39,34 @@ def test_interlaced_video_is_noted(tmp_path: Path, name: str) -> None:
         "interlaced: both fields of a frame are served woven, as they are decoded",
     )
     assert _notes(write_video(tmp_path / f"progressive_{name}", Stretch())) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "indexed"),
+    [
+        ("png.mov", "png", "rgba", False),
+        ("grey.mov", "png", "ya8", False),
+        ("ffv1.mkv", "ffv1", "bgra", False),
+        ("yuv.mkv", "ffv1", "yuva420p", False),
+        ("beside.webm", "libvpx-vp9", "yuva420p", True),
+    ],
+)
+def test_alpha_is_noted(tmp_path: Path, name: str, codec: str, pix_fmt: str, indexed: bool) -> None:
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, width=64, height=48, pix_fmt=pix_fmt)
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 4), 40 * number, np.uint8), format="rgba")
+            container.mux(stream.encode(frame.reformat(format=pix_fmt)))
+        container.mux(stream.encode())
+    note = "its alpha channel is dropped: colours are served as stored, over no background"
+    if indexed:
+        assert _notes(path) == (note,)
+        return
+    refused = probe_file(path, name=name, chunk=False, options=ProbeOptions(index_folder=tmp_path)).use.refused
+    assert refused.startswith(f"pixel format is {pix_fmt}, wanted planar YUV or grey"), "which has no alpha"
+    with SourceVideo(path) as source:
+        assert source.use.notes == (note,)
 
 
 def test_a_second_mp4_behind_the_end_of_the_first_is_named(tmp_path: Path) -> None:

@@ -123,6 +123,14 @@ def test_what_the_run_looked_at_while_it_trained_are_the_same_clips(trained: Tra
         assert digests == {row: hashlib.sha256(clip).hexdigest() for row, clip in enumerate(batch.pixels)}
 
 
+def test_the_record_leads_to_the_videos_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_numbered_video(tmp_path / "videos/clip.mp4", frames=90, width_px=96, height_px=64)
+    Index(root=Path("videos"), jobs=1).run()
+    assert main(["train", "mae", "videos", "--out", "run", *SMALL, "--servers", "local", "--steps", "1"]) == 0
+    assert json.loads(Path("run/recipe.json").read_text())["how"]["root"] == str(tmp_path / "videos")
+
+
 def test_the_summary_says_what_the_run_took(trained: Trained) -> None:
     said = json.loads((trained.folder / "summary.json").read_text())
     assert (said["gpu_hours"], said["price_per_gpu_hour"], said["cost"]) == (0, 2, 0), "on a CPU"
@@ -149,6 +157,11 @@ def test_a_step_is_written_as_sheet_film_and_record(
     where = f"data set {record['dataset']}, sha256 {trained.digests[11]}"
     assert said.startswith(f"step 12 of mae: 4 clips{told} of {where}\n")
     assert f"wrote {out[0]}" in said
+    assert " more; " not in said
+    ShowRun(folder=trained.folder, step=12, out=out[2:], servers=(server,), rows=(2, 0)).run()
+    said = capsys.readouterr().out
+    assert [line.split(":")[0] for line in said.splitlines()[1:3]] == ["row 2", "row 0"]
+    assert "\n2 more; --rows N N … draws others, and --out FILE.json records all 4\n" in said
 
 
 def test_a_step_beyond_the_last_checkpoint_is_the_plans(trained: Trained, server: str) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
+import numpy as np
 import tyro
 
 from framefeed.errors import BadInput, CorruptMedia
@@ -19,16 +20,17 @@ from framefeed.manifest import Manifest, read_manifest
 from framefeed.new_file import check_place, write_whole
 from framefeed.quarantine import read_quarantine
 from framefeed.report_file import check_report
-from trainer_client.datasets.annotated import ABSENT, NO_SPAN, PAST_END
+from trainer_client.datasets.annotated import ABSENT, NO_SPAN, NO_TEXT, PAST_END
+from trainer_client.datasets.egomcq import EGOMCQ_NAME
 from trainer_client.datasets.fixed_rows import fixed_rows
 from trainer_client.datasets.open_dataset import read_rows
 from trainer_client.datasets.parsed import NoSuchFile, Parsed, Unread
-from trainer_client.datasets.row_check import CLIPPED, QUARANTINED, UNREAD, USABLE, RowCheck, check_rows
+from trainer_client.datasets.row_check import CLIPPED, QUARANTINED, UNREAD, UNSAID, USABLE, RowCheck, check_rows
 from trainer_client.datasets.spec import DataSpec, Kind, Split
 
 _JSON = msgspec.json.Encoder()
 _SHOWN = 3  # rows of each kind on the terminal; the report has all
-_ODD = (UNREAD, ABSENT, NO_SPAN, PAST_END, QUARANTINED, CLIPPED)
+_ODD = (UNREAD, ABSENT, NO_SPAN, PAST_END, QUARANTINED, NO_TEXT, UNSAID, CLIPPED)
 _SUFFIXES: dict[str, Kind] = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".pkl": "ego4d", ".json": "egomcq"}
 
 
@@ -103,6 +105,9 @@ class Check:
         rows = list(parsed.rows)
         listed = read_quarantine(*dict.fromkeys((self.root, folder)))
         found = check_rows(rows, manifest, listed, clip=self.clip)
+        if not parsed.labels and (parsed.has_text or kind == "table"):  # a list may be of videos alone
+            bare = np.fromiter((not any(row.texts) for row in rows), np.bool_, len(rows))
+            found = found.but(NO_TEXT if parsed.has_text else UNSAID, bare)
         place = "row" if parsed.source is None else "line"
         whole = replace(found, unread=tuple(unread.lines), lines=parsed.lines, place=place)
         if not whole.rows:
@@ -128,7 +133,11 @@ class Check:
             except NoSuchFile as error:
                 missed += error.names
         tried = f" ({', '.join(splits)} were tried)" if len(splits) > 1 else ""
-        raise BadInput(f"annotations {path} have none of {', '.join(dict.fromkeys(missed))}{tried}; kind is {kind}")
+        guess = "" if self.kind else ", which is a guess from the names of its files"
+        raise BadInput(
+            f"annotations {path} have none of {', '.join(dict.fromkeys(missed))}{tried}, as --kind {kind} has them"
+            f"{guess}; wanted another folder, its file itself, or --kind: {', '.join(get_args(Kind))}"
+        )
 
 
 def told(found: RowCheck) -> list[str]:
@@ -166,6 +175,10 @@ def _kind_of(path: Path) -> Kind:
     names = [one.name for one in path.iterdir()] if path.is_dir() else [path.name]
     if any(name.startswith("EPIC_100_") for name in names):
         return "ek100_cls"
+    if path.is_dir():
+        names = [
+            name for name in names if not name.endswith(".json") or name == EGOMCQ_NAME
+        ]  # any tool's files are JSON
     kinds = [_SUFFIXES[Path(name).suffix] for name in sorted(names) if Path(name).suffix in _SUFFIXES]
     return kinds[0] if kinds else "kinetics"
 

@@ -22,7 +22,7 @@ from framefeed.regular_file import read_regular
 from framefeed.show_value import one_line
 
 HEAD_NAME, VIDEOS_NAME, TEXT_NAME = "columns.json", "videos.json", "text.bin"
-VERSION = 1
+VERSION = 2
 VIDEO_COLUMN, START_COLUMN, END_COLUMN, TEXT_COLUMN = "video.i32", "start_s.f64", "end_s.f64", "text.i64"
 SEPARATOR = b"\0"
 _HEAD_BYTES, _VIDEOS_BYTES = 1 << 26, 1 << 32

@@ -17,6 +17,7 @@ from trainer_client.datasets.column_writer import Row
 from trainer_client.datasets.numerals import seconds_in
 from trainer_client.datasets.parsed import Parsed, decoded, read_bytes, whole_text
 
+EGOMCQ_NAME = "egomcq.json"
 QUESTION, CHOICE, ANSWER, INTRA = "question", "choice", "answer", "intra"
 
 

@@ -25,7 +25,7 @@ from trainer_client.datasets.class_folders import read_class_folders
 from trainer_client.datasets.column_writer import PART_SUFFIX, Meaning, new_columns
 from trainer_client.datasets.columns import HEAD_NAME, VERSION, Columns, open_columns
 from trainer_client.datasets.ego4d import read_ego4d
-from trainer_client.datasets.egomcq import read_egomcq
+from trainer_client.datasets.egomcq import EGOMCQ_NAME, read_egomcq
 from trainer_client.datasets.epic_kitchens import action_files, clips_file, read_epic, sentences_file
 from trainer_client.datasets.parsed import Parsed, Unread, pick_file
 from trainer_client.datasets.relevancy import relevancy_of, relevant_texts
@@ -89,7 +89,7 @@ def _source(spec: DataSpec, manifest: Manifest) -> _Source:
     if spec.extra:
         raise BadInput(f"extra is {', '.join(map(str, spec.extra))}, and only ego4d has more than one file")
     if spec.kind == "egomcq":
-        path = pick_file(spec.path, ("egomcq.json",), what="EgoMCQ")
+        path = pick_file(spec.path, (EGOMCQ_NAME,), what="EgoMCQ")
         return _Source(files=(path,), read=lambda _: read_egomcq(path))
     if spec.kind in ("ek100_mir", "ek100_cls"):
         return _Source(files=action_files(spec), read=lambda unread: read_epic(spec, unread))

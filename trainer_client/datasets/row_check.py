@@ -5,7 +5,6 @@ What is found is by row, in arrays; a line of it is made only where somebody loo
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,17 +14,19 @@ import numpy.typing as npt
 
 from framefeed.errors import BadInput
 from framefeed.manifest import Manifest
+from framefeed.nearest_name import nearest_name
 from framefeed.quarantine import Quarantine
 from framefeed.show_value import show_value
 from trainer_client.checked_dataset import CheckedDataset
-from trainer_client.datasets.annotated import ABSENT, NO_SPAN, PAST_END, frames_of, latest_ends_s, span_faults
+from trainer_client.datasets.annotated import ABSENT, NO_SPAN, NO_TEXT, PAST_END, frames_of, latest_ends_s, span_faults
 from trainer_client.datasets.column_writer import Row
 from trainer_client.datasets.video_names import VideoNames, without_ending
 from trainer_client.samples import Dataset, Sample
 
 USABLE, CLIPPED, QUARANTINED, UNREAD = "usable", "usable, cut off at the end", "quarantined", "not readable"
+UNSAID = "no label and no text"
 _UNSEEN_S = 1e-3  # less than that is no frame's: not a cut
-_STATES = (USABLE, CLIPPED, ABSENT, NO_SPAN, PAST_END, QUARANTINED)
+_STATES = (USABLE, CLIPPED, ABSENT, NO_SPAN, PAST_END, QUARANTINED, NO_TEXT, UNSAID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,12 @@ class RowCheck:
             end_s = min(float(self.spans_s[row, 1]), self.manifest.videos[video].duration_s)
             yield row, Row(video, float(self.spans_s[row, 0]), end_s)
 
+    def but(self, state: str, rows: npt.NDArray[np.bool_]) -> RowCheck:
+        """The same where these rows, bool (N,), are of this state, unless they cannot be used already."""
+        usable = self.state_of <= _STATES.index(CLIPPED)
+        state_of = np.where(usable & rows, np.int8(_STATES.index(state)), self.state_of)
+        return replace(self, state_of=state_of)
+
     def findings(self, state: str, *, most: int | None = None) -> Iterator[RowFinding]:
         """The rows of this state (or places that have none), the first `most` of them."""
         if state == UNREAD:
@@ -119,6 +126,8 @@ class RowCheck:
         video = self.found[at]
         if state == ABSENT:
             return self._absent(self.names[at])
+        if state in (NO_TEXT, UNSAID):
+            return f"there is {state}"
         if state == NO_SPAN:
             return "wanted 0 <= start < end"
         assert video is not None
@@ -137,8 +146,7 @@ class RowCheck:
 
     def _near(self, last: str) -> str:
         """The video whose name is most like one, by its last part; empty if none is."""
-        near = difflib.get_close_matches(last, self._videos_by_last, n=1)
-        return self._videos_by_last[near[0]] if near else ""
+        return self._videos_by_last.get(nearest_name(last, self._videos_by_last), "")
 
     @cached_property
     def _why_absent(self) -> dict[str, str]:

@@ -117,9 +117,11 @@ def _line(number: int, values: Mapping[str, object]) -> _Line:
     video, label, text = values.get("video"), values.get("label"), values.get("text")
     if not isinstance(video, str) or not video:
         raise ValueError(f"video is {show_value(video)}, wanted a name")
-    texts = tuple(text) if isinstance(text, list) else () if text in (None, "") else (text,)
+    texts = tuple(text) if isinstance(text, list) else () if text is None else (text,)
     if not all(isinstance(one, str) for one in texts):
         raise ValueError(f"text is {show_value(text)}, wanted a text or a list of them")
+    if not any(map(str.strip, texts)):
+        texts = ()
     start, end = values.get("start"), values.get("end")
     row = Row(
         video=whole_text(video, "video"),
@@ -127,10 +129,11 @@ def _line(number: int, values: Mapping[str, object]) -> _Line:
         end_s=math.inf if end in (None, "") else seconds_in(end, "end"),
         texts=tuple(whole_text(one, "text") for one in texts),
     )
-    return _Line(number, row, None if label in (None, "") else _label(label))
+    return _Line(number, row, None if label is None else _label(label) or None)
 
 
 def _label(value: object) -> str:
+    """A label without spaces around it; "" for none."""
     if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"label is {show_value(value)}, wanted a name or a number")
     return whole_text(str(value), "label").strip()

@@ -18,11 +18,12 @@ from rich.console import Console
 from torch import Tensor
 
 from framefeed.errors import BadInput
-from framefeed.new_file import write_whole
+from framefeed.whole_files import whole_files
 from framefeed_models.cmae import CMAEConfig
 from framefeed_models.pixel_norm import IMAGENET, PIXEL_NORMS, PixelNorm
 from framefeed_models.weights.checkpoint_folder import CheckpointError, checkpoint_in, read_header, read_whole
 from framefeed_models.weights.config_json import ModelConfig, build_model, config_from_json
+from framefeed_models.weights.files import WeightsFileError
 from framefeed_models.weights.init_from import encoder_prefix
 from framefeed_models.weights.key_table import Weights, fill_model
 from framefeed_models.weights.recognise import saved_pixels
@@ -92,12 +93,15 @@ class Export:
             raise BadInput(f"--out {self.out} has a {' and a '.join(taken)} already; wanted a new folder")
         trained = self._trained(self._path())
         try:
-            lines = self._write(trained)
-            if self.part == "model":
-                for path in self._beside():
-                    write_whole(self.out / path.name, path.read_bytes())
+            with whole_files(self.out) as folder:
+                lines = self._write(trained, folder)
+                if self.part == "model":
+                    for path in self._beside():
+                        (folder / path.name).write_bytes(path.read_bytes())
         except OSError as error:
             raise BadInput(f"--out {self.out} cannot be written: {error.strerror or error}") from None
+        except WeightsFileError as error:
+            raise BadInput(str(error).replace(str(folder), str(self.out))) from None
         except ValueError as error:
             raise BadInput(f"export of {trained.path}: {error}") from None
         count = sum(tensor.numel() for tensor in trained.weights.values())
@@ -144,26 +148,26 @@ class Export:
             raise BadInput(f"export of {path}: {error}") from None
         return _Trained(path=path, step=header.step, config=config, weights=weights, pixels=pixels, note=note)
 
-    def _write(self, trained: _Trained) -> list[str]:
-        """Write the files; what there is to say of them."""
+    def _write(self, trained: _Trained, folder: Path) -> list[str]:
+        """Write the files into a folder; what there is to say of them."""
         config, weights = trained.config, trained.weights
         if self.format == "framefeed":
-            save_model(self.out, weights, config, pixels=trained.pixels)
+            save_model(folder, weights, config, pixels=trained.pixels)
             return []
         if self.format == "transformers":
             if why := why_not_transformers(config):
                 hint = "" if self.part == "encoder" or why_not_transformers(encoder_of(config)) else "; its encoder can"
                 raise ValueError(f"transformers cannot hold this model: {why}{hint}")
             assert isinstance(config, AnyVideoMAE)
-            save_for_transformers(self.out, weights, config, pixels=trained.pixels)
+            save_for_transformers(folder, weights, config, pixels=trained.pixels)
             return []
-        return self._write_onnx(trained)
+        return self._write_onnx(trained, folder)
 
-    def _write_onnx(self, trained: _Trained) -> list[str]:
+    def _write_onnx(self, trained: _Trained, folder: Path) -> list[str]:
         model = build_model(trained.config).eval().requires_grad_(False)
         fill_model(model, trained.weights)
         lines = []
-        with onnx_files(self.out) as files:
+        with onnx_files(folder) as files:
             for graph in graphs_of(model, trained.config, trained.pixels):
                 path, likeness = files.write(graph)
                 size = f"{path.stat().st_size / 1e6:.1f} MB"

@@ -44,7 +44,7 @@ from trainer_client.training.watch.health import Health
 from trainer_client.training.watch.run_cost import cost_of
 from trainer_client.training.watch.skipped_steps import SKIPPED_NAME, SkippedSteps
 from trainer_client.training.watch.train_log import TrainLog
-from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page
+from trainer_client.training.watch.train_metrics import TrainMetrics, metrics_page, status_line
 from trainer_client.training.watch.train_summary import SUMMARY_NAME, Summary
 
 _log = logging.getLogger(__name__)
@@ -52,8 +52,9 @@ _log = logging.getLogger(__name__)
 RUN_NAME = "run.json"
 CHANGES_NAME = "changes.jsonl"
 # What of all that decides the weights may be otherwise when a run goes on: the cures of steps that are not finite, and
-# how long it is.
-MAY_CHANGE = frozenset({"lr", "base_lr", "clip_norm", "steps", "epochs"})
+# how long it is. Those in one pair are said one instead of the other.
+CHANGE_TOGETHER = (("lr", "base_lr"), ("clip_norm",), ("steps", "epochs"))
+MAY_CHANGE = frozenset(name for names in CHANGE_TOGETHER for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class SessionOptions:
     resume: bool = False
     """Go on after the newest checkpoint in --out, if there is one. What decides the weights has to be as it was, but
     for --lr, --base-lr, --clip-norm and --steps or --epochs, which lengthen a run: the learning rate goes on along the
-    longer curve. How the run computes and is fed may be otherwise."""
+    longer curve. Those that are not given stay the run's own. How the run computes and is fed may be otherwise."""
     skip_step: tuple[int, ...] = ()
     """Steps, numbered from 0, that are not taken: what OUT/skipped_steps.jsonl names, say."""
     max_skipped: int = 10
@@ -179,6 +180,7 @@ class Session:
             port = options.metrics_port and options.metrics_port + ranks.rank
             page = metrics_page(self.registry, host=options.metrics_host, port=port, ranks_here=ranks_here())
             self.metrics_url = stack.enter_context(page)
+            self.tell(status_line(self.metrics_url))
             self._stack = stack.pop_all()
         return self
 

@@ -30,9 +30,10 @@ _CALM = ("trainer_bound", "idle", "starting")
 def draw_header(view: View) -> RenderableType:
     """The verdict and why, demand and supply, the ranks that wait most and what for: at most 18 lines of 80."""
     verdict, state = view.verdict, view.state
+    reason = verdict.reason if state.ranks or not state.silent else ""  # that pages are silent is what is below
     parts: list[RenderableType] = [
         _line(one_line(verdict.line, chars=_COLUMNS), style=_GOOD if verdict.kind in _CALM else _BAD),
-        *(_line(line, style=_DIM) for line in wrap(verdict.reason, _COLUMNS, max_lines=2, placeholder=" …")),
+        *(_line(line, style=_DIM) for line in wrap(reason, _COLUMNS, max_lines=2, placeholder=" …")),
     ]
     if state.ranks:
         parts += [_flow(state), Text(), _ranks(state.ranks), _causes(view)]

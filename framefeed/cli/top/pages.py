@@ -36,7 +36,7 @@ class Pages:
     def __init__(self, places: Sequence[str], *, registry: Path | None, limit_s: float) -> None:
         """Raises BadInput for what is no page, no registry, or nothing."""
         if not places and registry is None:
-            raise BadInput("wanted the metrics page of a trainer, such as 127.0.0.1:9600; --registry finds servers'")
+            raise BadInput("wanted the metrics page of a trainer, such as 127.0.0.1:9600, or --registry of servers")
         self._urls = list(dict.fromkeys(metrics_url(place) for place in places))
         self._registry, self._limit_s = registry, limit_s
         if registry is not None:

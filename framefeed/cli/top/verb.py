@@ -63,14 +63,16 @@ class Top:
         view = self._look_twice(pages)
         if view is None:
             return
+        read = bool(view.state.ranks or view.state.servers)
         if self.json:
             print(report(view))
         else:
             console = Console(highlight=False)
             console.print(draw_header(view))
-            console.print()
-            console.print(draw_below(view))
-        if not view.state.ranks and not view.state.servers:
+            if read:
+                console.print()
+                console.print(draw_below(view))
+        if not read:
             raise FramefeedError(view.verdict.reason)
 
     def _look_twice(self, pages: Pages) -> View | None:

@@ -74,7 +74,7 @@ def test_an_option_of_another_type_is_refused_by_its_name(name: str, value: Any)
         (lambda: Segments(frames="4"), "frames is '4'"),  # type: ignore[arg-type]
         (lambda: Dense(frames=4, stride=True), "stride is True"),
         (lambda: policy(sampling=Segments(frames=4, jitter="x")), "sampling: jitter is 'x', wanted True or False"),  # type: ignore[arg-type]
-        (lambda: sample(video=Path("v0")), "video is PosixPath 'v0', wanted a string"),
+        (lambda: sample(video=Path("v0")), "video is the path v0, wanted a string"),
         (lambda: sample(video=3), "video is 3, wanted a string"),
         (lambda: sample(video=""), "video is '', wanted a video's name"),
         (lambda: sample(video="\udcff"), r"video is '\\udcff', wanted a video's name"),

@@ -161,15 +161,27 @@ def test_too_few_open_files_are_one_line() -> None:
     assert done.stderr == "framefeed: this process may have 40 open files (ulimit -n) and wants more\n"
 
 
-def test_an_interrupt_amid_imports_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("verb", "module"),
+    [
+        ("chunk", "framefeed.cli.standard_streams"),
+        ("chunk", "framefeed.cli.verbs"),
+        ("chunk", "decode_server.chunking.chunk"),
+        ("chunk", "av"),
+        ("index", "decode_server.indexing.index"),
+        ("show", "decode_server.show.show"),
+        ("export", "trainer_client.training.export"),
+    ],
+)
+def test_an_interrupt_amid_imports_is_one_line(verb: str, module: str) -> None:
     program = (
-        "import os, signal, sys, builtins\n"
+        "import os, signal, sys\n"
         "from framefeed.cli import command\n"
-        "real = builtins.__import__\n"
-        "def slow(name, *rest):\n"
-        "    if name == 'framefeed.cli.verbs': os.kill(os.getpid(), signal.SIGINT)\n"
-        "    return real(name, *rest)\n"
-        "builtins.__import__ = slow\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        f"sys.argv = ['framefeed', {verb!r}, 'nowhere']\n"
         "sys.exit(command.main())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from framefeed.cli.command import main
+from framefeed.errors import BadInput
 from framefeed.manifest import Manifest, Refusal, read_manifest
 from framefeed.quarantine import Quarantine, QuarantinedSpan, read_quarantine
 from tests.manifests import manifest_of
+from trainer_client.datasets.annotation import Annotation
 from trainer_client.datasets.check import Check
 from trainer_client.datasets.open_dataset import open_dataset
 from trainer_client.datasets.row_check import CLIPPED, USABLE, check_samples
@@ -63,6 +66,47 @@ def test_each_row_is_told_by_what_is_wrong_with_it(root: Path, capsys: pytest.Ca
     lines = [json.loads(line)["line"] for line in report.read_text().splitlines()]
     assert sorted(lines) == [3, 4, 5, 6, 7, 8, 9, 10, 11]
     assert max(map(len, seen.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "first"),
+    [
+        (
+            "labels.csv",
+            "video,start,end,label\na/one,0,2,\n",
+            "line 2: 'a/one' [0, 2) s: there is no label and no text",
+        ),
+        ("blank.csv", "video,label\na/one,cut\nb/two,  \n", "line 3: there is no label"),
+        ("texts.csv", "video,text\na/one,he cuts\na/one,\n", "line 3: 'a/one': there is no text"),
+        (
+            "blanks.jsonl",
+            '{"video":"a/one","text":["", " "]}\n{"video":"a/one","text":"x"}',
+            "line 1: 'a/one': there is",
+        ),
+        ("list.jsonl", '{"video":"a/one","start":"0","end":null,"label":["x"]}', "line 1: label is list of 1, wanted"),
+        ("empty.jsonl", '{"video":"a/one","label":"","text":[]}', "line 1: 'a/one': there is no label and no text"),
+    ],
+)
+def test_rows_that_no_training_takes_are_not_usable(
+    root: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, first: str
+) -> None:
+    """Neither are they samples with a label or a text."""
+    (root.parent / name).write_text(text)
+    assert main(["check", str(root), str(root.parent / name)]) == 1
+    seen = capsys.readouterr()
+    assert first in seen.out
+    assert f"1 of {text.strip().count(chr(10)) + name.endswith('jsonl')} rows of" in seen.err
+    spec = DataSpec(kind="table", path=root.parent / name, cache=root.parent / "cache", absent="leave_out")
+    if name in ("blank.csv", "list.jsonl"):
+        with pytest.raises(BadInput, match=re.escape(name)):
+            open_dataset(spec, read_manifest(root))
+        return
+    dataset = open_dataset(spec, read_manifest(root))
+    assert len(dataset) == 1
+    sample = dataset[0]
+    assert isinstance(sample.target, Annotation)
+    assert bool(sample.target.texts) is (name in ("texts.csv", "blanks.jsonl"))
+    assert not sample.target.labels
 
 
 def test_spans_past_the_end_are_used_up_to_there_where_that_is_wanted(
@@ -160,9 +204,30 @@ def test_a_folder_is_looked_through_for_each_split(root: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "none of train.csv, " in said
     assert "test.csv" in said
-    assert "(train, val, test were tried)" in said
+    assert "(train, val, test were tried), as --kind table has them, which is a guess from the names of its " in said
+    assert said.endswith("--kind: ego4d, egomcq, ek100_mir, ek100_cls, kinetics, ssv2, class_folders, table\n")
     (folder / "test.csv").write_text("video,label\na/one,x\n")
     assert main(["check", str(root), str(folder)]) == 0
+
+
+def test_a_folder_of_any_json_is_not_taken_for_a_kind(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = root.parent / "split"
+    folder.mkdir()
+    (folder / "framefeed.chunks.json").write_text("{}")
+    assert main(["check", str(root), str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "egomcq.json" not in said
+    assert "as --kind kinetics has them, which is a guess" in said
+    (folder / "egomcq.json").write_text("{}")
+    assert main(["check", str(root), str(folder)]) == 2
+    assert "has no question" in capsys.readouterr().err
+    assert main(["check", str(root), str(folder), "--kind", "table"]) == 2
+    assert "a guess" not in capsys.readouterr().err
+
+
+def test_a_name_in_other_capitals_is_told_which_was_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert checked(root, "a.csv", "video,start,end,label\na/ONE,1,2,x\n")[0] == 1
+    assert "not in the root; did you mean 'a/one'?" in capsys.readouterr().out
 
 
 def test_a_script_checks_its_own_samples(root: Path) -> None:

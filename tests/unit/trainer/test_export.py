@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -134,6 +135,33 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"has a config\.json and a model\.safetensors already"):
         export.run()
     assert read_weights(tmp_path / "out").keys() == before.keys()
+
+
+@pytest.mark.parametrize("form", ["framefeed", "transformers"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_storage_that_is_full_leaves_nothing_that_blocks_another_try(
+    form: Literal["framefeed", "transformers"], is_there: bool, tmp_path: Path
+) -> None:
+    save_run(tmp_path / "run", FLAT)
+    out = tmp_path / "new" / "out"
+    if is_there:
+        out.mkdir(parents=True)
+        (out / "notes.txt").write_text("mine")
+    export = Export(checkpoint=tmp_path / "run", out=out, format=form)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # config.json has room, the weights do not
+    try:
+        with pytest.raises(
+            BadInput, match=f"weights {out}/model.safetensors cannot be written: .*[Ff]ile too large"
+        ) as caught:
+            export.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert {path.name for path in tmp_path.rglob("new/**/*")} == ({"out", "notes.txt"} if is_there else set())
+    assert is_there or not out.parent.exists()
+    export.run()
+    assert {"config.json", "model.safetensors"} <= {path.name for path in out.iterdir()}
 
 
 def test_the_configuration_of_a_run_is_its_model() -> None:

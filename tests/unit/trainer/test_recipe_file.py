@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from framefeed.cli.command import main
 from framefeed.errors import BadInput
+from tests.unit.trainer.stored_runs import kept_in, save
 from trainer_client.training.recipes.catalogue import RECIPES, find_recipe, makers
 from trainer_client.training.recipes.mae import mae
 from trainer_client.training.recipes.overrides import changed, fields_of, paths_of, plain, rebuilt
+from trainer_client.training.recipes.rebuild import rebuild_step
 from trainer_client.training.recipes.recipe import Recipe, decides, runs
 from trainer_client.training.recipes.recipe_file import read_recipe, write_recipe
 from trainer_client.training.recipes.train import Train
+from trainer_client.training.run_state import TrainState
 
 PLACES = {"root": Path("root"), "out": Path("run")}
 RECIPE = changed(
@@ -65,6 +70,35 @@ def test_any_field_can_be_changed_by_any_end_of_its_path(tmp_path: Path) -> None
     assert fields_of(new.what.task)["mask_ratio"] == 0.5
     assert new.how.session.out == Path("/tmp/a=b")
     assert new.how.feed == RECIPE.how.feed
+
+
+@pytest.mark.parametrize(
+    ("typed", "length", "rates"),
+    [
+        ((), (6, 3.0), (None, 0.5, 2.0)),  # the checkpoint's steps, which are its epochs'
+        (("--epochs", "5"), (None, 5.0), (None, 0.5, 2.0)),
+        (("what.length.steps=40",), (40, None), (None, 0.5, 2.0)),
+        (("--lr=0.25", "--clip-norm", "1"), (6, 3.0), (0.25, 1.5e-4, 1.0)),
+    ],
+)
+def test_what_a_run_that_resumes_is_not_told_stays_its_own(
+    typed: tuple[str, ...], length: tuple[int | None, float | None], rates: tuple[float | None, ...], tmp_path: Path
+) -> None:
+    own: dict[str, Any] = {"steps": 6, "epochs": 3.0, "lr": None, "base_lr": 0.5, "clip_norm": 2.0}
+    kept = kept_in(tmp_path / "run", **own)
+    save(kept, TrainState(step=6, tensors={"model.w": torch.zeros(1)}, data={}))
+    damaged = tmp_path / "run" / "step_000000009"
+    damaged.mkdir()
+    (damaged / "checkpoint.json").write_text("{")
+    command = ["mae", "/r", "--out", str(tmp_path / "run"), "--resume", *typed]
+    what = Train.parse(command).recipe.what
+    assert (what.length.steps, what.length.epochs) == length
+    assert (what.learning.lr, what.learning.base_lr, what.learning.clip_norm) == rates
+    begun = Train.parse([word for word in command if word != "--resume"]).recipe
+    assert begun.what.length.steps != 6  # only what resumes looks
+    write_recipe(tmp_path / "mine.json", changed(begun, "steps=7", "epochs=null"))
+    again = Train.parse([str(tmp_path / "mine.json"), "--resume"]).recipe
+    assert again.what.length.steps == 7  # a file says it
 
 
 def test_fields_that_only_fit_together_change_together() -> None:
@@ -160,3 +194,19 @@ def test_short_names_of_fields_are_one_field_each(name: str) -> None:
     assert not what.keys() & how.keys()
     assert {"lr", "base_lr", "clip_norm", "batch_clips", "steps", "seed"} <= what.keys()
     assert {"servers", "out", "precision", "nproc", "micro_clips", "attention", "prefetch_batches"} <= how.keys()
+
+
+def test_a_step_of_a_run_from_elsewhere_says_whose_root_it_is_and_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_recipe(tmp_path / "recipe.json", RECIPE)
+    with pytest.raises(BadInput) as seen:
+        rebuild_step(tmp_path, 1)
+    assert str(seen.value) == (
+        "root root is not a folder; wanted one made by 'framefeed chunk' or 'framefeed index'; it is the root in "
+        f"{tmp_path}/recipe.json of the folder that the run was started in, and this is {tmp_path}: --root DIR says "
+        "where the videos are now"
+    )
+    with pytest.raises(BadInput, match=r"^root there is not a folder; wanted one made by .* 'framefeed index'$"):
+        rebuild_step(tmp_path, 1, root=Path("there"))

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from framefeed.errors import BadInput, FramefeedError
+from framefeed.whole_files import whole_files
 from trainer_client.training.onnx_export.graphs import BATCH, Graph
 
 _LARGEST_DIFFERENCE = 1e-4  # of the largest value: kernels round in another order
@@ -47,7 +46,7 @@ class Likeness:
 
 @contextmanager
 def onnx_files(out: Path) -> Iterator[OnnxFolder]:
-    """Within it files are made beside `out`; at its end they are in it, or after an error nothing is.
+    """Within it files are made out of sight; at its end they are in `out`, or after an error nothing is.
 
     Raises BadInput where onnx, onnxscript or onnxruntime is not installed, and for a folder that cannot be written.
     """
@@ -58,12 +57,8 @@ def onnx_files(out: Path) -> Iterator[OnnxFolder]:
     except ModuleNotFoundError as error:
         raise BadInput(f"--format is onnx, which needs {error.name}; pip install 'framefeed[onnx]'") from None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as made:
-            yield OnnxFolder(Path(made))
-            out.mkdir(exist_ok=True)
-            for path in sorted(Path(made).iterdir()):
-                os.replace(path, out / path.name)
+        with whole_files(out) as made:
+            yield OnnxFolder(made)
     except OSError as error:
         raise BadInput(f"--out {out} cannot be written: {error.strerror or error}") from None
 

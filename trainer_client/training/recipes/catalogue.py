@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,6 +9,7 @@ from functools import partial
 import tyro
 
 from framefeed.errors import BadInput
+from framefeed.nearest_name import nearest_name
 from framefeed.show_value import show_value
 from trainer_client.training.recipes.ego4d import ego4d_contrastive_vitb, ego4d_contrastive_vitl, lavila_tsf_baseline
 from trainer_client.training.recipes.epic_kitchens import ek100_cls_finetune, ek100_mir_finetune
@@ -50,8 +50,8 @@ def makers() -> dict[str, Callable[[], Recipe]]:
 def find_recipe(name: str) -> Recipe:
     """The recipe of that name, without its places. Raises BadInput, with the nearest name."""
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"wanted one of {', '.join(RECIPES)}, or a recipe.json"
+        near = nearest_name(name, RECIPES)
+        hint = f"did you mean {near!r}?" if near else f"wanted one of {', '.join(RECIPES)}, or a recipe.json"
         raise BadInput(f"unknown recipe {show_value(name)}; {hint}")
     return _without_places(RECIPES[name])
 

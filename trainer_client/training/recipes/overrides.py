@@ -7,7 +7,6 @@ as no other field has: `lr`, `learning.lr` and `what.learning.lr` are one field.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 import msgspec
 
 from framefeed.errors import BadInput
+from framefeed.nearest_name import nearest_name
 from framefeed.option_types import spelled
 from framefeed.show_value import show_value
 
@@ -215,7 +215,7 @@ def _unknown(name: str, paths: tuple[str, ...], *, what: str) -> BadInput:
     """Nearest among names of as many parts first: a slip in one part is more likely than another depth."""
     tails = [tail for path in paths for tail in _tails(path)]
     alike = [tail for tail in tails if tail.count(".") == name.count(".")]
-    near = difflib.get_close_matches(name, alike, n=1) or difflib.get_close_matches(name, tails, n=1, cutoff=0.5)
+    near = nearest_name(name, alike) or nearest_name(name, tails, cutoff=0.5)
     if near:
-        return BadInput(f"{what}: there is no field {name}; did you mean {near[0]}?")
+        return BadInput(f"{what}: there is no field {name}; did you mean {near}?")
     return BadInput(f"{what}: there is no field {name}; wanted one of {', '.join(sorted(short_names(paths).values()))}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from framefeed.errors import BadInput
+from framefeed.manifest import check_indexed
 from framefeed_models.weights.checkpoint_folder import CheckpointError, numbered, read_header, read_part
 from trainer_client.feed.batch import Batch
 from trainer_client.fleet.addresses import LOCAL
@@ -67,6 +68,8 @@ def rebuild_step(run: Path, step: int, *, root: Path | None = None, servers: tup
     if not (run / RECIPE_NAME).is_file():
         raise BadInput(f"--run {run} has no {RECIPE_NAME}; wanted the folder of a run, its --out")
     recipe = _aimed(read_recipe(run / RECIPE_NAME, makers()), run, root=root, servers=servers)
+    if root is None:
+        _check_root(recipe.how.root, run)
     recorded = read_recorded(run)
     data = open_data(recipe.what.data, recipe.how.root, recipe.what.mix)
     with tempfile.TemporaryDirectory(prefix="framefeed-show-") as logs:
@@ -116,6 +119,17 @@ def _aimed(recipe: Recipe, run: Path, *, root: Path | None, servers: tuple[str, 
     if isinstance(task, ContrastiveSpec | RankingSpec) and learned.is_file():  # to learn it again may take hours
         task = replace(task, text=replace(task.text, tokenizer_file=learned))
     return replace(recipe, what=replace(what, task=task), how=replace(how, root=root or how.root, feed=feed))
+
+
+def _check_root(root: Path, run: Path) -> None:
+    """Raises BadInput, with what helps, where the videos are not where the recipe has them."""
+    try:
+        check_indexed(root, option="--root")
+    except BadInput as error:
+        here = "" if root.is_absolute() else f" of the folder that the run was started in, and this is {Path.cwd()}"
+        raise BadInput(
+            f"{error}; it is the root in {run / RECIPE_NAME}{here}: --root DIR says where the videos are now"
+        ) from None
 
 
 def _go_to(loader: ClipLoader, index: int, recorded: Recorded) -> None:

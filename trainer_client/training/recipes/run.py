@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from framefeed.errors import BadInput
@@ -99,9 +101,9 @@ def _begin(recipe: Recipe, built: Built, *, compute: Compute, session: Session, 
 
 
 def _write_records(recipe: Recipe, built: Built) -> None:
-    """What makes the run again, and what its weights were trained on."""
+    """What makes the run again, from any folder, and what its weights were trained on."""
     out = recipe.how.session.out
-    write_recipe(out / RECIPE_NAME, recipe)
+    write_recipe(out / RECIPE_NAME, replace(recipe, how=replace(recipe.how, root=recipe.how.root.absolute())))
     if isinstance(built.tokenizer, NarrationTokenizer):
         built.tokenizer.save(out / TOKENIZER_NAME)
     if built.data.class_names:

@@ -77,6 +77,8 @@ class ShowRun:
         clips = shown_clips(rebuilt.batch, drawn)
         for clip in clips:
             print(_line(clip))
+        if left := len(mine) - len(set(drawn)):
+            print(f"{left} more; --rows N N … draws others, and --out FILE.json records all {len(mine)}")
         for path in files:
             self._write(path, clips, record)
             print(f"wrote {path}")

@@ -21,6 +21,7 @@ from trainer_client.training.recipes.catalogue import RECIPES, about, find_recip
 from trainer_client.training.recipes.overrides import CHANGE, changed
 from trainer_client.training.recipes.recipe import Recipe
 from trainer_client.training.recipes.recipe_file import read_recipe
+from trainer_client.training.recipes.resumed import as_it_was
 from trainer_client.training.recipes.run import train
 
 
@@ -51,15 +52,16 @@ class Train:
         recipe = changed(recipe, *filter(CHANGE.fullmatch, rest), what=f"train {name}")
         options = [arg for arg in rest if not CHANGE.fullmatch(arg)]
         recipe = parse_options(Recipe, options, name=f"train {name}", default=recipe, about=about(recipe.name))
-        return cls(recipe=_of_one_length(recipe, rest))
+        said = {_name(arg) for arg in rest}
+        recipe = _of_one_length(recipe, said)
+        return cls(recipe=recipe if is_file else as_it_was(recipe, said))  # a file says all
 
 
-def _of_one_length(recipe: Recipe, args: list[str]) -> Recipe:
+def _of_one_length(recipe: Recipe, said: set[str]) -> Recipe:
     """The recipe as long as the arguments say, in the words that they use: epochs that are said take the place of the
     steps that a recipe has. Raises BadInput where both are said.
     """
     length = recipe.what.length
-    said = {_name(arg) for arg in args}
     if "epochs" not in said or length.steps is None or length.epochs is None:
         return recipe
     if "steps" in said:
@@ -68,8 +70,10 @@ def _of_one_length(recipe: Recipe, args: list[str]) -> Recipe:
 
 
 def _name(arg: str) -> str:
-    """The field that an argument is of, if it is of one: of --lr and learning.lr=1 that is lr."""
-    return arg.lstrip("-").partition("=")[0].rpartition(".")[2] if arg.startswith("--") or "=" in arg else ""
+    """The field that an argument is of, if it is of one: of --base-lr and learning.base_lr=1 that is base_lr."""
+    if not (arg.startswith("--") or "=" in arg):
+        return ""
+    return arg.lstrip("-").partition("=")[0].rpartition(".")[2].replace("-", "_")
 
 
 def _list_recipes() -> None:

@@ -124,6 +124,12 @@ def metrics_page(registry: CollectorRegistry, *, host: str, port: int, ranks_her
         server.close()
 
 
+def status_line(metrics_url: str) -> str:
+    """Where the status page beside a page of metrics is, for whoever looks on from this machine."""
+    url = _on_this_machine(metrics_url).removesuffix("metrics")
+    return f"status page {url}, also for 'framefeed top {url.removeprefix('http://').rstrip('/')}'"
+
+
 def _pages_from(url: str, *, port: int, ranks: int) -> list[str]:
     """The pages of this rank and of those after it; where ports are free ones, only its own is known."""
     base, _, first = url.rpartition(":")
