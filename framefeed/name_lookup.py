@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 
@@ -31,6 +31,12 @@ def ask_system(host: str, port: int) -> list[Place]:
     except OverflowError:
         raise OSError(f"{port} is no port") from None
     return [(family, address) for family, _, _, _, address in listed]
+
+
+def hosts_in(places: Iterable[Place]) -> list[str]:
+    """The addresses of places, each once, IPv6 ones in brackets."""
+    shown = dict.fromkeys(str(address[0]) for _, address in places)
+    return [f"[{address}]" if ":" in address else address for address in shown]
 
 
 def places_of(host: str, port: int, *, limit_s: float, look_up: LookUp = ask_system) -> list[Place]:

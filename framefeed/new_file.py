@@ -102,6 +102,15 @@ def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
         new.take_place(sync=sync)
 
 
+def sync_path(path: Path) -> None:
+    """Have what lies at a path, a file or a folder, on storage. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def check_place(path: Path | None, *, option: str, read: Iterable[Path] = ()) -> None:
     """Raise BadInput if no file can be made at a path that an option names, if there lies what a new file must not take
     the place of (a device, a pipe), or if it is one of the files that are `read`, by whatever name: before work whose

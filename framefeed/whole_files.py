@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from framefeed.new_file import sync_path
 from framefeed.new_folder import new_folder
 
 
@@ -23,7 +24,7 @@ def whole_files(out: Path) -> Iterator[Path]:
         yield Path(made)
         paths = sorted(Path(made).iterdir())
         for path in paths:
-            _sync(path)  # storage may be full no sooner than here
+            sync_path(path)  # storage may be full no sooner than here
         moved: list[Path] = []
         try:
             for path in paths:
@@ -34,11 +35,3 @@ def whole_files(out: Path) -> Iterator[Path]:
                 with contextlib.suppress(OSError):
                     path.unlink()
             raise
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

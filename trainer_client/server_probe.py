@@ -24,7 +24,7 @@ from framefeed.cli.http_page import get_answer
 from framefeed.crops import RandomResizedCrop
 from framefeed.errors import BadInput, FramefeedError, ServerLost
 from framefeed.manifest import check_indexed, read_manifest
-from framefeed.name_lookup import places_of
+from framefeed.name_lookup import hosts_in, places_of
 from framefeed.page_place import page_of
 from framefeed.request import ClipRequest
 from framefeed.sampling import Segments
@@ -80,8 +80,7 @@ def _urls(asked: Asked) -> list[str]:
 
 def _addresses(host: str, port: int, *, limit_s: float) -> list[str]:
     """The addresses of a name, IPv6 ones in brackets. Raises OSError where they are not known within the limit."""
-    found = (str(address[0]) for _, address in places_of(host, port, limit_s=limit_s))
-    return [f"[{address}]" if ":" in address else address for address in dict.fromkeys(found)]
+    return hosts_in(places_of(host, port, limit_s=limit_s))
 
 
 def _check_name(url: str, limit_s: float) -> None:

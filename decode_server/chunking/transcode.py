@@ -27,6 +27,7 @@ from decode_server.media.media_use import Loss, MediaUse
 from decode_server.media.picture import PictureFilter, SourcePicture, chunk_size_px, describe_picture
 from decode_server.media.timeline import DEFAULT_MAX_GAP_S
 from framefeed.errors import BadInput, CorruptMedia, StorageFault
+from framefeed.new_file import sync_path
 from framefeed.regular_file import read_regular
 
 CHUNK_EXTENSION = "mp4"
@@ -238,18 +239,10 @@ def _clear(folder: Path, staging: Path) -> None:
 def _publish(staging: Path, folder: Path) -> None:
     """Make `staging` the video's folder: synced first, then one rename."""
     for path in (*staging.iterdir(), staging):
-        _sync(path)
+        sync_path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging.rename(folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(folder.parent)
 
 
 class _Cutter:

@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import socket
 import threading
 import zlib
 from collections import Counter, deque
@@ -24,8 +23,9 @@ from urllib.parse import urlsplit
 
 from framefeed.errors import BadInput, ResourceExhausted
 from framefeed.folder_guard import warn_if_exposed
+from framefeed.name_lookup import ask_system, hosts_in
 from framefeed.server_entry import SUFFIX, ServerEntry, host_id, read_entry
-from framefeed.show_value import one_line, show_value
+from framefeed.show_value import one_line
 from trainer_client.fleet.addresses import DNS, REGISTRY, check_server, is_loopback, named, scheme_of
 from trainer_client.fleet.connection_turns import ConnectionTurns
 from trainer_client.fleet.dispatch import Dispatch
@@ -79,12 +79,7 @@ class StaticServers:
 
 def addresses_of(host: str, port: int) -> list[str]:
     """The addresses of a name, IPv6 ones in brackets. Blocks on the resolver; raises OSError when there are none."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # what no name can be
-        raise OSError(f"{show_value(host)} is no name ({error})") from None
-    shown = dict.fromkeys(str(address[0]) for *_, address in found)
-    return [f"[{address}]" if ":" in address else address for address in shown]
+    return hosts_in(ask_system(host, port))
 
 
 class DnsServers:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import select
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from framefeed.cli.top.history import History
 from framefeed.cli.top.pages import Pages
 from framefeed.errors import BadInput, FramefeedError
 from framefeed.grace import DRAIN_S
+from framefeed.name_lookup import connect_to
 from framefeed.page_server import Page, PageServer
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def check_reachable(address: str) -> None:
     if "//" in address or not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+        connect_to(host.strip("[]"), int(port), limit_s=_REACH_S).close()
     except (OSError, OverflowError) as error:
         raise FramefeedError(f"--ray {address}: no cluster there: {error}") from None
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.indexing.index import build_index
 from framefeed.cli.command import main
-from tests.videos import make_numbered_video
+from tests.unit.cli.mistaken_place import furnish
 
 TRAIN = "train mae ROOT --out OUT --preset tiny "
 # Command (ROOT is an indexed folder, OUT one that is not there yet), and how the line begins.
@@ -124,13 +123,7 @@ MISTAKES = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("mistakes")
-    for folder in ("root", "plain"):
-        make_numbered_video(place / folder / "a.mp4", frames=10)
-    build_index(place / "root")
-    for folder in ("empty", "junk"):
-        (place / folder).mkdir()
-    (place / "junk/a.mp4").write_text("nonsense")
-    (place / "file").write_text("x")
+    furnish(place)
     (place / "rows.csv").write_text("video,start,end,label\na,0,0.2,cut\nb,0,0.2,cut\n")
     return place
 

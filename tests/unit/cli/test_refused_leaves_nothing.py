@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from decode_server.indexing.index import build_index
 from framefeed.cli.command import main
 from framefeed.new_folder import new_folder
-from tests.videos import make_numbered_video
+from tests.unit.cli.mistaken_place import furnish
 
 TRAIN = "train mae root --out new/run --preset tiny --device cpu "
 REFUSED = (
@@ -52,13 +51,7 @@ REFUSED = (
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("refused")
-    for folder in ("root", "plain"):
-        make_numbered_video(place / folder / "a.mp4", frames=10)
-    build_index(place / "root")
-    for folder in ("empty", "junk"):
-        (place / folder).mkdir()
-    (place / "junk/a.mp4").write_text("nonsense")
-    (place / "file").write_text("x")
+    furnish(place)
     return place
 
 

@@ -158,8 +158,9 @@ def _with(recipe: RecipeT, values: Mapping[str, object], *, what: str) -> Recipe
 
 def _converted(value: object, hint: object, *, what: str) -> object:
     try:
-        made = msgspec.convert(_as_json(value), hint, dec_hook=_path)
-        _require_known(_as_json(value), made, what=what)
+        body = _as_json(value)
+        made = msgspec.convert(body, hint, dec_hook=_path)
+        _require_known(body, made, what=what)
         return made
     except msgspec.ValidationError as error:
         if isinstance(value, _Text):
