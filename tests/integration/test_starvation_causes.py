@@ -206,7 +206,7 @@ def test_a_server_that_hangs(root: Path, tmp_path: Path) -> None:
         run.take(40)
         run.forget()
         server.signal(signal.SIGSTOP)
-        back = threading.Timer(12.0, server.signal, [signal.SIGCONT])
+        back = threading.Timer(18.0, server.signal, [signal.SIGCONT])
         back.start()
         run.take(12)
         back.join(PATIENCE_S)
