@@ -52,6 +52,7 @@ class Host:
         ):
             _run(*self.enter, *command)
         self._there = there
+        self._route_out()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -69,10 +70,15 @@ class Host:
         _run(*self.enter, "tc", "qdisc", "add", "dev", self._there, "root", "tbf", *limits)
 
     def plug_in(self) -> None:
-        """Everything arrives again."""
+        """Everything arrives again, and finds its way as before: an interface that goes down loses its routes."""
         _run(*self.enter, "ip", "link", "set", self._there, "up")
+        self._route_out()
         state = Path(f"/sys/class/net/{self._cable}/carrier")
         wait_until("the carrier", lambda: state.read_text().strip() == "1")
+
+    def _route_out(self) -> None:
+        """Other addresses of this machine than `gateway` are reached over it too."""
+        _run(*self.enter, "ip", "route", "add", "default", "via", self.gateway)
 
 
 def _run(*command: str) -> None:

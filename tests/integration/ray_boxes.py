@@ -64,8 +64,6 @@ class RayBoxes:
             self._start("head", "--head", *where, "--include-dashboard=false")
             wait_until("the head answers", lambda: self.status() is not None, patience_s=START_S)
             for host in self._hosts:
-                route = [*host.enter, "ip", "route", "add", "default", "via", host.gateway]
-                subprocess.run(route, check=True, timeout=10)
                 self.join(host)
         except BaseException as error:
             self.__exit__(type(error), error, None)
