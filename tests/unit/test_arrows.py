@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,13 @@ def _files() -> list[Path]:
     return [path for package in MAY_IMPORT for path in sorted(FOLDERS[package].rglob("*.py"))]
 
 
-def _imports(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def _imports(path: Path) -> tuple[tuple[str, int], ...]:
+    """The first part of each name that a file imports, and the line."""
+    return tuple(_found(path))
+
+
+def _found(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
